@@ -1,0 +1,138 @@
+"""Continual-learning methods: the seam (`base`), one file a method, and the names they go by."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning, generator, trainable
+from methods.full import Full
+from methods.lora import Lora
+from methods.migu import Migu
+from methods.random_mask import RandomMask
+
+METHODS: dict[str, type[Method]] = {
+    "full": Full,
+    "lora": Lora,
+    "migu": Migu,
+    "random_mask": RandomMask,
+}
+
+
+class Part(BaseModel):
+    """One regime or plug-in: its registered name and its settings, all filled in."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        """Accepts "migu", {name: migu, ratio: 0.5}, or what `model_dump` gave."""
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+            raise ValueError("expected a method's name, or a mapping with `name` and its settings")
+        name = value["name"]
+        if name not in METHODS:
+            raise ValueError(unknown("method part", name, METHODS))
+        rest = {k: v for k, v in value.items() if k not in ("name", "settings")}
+        settings = METHODS[name].Settings.model_validate({**rest, **value.get("settings", {})})
+        return {"name": name, "settings": settings.model_dump()}
+
+    def build(self, context: Context) -> Method:
+        """The method itself."""
+        method = METHODS[self.name]
+        return method(method.Settings.model_validate(self.settings), context)
+
+
+class MethodSpec(BaseModel):
+    """A method of an experiment: one tuning regime and plug-ins, under a name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str = ""
+    tuning: Part = Part(name="full")
+    plugins: tuple[Part, ...] = ()
+
+    @field_validator("tuning")
+    @classmethod
+    def _is_tuning(cls, part: Part) -> Part:
+        if not issubclass(METHODS[part.name], Tuning):
+            raise ValueError(f"{part.name!r} is a plug-in, not a tuning regime; regimes: {', '.join(_names(True))}")
+        return part
+
+    @field_validator("plugins")
+    @classmethod
+    def _are_plugins(cls, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        for part in parts:
+            if issubclass(METHODS[part.name], Tuning):
+                raise ValueError(
+                    f"{part.name!r} is a tuning regime, not a plug-in; plug-ins: {', '.join(_names(False))}"
+                )
+        return parts
+
+    @property
+    def label(self) -> str:
+        """The given name, or one made of the parts."""
+        return self.name or "+".join([self.tuning.name, *(p.name for p in self.plugins)])
+
+    def build(self, context: Context) -> Stack:
+        """The regime and its plug-ins, ready to train."""
+        tuning = self.tuning.build(context)
+        assert isinstance(tuning, Tuning)
+        return Stack(tuning, [(p.name, p.build(context)) for p in self.plugins], self.tuning.name)
+
+
+def _names(tuning: bool) -> list[str]:
+    return [name for name, method in METHODS.items() if issubclass(method, Tuning) == tuning]
+
+
+def unknown(what: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """One line about a name that is not known: the nearest one, and all that there are."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {name!r}.{hint} Known: {', '.join(known)}"
+
+
+# The published names. The learning rate that a regime was published with stands beside it (arXiv 2406.17245).
+PRESETS: dict[str, dict[str, Any]] = {
+    "ft": {"tuning": "full"},
+    "ft+migu": {"tuning": "full", "plugins": ["migu"]},
+    "ft+random": {"tuning": "full", "plugins": ["random_mask"]},
+    "lora": {"tuning": "lora"},
+    "lora+migu": {"tuning": "lora", "plugins": ["migu"]},
+    "lora+random": {"tuning": "lora", "plugins": ["random_mask"]},
+}
+
+
+def method_spec(value: str | Mapping[str, Any]) -> MethodSpec:
+    """A method from a preset's name or from {tuning, plugins, name}. Raises ValueError for an unknown name."""
+    if isinstance(value, str):
+        if value not in PRESETS:
+            raise ValueError(unknown("method", value, PRESETS))
+        return MethodSpec.model_validate({"name": value, **PRESETS[value]})
+    return MethodSpec.model_validate(value)
+
+
+__all__ = [
+    "METHODS",
+    "PRESETS",
+    "Batch",
+    "Context",
+    "Method",
+    "MethodSpec",
+    "Part",
+    "Settings",
+    "Stack",
+    "State",
+    "Tuning",
+    "ValidationError",
+    "generator",
+    "method_spec",
+    "trainable",
+    "unknown",
+]

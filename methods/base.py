@@ -1,0 +1,169 @@
+"""The Method seam: what a continual-learning method may see and change, and when.
+
+A method of an experiment is one *tuning regime* (which parameters train) plus plug-ins in a given order, held together by
+`Stack`. Both kinds are `Method`s; a regime adds `prepare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+# Tensors by name, as the model takes them. Names that end in "mask" mark real tokens [B, S] (1) against padding (0), and
+# no two of them have the same shape, so that the shape of an activation [B, S, d] tells which tokens it holds.
+# batch["share"] (float) is the micro-batch's share of the global batch; over all micro-batches and workers it sums to 1,
+# so a penalty that is added in `after_forward` is weighted by it.
+Batch = dict[str, Any]
+State = dict[str, Any]
+
+
+def _identity(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is given at construction.
+
+    `mean_over_workers` averages a tensor over all workers of the sequence (the identity for one); every worker must call
+    it equally often. `seed` is the sequence's: all randomness of a method comes from generators seeded by it, so that all
+    workers draw the same.
+    """
+
+    seed: int
+    mean_over_workers: Callable[[Tensor], Tensor] = _identity
+
+
+class Settings(BaseModel):
+    """A method's settings: frozen, and refusing what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Method:
+    """Six hooks, all no-ops, and two state methods. Hooks see the unwrapped model.
+
+    `task_id` counts from 0. `batches` iterates over this worker's batches of the task, without changing the training order.
+    """
+
+    Settings: ClassVar[type[Settings]] = Settings
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        self.settings = settings
+        self.context = context
+
+    def influence(self, task_id: int) -> Mapping[str, Any] | None:
+        """The settings that can influence the weights while training task `task_id`; None where the method does nothing.
+
+        Checkpoints are shared between all methods whose influence is the same up to a task.
+        """
+        return self.settings.model_dump()
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        """Called before the optimizer of a task is made."""
+
+    def on_batch(self, batch: Batch) -> Batch:
+        """Called with every micro-batch before its forward pass."""
+        return batch
+
+    def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
+        """Called with a micro-batch's share of the global mean loss; returns the loss to differentiate."""
+        return loss
+
+    def before_optimizer_step(self, model: nn.Module) -> None:
+        """Called once a step: after accumulation and averaging over workers, before clipping."""
+
+    def after_optimizer_step(self, model: nn.Module) -> None:
+        """Called once a step, after the optimizer."""
+
+    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        """Called after the last step of a task, before its checkpoint."""
+
+    def state_dict(self) -> State:
+        """All that outlives a task: tensors and plain values by name."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore what `state_dict` gave."""
+
+
+class Tuning(Method):
+    """A tuning regime: decides which parameters train."""
+
+    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
+        """Freeze, unfreeze or extend the model, once, before row 0. Parameters in `head` always train."""
+        raise NotImplementedError
+
+
+class Stack(Method):
+    """A tuning regime and its plug-ins as one method; hooks run in the given order."""
+
+    def __init__(self, tuning: Tuning, plugins: Sequence[tuple[str, Method]], tuning_name: str) -> None:
+        self.tuning = tuning
+        self.parts: list[tuple[str, Method]] = [(tuning_name, tuning), *plugins]
+
+    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
+        """Let the regime prepare the model."""
+        return self.tuning.prepare(model, head)
+
+    def influence(self, task_id: int) -> Mapping[str, Any]:
+        """The influences of all parts that have one, in order."""
+        found = [(name, part.influence(task_id)) for name, part in self.parts]
+        return {"parts": [{"name": name, **settings} for name, settings in found if settings is not None]}
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        for _, part in self.parts:
+            part.before_task(model, task_id, batches)
+
+    def on_batch(self, batch: Batch) -> Batch:
+        for _, part in self.parts:
+            batch = part.on_batch(batch)
+        return batch
+
+    def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
+        for _, part in self.parts:
+            loss = part.after_forward(model, batch, logits, loss)
+        return loss
+
+    def before_optimizer_step(self, model: nn.Module) -> None:
+        for _, part in self.parts:
+            part.before_optimizer_step(model)
+
+    def after_optimizer_step(self, model: nn.Module) -> None:
+        for _, part in self.parts:
+            part.after_optimizer_step(model)
+
+    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        for _, part in self.parts:
+            part.after_task(model, task_id, batches)
+
+    def state_dict(self) -> State:
+        """Every part's state under its place and name; parts without state are absent."""
+        states = {f"{i}:{name}": part.state_dict() for i, (name, part) in enumerate(self.parts)}
+        return {name: state for name, state in states.items() if state}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore each part. A part that the checkpoint does not know keeps its initial state."""
+        for i, (name, part) in enumerate(self.parts):
+            if f"{i}:{name}" in state:
+                part.load_state_dict(state[f"{i}:{name}"])
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A CPU generator seeded by the given values and nothing else."""
+    from hashlib import sha256
+
+    digest = sha256(repr(parts).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

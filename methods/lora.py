@@ -1,0 +1,44 @@
+"""LoRA: one low-rank adapter, trained on all tasks in turn (arXiv 2106.09685), by peft."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+from torch import nn
+
+from methods.base import Settings, Tuning
+
+
+class LoraSettings(Settings):
+    """Defaults: MIGU's T5 experiments (arXiv 2406.17245): r 8, alpha 32, dropout 0.05."""
+
+    r: int = Field(8, ge=1, description="rank")
+    alpha: float = Field(32.0, gt=0, description="scale: the update is alpha / r times B A")
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the adapter's input")
+    targets: tuple[str, ...] | None = Field(None, description="module names; none: peft's choice for the architecture")
+
+
+class Lora(Tuning):
+    """Freezes the base and trains y = W x + (alpha / r) B A x in the target modules, and the task head if there is one."""
+
+    Settings = LoraSettings
+    summary = "one low-rank adapter for all tasks"
+    paper = "2106.09685"
+
+    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        s: LoraSettings = self.settings
+        config = LoraConfig(
+            r=s.r,
+            lora_alpha=s.alpha,  # type: ignore[arg-type]  # peft computes alpha / r; a float is fine
+            lora_dropout=s.dropout,
+            target_modules=list(s.targets) if s.targets else None,
+        )
+        model = inject_adapter_in_model(config, model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".lora_A." in name or ".lora_B." in name)
+        for parameter in head:
+            parameter.requires_grad_(True)
+        return model

@@ -1,0 +1,11 @@
+"""The experiment orchestrator for continual learning of language models.
+
+`run_sequence` trains one sequence in any Python process; the command line runs experiments on Ray.
+"""
+
+from orchestrator.config import RunConfig, load_config
+from orchestrator.errors import UserError
+from orchestrator.loop import run_sequence
+from orchestrator.plan import Sequence, plan
+
+__all__ = ["RunConfig", "Sequence", "UserError", "load_config", "plan", "run_sequence"]

@@ -1,0 +1,200 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.config import DEFAULT_RECIPE, RunConfig, load_config, recipe_names
+from orchestrator.errors import UserError
+
+app = typer.Typer(
+    help="Train continual-learning methods over streams of tasks, on a laptop or a Ray cluster, and record all of it in MLflow.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+Out = Annotated[Path, typer.Option("--out", help="The output folder of the runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="An experiment's name, or its folder.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE|FILE.yaml]", help="What to run.")] = DEFAULT_RECIPE,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.lr=1e-4. Repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Output folder. Default: the recipe's, or ./runs.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train and score every sequence of an experiment, and print the table.
+
+    With no recipe: the embedded stream, fine-tuning against MIGU and its random control, on this machine's CPUs.
+    Running the same command again trains nothing that is already there; a run that was stopped goes on.
+    """
+    from orchestrator.driver import run_experiment
+
+    config = load_config(recipe, set_ or [], str(out) if out else None)
+    raise typer.Exit(_finish(*run_experiment(config, Console(stderr=True)), as_json))
+
+
+@app.command()
+def evaluate(run: Run, out: Out = Path("runs"), as_json: AsJson = False) -> None:
+    """Score what an experiment has trained so far, where a score is missing; train nothing."""
+    from orchestrator.driver import evaluate_experiment
+    from orchestrator.experiment import open_experiment
+
+    experiment = open_experiment(run, str(out.resolve()))
+    raise typer.Exit(_finish(*evaluate_experiment(experiment, Console(stderr=True)), as_json))
+
+
+@app.command()
+def report(
+    run: Run,
+    out: Out = Path("runs"),
+    matrices: Annotated[bool, typer.Option("--matrices", help="Print every accuracy matrix too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the table of an experiment and write its CSV files, from its journals alone."""
+    from orchestrator.experiment import open_experiment
+    from orchestrator.report import matrix_table, print_report, results, write_csv
+
+    experiment = open_experiment(run, str(out.resolve()))
+    result = results(experiment)
+    console = Console(stderr=as_json)
+    print_report(result, console)
+    if matrices:
+        for sequence in result["sequences"]:
+            console.print(matrix_table(sequence))
+    console.print(f"CSV: {write_csv(experiment, result)}", highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(result))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="methods|streams|models|recipes", help="What to list.")],
+    as_json: AsJson = False,
+) -> None:
+    """List what can be named in a configuration."""
+    from methods import unknown
+
+    catalogues = {"methods": _methods, "streams": _streams, "models": _models, "recipes": _recipes}
+    if what not in catalogues:
+        raise UserError(unknown("list", what, catalogues))
+    rows = catalogues[what]()
+    if as_json:
+        print(json.dumps({what: rows}))
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+
+
+def _methods() -> list[dict[str, Any]]:
+    from methods import METHODS, PRESETS, Tuning
+
+    presets = [
+        {"name": name, "kind": "preset", "what": " + ".join([spec["tuning"], *spec.get("plugins", [])]), "arXiv": ""}
+        for name, spec in PRESETS.items()
+    ]
+    parts = [
+        {"name": n, "kind": "regime" if issubclass(m, Tuning) else "plug-in", "what": m.summary, "arXiv": m.paper}
+        for n, m in METHODS.items()
+    ]
+    return presets + parts
+
+
+def _streams() -> list[dict[str, Any]]:
+    from streams import DESCRIPTIONS, ORDERS
+
+    return [{"name": n, "what": w, "tasks": " ".join(ORDERS.get(n, ()))} for n, w in DESCRIPTIONS.items()]
+
+
+def _models() -> list[dict[str, Any]]:
+    from orchestrator.models import DESCRIPTIONS
+
+    return [{"name": name, "what": what} for name, what in DESCRIPTIONS.items()]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    rows = []
+    for name in recipe_names():
+        config: RunConfig = load_config(name)
+        methods = ", ".join(m.label for m in config.methods)
+        streams = ", ".join(s.name for s in config.streams)
+        rows.append({"name": name, "model": config.model.name, "streams": streams, "methods": methods})
+    return rows
+
+
+@app.command()
+def ui(
+    out: Out = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
+) -> None:
+    """Serve the MLflow UI of an output folder on this machine only."""
+    store = out.resolve() / "mlflow.db"
+    if not store.exists():
+        raise UserError(f"--out: no MLflow store at {str(store)!r}; `orchestrator run` makes one")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+               "--backend-store-uri", f"sqlite:///{store}"]  # fmt: skip
+    Console(stderr=True).print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", highlight=False)
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    try:
+        code = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
+    except KeyboardInterrupt:
+        return
+    if code.returncode:
+        raise UserError(f"the MLflow server ended: {(code.stderr.strip().splitlines() or ['no message'])[-1]}")
+
+
+def _finish(result: dict[str, Any], problems: list[str], as_json: bool) -> int:
+    """The table, what went wrong, the next commands; gives the exit code."""
+    from orchestrator.report import print_report
+
+    console = Console(stderr=as_json)
+    print_report(result, console)
+    for problem in problems:
+        console.print(problem, style="red", highlight=False, soft_wrap=True)
+    out = _shown(result["out"])
+    console.print(f"Report:  {_shown(result['report'])}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Matrices: orchestrator report {result['experiment']} --matrices --out {out}", highlight=False, soft_wrap=True
+    )
+    if result["mlflow"].startswith("sqlite"):
+        console.print(f"MLflow:  orchestrator ui --out {out}", highlight=False, soft_wrap=True)
+    else:
+        console.print(f"MLflow:  {result['mlflow']}", highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(result))
+    return 0 if not problems and all(s["status"] == "finished" for s in result["sequences"]) else 1
+
+
+def _shown(path: str) -> str:
+    """Relative to where the user is, if that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(path) else path
+
+
+def main() -> None:
+    """The console command: bad input ends in one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
+        raise SystemExit(130) from None

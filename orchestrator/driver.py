@@ -1,0 +1,145 @@
+"""One experiment from the configuration to the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.checkpoint import Store
+from orchestrator.config import RunConfig
+from orchestrator.experiment import Experiment, check_writable
+from orchestrator.journal import Journal, Tail, View, journal_folder
+from orchestrator.plan import Sequence, plan
+from orchestrator.progress import Screen
+from orchestrator.report import results, write_csv
+from orchestrator.tracking import Mirror, check_uri
+
+MIRROR_SECONDS = 120
+
+
+class Watcher:
+    """Follows the journals of an experiment."""
+
+    def __init__(self, experiment: Experiment, screen: Screen) -> None:
+        self.screen = screen
+        self.views = [View(s.id) for s in experiment.sequences]
+        self.tails = [Tail(journal_folder(s.out, s.id)) for s in experiment.sequences]
+
+    def look(self) -> list[View]:
+        """Read what is new, show it, and give all that is known."""
+        for view, tail in zip(self.views, self.tails, strict=True):
+            for event in tail.new_events():
+                view.add(event)
+        self.screen.show(self.views)
+        return self.views
+
+
+def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any], list[str]]:
+    """Check everything, train and score what is missing, mirror it to MLflow. Returns (results, what went wrong).
+
+    Raises UserError before anything was trained.
+    """
+    from orchestrator import train
+
+    resources = None if train.cluster_is_running() else train.local_resources()
+    if resources:
+        train.groups_at_once(config.scaling, resources)
+    check_writable(config.out)
+    if config.tracking.uri:
+        check_uri(config.tracking.uri)
+    if resources:
+        return _run(config, plan(config, train.gpus_per_worker(config.scaling, resources) > 0), console)
+    with train.cluster() as resources:  # a submitted job: what the cluster has decides whether the plan is possible
+        train.groups_at_once(config.scaling, resources)
+        gpu = train.gpus_per_worker(config.scaling, resources) > 0
+        return _run(config, plan(config, gpu), console)
+
+
+def _run(config: RunConfig, sequences: list[Sequence], console: Console) -> tuple[dict[str, Any], list[str]]:
+    experiment = Experiment(config, tuple(sequences))
+    experiment.save()
+    mirror = _mirror(experiment)
+    problems: list[str] = []
+    with Screen(sequences, console) as screen:
+        watcher = Watcher(experiment, screen)
+        todo = _replay_complete(watcher, experiment)
+        if todo:
+            problems += _train(todo, experiment, watcher)
+        screen.say("writing the last records to MLflow")
+        watcher.look()
+        problems += _close(mirror)
+    result = results(experiment)
+    write_csv(experiment, result)
+    return result, problems
+
+
+def _train(todo: list[Sequence], experiment: Experiment, watcher: Watcher) -> list[str]:
+    from orchestrator import train
+
+    config = experiment.config
+    watcher.screen.say(f"starting Ray for {len(todo)} sequence{'s' if len(todo) > 1 else ''}")
+    watcher.look()
+    with train.cluster() as resources:
+        watcher.screen.say("training")
+        wanted = {s.id for s in todo}
+
+        def look() -> list[View]:
+            return [view for view in watcher.look() if view.id in wanted]
+
+        return train.run_on_cluster(todo, config.scaling, resources, config.evaluation.where, look, config.name)
+
+
+def _replay_complete(watcher: Watcher, experiment: Experiment) -> list[Sequence]:
+    """Sequences of which something is missing. Those whose states and cells are all there are noted without Ray."""
+    from orchestrator.loop import is_complete, run_sequence
+
+    todo = []
+    for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
+        if not is_complete(sequence, Store(Path(sequence.out))):
+            todo.append(sequence)
+        elif view.status != "finished" or not all(view.row_is_full(row) for row in range(len(sequence.keys))):
+            run_sequence(sequence)
+    return todo
+
+
+def _mirror(experiment: Experiment) -> Mirror:
+    config = experiment.config
+    name = config.tracking.experiment or config.name
+    return Mirror(experiment.tracking_uri, name, config.out, [s.id for s in experiment.sequences])
+
+
+def _close(mirror: Mirror) -> list[str]:
+    if mirror.close(MIRROR_SECONDS):
+        return []
+    why = f": {mirror.trouble}" if mirror.trouble else ""
+    return [f"MLflow at {mirror.uri} is behind the journals{why}. Run the same command again to copy the rest."]
+
+
+def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[str, Any], list[str]]:
+    """Score every state that is in the store, in this process."""
+    from orchestrator.evaluate import missing_cells, row_events
+    from orchestrator.loop import score_row
+
+    mirror = _mirror(experiment)
+    with Screen(experiment.sequences, console) as screen:
+        watcher = Watcher(experiment, screen)
+        for sequence in experiment.sequences:
+            store = Store(Path(sequence.out))
+            journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
+            for row, key in enumerate(sequence.keys):
+                if row > 0 and not store.has(key):
+                    continue
+                if missing_cells(sequence, row, store):
+                    screen.say(f"scoring {sequence.id} after task {row}")
+                    score_row(sequence, row)
+                view = next(v for v in watcher.look() if v.id == sequence.id)
+                if view.start and not view.row_is_full(row):
+                    for event in row_events(sequence, row, store):
+                        journal.append(event)
+        watcher.look()
+        problems = _close(mirror)
+    result = results(experiment)
+    write_csv(experiment, result)
+    return result, problems

@@ -1,0 +1,74 @@
+"""Cells: the score of one state on one task, computed once and cached by what it depends on."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from orchestrator.checkpoint import Store
+from orchestrator.families import Family, is_correct
+from orchestrator.learner import Learner
+from orchestrator.plan import Sequence
+from streams import Task
+
+
+@torch.no_grad()
+def score_task(family: Family, task: Task, batch: int, device: torch.device) -> dict[str, Any]:
+    """Score a model on a task's test split.
+
+    Returns `score` (% exact match), `correct`, `n`, and `score_options` (% when only the task's options compete; None
+    for models that generate).
+    """
+    examples = task.read("test")
+    features = family.features(task, examples)
+    order = sorted(range(len(examples)), key=lambda i: len(features[i]["source"]))  # little padding
+    correct = correct_options = 0
+    restricted = False
+    with _evaluating(family):
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            for i, (answer, among) in zip(
+                chosen, family.answers(task, [features[i] for i in chosen], device), strict=True
+            ):
+                correct += is_correct(answer, examples[i].label)
+                restricted |= among is not None
+                correct_options += among is not None and is_correct(among, examples[i].label)
+    n = len(examples)
+    options = 100.0 * correct_options / n if restricted else None
+    return {"score": 100.0 * correct / n, "score_options": options, "correct": correct, "n": n}
+
+
+@contextlib.contextmanager
+def _evaluating(family: Family) -> Iterator[None]:
+    family.module.eval()
+    try:
+        yield
+    finally:
+        family.module.train()
+
+
+def missing_cells(sequence: Sequence, row: int, store: Store) -> list[int]:
+    """The columns of a row that no one has computed yet."""
+    return [j for j, key in enumerate(sequence.cell_keys[row]) if store.cell(key) is None]
+
+
+def fill_cell(learner: Learner, store: Store, row: int, column: int) -> None:
+    """Score the state that `learner` holds, the one after task `row` (0: before any), on one task; cache the cell."""
+    sequence, started = learner.sequence, time.monotonic()
+    task = learner.stream.tasks[column]
+    with learner.precision():
+        cell = score_task(learner.family, task, sequence.evaluation.batch, learner.workers.device)
+    cell["seconds"] = round(time.monotonic() - started, 3)
+    store.save_cell(sequence.cell_keys[row][column], cell)
+
+
+def row_events(sequence: Sequence, row: int, store: Store) -> Iterator[dict[str, Any]]:
+    """The `cell` events of a row whose cells are all cached."""
+    for column, key in enumerate(sequence.cell_keys[row]):
+        cell = store.cell(key)
+        assert cell is not None
+        yield {"event": "cell", "row": row, "column": column, "key": key, **cell}

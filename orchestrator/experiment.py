@@ -1,0 +1,71 @@
+"""An experiment in the output folder: what was asked for, and what its journals say by now."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from orchestrator.config import RunConfig
+from orchestrator.errors import UserError
+from orchestrator.journal import View, read_view
+from orchestrator.plan import Sequence
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration and its sequences."""
+
+    config: RunConfig
+    sequences: tuple[Sequence, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where its configuration and its report are."""
+        return Path(self.config.out) / "experiments" / self.config.name
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow store: the one asked for, or an sqlite file in the output folder."""
+        return self.config.tracking.uri or f"sqlite:///{self.config.out}/mlflow.db"
+
+    def save(self) -> None:
+        """Write what was asked for. Raises UserError where the output folder cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "config.yaml").write_text(
+                yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+            )
+            plan = [s.model_dump(mode="json") for s in self.sequences]
+            (self.folder / "sequences.json").write_text(json.dumps(plan))
+        except OSError as error:
+            raise UserError(f"out: cannot write to {self.config.out!r}: {error.strerror}") from error
+
+    def views(self) -> list[View]:
+        """What each sequence's journal says."""
+        return [read_view(self.config.out, s.id) for s in self.sequences]
+
+
+def open_experiment(run: str, out: str) -> Experiment:
+    """The experiment of that name in `out`, or in that folder. Raises UserError."""
+    folder = Path(run) if (Path(run) / "sequences.json").exists() else Path(out) / "experiments" / run
+    try:
+        values = yaml.safe_load((folder / "config.yaml").read_text())
+        plan = json.loads((folder / "sequences.json").read_text())
+    except FileNotFoundError:
+        known = sorted(p.name for p in (Path(out) / "experiments").glob("*")) if Path(out).is_dir() else []
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise UserError(f"no experiment {run!r} in {str(out)!r}: {has}") from None
+    return Experiment(RunConfig.model_validate(values), tuple(Sequence.model_validate(s) for s in plan))
+
+
+def check_writable(out: str) -> None:
+    """Raises UserError where nothing can be written below `out`, before anything is computed for it."""
+    folder = Path(out)
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"out: cannot write to {out!r}")

@@ -1,0 +1,189 @@
+"""One sequence from its first task to its last, in any Python process, alone or as one of several workers."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from orchestrator.checkpoint import Store
+from orchestrator.environment import SystemSampler, describe
+from orchestrator.errors import NonFiniteLoss
+from orchestrator.evaluate import fill_cell, missing_cells, row_events
+from orchestrator.journal import Event, Journal, Report, View, journal_folder, read_view, stamped
+from orchestrator.learner import Learner
+from orchestrator.plan import Sequence
+from orchestrator.training import task_steps, train_task
+from orchestrator.workers import Workers
+from streams import Stream
+
+
+def run_sequence(sequence: Sequence, report: Report | None = None, evaluate: bool = True) -> View:
+    """Train every task that the store does not have yet, and score every state unless `evaluate` is False.
+
+    Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
+    to `report`. Raises NonFiniteLoss after noting it; whatever was made before stays.
+    """
+    workers = Workers.here()
+    run = _Run(sequence, sequence.stream.build(), workers, Store(Path(sequence.out)), report)
+    run.tell(started_event(sequence, run.stream, workers))
+    try:
+        if evaluate:
+            run.score(0)
+        for task_id in range(len(sequence.tasks)):
+            run.reach(task_id + 1)
+            run.tell_checkpoint(task_id)
+            if evaluate:
+                run.score(task_id + 1)
+    except NonFiniteLoss as error:
+        run.tell({"event": "sequence_failed", "reason": str(error)})
+        raise
+    run.tell({"event": "sequence_finished"})
+    return read_view(sequence.out, sequence.id)
+
+
+def score_row(sequence: Sequence, row: int) -> None:
+    """Fill the missing cells of one row, from the stored state. Notes nothing in the journal."""
+    store = Store(Path(sequence.out))
+    missing = missing_cells(sequence, row, store)
+    if not missing:
+        return
+    learner = Learner(sequence, sequence.stream.build(), Workers.here())
+    _ = learner.family
+    if row > 0:
+        if not store.is_sound(sequence.keys[row]):
+            raise ValueError(f"checkpoint {store.path(sequence.keys[row])} is missing or changed")
+        learner.take(store.load(sequence.keys[row]), row)
+    for column in missing:
+        fill_cell(learner, store, row, column)
+
+
+def is_complete(sequence: Sequence, store: Store) -> bool:
+    """Whether every state and every cell of a sequence is there."""
+    states = all(store.has(key) for key in sequence.keys[1:])
+    return states and not any(missing_cells(sequence, row, store) for row in range(len(sequence.keys)))
+
+
+def started_event(sequence: Sequence, stream: Stream, workers: Workers) -> Event:
+    """The journal's first event: the whole configuration, the data and the software."""
+    return {
+        "event": "sequence_started",
+        "id": sequence.id,
+        "tasks": list(sequence.tasks),
+        "sequence": sequence.model_dump(mode="json", exclude={"cell_keys"}),
+        "data": stream.manifest(),
+        "workers": workers.count,
+        "device": str(workers.device),
+        **describe(),
+    }
+
+
+class _Run:
+    """What the steps of one sequence share."""
+
+    def __init__(
+        self, sequence: Sequence, stream: Stream, workers: Workers, store: Store, report: Report | None
+    ) -> None:
+        self.sequence, self.stream, self.workers, self.store, self.report = sequence, stream, workers, store, report
+        self.learner = Learner(sequence, stream, workers)
+        self.journal = Journal(journal_folder(sequence.out, sequence.id))
+        self.known = read_view(sequence.out, sequence.id)
+        self.trained: set[int] = set()
+
+    def tell(self, event: Event) -> None:
+        """Note a fact, journal first. What the journal has already (of a run that was stopped) is not noted twice."""
+        event = stamped(event)
+        if self.workers.is_first and self.known.add(event):
+            self.journal.append(event)
+            if self.report:
+                self.report(event)
+
+    def reach(self, row: int) -> None:
+        """See to it that the store has the state after task `row`: find it there, wait for another who makes it, or train.
+
+        The learner need not hold it afterwards.
+        """
+        key = self.sequence.keys[row]
+        while True:
+            first = self.workers.is_first
+            with self.store.claim(key, timeout=5) if first else contextlib.nullcontext(True) as mine:
+                todo = self.workers.agree("use" if self.store.has(key) else "train" if mine else "wait")
+                if todo == "use":
+                    return
+                if todo == "train":
+                    self.hold(row - 1)
+                    self.train(row - 1)
+                    return
+
+    def hold(self, row: int) -> None:
+        """Bring the learner to the state after task `row`. A checkpoint that is corrupt is set aside and made again."""
+        if row == 0 and self.learner.row is None:
+            _ = self.learner.family
+        while self.learner.row != row:
+            key = self.sequence.keys[row]
+            if self.workers.agree(self.store.is_sound(key) if self.workers.is_first else None):
+                self.learner.take(self.store.load(key), row)
+                return
+            if self.workers.is_first:
+                self.store.set_aside(key)
+            self.tell({"event": "checkpoint_corrupt", "key": key})
+            self.reach(row)
+
+    def train(self, task_id: int) -> None:
+        """Train one task and save its state."""
+        sequence, key = self.sequence, self.sequence.keys[task_id + 1]
+        self.tell(self._task_started(task_id, reused=False))
+        sampler = SystemSampler(self.tell)
+
+        def note(event: Event) -> None:
+            self.tell(event)
+            sampler.tick()
+
+        history = train_task(self.learner, task_id, note)
+        if self.workers.is_first:
+            made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], **sequence.model_dump(mode="json")}
+            self.store.save(key, self.learner.give(history), made_by)
+        self.workers.barrier()  # nobody goes on before the checkpoint is there
+        self.trained.add(task_id)
+
+    def _task_started(self, task_id: int, reused: bool) -> Event:
+        examples = len(self.stream.tasks[task_id].read("train"))
+        name = self.sequence.tasks[task_id]
+        steps = task_steps(examples, self.sequence.training, self.sequence.epochs(name))
+        return {"event": "task_started", "task_id": task_id, "task": name, "steps": steps, "reused": reused}
+
+    def tell_checkpoint(self, task_id: int) -> None:
+        """Note where the state is; of a state that was found, also how it was trained."""
+        if not self.workers.is_first:
+            return
+        key, reused = self.sequence.keys[task_id + 1], task_id not in self.trained
+        history = self.store.history(key)
+        if reused:
+            self.tell(self._task_started(task_id, reused=True))
+            for event in history["steps"]:
+                self.tell(event)
+        place = self.store.path(key)
+        self.tell(
+            {
+                "event": "checkpoint",
+                "task_id": task_id,
+                "task": self.sequence.tasks[task_id],
+                "key": key,
+                "path": str(place),
+                "bytes": self.store.size(key),
+                "seconds": history["seconds"],
+                "reused": reused,
+            }
+        )
+
+    def score(self, row: int) -> None:
+        """Fill the missing cells of a row, the workers sharing the tasks, and note the row."""
+        missing = self.workers.agree(missing_cells(self.sequence, row, self.store))
+        if missing:
+            self.hold(row)
+        for column in missing[self.workers.rank :: self.workers.count]:
+            fill_cell(self.learner, self.store, row, column)
+        if missing:
+            self.workers.barrier()
+        if self.workers.is_first:
+            for event in row_events(self.sequence, row, self.store):
+                self.tell(event)

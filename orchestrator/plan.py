@@ -1,0 +1,144 @@
+"""From a configuration to the sequences that it asks for, and the keys that name what each of them makes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence as Many
+from typing import Any
+
+from methods import Context
+from orchestrator.config import (
+    EvaluationConfig,
+    MethodEntry,
+    ModelConfig,
+    RunConfig,
+    Section,
+    StreamConfig,
+    TrainingConfig,
+)
+from orchestrator.errors import UserError
+from orchestrator.families import family_of
+from orchestrator.models import find_model
+from streams import Stream
+
+CHECKPOINT_FORMAT = 1
+CELL_FORMAT = 1
+
+
+class Sequence(Section):
+    """One (model, stream, method, settings, seed), trained from its first task to its last.
+
+    `keys[t]` names the state after task t (`keys[0]`: before training) by all that made it, and `id` the sequence: its
+    final key, the test sets and the evaluation settings.
+    """
+
+    id: str
+    experiment: str
+    model: ModelConfig
+    model_identity: str
+    stream: StreamConfig
+    method: MethodEntry
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    seed: int
+    tasks: tuple[str, ...]
+    keys: tuple[str, ...]
+    cell_keys: tuple[tuple[str, ...], ...]
+    out: str
+
+    def epochs(self, task: str) -> int:
+        """Epochs of a task."""
+        return self.training.epochs_per_task.get(task, self.training.epochs)
+
+
+def plan(config: RunConfig, gpu: bool = False) -> list[Sequence]:
+    """The sequences of an experiment, all checked: models found, data read, keys computed. Raises UserError.
+
+    `gpu` says whether training runs on GPUs, which decides what precision "auto" means.
+    """
+    try:
+        return _plan(config, gpu)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _plan(config: RunConfig, gpu: bool) -> list[Sequence]:
+    source = find_model(config.model)
+    family_of(source, config.model)
+    precision = ("bf16" if gpu else "float32") if config.model.precision == "auto" else config.model.precision
+    model = config.model.model_copy(update={"precision": precision})
+    sequences = []
+    for stream_config in config.streams:
+        stream = stream_config.build()
+        _check_epochs(config, stream)
+        tests = [task.test_hash for task in stream.tasks]
+        for method in config.methods:
+            for seed in config.seeds:
+                training = config.training_for(method)
+                keys = state_keys(model, source.identity, stream, method, training, seed)
+                cells = tuple(tuple(cell_key(key, model, stream, j) for j in range(len(tests))) for key in keys)
+                name = f"{method.label}-{stream.name}-s{seed}"
+                sequences.append(
+                    Sequence(
+                        id=f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{_sha(name, cells)[:8]}",
+                        experiment=config.name,
+                        model=model,
+                        model_identity=source.identity,
+                        stream=stream_config,
+                        method=method,
+                        training=training,
+                        evaluation=config.evaluation,
+                        seed=seed,
+                        tasks=tuple(task.name for task in stream.tasks),
+                        keys=tuple(keys),
+                        cell_keys=cells,
+                        out=config.out,
+                    )
+                )
+    return sequences
+
+
+def _check_epochs(config: RunConfig, stream: Stream) -> None:
+    names = [task.name for task in stream.tasks]
+    for name in config.training.epochs_per_task:
+        if name not in names:
+            raise UserError(
+                f"training.epochs_per_task: stream {stream.name!r} has no task {name!r}: {', '.join(names)}"
+            )
+
+
+def state_keys(
+    model: ModelConfig, identity: str, stream: Stream, method: MethodEntry, training: TrainingConfig, seed: int
+) -> list[str]:
+    """T+1 chained hashes; the t-th is over everything that can have influenced the weights after task t.
+
+    Absent on purpose: the number of workers, the micro-batch, the later tasks, and plug-ins while they do nothing.
+    """
+    stack = method.spec.build(Context(seed))
+    reading = model.model_dump(include={"scoring", "input", "precision", "max_source", "max_target"})
+    keys = [_sha(CHECKPOINT_FORMAT, identity, reading, method.tuning.model_dump(), seed)]
+    settings = training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task"})
+    for t, task in enumerate(stream.tasks):
+        epochs = training.epochs_per_task.get(task.name, training.epochs)
+        keys.append(_sha(keys[-1], task.train_hash, dict(stack.influence(t)), settings, epochs))
+    return keys
+
+
+def cell_key(state_key: str, model: ModelConfig, stream: Stream, task: int) -> str:
+    """Names the score of one state on one task. The labels of the whole stream compete, so they belong to it."""
+    labels = stream.labels_until(len(stream.tasks))
+    return _sha(CELL_FORMAT, state_key, stream.tasks[task].test_hash, model.max_target, labels)
+
+
+def _sha(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:32]
+
+
+def longest_shared_prefix(sequences: Many[Sequence]) -> int:
+    """How many task trainings the sequences share: the naive count minus the number of distinct states."""
+    naive = sum(len(s.tasks) for s in sequences)
+    return naive - len({key for s in sequences for key in s.keys[1:]})

@@ -1,0 +1,104 @@
+"""What a user sees while an experiment runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as Many
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.journal import View
+from orchestrator.plan import Sequence
+
+
+class Screen:
+    """A live table on a terminal; elsewhere a line for each finished task."""
+
+    def __init__(self, sequences: Many[Sequence], console: Console) -> None:
+        self.sequences, self.console = sequences, console
+        self.started = time.monotonic()
+        self.phase = "starting"
+        self.said: set[tuple[str, int]] = set()
+        self.live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Screen:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def say(self, phase: str) -> None:
+        """What is going on as a whole."""
+        if phase == self.phase:
+            return
+        self.phase = phase
+        if not self.live:
+            self.console.print(f"{self._clock()} {phase}", highlight=False)
+        self.show([View(s.id) for s in self.sequences]) if phase.startswith("start") else None
+
+    def show(self, views: Many[View]) -> None:
+        """Draw what the journals say by now."""
+        if self.live:
+            self.live.update(Group(Text(f"{self._clock()} {self.phase}", style="dim"), self._table(views)))
+        else:
+            self._lines(views)
+
+    def _clock(self) -> str:
+        seconds = int(time.monotonic() - self.started)
+        return f"[{seconds // 60:02d}:{seconds % 60:02d}]".replace("[", "").replace("]", "")
+
+    def _table(self, views: Many[View]) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("sequence", "task", "progress", "loss", "tokens/s", "last scores, one a task"):
+            table.add_column(heading, no_wrap=True)
+        for sequence, view in zip(self.sequences, views, strict=True):
+            name = f"{sequence.method.label} · {sequence.stream.name} · {sequence.seed}"
+            table.add_row(name, *_progress_cells(sequence, view))
+        return table
+
+    def _lines(self, views: Many[View]) -> None:
+        for sequence, view in zip(self.sequences, views, strict=True):
+            for task_id, task in view.by_task.items():
+                if task.checkpoint and (view.id, task_id) not in self.said:
+                    self.said.add((view.id, task_id))
+                    event = task.checkpoint
+                    how = "found in the store" if event["reused"] else f"trained in {event['seconds']:.1f} s"
+                    name, total = event["task"], len(sequence.tasks)
+                    line = f"{self._clock()} {sequence.method.label}, seed {sequence.seed}: task {task_id + 1}/{total} {name} {how}"
+                    self.console.print(line, highlight=False)
+
+
+def _progress_cells(sequence: Sequence, view: View) -> list[Text | ProgressBar | str]:
+    total = len(sequence.tasks)
+    done = [i for i, task in view.by_task.items() if task.checkpoint]
+    current = next((i for i, task in view.by_task.items() if not task.checkpoint), None)
+    steps = view.by_task[current].steps if current is not None else {}
+    share = (len(steps) / view.by_task[current].total_steps) if current is not None else 0.0
+    last = steps[max(steps)] if steps else None
+    if view.status in ("failed", "finished") or current is None:
+        label = view.status if view.status != "running" or not done else f"{len(done)}/{total}"
+    else:
+        label = f"{current + 1}/{total} {sequence.tasks[current]}"
+    rows = [row for row, _ in view.cells]
+    scores = ""
+    if rows:
+        scores = " ".join(
+            f"{view.cells[max(rows), j]['score']:.0f}" for j in range(total) if (max(rows), j) in view.cells
+        )
+    return [
+        Text(label, style={"failed": "red", "finished": "green"}.get(view.status, "")),
+        ProgressBar(total=total, completed=min(total, len(done) + share), width=24),
+        f"{last['loss']:.4f}" if last else "",
+        f"{last['tokens_per_s']:,.0f}" if last else "",
+        scores,
+    ]

@@ -1,0 +1,156 @@
+"""What came out: the table on the screen, the CSV files and the JSON object."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator import metrics
+from orchestrator.experiment import Experiment
+from orchestrator.journal import View
+from orchestrator.plan import Sequence
+
+COLUMNS = {
+    "aa": "AA ↑",
+    "aa_options": "AA options ↑",
+    "bwt": "BWT ↑",
+    "forgetting": "forgetting ↓",
+    "learning_accuracy": "learning acc. ↑",
+}
+LEGEND = (
+    "In %: AA mean score over tasks after the last one · BWT mean change of a task's score since it was learnt · "
+    "forgetting mean drop from a task's best score · learning acc. mean score of a task right after it was learnt"
+)
+OPTIONS_LEGEND = " · AA options: AA when only the task's own options compete"
+
+
+def sequence_result(sequence: Sequence, view: View) -> dict[str, Any]:
+    """All that is known of one sequence: matrix (row 0: before training), metrics, seconds, status. Missing cells: None."""
+    full = view.matrix() if view.tasks else np.full((len(sequence.tasks) + 1, len(sequence.tasks)), np.nan)
+    options = view.matrix("score_options") if view.tasks else full * np.nan
+    sizes = [view.test_sizes()[j] if view.tasks else 0 for j in range(len(sequence.tasks))]
+    complete = not np.isnan(full).any()
+    values = metrics.summary(full, sizes) if complete else {}
+    status = "incomplete" if view.status == "finished" and not complete else view.status
+    return {
+        "id": sequence.id,
+        "method": sequence.method.label,
+        "stream": sequence.stream.name,
+        "seed": sequence.seed,
+        "tasks": list(sequence.tasks),
+        "test_sizes": sizes,
+        "acc_TT": _plain(full),
+        "acc_options_TT": _plain(options) if not np.isnan(options).all() else None,
+        **{key: _number(values.get(key)) for key in
+           ("aa", "micro_aa", "bwt", "forgetting", "fwt", "average_incremental_accuracy", "learning_accuracy")},
+        "aa_options": _number(float(np.mean(options[-1]))),
+        "seconds": round(view.seconds, 2),
+        "status": status,
+        "reason": view.failure or None,
+        "left_out": {d["task"]: d["left_out"] for d in (view.start or {}).get("data", []) if any(d["left_out"].values())},
+    }  # fmt: skip
+
+
+def results(experiment: Experiment) -> dict[str, Any]:
+    """The JSON object of an experiment."""
+    pairs = zip(experiment.sequences, experiment.views(), strict=True)
+    return {
+        "experiment": experiment.config.name,
+        "sequences": [sequence_result(sequence, view) for sequence, view in pairs],
+        "mlflow": experiment.tracking_uri,
+        "out": experiment.config.out,
+        "report": str(experiment.folder / "summary.csv"),
+    }
+
+
+def _plain(matrix: metrics.Matrix) -> list[list[float | None]]:
+    return [[_number(float(cell)) for cell in row] for row in matrix]
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, 6)
+
+
+def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
+    """`summary.csv` with a line a sequence, and `matrix-<sequence>.csv` for each accuracy matrix."""
+    keys = ["method", "stream", "seed", "aa", "aa_options", "micro_aa", "bwt", "forgetting", "fwt",
+            "average_incremental_accuracy", "learning_accuracy", "seconds", "status"]  # fmt: skip
+    summary = experiment.folder / "summary.csv"
+    with summary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, keys, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(result["sequences"])
+    for sequence in result["sequences"]:
+        with (experiment.folder / f"matrix-{sequence['id']}.csv").open("w", newline="") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(["after", *sequence["tasks"]])
+            for name, row in zip(["(before training)", *sequence["tasks"]], sequence["acc_TT"], strict=True):
+                rows.writerow([name, *row])
+    return summary
+
+
+def print_report(result: dict[str, Any], console: Console) -> None:
+    """The table, with mean ± standard deviation where there are several seeds, and what a reader must know beside it."""
+    has_options = any(s["aa_options"] is not None for s in result["sequences"])
+    columns = {k: v for k, v in COLUMNS.items() if k != "aa_options" or has_options}
+    by_stream: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for sequence in result["sequences"]:
+        by_stream[sequence["stream"]].append(sequence)
+    for stream, sequences in by_stream.items():
+        seeds = sorted({s["seed"] for s in sequences})
+        title = (
+            f"{result['experiment']}: {stream}, {len(sequences[0]['tasks'])} tasks, seed {', '.join(map(str, seeds))}"
+        )
+        table = Table(title=title, title_justify="left", title_style="bold")
+        table.add_column("method")
+        for heading in columns.values():
+            table.add_column(heading, justify="right")
+        table.add_column("training", justify="right")
+        table.add_column("status")
+        for method in dict.fromkeys(s["method"] for s in sequences):
+            rows = [s for s in sequences if s["method"] == method]
+            cells = [_mean_and_deviation([r[key] for r in rows]) for key in columns]
+            seconds = sum(r["seconds"] for r in rows) / len(rows)
+            states = ", ".join(dict.fromkeys(r["status"] for r in rows))
+            table.add_row(method, *cells, f"{seconds:.1f} s", states)
+        console.print(table)
+        _print_notes(sequences, console)
+    console.print(LEGEND + (OPTIONS_LEGEND if has_options else ""), style="dim", highlight=False)
+
+
+def _mean_and_deviation(values: list[float | None]) -> str:
+    known = [v for v in values if v is not None]
+    if not known:
+        return "–"
+    if len(known) == 1:
+        return f"{known[0]:.1f}"
+    return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
+
+
+def _print_notes(sequences: list[dict[str, Any]], console: Console) -> None:
+    for task, counts in (sequences[0]["left_out"] or {}).items():
+        said = ", ".join(f"{n} {split} rows" for split, n in counts.items() if n)
+        console.print(f"{task}: {said} with a label outside the label set were left out", style="yellow")
+    for sequence in sequences:
+        if sequence["reason"]:
+            console.print(f"{sequence['method']}, seed {sequence['seed']}: {sequence['reason']}", style="red")
+
+
+def matrix_table(sequence: dict[str, Any]) -> Table:
+    """One accuracy matrix."""
+    title = f"{sequence['method']}, seed {sequence['seed']}: score (%) on each task after each task"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("after")
+    for task in sequence["tasks"]:
+        table.add_column(task, justify="right")
+    for t, (name, row) in enumerate(zip(["–", *sequence["tasks"]], sequence["acc_TT"], strict=True)):
+        cells = ["" if c is None else f"[bold]{c:.1f}[/bold]" if j == t - 1 else f"{c:.1f}" for j, c in enumerate(row)]
+        table.add_row(name, *cells)
+    return table

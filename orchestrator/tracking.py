@@ -1,0 +1,288 @@
+"""MLflow as a mirror of the journals. Training never waits for it, and nothing is only there.
+
+Every run, model and metric has an identity that follows from the sequence, so reading a journal twice changes nothing:
+runs are found by their tags, models by their key, and a metric with the same key, step, value and time is stored once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from orchestrator import metrics
+from orchestrator.errors import UserError
+from orchestrator.journal import Event, Tail, View, journal_folder
+
+# a server that is down must be noticed in seconds; the mirror itself goes on trying
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
+BATCH = 900  # MLflow takes at most 1000 metrics a call
+SEQUENCE_TAG, TASK_TAG = "orchestrator.sequence", "orchestrator.task_id"
+PARENT = -1
+
+
+def check_uri(uri: str) -> None:
+    """Raises UserError where a tracking server does not answer, or the URI is none."""
+    if uri.startswith(("http://", "https://")):
+        import requests
+
+        try:
+            requests.get(uri.rstrip("/") + "/health", timeout=5).raise_for_status()
+        except requests.RequestException as error:
+            cause = type(error).__name__
+            raise UserError(f"tracking.uri: no MLflow server answers at {uri} ({cause})") from None
+    elif not uri.startswith(("sqlite:", "postgresql", "mysql", "mssql", "file:", "databricks")):
+        raise UserError(
+            f"tracking.uri: {uri!r} is not an MLflow URI; allowed: http(s)://…, sqlite:///…, postgresql://…"
+        )
+
+
+class Mirror:
+    """A thread that reads journals and writes to MLflow, until it is closed and has read all."""
+
+    def __init__(self, uri: str, experiment: str, out: str, sequences: Iterable[str]) -> None:
+        self.uri, self.experiment, self.out, self.sequences = uri, experiment, out, list(sequences)
+        self.trouble = ""
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout: float) -> bool:
+        """Copy the rest; False if that did not succeed in time. What is missing is copied when the command is run again."""
+        self._closing.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and not self.trouble
+
+    def _work(self) -> None:
+        runs: list[_SequenceRuns] = []
+        attempts_after_close = 0
+        while True:
+            closing = self._closing.is_set()
+            try:
+                runs = runs or self._connect()
+                for run in runs:
+                    run.pull()
+                self.trouble = ""
+                if closing:
+                    return
+            except Exception as error:  # whatever MLflow, its database or the network raise, the journal has it all
+                self.trouble = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+                runs = []  # what was half copied is copied again from the start: that changes nothing
+                attempts_after_close += closing
+                if attempts_after_close > 2:
+                    return
+            self._closing.wait(1.0)
+
+    def _connect(self) -> list[_SequenceRuns]:
+        import logging
+
+        import mlflow
+
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(self.uri)
+        client = mlflow.MlflowClient(self.uri)
+        found = client.get_experiment_by_name(self.experiment)
+        artifacts = f"file://{self.out}/mlartifacts" if self.uri.startswith("sqlite:") else None
+        experiment_id = found.experiment_id if found else client.create_experiment(self.experiment, artifacts)
+        return [_SequenceRuns(client, experiment_id, self.out, sequence) for sequence in self.sequences]
+
+
+class _SequenceRuns:
+    """The MLflow runs of one sequence: a parent, and a child for each task."""
+
+    def __init__(self, client: Any, experiment_id: str, out: str, sequence_id: str) -> None:
+        self.client, self.experiment_id = client, experiment_id
+        self.view = View(sequence_id)
+        self.tail = Tail(journal_folder(out, sequence_id))
+        self.run_ids: dict[int, str] = {}
+        self.model_ids: dict[int, str] = {}
+        self.pending: dict[str, list[Any]] = defaultdict(list)
+        self.samples = 0
+
+    def pull(self) -> None:
+        """Copy what the journal has that is new."""
+        for event in self.tail.new_events():
+            if self.view.add(event):
+                take = getattr(self, f"_take_{event['event']}", None)
+                if take:
+                    take(event)
+        self._flush()
+
+    def _flush(self) -> None:
+        for run_id, waiting in self.pending.items():
+            for start in range(0, len(waiting), BATCH):
+                self.client.log_batch(run_id, metrics=waiting[start : start + BATCH])
+        self.pending.clear()
+
+    def _log(
+        self, run: int, values: dict[str, float | None], event: Event, step: int, model: int | None = None
+    ) -> None:
+        from mlflow.entities import Metric
+
+        for key, value in values.items():
+            if value is not None and value == value:
+                model_id = self.model_ids.get(model) if model is not None else None
+                self.pending[self._run(run)].append(Metric(_safe(key), value, event["time"], step, model_id=model_id))
+
+    def _run(self, task_id: int) -> str:
+        """The run of a task, or the parent run: found by its tags, or else created."""
+        if task_id not in self.run_ids:
+            query = f"tags.`{SEQUENCE_TAG}` = '{self.view.id}' and tags.`{TASK_TAG}` = '{task_id}'"
+            found = self.client.search_runs([self.experiment_id], query, max_results=1)
+            self.run_ids[task_id] = found[0].info.run_id if found else self._create_run(task_id)
+        return self.run_ids[task_id]
+
+    def _create_run(self, task_id: int) -> str:
+        assert self.view.start is not None
+        sequence = self.view.start["sequence"]
+        tags = {
+            SEQUENCE_TAG: self.view.id,
+            TASK_TAG: str(task_id),
+            "orchestrator.method": _method_name(sequence),
+            "orchestrator.stream": sequence["stream"]["name"],
+            "mlflow.source.name": "orchestrator",
+        }
+        if self.view.start.get("git_commit"):
+            tags["mlflow.source.git.commit"] = self.view.start["git_commit"]
+        name = f"{_method_name(sequence)} · {sequence['stream']['name']} · seed {sequence['seed']}"
+        if task_id != PARENT:
+            tags["mlflow.parentRunId"] = self._run(PARENT)
+            name = f"{task_id + 1} {self.view.tasks[task_id]}"
+        started = self.view.start["time"]
+        run = self.client.create_run(self.experiment_id, start_time=started, tags=tags, run_name=name)
+        run_id: str = run.info.run_id
+        return run_id
+
+    def _take_sequence_started(self, event: Event) -> None:
+        run_id = self._run(PARENT)
+        self.client.set_terminated(run_id, "RUNNING")
+        if "orchestrator.described" not in self.client.get_run(run_id).data.tags:
+            self._describe(run_id, event)
+            self.client.set_tag(run_id, "orchestrator.described", "yes")
+
+    def _describe(self, run_id: str, event: Event) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+        facts = {k: event.get(k) for k in ("versions", "git_commit", "machine", "workers", "device")}
+        flat = _flatten({**event["sequence"], **facts})
+        params = [Param(_safe(k), str(v)[:500]) for k, v in flat.items() if k != "keys"]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[start : start + 100])
+        self.client.log_dict(run_id, event["sequence"], "config.yaml")
+        self.client.log_dict(run_id, {"data": event["data"]}, "data.json")
+        self.client.log_dict(run_id, facts, "environment.json")
+        inputs = []
+        for task in event["data"]:
+            profile = json.dumps({"sizes": task["sizes"], "left_out": task["left_out"]})
+            data = Dataset(
+                task["task"], task["train_sha256"][:36], "local", json.dumps(task["source"]), profile=profile
+            )
+            inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", "train")]))
+        self.client.log_inputs(run_id, inputs)
+
+    def _offset(self, task_id: int) -> int:
+        """Steps of the tasks before, so that the parent's curves run on."""
+        return sum(task.total_steps for i, task in self.view.by_task.items() if i < task_id)
+
+    def _take_task_started(self, event: Event) -> None:
+        self.client.set_tag(self._run(event["task_id"]), "orchestrator.reused", str(event["reused"]).lower())
+
+    def _take_step(self, event: Event) -> None:
+        values = {key: event[key] for key in STEP_METRICS}
+        self._log(event["task_id"], values, event, event["step"])
+        self._log(PARENT, values, event, self._offset(event["task_id"]) + event["step"])
+
+    def _take_system(self, event: Event) -> None:
+        values = {f"system/{k}": v for k, v in event.items() if k not in ("event", "time")}
+        self._log(PARENT, values, event, self.samples)
+        self.samples += 1
+
+    def _take_checkpoint(self, event: Event) -> None:
+        """A logged model that points to the checkpoint; no bytes are copied."""
+        from mlflow.entities import LoggedModelOutput
+
+        task_id, run_id = event["task_id"], self._run(event["task_id"])
+        query = f"tags.orchestrator_run = '{run_id}'"
+        found = self.client.search_logged_models([self.experiment_id], query, max_results=1)
+        if found:
+            self.model_ids[task_id] = found[0].model_id
+        else:
+            self.model_ids[task_id] = self._create_model(event, run_id)
+        self.client.log_outputs(run_id, [LoggedModelOutput(self.model_ids[task_id], 0)])
+        self._log(PARENT, {"train_seconds": event["seconds"]}, event, task_id + 1)
+        self.client.set_terminated(run_id, "FINISHED", event["time"])
+
+    def _create_model(self, event: Event, run_id: str) -> str:
+        import mlflow
+
+        place = Path(event["path"])
+        tags = {
+            "orchestrator_run": run_id,
+            "checkpoint_uri": place.as_uri(),
+            "key": event["key"],
+            "bytes": str(event["bytes"]),
+            "reused": str(event["reused"]).lower(),
+        }
+        params = {"task": event["task"], "task_id": str(event["task_id"]), "key": event["key"]}
+        name = f"{self.view.id}-{event['task_id'] + 1:02d}-{event['task']}".replace(".", "-")
+        model = mlflow.create_external_model(
+            name=name, source_run_id=run_id, tags=tags, params=params, model_type="checkpoint",
+            experiment_id=self.experiment_id,
+        )  # fmt: skip
+        model_id: str = model.model_id
+        return model_id
+
+    def _take_cell(self, event: Event) -> None:
+        row, task = event["row"], self.view.tasks[event["column"]]
+        values = {f"acc/{task}": event["score"], f"acc_options/{task}": event.get("score_options")}
+        self._log(PARENT, values, event, row)
+        if row > 0:
+            self._log(row - 1, values, event, row, model=row - 1)
+        if self.view.row_is_full(row) and all(self.view.row_is_full(r) for r in range(row)):
+            upto = row
+            while upto < len(self.view.tasks) and self.view.row_is_full(upto + 1):
+                upto += 1  # a row that came late completes those after it too
+            for r in range(max(row, 1), upto + 1):
+                self._log_summary(r, event)
+
+    def _log_summary(self, row: int, event: Event) -> None:
+        values = metrics.summary(self.view.matrix(), self.view.test_sizes(), upto=row)
+        self._log(PARENT, dict(values), event, row)
+        self._log(row - 1, {"aa": values["aa"]}, event, row, model=row - 1)
+
+    def _take_sequence_finished(self, event: Event) -> None:
+        self._flush()
+        self.client.set_terminated(self._run(PARENT), "FINISHED", event["time"])
+
+    def _take_sequence_failed(self, event: Event) -> None:
+        self._flush()
+        self.client.set_tag(self._run(PARENT), "orchestrator.failure", event["reason"])
+        self.client.set_terminated(self._run(PARENT), "FAILED", event["time"])
+
+
+def _method_name(sequence: dict[str, Any]) -> str:
+    return sequence["method"]["name"] or "+".join(
+        [sequence["method"]["tuning"]["name"], *(p["name"] for p in sequence["method"]["plugins"])]
+    )
+
+
+def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, dict):
+        return {k: v for key, item in values.items() for k, v in _flatten(item, f"{prefix}{key}.").items()}
+    if isinstance(values, list) and any(isinstance(item, dict) for item in values):
+        return {k: v for i, item in enumerate(values) for k, v in _flatten(item, f"{prefix}{i}.").items()}
+    return {prefix.rstrip("."): values}
+
+
+def _safe(key: str) -> str:
+    """MLflow allows letters, digits and a few signs in names."""
+    return "".join(c if c.isalnum() or c in "_-. /" else "-" for c in key)

@@ -1,0 +1,162 @@
+"""Training one task: global batches, accumulation, the method's hooks, AdamW."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from methods import Batch
+from orchestrator.batches import global_batches, micro_batches, steps_in_epoch
+from orchestrator.config import TrainingConfig
+from orchestrator.errors import NonFiniteLoss
+from orchestrator.families import Feature
+from orchestrator.journal import Report
+from orchestrator.learner import Learner
+
+
+def task_steps(examples: int, training: TrainingConfig, epochs: int) -> int:
+    """Optimizer steps of a task."""
+    return epochs * steps_in_epoch(examples, training.global_batch)
+
+
+def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]:
+    """Train one task from the state that `learner` holds; returns the history (see checkpoint.State).
+
+    Raises NonFiniteLoss, before the step that it would have spoilt.
+    """
+    sequence, family, stack = learner.sequence, learner.family, learner.stack
+    started, steps = time.monotonic(), []
+    features = learner.features(task_id)
+    family.seen = len(learner.stream.labels_until(task_id + 1))
+    learner.row = None
+    family.module.train()
+    stack.before_task(family.module, task_id, _TaskBatches(learner, features, task_id))
+    module = learner.workers.wrap(family.module)
+    optimizer = make_optimizer(family.module, family.head(), sequence.training)
+    epochs = sequence.epochs(sequence.tasks[task_id])
+    schedule = make_schedule(optimizer, sequence.training, task_steps(len(features), sequence.training, epochs))
+    step = 0
+    for epoch in range(epochs):
+        for batch in global_batches(len(features), sequence.training.global_batch, sequence.seed, task_id, epoch):
+            step, began = step + 1, time.monotonic()
+            lr = schedule.get_last_lr()[0]
+            chosen = [features[i] for i in batch]
+            loss, norm = train_step(learner, module, optimizer, chosen, (task_id, step))
+            schedule.step()
+            rate = sum(len(f["source"]) + len(f.get("target", ())) for f in chosen) / (time.monotonic() - began)
+            steps.append(
+                {
+                    "event": "step",
+                    "task_id": task_id,
+                    "step": step,
+                    "loss": loss,
+                    "lr": lr,
+                    "grad_norm": norm,
+                    "tokens_per_s": round(rate, 1),
+                    "time": int(time.time() * 1000),
+                }
+            )
+            report(steps[-1])
+    stack.after_task(family.module, task_id, _TaskBatches(learner, features, task_id))
+    learner.row = task_id + 1
+    return {"seconds": round(time.monotonic() - started, 3), "steps": steps}
+
+
+def train_step(
+    learner: Learner,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Sequence[Feature],
+    place: tuple[int, int],
+) -> tuple[float, float]:
+    """One optimizer step on a global batch, of which this worker computes its share. Returns (loss, gradient norm).
+
+    The loss is the sum over the global batch divided by its label tokens (generation) or examples (classification).
+    """
+    family, stack, workers, training = learner.family, learner.stack, learner.workers, learner.sequence.training
+    units = sum(family.units(f) for f in batch)
+    size = training.micro_batch or training.global_batch // workers.count
+    mine = micro_batches(range(len(batch)), size, workers.rank, workers.count)
+    total = torch.zeros((), device=workers.device)
+    optimizer.zero_grad()
+    for number, (index, chosen) in enumerate(mine):
+        features = [batch[i] for i in chosen]
+        inputs = _to_device(family.collate(features), workers.device)
+        inputs = stack.on_batch({**inputs, "share": sum(family.units(f) for f in features) / units})
+        _seed_dropout(learner.sequence.seed, *place, index)
+        last = number == len(mine) - 1
+        with contextlib.nullcontext() if last or workers.count == 1 else module.no_sync():  # type: ignore[operator]
+            with learner.precision():
+                summed, logits = family.forward(module, inputs)
+            loss = stack.after_forward(family.module, inputs, logits, summed / units)
+            total += loss.detach()
+            (
+                loss * workers.count
+            ).backward()  # DistributedDataParallel averages; the loss is already a share of the whole
+    loss_value = workers.sum(total).item()
+    if not math.isfinite(loss_value):
+        task = learner.sequence.tasks[place[0]]
+        raise NonFiniteLoss(f"the loss is {loss_value} in task {task!r}, step {place[1]}")
+    stack.before_optimizer_step(family.module)
+    parameters = [p for p in family.module.parameters() if p.requires_grad]
+    norm = nn.utils.clip_grad_norm_(parameters, training.clip if training.clip is not None else math.inf)
+    optimizer.step()
+    stack.after_optimizer_step(family.module)
+    return loss_value, round(norm.item(), 6)
+
+
+def _seed_dropout(seed: int, task_id: int, step: int, index: int) -> None:
+    """Dropout is drawn from the place of the micro-batch, not from what this process drew before."""
+    torch.manual_seed((((seed * 1009 + task_id) * 1_000_003 + step) * 10_007 + index) % 2**63)
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW. No weight decay on biases, norms and the task head (whose untrained rows must stay as they are)."""
+    heads = {id(p) for p in head}
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in heads]
+    others = [p for p in parameters if p.ndim <= 1 or id(p) in heads]
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        lr=training.lr,
+        betas=training.betas,
+        weight_decay=training.weight_decay,
+        fused=True,
+    )
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int) -> LambdaLR:
+    """The learning rate over one task's steps: warm-up, then constant or linear to zero."""
+    warm = math.ceil(training.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return (steps - step) / max(1, steps - warm) if training.schedule == "linear" else 1.0
+
+    return LambdaLR(optimizer, factor)
+
+
+class _TaskBatches:
+    """This worker's micro-batches of a task in the order of the data, on its device, for methods that look at old data."""
+
+    def __init__(self, learner: Learner, features: Sequence[Feature], task_id: int) -> None:
+        self.learner, self.features, self.task_id = learner, features, task_id
+
+    def __iter__(self) -> Iterator[Batch]:
+        training, workers = self.learner.sequence.training, self.learner.workers
+        size = training.micro_batch or training.global_batch // workers.count
+        for _, chosen in micro_batches(range(len(self.features)), size, workers.rank, workers.count):
+            yield _to_device(self.learner.family.collate([self.features[i] for i in chosen]), workers.device)
