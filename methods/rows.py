@@ -45,16 +45,21 @@ def block_rows(model: nn.Module) -> list[Rows]:
             continue
         if isinstance(module, LoraLayer) and isinstance(module, nn.Module):
             adapters.append(name + ".")
-            for adapter in module.lora_A:
-                a, b = module.lora_A[adapter], module.lora_B[adapter]
-                found.append(Rows(f"{name}.lora_A.{adapter}", a.weight, a))
-                found.append(Rows(f"{name}.lora_B.{adapter}", b.weight, module))
+            for adapter, a in module.lora_A.items():
+                found.append(Rows(f"{name}.lora_A.{adapter}", _weight(a), a))
+                found.append(Rows(f"{name}.lora_B.{adapter}", _weight(module.lora_B[adapter]), module))
         elif isinstance(module, nn.Linear) and not name.startswith(tuple(adapters)):
-            found.append(Rows(name, module.weight, module))
+            found.append(Rows(name, _weight(module), module))
     found = [rows for rows in found if rows.weight.requires_grad]
     if not found:
         raise ValueError("no trainable linear layer inside a numbered transformer block: nothing to mask")
     return found
+
+
+def _weight(linear: nn.Module) -> nn.Parameter:
+    weight = linear.weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
 
 
 class Magnitudes:

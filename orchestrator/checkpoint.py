@@ -87,14 +87,14 @@ class Store:
                 aside.rename(final)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        return sum(entry["bytes"] for entry in files.values())
+        return self.size(key)
 
     def is_sound(self, key: str) -> bool:
         """Whether every file of a checkpoint is as its manifest lists it."""
         folder = self.path(key)
         try:
-            files = json.loads((folder / MANIFEST).read_text())["files"]
-            return all(_file_sha(folder / name) == entry["sha256"] for name, entry in files.items())
+            files: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["files"]
+            return not [name for name, entry in files.items() if _file_sha(folder / name) != entry["sha256"]]
         except (OSError, ValueError, KeyError):
             return False
 
@@ -113,7 +113,7 @@ class Store:
     def size(self, key: str) -> int:
         """Bytes of a checkpoint's files."""
         manifest = json.loads((self.path(key) / MANIFEST).read_text())
-        return sum(entry["bytes"] for entry in manifest["files"].values())
+        return sum(int(entry["bytes"]) for entry in manifest["files"].values())
 
     def set_aside(self, key: str) -> None:
         """Move a corrupt checkpoint out of the way, so that its state is made again; its files are kept to look at."""

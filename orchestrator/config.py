@@ -79,11 +79,19 @@ class StreamConfig(Section):
             raise ValueError("`tasks` mixes folder tasks (names) and hub tasks (mappings)")
         return self
 
+    def located(self) -> StreamConfig:
+        """The same with the folder's full path, so that a worker on another machine needs no variable."""
+        folder = self.folder or os.environ.get("CL_BENCHMARK_DIR")
+        needs_it = self.name in streams_package.ORDERS or self.tasks is not None
+        if not needs_it or not folder:
+            return self
+        return self.model_copy(update={"folder": str(Path(folder).expanduser().resolve())})
+
     def build(self) -> Stream:
         """The stream itself. Raises ValueError where its data is missing or wrong."""
         limits = Limits(self.max_train, self.max_dev, self.max_test, self.dev_fraction, self.seed)
-        folder = self.folder or os.environ.get("CL_BENCHMARK_DIR")
-        path = Path(folder).expanduser().resolve() if folder else None
+        folder = self.located().folder
+        path = Path(folder) if folder else None
         if self.tasks is None:
             return streams_package.named_stream(self.name, limits, path)
         hub = [HubTask(**task.model_dump()) for task in self.tasks if isinstance(task, HubTaskConfig)]

@@ -116,8 +116,9 @@ def lengths_mask(rows: Sequence[Sequence[int]], width: int) -> Tensor:
 
 
 def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy summed over all positions whose label is not IGNORED, in float32."""
-    return F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    """Cross-entropy summed over all positions whose label is not IGNORED, in float32 at least."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 class EncoderDecoder(Family):
@@ -264,7 +265,9 @@ class EncoderWithHead(Family):
 
     def head(self) -> list[nn.Parameter]:
         """All of the classifier: its last layer and what new layers stand before it."""
-        base = {id(p) for p in self.module.base_model.parameters()}  # type: ignore[union-attr, operator]
+        backbone = self.module.base_model
+        assert isinstance(backbone, nn.Module)
+        base = {id(p) for p in backbone.parameters()}
         return [p for p in self.module.parameters() if id(p) not in base]
 
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:

@@ -72,7 +72,7 @@ def _plan(config: RunConfig, gpu: bool) -> list[Sequence]:
     precision = ("bf16" if gpu else "float32") if config.model.precision == "auto" else config.model.precision
     model = config.model.model_copy(update={"precision": precision})
     sequences = []
-    for stream_config in config.streams:
+    for stream_config in (s.located() for s in config.streams):
         stream = stream_config.build()
         _check_epochs(config, stream)
         tests = [task.test_hash for task in stream.tasks]

@@ -74,8 +74,8 @@ class Screen:
                     event = task.checkpoint
                     how = "found in the store" if event["reused"] else f"trained in {event['seconds']:.1f} s"
                     name, total = event["task"], len(sequence.tasks)
-                    line = f"{self._clock()} {sequence.method.label}, seed {sequence.seed}: task {task_id + 1}/{total} {name} {how}"
-                    self.console.print(line, highlight=False)
+                    which = f"{sequence.method.label}, seed {sequence.seed}: task {task_id + 1}/{total} {name}"
+                    self.console.print(f"{self._clock()} {which} {how}", highlight=False)
 
 
 def _progress_cells(sequence: Sequence, view: View) -> list[Text | ProgressBar | str]:

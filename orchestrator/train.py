@@ -234,7 +234,7 @@ def _fit_group(name: str, settings: dict[str, Any], scaling: ScalingConfig, gpus
             name=f"{name}-{settings['started']}",
             storage_path=str(storage),
             failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # Train V2 has it
         ),
     )
     try:

@@ -127,7 +127,7 @@ def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: Tr
     parameters = [p for p in module.parameters() if p.requires_grad]
     decayed = [p for p in parameters if p.ndim > 1 and id(p) not in heads]
     others = [p for p in parameters if p.ndim <= 1 or id(p) in heads]
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(
         [g for g in groups if g["params"]],
         lr=training.lr,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from streams.base import Example, Limits, Task
 
@@ -51,7 +51,7 @@ def hub_task(spec: HubTask, limits: Limits = Limits()) -> Task:
     )
 
 
-def _dataset(spec: HubTask, split: str):  # type: ignore[no-untyped-def]
+def _dataset(spec: HubTask, split: str) -> Any:
     import datasets  # only this source needs it: a worker without the package still runs every other stream
 
     datasets.disable_progress_bars()

@@ -1,0 +1,80 @@
+"""What tests share: small real models on the embedded stream, and where the real text is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.config import RunConfig
+from orchestrator.learner import Learner
+from orchestrator.plan import Sequence, plan
+from orchestrator.workers import Workers
+
+SMALL: dict[str, dict[str, Any]] = {
+    "tiny-t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 2},
+    "tiny-bert": {"hidden_size": 32, "intermediate_size": 64},
+    "tiny-roberta": {"hidden_size": 32, "intermediate_size": 64},
+    "tiny-llama": {"hidden_size": 32, "intermediate_size": 64},
+}
+FAMILIES = ("tiny-t5", "tiny-bert", "tiny-llama")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Equality bit for bit needs one order of summation."""
+    torch.set_num_threads(1)
+
+
+def small_config(out: Path, **changes: Any) -> RunConfig:
+    """Three steps a task on two or more tasks of the embedded stream, on a model of width 32."""
+    model = changes.pop("model", "tiny-t5")
+    stream = {"name": "embedded", "max_train": 24, "max_test": 10, **changes.pop("stream", {})}
+    training = {"lr": 1e-3, "global_batch": 8, **changes.pop("training", {})}
+    return RunConfig.model_validate(
+        {
+            "name": "small",
+            "model": {"name": model, "overrides": SMALL[model], "max_source": 48, "max_target": 8},
+            "streams": [stream],
+            "methods": ["ft"],
+            "seeds": [7],
+            "training": training,
+            "out": str(out),
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def sequence_of(tmp_path: Path) -> Callable[..., Sequence]:
+    """Makes the one sequence of a small configuration; `out` names a store below the test's folder."""
+
+    def make(out: str = "out", **changes: Any) -> Sequence:
+        (sequence,) = plan(small_config(tmp_path / out, **changes))
+        return sequence
+
+    return make
+
+
+@pytest.fixture
+def learner_of(sequence_of: Callable[..., Sequence]) -> Callable[..., Learner]:
+    """Makes a learner on one worker."""
+
+    def make(**changes: Any) -> Learner:
+        sequence = sequence_of(**changes)
+        return Learner(sequence, sequence.stream.build(), Workers())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def benchmark_folder() -> Path:
+    """The folder of real text; skips where it is missing."""
+    folder = Path(os.environ.get("CL_BENCHMARK_DIR", "../shared/cl_benchmark")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real text: {folder} is missing (CL_BENCHMARK_DIR)")
+    return folder

@@ -1,0 +1,120 @@
+"""What every registered method must do, with no exception for any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from methods import METHODS, Tuning
+from orchestrator.checkpoint import Store
+from orchestrator.learner import Learner
+from orchestrator.loop import run_sequence
+from orchestrator.plan import Sequence
+from tests.conftest import FAMILIES
+
+
+def spec(name: str, **settings: Any) -> dict[str, Any]:
+    """A method that uses the registered part `name`."""
+    part = {"name": name, **settings}
+    return {"name": name, "tuning": part} if issubclass(METHODS[name], Tuning) else {"name": name, "plugins": [part]}
+
+
+def weights(sequence: Sequence, row: int) -> Mapping[str, Tensor]:
+    return Store(Path(sequence.out)).load(sequence.keys[row]).weights
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("name", METHODS)
+def test_it_trains_and_resuming_equals_not_stopping(
+    name: str, model: str, sequence_of: Callable[..., Sequence]
+) -> None:
+    whole = sequence_of("whole", model=model, methods=[spec(name)], stream={"max_train": 16})
+    run_sequence(whole, evaluate=False)
+    start = weights(whole, 1)
+    assert all(torch.isfinite(w).all() for w in start.values())
+    moved = [n for n, w in weights(whole, 5).items() if not torch.equal(w, start[n])]
+    assert moved, "training moved nothing"
+
+    stopped = sequence_of("stopped", model=model, methods=[spec(name)], stream={"max_train": 16})
+    assert stopped.keys == whole.keys
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_the_second_task(event: dict[str, Any]) -> None:
+        if event["event"] == "checkpoint" and event["task_id"] == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_sequence(stopped, stop_after_the_second_task, evaluate=False)
+    assert not Store(Path(stopped.out)).has(stopped.keys[3])
+    run_sequence(stopped, evaluate=False)
+    for row in (1, 2, 3, 5):
+        for n, w in weights(whole, row).items():
+            assert torch.equal(w, weights(stopped, row)[n]), f"{n} differs after task {row}"
+
+
+STRENGTH_ZERO = {
+    "migu": {"ratio": 1.0, "mask_first_task": True},
+    "random_mask": {"ratio": 1.0, "mask_first_task": True},
+}
+
+
+def test_every_plugin_says_where_its_strength_is_zero() -> None:
+    assert set(STRENGTH_ZERO) == {name for name, method in METHODS.items() if not issubclass(method, Tuning)}
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("name", STRENGTH_ZERO)
+def test_strength_zero_is_plain_training(
+    name: str, tuning: str, model: str, sequence_of: Callable[..., Sequence]
+) -> None:
+    regime = {"name": tuning}
+    plain = sequence_of("plain", model=model, methods=[{"tuning": regime}], stream={"max_train": 16})
+    part = {"name": name, **STRENGTH_ZERO[name]}
+    zero = sequence_of("zero", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16})
+    strong = {**part, "ratio": 0.3}
+    masked = sequence_of(
+        "masked", model=model, methods=[{"tuning": regime, "plugins": [strong]}], stream={"max_train": 16}
+    )
+    for sequence in (plain, zero, masked):
+        run_sequence(sequence, evaluate=False)
+    assert set(plain.keys[1:]).isdisjoint(zero.keys[1:]), (
+        "they would share checkpoints, and the test would prove nothing"
+    )
+    differs = False
+    for n, w in weights(plain, 2).items():
+        assert torch.isfinite(w).all()
+        assert torch.equal(w, weights(zero, 2)[n]), n
+        differs |= not torch.equal(w, weights(masked, 2)[n])
+    assert differs
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_state_is_tensors_and_plain_values(name: str, learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(methods=[spec(name)])
+    assert learner.family
+
+    def check(value: object) -> None:
+        if isinstance(value, Mapping):
+            for item in value.values():
+                check(item)
+        else:
+            assert isinstance(value, Tensor | int | float | str | bool | list | None)
+
+    check(learner.stack.state_dict())
+    learner.stack.load_state_dict(learner.stack.state_dict())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_is_described(name: str) -> None:
+    method = METHODS[name]
+    assert method.summary
+    assert method.__doc__
+    assert name.replace("_", "") == method.__name__.lower()

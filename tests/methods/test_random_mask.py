@@ -1,0 +1,43 @@
+"""The random control masks as many rows as MIGU, at random, the same on every worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from methods import generator
+from methods.random_mask import random_rows
+from orchestrator.learner import Learner
+from orchestrator.training import train_task
+
+
+def test_it_really_masks_that_many_different_rows() -> None:
+    rng = generator(3, "random_mask", 1)
+    first, second = random_rows(10, 0.3, rng).tolist(), random_rows(10, 0.3, rng).tolist()
+    assert len(set(first)) == len(set(second)) == 7
+    assert set(first) | set(second) <= set(range(10))
+    assert first != second
+    again = generator(3, "random_mask", 1)
+    assert random_rows(10, 0.3, again).tolist() == first
+
+
+def test_rows_stand_still_for_exactly_the_masked_share(learner_of: Callable[..., Learner]) -> None:
+    """One step without weight decay: the rows that moved are the kept share, in every masked layer."""
+    plugin = {"name": "random_mask", "ratio": 0.25, "mask_first_task": True}
+    learner = learner_of(
+        methods=[{"tuning": "full", "plugins": [plugin]}],
+        stream={"max_train": 8},
+        training={"lr": 1e-3, "weight_decay": 0.0},
+    )
+    module = learner.family.module
+    before = {n: p.detach().clone() for n, p in module.named_parameters()}
+    train_task(learner, 0, lambda event: None)
+    checked = 0
+    for name, p in module.named_parameters():
+        if name.endswith((".q.weight", ".v.weight", ".wo.weight")):  # a dead ReLU would stop rows of wi too
+            moved = (p != before[name]).any(dim=1).sum().item()
+            assert moved == len(p) // 4, name
+            checked += 1
+    assert checked >= 8
+    assert not torch.equal(module.shared.weight, before["shared.weight"])
