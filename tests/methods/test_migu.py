@@ -139,7 +139,8 @@ def test_five_steps_equal_a_second_implementation(model: str, tuning: str, learn
     for name, p in learner.family.module.named_parameters():
         if p.requires_grad:
             expected = reference.parameters[name]
-            difference = (p - expected).norm() / expected.norm().clamp(min=1e-12)
+            # a key's bias has no gradient in exact arithmetic (softmax cancels it): it stays at rounding, 1e-16
+            difference = (p - expected).norm() / expected.norm().clamp(min=1e-6)
             assert difference < 1e-6, f"{name}: {difference:.2e}"
             moved += int((p != before[name]).any())
     assert moved > 0
