@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -76,5 +77,22 @@ def benchmark_folder() -> Path:
     """The folder of real text; skips where it is missing."""
     folder = Path(os.environ.get("CL_BENCHMARK_DIR", "../shared/cl_benchmark")).resolve()
     if not folder.is_dir():
-        pytest.skip(f"no real text: {folder} is missing (CL_BENCHMARK_DIR)")
+        _missing(f"no real text: {folder} is missing (CL_BENCHMARK_DIR)")
     return folder
+
+
+def _missing(what: str) -> None:
+    """A skip; but a failure where all of the test data has to be there."""
+    if os.environ.get("CL_BENCHMARK_REQUIRED"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def golden(benchmark_folder: Path) -> dict[str, Any]:
+    """Logged accuracy matrices of a public repository, which lie beside the real text."""
+    file = benchmark_folder.parent / "golden" / "olora_logged_matrices.json"
+    if not file.exists():
+        _missing(f"no golden matrices: {file} is missing")
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content

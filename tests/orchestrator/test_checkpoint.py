@@ -1,0 +1,87 @@
+"""The store: what is written comes back, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator.checkpoint import MANIFEST, State, Store
+
+STATE = State(
+    {"a.weight": torch.arange(6.0).reshape(2, 3)},
+    {"0:ewc": {"fisher": {"a.weight": torch.ones(2)}, "count": 3, "names": ["x"], "none": None}},
+    {"seconds": 1.5, "steps": [{"step": 1, "loss": 0.5}]},
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert not store.has("k")
+    size = store.save("k", STATE, {"why": "test"})
+    assert store.has("k")
+    assert store.is_sound("k")
+    loaded = store.load("k")
+    assert torch.equal(loaded.weights["a.weight"], STATE.weights["a.weight"])
+    assert torch.equal(loaded.method["0:ewc"]["fisher"]["a.weight"], torch.ones(2))
+    assert {k: v for k, v in loaded.method["0:ewc"].items() if k != "fisher"} == {
+        "count": 3,
+        "names": ["x"],
+        "none": None,
+    }
+    assert loaded.history == STATE.history == store.history("k")
+    files = [f for f in store.path("k").iterdir() if f.name != MANIFEST]
+    assert size == sum(f.stat().st_size for f in files)
+    assert {f.name for f in files} == {"weights.safetensors", "method.safetensors", "method.json", "history.json"}
+    assert json.loads((store.path("k") / MANIFEST).read_text())["made_by"] == {"why": "test"}
+
+
+def test_a_changed_or_missing_file_is_noticed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save("k", STATE, {})
+    weights = store.path("k") / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert not store.is_sound("k")
+    weights.unlink()
+    assert not store.is_sound("k")
+
+
+def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
+    class Unsaveable:
+        pass
+
+    store = Store(tmp_path)
+    with pytest.raises(TypeError, match="only tensors and plain values"):
+        store.save("k", State(STATE.weights, {"x": Unsaveable()}, {}), {})
+    assert not store.has("k")
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_saving_the_same_state_twice_keeps_the_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save("k", STATE, {"by": 1})
+    store.save("k", STATE, {"by": 2})
+    assert json.loads((store.path("k") / MANIFEST).read_text())["made_by"] == {"by": 1}
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["k"]
+
+
+def test_one_claim_at_a_time(tmp_path: Path) -> None:
+    first, second = Store(tmp_path), Store(tmp_path)
+    with first.claim("k", 0) as mine:
+        assert mine
+        with second.claim("k", 0) as also, second.claim("other", 0) as other:
+            assert not also
+            assert other
+    with second.claim("k", 0) as mine:
+        assert mine
+
+
+def test_cells(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.cell("c") is None
+    store.save_cell("c", {"score": 50.0})
+    assert store.cell("c") == {"score": 50.0}

@@ -1,0 +1,87 @@
+"""Metrics against logged matrices of a public repository, and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from orchestrator import metrics
+
+# From the checked-in logs of the O-LoRA repository: exact match after each task (rows) on each task (columns), in %, and
+# the test sizes of its long sequence. What the metrics must give stands beside them.
+ORDER1_SEQFT = [
+    [97.0132, None, None, None],
+    [89.1053, 55.25, None, None],
+    [74.7632, 53.4474, 72.2763, None],
+    [79.5263, 52.6711, 48.8421, 90.0263],
+]
+
+
+def test_a_logged_matrix() -> None:
+    acc = metrics.as_matrix(ORDER1_SEQFT)
+    assert metrics.average_accuracy(acc) == pytest.approx(67.77, abs=0.01)
+    assert metrics.backward_transfer(acc) == pytest.approx(-14.50, abs=0.01)
+    # every task was at its best right after it was learnt, so forgetting is BWT without its sign
+    assert metrics.forgetting(acc) == pytest.approx(14.50, abs=0.01)
+    assert metrics.micro_average_accuracy(acc, [7600] * 4) == pytest.approx(67.7664, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "aa", "bwt"),
+    [
+        ("order1_seqft", 67.77, -14.50),
+        ("order1_icrlora", 68.62, -14.55),
+        ("order1_olora", 78.37, -1.18),
+        ("long_olora", 72.17, -0.73),
+        ("long_icrlora", 58.44, -19.44),
+        ("long_seqlora", 32.04, -47.96),
+    ],
+)
+def test_golden_matrices(
+    name: str, aa: float, bwt: float, golden: dict[str, dict[str, list[list[float | None]]]]
+) -> None:
+    acc = metrics.as_matrix(golden[name]["exact_match"])
+    assert metrics.average_accuracy(acc) == pytest.approx(aa, abs=0.006)
+    assert metrics.backward_transfer(acc) == pytest.approx(bwt, abs=0.006)
+
+
+def test_micro_average_of_the_long_stream(golden: dict[str, dict[str, list[list[float | None]]]]) -> None:
+    entry = golden["long_olora"]
+    sizes = {"yelp": 7600, "amazon": 7600, "MNLI": 7600, "CB": 56, "COPA": 100, "QQP": 7600, "RTE": 277, "IMDB": 7600,
+             "SST-2": 872, "dbpedia": 7600, "agnews": 7600, "yahoo": 7600, "MultiRC": 4848, "BoolQA": 3270,
+             "WiC": 638}  # fmt: skip
+    micro = metrics.micro_average_accuracy(metrics.as_matrix(entry["exact_match"]), [sizes[t] for t in entry["tasks"]])
+    assert micro == pytest.approx(73.8813, abs=0.01)
+
+
+FULL = np.array([[10.0, 20.0, 30.0], [90.0, 25.0, 35.0], [60.0, 80.0, 40.0], [70.0, 50.0, 100.0]])
+
+
+def test_by_hand() -> None:
+    values = metrics.summary(FULL, [1, 1, 2])
+    assert values["aa"] == pytest.approx((70 + 50 + 100) / 3)
+    assert values["micro_aa"] == pytest.approx((70 + 50 + 200) / 4)
+    assert values["bwt"] == pytest.approx(((70 - 90) + (50 - 80)) / 2)
+    assert values["forgetting"] == pytest.approx(((90 - 70) + (80 - 50)) / 2)
+    assert values["learning_accuracy"] == pytest.approx((90 + 80 + 100) / 3)
+    assert values["fwt"] == pytest.approx(((25 - 20) + (40 - 30)) / 2)
+    assert values["average_incremental_accuracy"] == pytest.approx((90 + (60 + 80) / 2 + (70 + 50 + 100) / 3) / 3)
+
+
+def test_row_zero_is_no_best_score() -> None:
+    """A task that was best before any training has not been learnt and then forgotten."""
+    full = np.array([[100.0, 0.0], [50.0, 0.0], [40.0, 10.0]])
+    assert metrics.summary(full, [1, 1])["forgetting"] == pytest.approx(10.0)
+
+
+def test_after_some_tasks_and_for_one_task() -> None:
+    values = metrics.summary(FULL, [1, 1, 2], upto=2)
+    assert values["aa"] == pytest.approx(70.0)
+    assert values["bwt"] == pytest.approx(-30.0)
+    single = metrics.summary(FULL, [1, 1, 2], upto=1)
+    assert single["aa"] == 90.0
+    assert math.isnan(single["bwt"])
+    assert math.isnan(single["forgetting"])
+    assert math.isnan(single["fwt"])
