@@ -41,13 +41,25 @@ class Part(BaseModel):
         if name not in METHODS:
             raise ValueError(unknown("method part", name, METHODS))
         rest = {k: v for k, v in value.items() if k not in ("name", "settings")}
-        settings = METHODS[name].Settings.model_validate({**rest, **value.get("settings", {})})
+        try:
+            settings = METHODS[name].Settings.model_validate({**rest, **value.get("settings", {})})
+        except ValidationError as error:
+            raise ValueError(_wrong_setting(name, error)) from None
         return {"name": name, "settings": settings.model_dump()}
 
     def build(self, context: Context) -> Method:
         """The method itself."""
         method = METHODS[self.name]
         return method(method.Settings.model_validate(self.settings), context)
+
+
+def _wrong_setting(part: str, error: ValidationError) -> str:
+    """One line about the first wrong setting of a part."""
+    first = error.errors()[0]
+    key = ".".join(str(place) for place in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{part}: " + unknown("key", key, METHODS[part].Settings.model_fields)
+    return f"{part}.{key}: {first['msg']} (found {first['input']!r})"
 
 
 class MethodSpec(BaseModel):

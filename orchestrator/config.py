@@ -275,7 +275,8 @@ def _load_mapping(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         raise UserError(f"{source}: expected a mapping of settings, found {type(values).__name__}")
     base = values.pop("extends", None)
     if base is not None:
-        values = _merge(_load_mapping(str(base), (*seen, source)), values)
+        inherited = {k: v for k, v in _load_mapping(str(base), (*seen, source)).items() if k != "name"}
+        values = _merge(inherited, values)
     values.setdefault("name", path.stem)
     return values
 
@@ -342,7 +343,7 @@ def explain(error: ValidationError) -> str:
         keys = _keys_at(first["loc"])
         message = unknown("key", str(first["loc"][-1]), keys)
         where = ".".join(str(part) for part in first["loc"][:-1] if not _is_noise(part))
-    elif "input" in first and not isinstance(first["input"], dict | list | tuple | BaseModel):
+    elif first["type"] != "value_error" and not isinstance(first["input"], dict | list | tuple | BaseModel):
         message += f" (found {first['input']!r})"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where + ': ' if where else ''}{message}{more}"

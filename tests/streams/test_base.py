@@ -8,11 +8,12 @@ import pytest
 
 from streams import Example, Limits, Stream, Task, carve_dev, normalise_answer
 
+DEFAULT = Limits()
 ROWS = [Example(f"text number {i}", "yes" if i % 2 else "no") for i in range(40)]
 
 
 def task(
-    rows: list[Example] = ROWS, name: str = "t", limits: Limits = Limits(), labels: tuple[str, ...] = ("yes", "no")
+    rows: list[Example] = ROWS, name: str = "t", limits: Limits = DEFAULT, labels: tuple[str, ...] = ("yes", "no")
 ) -> Task:
     def load(split: Literal["train", "test"]) -> list[Example]:
         return rows if split == "train" else rows[:5]

@@ -1,0 +1,143 @@
+"""What a user may write, and the one line that answers what he may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import load_config, recipe_names
+from orchestrator.errors import UserError
+from orchestrator.plan import plan
+
+
+def refused(*overrides: str, source: str | None = None) -> str:
+    """The one line of a refused configuration."""
+    with pytest.raises(UserError) as caught:
+        load_config(source, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_default_recipe() -> None:
+    config = load_config()
+    assert config.name == "embedded"
+    assert [m.label for m in config.methods] == ["ft", "ft+migu", "ft+random"]
+    assert Path(config.out).is_absolute()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_reads(name: str) -> None:
+    assert load_config(name).name == name
+
+
+def test_the_published_recipes() -> None:
+    first, fifth, sixth = (load_config(f"order{i}-t5") for i in (1, 5, 6))
+    assert first.model.name == "t5-large"
+    assert (first.model.max_source, first.model.max_target) == (512, 50)
+    assert (first.training.global_batch, first.training.lr, first.training.weight_decay) == (64, 1e-4, 0.01)
+    assert first.seeds == (42, 1024, 2048)
+    rates = {m.label: first.training_for(m).lr for m in first.methods}
+    assert rates == {"ft": 1e-4, "ft+migu": 1e-4, "ft+random": 1e-4, "lora": 1e-3, "lora+migu": 1e-3}
+    migu = next(m for m in first.methods if m.label == "ft+migu").plugins[0]
+    assert migu.settings["ratio"] == pytest.approx(1 - 0.7)
+    assert fifth.training.epochs_per_task == {"WiC": 2}
+    assert sixth.training.epochs_per_task == {"MNLI": 2}
+
+
+def test_set_changes_settings() -> None:
+    config = load_config(
+        None, ["training.lr=1e-4", "streams.max_train=9", "streams.0.max_test=8", "seeds=[1,2]", "methods=[lora]"]
+    )
+    assert config.training.lr == 1e-4
+    assert (config.streams[0].max_train, config.streams[0].max_test) == (9, 8)
+    assert config.seeds == (1, 2)
+    assert [m.label for m in config.methods] == ["lora"]
+    other = load_config(None, ["methods=[{name: half, tuning: full, plugins: [{name: migu, ratio: 0.5}]}]"])
+    assert other.methods[0].plugins[0].settings["ratio"] == 0.5
+    assert other.methods[0].label == "half"
+
+
+def test_a_file_extends_a_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: embedded\nmethods: [{preset: ft, training: {lr: 1.0e-2}}]\ntraining: {epochs: 2}\n")
+    config = load_config(str(file))
+    assert config.name == "mine"
+    assert config.training.epochs == 2
+    assert config.training.global_batch == 32
+    assert config.training_for(config.methods[0]).lr == 1e-2
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("methods=[ft+mgu]", ["methods.0", "unknown method 'ft+mgu'", "Did you mean 'ft+migu'?"]),
+        ("methods=[{tuning: full, plugins: [mihu]}]", ["methods.0.plugins.0", "'mihu'", "Did you mean 'migu'?"]),
+        ("methods=[{tuning: migu}]", ["methods.0.tuning", "'migu' is a plug-in", "regimes: full, lora"]),
+        ("methods=[{tuning: full, plugins: [lora]}]", ["methods.0.plugins", "'lora' is a tuning regime"]),
+        (
+            "methods=[{tuning: full, plugins: [{name: migu, ratio: 0}]}]",
+            ["plugins.0", "ratio", "greater than 0", "found 0"],
+        ),
+        ("methods=[{tuning: full, plugins: [{name: migu, ratio: 1.5}]}]", ["ratio", "less than or equal to 1", "1.5"]),
+        (
+            "methods=[{tuning: full, plugins: [{name: migu, ration: 0.5}]}]",
+            ["unknown key 'ration'", "Did you mean 'ratio'?"],
+        ),
+        ("methods=[ft, ft]", ["two are called the same"]),
+        ("methods=[]", ["methods", "at least 1"]),
+        ("streams=[embeded]", ["streams.0", "unknown stream 'embeded'", "Did you mean 'embedded'?"]),
+        ("training.learning_rate=1", ["training", "unknown key 'learning_rate'"]),
+        ("trainng.lr=1", ["unknown key 'trainng'", "Did you mean 'training'?"]),
+        ("training.lr=-1", ["training.lr", "greater than 0"]),
+        ("training.lr=fast", ["training.lr", "'fast'"]),
+        ("methods=[{preset: ft, training: {lr: -1}}]", ["methods.0.training", "lr", "greater than 0"]),
+        ("scaling.workers=3", ["training.global_batch: 32 does not divide by scaling.workers = 3"]),
+        ("training.micro_batch=5", ["training.micro_batch", "32 is not a multiple of micro_batch x workers = 5 x 1"]),
+        ("seeds=[1,1]", ["seeds", "twice"]),
+        ("name=a/b", ["name", "pattern"]),
+        ("training.lr", ["expected KEY=VALUE"]),
+        ("training.lr.deep=1", ["'deep'", "below a value"]),
+        ("methods.7=ft", ["no entry 7"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(override: str, parts: list[str]) -> None:
+    message = refused(override)
+    for part in parts:
+        assert part in message, message
+
+
+def test_wrong_files(tmp_path: Path) -> None:
+    assert "Did you mean 'embedded'?" in refused(source="embeded")
+    assert "no such file" in refused(source=str(tmp_path / "none.yaml"))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model:\n  name: [tiny-t5\ntraining: {}\n")
+    assert f"{broken}, line 3: malformed YAML" in refused(source=str(broken))
+    broken.write_text("- a\n- b\n")
+    assert "expected a mapping of settings, found list" in refused(source=str(broken))
+    broken.write_text(f"extends: {broken}\n")
+    assert "extends itself" in refused(source=str(broken))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["model.name=tiny-t6"], ["unknown model 'tiny-t6'", "Did you mean 'tiny-t5'?"]),
+        (["model.name=/no/such/folder"], ["model folder '/no/such/folder' does not exist"]),
+        (["model.scoring=head"], ["model.scoring: 'head' goes with encoders"]),
+        (["model.name=tiny-bert", "model.scoring=generate"], ["cannot generate; allowed: head, similarity"]),
+        (["streams=[{name: order1, folder: /no/such/folder}]"], ["'/no/such/folder' does not exist"]),
+        (["training.epochs_per_task={nope: 2}"], ["has no task 'nope'", "reviews"]),
+        (["model.name=minilm", "model.overrides={a: 1}"], ["overrides go with the built-in models only"]),
+    ],
+)
+def test_what_is_wrong_with_data_and_models(
+    overrides: list[str], parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError) as caught:
+        plan(load_config(None, overrides))
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
