@@ -86,16 +86,15 @@ class Family:
         return [ids if len(ids) <= limit else self._shorten(p, limit) for ids, p in zip(encoded, prompts, strict=True)]
 
     def _shorten(self, prompt: Prompt, limit: int) -> list[int]:
-        def bare(text: str) -> list[int]:
-            return self.tokenizer(text, add_special_tokens=False).input_ids if text else []
-
-        whole, inside = self.tokenizer("a").input_ids, bare("a")
-        start = next(i for i in range(len(whole)) if whole[i : i + len(inside)] == inside)
-        before, after = whole[:start], whole[start + len(inside) :]
-        prefix, text, suffix = bare(prompt.prefix), bare(prompt.text), bare(prompt.suffix)
-        room = max(0, limit - len(before) - len(after) - len(prefix) - len(suffix))
-        inner = (prefix + text[:room] + suffix)[: limit - len(before) - len(after)]
-        return [*before, *inner, *after]
+        """Cut the text at a token's end until the whole fits; only then, if that is not enough, cut the whole."""
+        offsets = self.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+        keep = min(len(offsets), limit)
+        while True:
+            text = prompt.text[: offsets[keep - 1][1]] if keep else ""
+            ids: list[int] = self.tokenizer(prompt.prefix + text + prompt.suffix).input_ids
+            if len(ids) <= limit or not keep:
+                return ids[:limit]
+            keep = max(0, keep - (len(ids) - limit))
 
 
 def pad_right(rows: Sequence[Sequence[int]], value: int, width: int | None = None) -> Tensor:

@@ -217,7 +217,9 @@ class _SequenceRuns:
             self.model_ids[task_id] = found[0].model_id
         else:
             self.model_ids[task_id] = self._create_model(event, run_id)
-        self.client.log_outputs(run_id, [LoggedModelOutput(self.model_ids[task_id], 0)])
+        outputs = self.client.get_run(run_id).outputs
+        if not (outputs and outputs.model_outputs):
+            self.client.log_outputs(run_id, [LoggedModelOutput(self.model_ids[task_id], 0)])
         self._log(PARENT, {"train_seconds": event["seconds"]}, event, task_id + 1)
         self.client.set_terminated(run_id, "FINISHED", event["time"])
 

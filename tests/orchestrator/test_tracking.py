@@ -1,0 +1,148 @@
+"""The mirror in a real MLflow store: complete, idempotent, and never in the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+
+from orchestrator.errors import UserError
+from orchestrator.experiment import Experiment
+from orchestrator.journal import Journal, journal_folder
+from orchestrator.loop import run_sequence
+from orchestrator.plan import Sequence
+from orchestrator.tracking import Mirror, check_uri
+
+
+def mirror(sequences: list[Sequence], uri: str) -> None:
+    """Copy finished journals."""
+    copy = Mirror(uri, "test", sequences[0].out, [s.id for s in sequences])
+    assert copy.close(60), copy.trouble
+
+
+def runs(uri: str) -> list[Run]:
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("test")
+    assert experiment
+    return list(
+        client.search_runs([experiment.experiment_id], order_by=["attributes.start_time", "tags.mlflow.runName"])
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One sqlite store for all tests of the file: its schema takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def test_everything_is_there_and_a_second_copy_changes_nothing(
+    store: str, sequence_of: Callable[..., Sequence]
+) -> None:
+    sequence = sequence_of(methods=["ft+migu"])
+    view = run_sequence(sequence)
+    mirror([sequence], store)
+    client = mlflow.MlflowClient(store)
+    found = runs(store)
+    (parent,) = [r for r in found if "mlflow.parentRunId" not in r.data.tags]
+    children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(r.info.run_name for r in children) == [f"{i + 1} {t}" for i, t in enumerate(sequence.tasks)]
+    assert {r.info.status for r in found} == {"FINISHED"}
+    assert parent.data.params["method.plugins.0.settings.ratio"] == "0.3"
+    assert parent.data.params["versions.torch"]
+    assert {i.dataset.name for i in parent.inputs.dataset_inputs} == set(sequence.tasks)
+
+    losses = client.get_metric_history(parent.info.run_id, "loss")
+    assert [m.step for m in losses] == list(range(1, 16)), "three steps for each of five tasks, each once"
+    assert losses[4].value == view.by_task[1].steps[2]["loss"]
+    scores = client.get_metric_history(parent.info.run_id, f"acc/{sequence.tasks[2]}")
+    assert [(m.step, m.value) for m in scores] == [(row, view.cells[row, 2]["score"]) for row in range(6)]
+    averages = client.get_metric_history(parent.info.run_id, "aa")
+    full = view.matrix()
+    assert [m.value for m in averages] == pytest.approx([full[t, :t].mean() for t in range(1, 6)])
+    for name in ("bwt", "forgetting"):
+        assert [m.step for m in client.get_metric_history(parent.info.run_id, name)] == [2, 3, 4, 5]
+    assert [f.path for f in client.list_artifacts(parent.info.run_id)] == [
+        "config.yaml",
+        "data.json",
+        "environment.json",
+    ]
+
+    models = client.search_logged_models([parent.info.experiment_id], max_results=50)
+    assert {m.params["key"] for m in models} == set(sequence.keys[1:])
+    last = next(m for m in models if m.params["task_id"] == "4")
+    assert Path(last.tags["checkpoint_uri"].removeprefix("file://")).is_dir()
+    assert {m.key: m.value for m in last.metrics}["aa"] == pytest.approx(full[5].mean())
+
+    before = snapshot(store)
+    mirror([sequence], store)
+    assert snapshot(store) == before
+
+
+def snapshot(uri: str) -> dict[str, Any]:
+    """Runs with the number of points of every metric."""
+    client = mlflow.MlflowClient(uri)
+    return {
+        r.info.run_id: {key: len(client.get_metric_history(r.info.run_id, key)) for key in r.data.metrics}
+        for r in runs(uri)
+    }
+
+
+def test_a_resumed_sequence_goes_on_in_the_same_run(store: str, sequence_of: Callable[..., Sequence]) -> None:
+    sequence = sequence_of(methods=[{"tuning": "lora", "name": "resumed"}])
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["task_id"] == 2 and event["step"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sequence(sequence, stop)
+    mirror([sequence], store)
+    run_sequence(sequence)
+    mirror([sequence], store)
+    mine = [r for r in runs(store) if r.data.tags["orchestrator.sequence"] == sequence.id]
+    (parent,) = [r for r in mine if "mlflow.parentRunId" not in r.data.tags]
+    assert len(mine) == 6
+    losses = mlflow.MlflowClient(store).get_metric_history(parent.info.run_id, "loss")
+    assert [m.step for m in losses] == list(range(1, 16))
+    assert parent.info.status == "FINISHED"
+
+
+def test_a_failure_is_shown(store: str, sequence_of: Callable[..., Sequence]) -> None:
+    sequence = sequence_of(methods=[{"tuning": "full", "name": "failing"}])
+    run_sequence(sequence)
+    Journal(journal_folder(sequence.out, sequence.id)).append({"event": "sequence_failed", "reason": "the loss is nan"})
+    mirror([sequence], store)
+    (parent,) = [
+        r for r in runs(store)
+        if r.data.tags["orchestrator.sequence"] == sequence.id and "mlflow.parentRunId" not in r.data.tags
+    ]  # fmt: skip
+    assert parent.info.status == "FAILED"
+    assert parent.data.tags["orchestrator.failure"] == "the loss is nan"
+
+
+def test_a_server_that_is_down_delays_the_mirror_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    down = Mirror("http://127.0.0.1:9", "test", str(tmp_path), ["nothing"])
+    assert not down.close(60)
+    assert down.trouble
+
+
+def test_uris_are_checked() -> None:
+    with pytest.raises(UserError, match=r"no MLflow server answers at http://127.0.0.1:9"):
+        check_uri("http://127.0.0.1:9")
+    with pytest.raises(UserError, match="'nonsense' is not an MLflow URI"):
+        check_uri("nonsense")
+
+
+def test_the_default_store_is_in_the_output_folder(tmp_path: Path) -> None:
+    from tests.conftest import small_config
+
+    experiment = Experiment(small_config(tmp_path), ())
+    assert experiment.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    experiment.save()
+    assert json.loads((tmp_path / "experiments" / "small" / "sequences.json").read_text()) == []
