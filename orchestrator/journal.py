@@ -64,18 +64,26 @@ class Tail:
     offsets: dict[str, int] = field(default_factory=dict)
 
     def new_events(self) -> Iterator[Event]:
-        """Events since the last call, in each writer's order; an unfinished line waits for the next call."""
-        for path in sorted(self.folder.glob("*.jsonl")):
-            with path.open("rb") as stream:
-                stream.seek(self.offsets.get(path.name, 0))
-                for line in stream:
-                    if not line.endswith(b"\n"):
-                        break
-                    self.offsets[path.name] = self.offsets.get(path.name, 0) + len(line)
-                    try:
-                        yield json.loads(line)
-                    except json.JSONDecodeError:
-                        continue  # the torn line of a crash; what it said is said again by the resumed sequence
+        """Events since the last call, in each writer's order; an unfinished line waits for the next call.
+
+        A score is written after the fact that its state exists, by another writer. So the training's file is read last and
+        given first: no score ever comes before its state.
+        """
+        paths = sorted(self.folder.glob("*.jsonl"), key=lambda path: path.stem == "train")
+        read = [self._new_lines(path) for path in paths]
+        for lines in reversed(read):
+            for line in lines:
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # the torn line of a crash; what it said is said again by the resumed sequence
+
+    def _new_lines(self, path: Path) -> list[bytes]:
+        with path.open("rb") as stream:
+            stream.seek(self.offsets.get(path.name, 0))
+            lines = [line for line in stream if line.endswith(b"\n")]
+        self.offsets[path.name] = self.offsets.get(path.name, 0) + sum(len(line) for line in lines)
+        return lines
 
 
 @dataclass

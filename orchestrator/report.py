@@ -19,16 +19,16 @@ from orchestrator.plan import Sequence
 
 COLUMNS = {
     "aa": "AA ↑",
-    "aa_options": "AA options ↑",
+    "aa_options": "AA opt. ↑",
     "bwt": "BWT ↑",
-    "forgetting": "forgetting ↓",
-    "learning_accuracy": "learning acc. ↑",
+    "forgetting": "forget. ↓",
+    "learning_accuracy": "learned ↑",
 }
 LEGEND = (
     "In %: AA mean score over tasks after the last one · BWT mean change of a task's score since it was learnt · "
-    "forgetting mean drop from a task's best score · learning acc. mean score of a task right after it was learnt"
+    "forget. mean drop from a task's best score · learned mean score of a task right after it was trained"
 )
-OPTIONS_LEGEND = " · AA options: AA when only the task's own options compete"
+OPTIONS_LEGEND = " · AA opt. AA when only the task's own options compete"
 
 
 def sequence_result(sequence: Sequence, view: View) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def print_report(result: dict[str, Any], console: Console) -> None:
         table.add_column("method")
         for heading in columns.values():
             table.add_column(heading, justify="right")
-        table.add_column("training", justify="right")
+        table.add_column("train", justify="right")
         table.add_column("status")
         for method in dict.fromkeys(s["method"] for s in sequences):
             rows = [s for s in sequences if s["method"] == method]

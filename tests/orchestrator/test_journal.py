@@ -37,9 +37,10 @@ def test_a_line_torn_by_a_crash_takes_no_other_with_it(tmp_path: Path) -> None:
 
 
 def test_two_writers_and_one_reader(tmp_path: Path) -> None:
-    Journal(tmp_path, "train").append({"event": "x", "n": 1})
+    """The state comes before its score, whatever the files are called and whenever they were written."""
     Journal(tmp_path, "evaluate").append({"event": "x", "n": 2})
-    assert sorted(e["n"] for e in Tail(tmp_path).new_events()) == [1, 2]
+    Journal(tmp_path, "train").append({"event": "x", "n": 1})
+    assert [e["n"] for e in Tail(tmp_path).new_events()] == [1, 2]
 
 
 def test_of_two_events_on_one_fact_the_first_stands() -> None:
