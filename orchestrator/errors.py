@@ -7,5 +7,9 @@ class UserError(ValueError):
     """Something that the user gave is wrong: what, where, and what is allowed. Exit code 2."""
 
 
-class NonFiniteLoss(RuntimeError):
-    """The loss is no longer a number. Ends the sequence, not the run; the message names task and step."""
+class SequenceFailed(RuntimeError):
+    """A sequence cannot go on, through its own fault. Ends the sequence, not the run."""
+
+
+class NonFiniteLoss(SequenceFailed):
+    """The loss is no longer a number; the message names task and step."""

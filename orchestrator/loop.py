@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.checkpoint import Store
 from orchestrator.environment import SystemSampler, describe
-from orchestrator.errors import NonFiniteLoss
+from orchestrator.errors import SequenceFailed
 from orchestrator.evaluate import fill_cell, missing_cells, row_events
 from orchestrator.journal import Event, Journal, Report, View, journal_folder, read_view, stamped
 from orchestrator.learner import Learner
@@ -21,7 +21,7 @@ def run_sequence(sequence: Sequence, report: Report | None = None, evaluate: boo
     """Train every task that the store does not have yet, and score every state unless `evaluate` is False.
 
     Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
-    to `report`. Raises NonFiniteLoss after noting it; whatever was made before stays.
+    to `report`. Raises SequenceFailed after noting it; whatever was made before stays.
     """
     workers = Workers.here()
     run = _Run(sequence, sequence.stream.build(), workers, Store(Path(sequence.out)), report)
@@ -34,11 +34,20 @@ def run_sequence(sequence: Sequence, report: Report | None = None, evaluate: boo
             run.tell_checkpoint(task_id)
             if evaluate:
                 run.score(task_id + 1)
-    except NonFiniteLoss as error:
-        run.tell({"event": "sequence_failed", "reason": str(error)})
-        raise
+    except Exception as error:
+        if not run.own_fault(error):
+            raise
+        run.tell({"event": "sequence_failed", "reason": reason(error)})
+        raise error if isinstance(error, SequenceFailed) else SequenceFailed(reason(error)) from error
     run.tell({"event": "sequence_finished"})
     return read_view(sequence.out, sequence.id)
+
+
+def reason(error: Exception) -> str:
+    """One line on why a sequence failed."""
+    lines = str(error).strip().splitlines()
+    said = lines[0] if lines else "no message"
+    return said if isinstance(error, SequenceFailed) else f"{type(error).__name__}: {said}"
 
 
 def score_row(sequence: Sequence, row: int) -> None:
@@ -88,6 +97,15 @@ class _Run:
         self.journal = Journal(journal_folder(sequence.out, sequence.id))
         self.known = read_view(sequence.out, sequence.id)
         self.trained: set[int] = set()
+
+    def own_fault(self, error: Exception) -> bool:
+        """Whether the sequence itself is wrong, so that trying again is in vain.
+
+        Among several workers most errors may be another worker's death, after which the group is started again.
+        """
+        return self.workers.count == 1 or isinstance(
+            error, SequenceFailed | ValueError | TypeError | NotImplementedError
+        )
 
     def tell(self, event: Event) -> None:
         """Note a fact, journal first. What the journal has already (of a run that was stopped) is not noted twice."""

@@ -27,6 +27,7 @@ STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
 BATCH = 900  # MLflow takes at most 1000 metrics a call
 SEQUENCE_TAG, TASK_TAG = "orchestrator.sequence", "orchestrator.task_id"
 PARENT = -1
+DATABASES = ("sqlite:///", "postgresql", "mysql", "mssql")
 
 
 def check_uri(uri: str) -> None:
@@ -39,10 +40,16 @@ def check_uri(uri: str) -> None:
         except requests.RequestException as error:
             cause = type(error).__name__
             raise UserError(f"tracking.uri: no MLflow server answers at {uri} ({cause})") from None
-    elif not uri.startswith(("sqlite:", "postgresql", "mysql", "mssql", "file:", "databricks")):
-        raise UserError(
-            f"tracking.uri: {uri!r} is not an MLflow URI; allowed: http(s)://…, sqlite:///…, postgresql://…"
-        )
+    elif uri.startswith(DATABASES):
+        from sqlalchemy import create_engine
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            create_engine(uri).connect().close()
+        except (SQLAlchemyError, ImportError) as error:
+            raise UserError(f"tracking.uri: cannot open {uri}: {str(error).splitlines()[0]}") from None
+    else:
+        raise UserError(f"tracking.uri: {uri!r} is not an MLflow URI; allowed: http(s)://…, {', '.join(DATABASES)}")
 
 
 class Mirror:
@@ -91,7 +98,8 @@ class Mirror:
         mlflow.set_tracking_uri(self.uri)
         client = mlflow.MlflowClient(self.uri)
         found = client.get_experiment_by_name(self.experiment)
-        artifacts = f"file://{self.out}/mlartifacts" if self.uri.startswith("sqlite:") else None
+        # a server has an artifact store of its own; a bare database would put artifacts into the current folder
+        artifacts = f"file://{self.out}/mlartifacts" if self.uri.startswith(DATABASES) else None
         experiment_id = found.experiment_id if found else client.create_experiment(self.experiment, artifacts)
         return [_SequenceRuns(client, experiment_id, self.out, sequence) for sequence in self.sequences]
 

@@ -19,7 +19,7 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 from orchestrator.config import ScalingConfig
-from orchestrator.errors import NonFiniteLoss, UserError
+from orchestrator.errors import SequenceFailed, UserError
 from orchestrator.journal import Journal, View, journal_folder, read_view
 from orchestrator.plan import Sequence
 
@@ -104,10 +104,16 @@ def work_through(settings: dict[str, Any]) -> None:
     A claim is a lock in the storage, which ends with its holder. So a group that died is followed by itself or by another,
     and both go on from the last checkpoint.
     """
+    import ray.train.torch
+    import torch
+
     from orchestrator.checkpoint import Store
     from orchestrator.loop import run_sequence
     from orchestrator.workers import Workers
 
+    device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     workers = Workers.here()
     for values in settings["sequences"]:
         sequence = Sequence.model_validate(values)
@@ -117,7 +123,7 @@ def work_through(settings: dict[str, Any]) -> None:
                 continue
             try:
                 run_sequence(sequence, evaluate=settings["evaluate"])
-            except NonFiniteLoss:
+            except SequenceFailed:
                 continue  # it is in the journal; the other sequences go on
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from orchestrator.checkpoint import Store
-from orchestrator.errors import NonFiniteLoss
+from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.journal import Tail, journal_folder, read_view
 from orchestrator.learner import Learner
 from orchestrator.loop import is_complete, run_sequence
@@ -133,6 +133,16 @@ def test_a_non_finite_loss_stops_the_sequence_and_keeps_what_was_done(sequence_o
     assert (0, 4) in view.cells
     assert not any(Store(Path(wild.out)).has(key) for key in wild.keys[1:])
     assert len(trained(sequence)) == 5
+
+
+def test_any_error_of_a_sequence_is_noted_with_its_reason(sequence_of: Callable[..., Sequence]) -> None:
+    """Nothing below the config can know that a LoRA's target is not in the model."""
+    sequence = sequence_of(methods=[{"tuning": {"name": "lora", "targets": ["no_such_layer"]}}])
+    with pytest.raises(SequenceFailed, match="no_such_layer"):
+        run_sequence(sequence)
+    view = read_view(sequence.out, sequence.id)
+    assert view.status == "failed"
+    assert "no_such_layer" in view.failure
 
 
 def test_a_corrupt_checkpoint_is_set_aside_and_made_again(sequence_of: Callable[..., Sequence]) -> None:

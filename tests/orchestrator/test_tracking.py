@@ -135,6 +135,8 @@ def test_a_server_that_is_down_delays_the_mirror_and_says_so(tmp_path: Path, mon
 def test_uris_are_checked() -> None:
     with pytest.raises(UserError, match=r"no MLflow server answers at http://127.0.0.1:9"):
         check_uri("http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"cannot open sqlite:////no/such/folder/x\.db"):
+        check_uri("sqlite:////no/such/folder/x.db")
     with pytest.raises(UserError, match="'nonsense' is not an MLflow URI"):
         check_uri("nonsense")
 

@@ -1,0 +1,241 @@
+"""Whole experiments through the command line on real Ray clusters, as a user runs them.
+
+Every cluster has a temporary folder of its own and listens on loopback; the ports are chosen free.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+
+from orchestrator.experiment import open_experiment
+from orchestrator.journal import View
+from tests.conftest import SMALL
+
+ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.slow
+SETTINGS = [
+    f"model.overrides={json.dumps(SMALL['tiny-t5'])}",
+    "streams.max_train=80",
+    "streams.max_test=20",
+    "training.epochs=1",
+    "training.global_batch=8",
+    "training.lr=5e-4",
+]  # ten steps a task, at the recipe's rate
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[Path]:
+    """A short path: Ray's sockets lie below it."""
+    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def environment(ray_folder: Path) -> dict[str, str]:
+    """For local clusters of the command itself."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return {**clean, "RAY_TMPDIR": str(ray_folder), "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+
+
+def command(out: Path, *settings: str) -> list[str]:
+    """`orchestrator run` with the small settings."""
+    flags = [flag for s in (*SETTINGS, *settings) for flag in ("--set", s)]
+    return [sys.executable, "-m", "orchestrator", "run", "embedded", "--out", str(out), "--json", *flags]
+
+
+def run(out: Path, environment: dict[str, str], *settings: str, code: int = 0) -> dict[str, Any]:
+    """Run to the end; gives the JSON object."""
+    done = subprocess.run(command(out, *settings), env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def views(out: Path) -> list[View]:
+    return open_experiment("embedded", str(out)).views()
+
+
+def losses(view: View) -> list[float]:
+    return [step["loss"] for task in view.by_task.values() for step in task.steps.values()]
+
+
+def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    wild = "{name: wild, tuning: full, training: {lr: 1.0e+20, clip: null}}"
+    result = run(tmp_path / "one", environment, f"methods=[ft, ft+migu, ft+random, {wild}]", code=1)
+    assert set(result) >= {"experiment", "sequences", "mlflow", "out"}
+    *good, failed = result["sequences"]
+    assert [s["method"] for s in good] == ["ft", "ft+migu", "ft+random"]
+    for sequence in good:
+        assert sequence["status"] == "finished"
+        matrix = np.array(sequence["acc_TT"], dtype=float)
+        assert matrix.shape == (6, 5)
+        assert not np.isnan(matrix).any()
+        assert sequence["aa"] == pytest.approx(matrix[-1].mean())
+        assert sequence["bwt"] == pytest.approx(np.mean([matrix[5, j] - matrix[j + 1, j] for j in range(4)]))
+        assert sequence["learning_accuracy"] == pytest.approx(np.mean([matrix[j + 1, j] for j in range(5)]))
+    assert failed["status"] == "failed"
+    assert "the loss is" in failed["reason"]
+    assert "task 'reviews', step" in failed["reason"]
+    trained = [
+        c for v in views(tmp_path / "one") for t in v.by_task.values() if (c := t.checkpoint) and not c["reused"]
+    ]
+    assert len(trained) == 1 + 3 * 4, "the first task is trained once for all three"
+
+    client = mlflow.MlflowClient(result["mlflow"])
+    experiment = client.get_experiment_by_name("embedded")
+    assert experiment
+    parents = [r for r in client.search_runs([experiment.experiment_id]) if "mlflow.parentRunId" not in r.data.tags]
+    assert sorted(r.info.status for r in parents) == ["FAILED", "FINISHED", "FINISHED", "FINISHED"]
+    assert any(key.startswith("system/") for r in parents for key in r.data.metrics)
+
+    two = run(tmp_path / "two", environment, "methods=[ft, ft+migu, ft+random]", "scaling.workers=2")
+    for a, b, one, other in zip(good, two["sequences"], views(tmp_path / "one"), views(tmp_path / "two"), strict=False):
+        assert (one.start["workers"], other.start["workers"]) == (1, 2)  # type: ignore[index]
+        np.testing.assert_allclose(losses(other)[:50], losses(one)[:50], rtol=1e-4)
+        assert abs(a["aa"] - b["aa"]) <= 2.0
+
+
+def test_scoring_aside_gives_the_same_cells(tmp_path: Path, environment: dict[str, str]) -> None:
+    inline = run(tmp_path / "a", environment, "methods=[ft]", "evaluation.where=inline")
+    aside = run(tmp_path / "b", environment, "methods=[ft]", "evaluation.where=async")
+    assert aside["sequences"][0]["acc_TT"] == inline["sequences"][0]["acc_TT"]
+    folder = tmp_path / "b" / "sequences" / aside["sequences"][0]["id"]
+    assert (folder / "evaluate.jsonl").exists()
+    assert '"cell"' not in (folder / "train.jsonl").read_text()
+
+
+def test_a_killed_driver_loses_nothing_that_was_done(tmp_path: Path, environment: dict[str, str]) -> None:
+    arguments = command(tmp_path, "methods=[ft]", "training.epochs=6")
+    driver = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list((tmp_path / "checkpoints").glob("[!.]*"))) >= 2, 120)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    wait_for(lambda: not workers_below(environment["RAY_TMPDIR"]), 60)
+    done = len(list((tmp_path / "checkpoints").glob("[!.]*")))
+    assert 2 <= done < 5, "it was too late to kill it"
+    result = run(tmp_path, environment, "methods=[ft]", "training.epochs=6")
+    (sequence,) = result["sequences"]
+    assert sequence["status"] == "finished"
+    (view,) = views(tmp_path)
+    assert [len(view.by_task[t].steps) for t in range(5)] == [60] * 5
+    again = run(tmp_path, environment, "methods=[ft]", "training.epochs=6")
+    assert again["sequences"][0]["acc_TT"] == sequence["acc_TT"]
+
+
+def workers_below(folder: str) -> list[int]:
+    """Processes of the Ray cluster with that temporary folder."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["pid", "environ", "name"]):
+        if (process.info["environ"] or {}).get("RAY_TMPDIR") == folder and "train_fn" in " ".join(
+            _command_line(process)
+        ):
+            found.append(process.info["pid"])
+    return found
+
+
+def _command_line(process: Any) -> list[str]:
+    import psutil
+
+    try:
+        line: list[str] = process.cmdline()
+    except psutil.Error:
+        return []
+    return line
+
+
+def wait_for(condition: Any, seconds: float) -> None:
+    """Poll until true; fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that are free now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+@pytest.fixture
+def head(ray_folder: Path) -> Iterator[dict[str, str]]:
+    """A Ray head of its own with token authentication; gives the environment of a user of it."""
+    gcs, dashboard, agent, client = free_ports(4)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    user = {**clean, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "COLUMNS": "120"}
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats",
+             f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+             f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}", "--num-cpus=2",
+             f"--temp-dir={ray_folder}"]  # fmt: skip
+    path = f"{Path(sys.executable).parent}:{clean['PATH']}"
+    with (ray_folder.with_suffix(".log")).open("w") as log:
+        process = subprocess.Popen(start, env={**user, "PATH": path}, stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_for(lambda: is_listening(dashboard), 90)
+            yield {**user, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        finally:
+            end_group(process)
+    ray_folder.with_suffix(".log").unlink()
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that we started, and what it started."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_submitted_job_ends_in_mlflow(tmp_path: Path, head: dict[str, str]) -> None:
+    """`ray job submit` to a head with token authentication; the finished sequence is then found in MLflow."""
+    submit = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--working-dir", str(ROOT), "--",
+              *command(tmp_path / "out", "methods=[ft+migu]")]  # fmt: skip
+    done = None
+    for _ in range(3):  # the dashboard answers before its job agent does
+        done = subprocess.run(submit, env=head, capture_output=True, text=True, timeout=600)
+        if done.returncode == 0 or "agent" not in done.stdout + done.stderr:
+            break
+        time.sleep(5)
+    assert done
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/out/mlflow.db")
+    experiment = client.get_experiment_by_name("embedded")
+    assert experiment
+    parents = [r for r in client.search_runs([experiment.experiment_id]) if "mlflow.parentRunId" not in r.data.tags]
+    assert [(r.info.status, r.data.tags["orchestrator.method"]) for r in parents] == [("FINISHED", "ft+migu")]
+    assert len(client.get_metric_history(parents[0].info.run_id, "aa")) == 5
