@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning, generator, trainable
+from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning, at_least_float32, generator, trainable
 from methods.full import Full
 from methods.lora import Lora
 from methods.migu import Migu
@@ -143,6 +143,7 @@ __all__ = [
     "State",
     "Tuning",
     "ValidationError",
+    "at_least_float32",
     "generator",
     "method_spec",
     "trainable",

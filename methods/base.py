@@ -161,6 +161,11 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Sums of many terms are not taken in bfloat16."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def generator(*parts: object) -> torch.Generator:
     """A CPU generator seeded by the given values and nothing else."""
     from hashlib import sha256

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch
+from methods.base import Batch, at_least_float32
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Magnitudes:
         def add(module: nn.Module, inputs: object, output: Tensor) -> None:
             if not module.training:
                 return
-            size = output.detach().abs().float()
+            size = at_least_float32(output.detach().abs())
             if self.count_padding:
                 self.sums[i] += size.flatten(0, -2).sum(0)
                 return

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import Batch
+from methods import Batch, at_least_float32
 from orchestrator.config import ModelConfig
 from orchestrator.models import ModelSource, load_module, load_tokenizer
 from streams import Example, Prompt, Task, normalise_answer
@@ -116,8 +116,9 @@ def lengths_mask(rows: Sequence[Sequence[int]], width: int) -> Tensor:
 
 def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy summed over all positions whose label is not IGNORED, in float32 at least."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return F.cross_entropy(
+        at_least_float32(logits).flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
 
 
 class EncoderDecoder(Family):
@@ -313,8 +314,8 @@ class Similarity(nn.Module):
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """[B, d], of length 1."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
-        mask = attention_mask.unsqueeze(-1).float()
+        hidden = at_least_float32(self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
         return F.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1), dim=1)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, option_ids: Tensor, option_mask: Tensor) -> Tensor:

@@ -31,12 +31,12 @@ ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.slow
 SETTINGS = [
     f"model.overrides={json.dumps(SMALL['tiny-t5'])}",
-    "streams.max_train=80",
+    "streams.max_train=400",
     "streams.max_test=20",
     "training.epochs=1",
     "training.global_batch=8",
     "training.lr=5e-4",
-]  # ten steps a task, at the recipe's rate
+]  # fifty steps a task, at the recipe's rate
 
 
 @pytest.fixture
@@ -109,9 +109,11 @@ def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
     assert any(key.startswith("system/") for r in parents for key in r.data.metrics)
 
     two = run(tmp_path / "two", environment, "methods=[ft, ft+migu, ft+random]", "scaling.workers=2")
+    # 50 steps are the first task, in which MIGU does not mask yet: no row's choice can tip over by rounding
     for a, b, one, other in zip(good, two["sequences"], views(tmp_path / "one"), views(tmp_path / "two"), strict=False):
         assert (one.start["workers"], other.start["workers"]) == (1, 2)  # type: ignore[index]
         np.testing.assert_allclose(losses(other)[:50], losses(one)[:50], rtol=1e-4)
+        np.testing.assert_allclose(losses(other), losses(one), rtol=2e-2)
         assert abs(a["aa"] - b["aa"]) <= 2.0
 
 
@@ -125,7 +127,7 @@ def test_scoring_aside_gives_the_same_cells(tmp_path: Path, environment: dict[st
 
 
 def test_a_killed_driver_loses_nothing_that_was_done(tmp_path: Path, environment: dict[str, str]) -> None:
-    arguments = command(tmp_path, "methods=[ft]", "training.epochs=6")
+    arguments = command(tmp_path, "methods=[ft]", "training.epochs=3")
     driver = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: len(list((tmp_path / "checkpoints").glob("[!.]*"))) >= 2, 120)
     driver.send_signal(signal.SIGKILL)
@@ -133,12 +135,12 @@ def test_a_killed_driver_loses_nothing_that_was_done(tmp_path: Path, environment
     wait_for(lambda: not workers_below(environment["RAY_TMPDIR"]), 60)
     done = len(list((tmp_path / "checkpoints").glob("[!.]*")))
     assert 2 <= done < 5, "it was too late to kill it"
-    result = run(tmp_path, environment, "methods=[ft]", "training.epochs=6")
+    result = run(tmp_path, environment, "methods=[ft]", "training.epochs=3")
     (sequence,) = result["sequences"]
     assert sequence["status"] == "finished"
     (view,) = views(tmp_path)
-    assert [len(view.by_task[t].steps) for t in range(5)] == [60] * 5
-    again = run(tmp_path, environment, "methods=[ft]", "training.epochs=6")
+    assert [len(view.by_task[t].steps) for t in range(5)] == [150] * 5
+    again = run(tmp_path, environment, "methods=[ft]", "training.epochs=3")
     assert again["sequences"][0]["acc_TT"] == sequence["acc_TT"]
 
 

@@ -15,6 +15,7 @@ from orchestrator.plan import plan
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
     dist.init_process_group("gloo")
     for values in yaml.safe_load(Path(sys.argv[1]).read_text()):
         for sequence in plan(RunConfig.model_validate(values)):
