@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -148,16 +148,20 @@ def ui(
     store = out.resolve() / "mlflow.db"
     if not store.exists():
         raise UserError(f"--out: no MLflow store at {str(store)!r}; `orchestrator run` makes one")
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-               "--backend-store-uri", f"sqlite:///{store}"]  # fmt: skip
-    Console(stderr=True).print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", highlight=False)
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    try:
-        code = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
-    except KeyboardInterrupt:
-        return
-    if code.returncode:
-        raise UserError(f"the MLflow server ended: {(code.stderr.strip().splitlines() or ['no message'])[-1]}")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise UserError(f"--port: {port} is in use on this machine; choose another")
+    from orchestrator.tracking import experiments
+
+    uri, console = f"sqlite:///{store}", Console(stderr=True)
+    for name, experiment_id in experiments(uri).items():
+        console.print(f"{name}: http://127.0.0.1:{port}/#/experiments/{experiment_id}/runs", highlight=False)
+    console.print("The server takes some seconds to answer. Ctrl-C ends it.", style="dim")
+    command = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+               "--workers", "1", "--backend-store-uri", uri, "--uvicorn-opts", "--log-level=warning"]  # fmt: skip
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+    # replaces this process, so that whoever ends it ends the server
+    os.execve(sys.executable, command, os.environ | quiet)
 
 
 def _finish(result: dict[str, Any], problems: list[str], as_json: bool) -> int:

@@ -82,11 +82,14 @@ def _train(todo: list[Sequence], experiment: Experiment, watcher: Watcher) -> li
     watcher.screen.say(f"starting Ray for {len(todo)} sequence{'s' if len(todo) > 1 else ''}")
     watcher.look()
     with train.cluster() as resources:
-        watcher.screen.say("training")
+        watcher.screen.say("starting the workers")
         wanted = {s.id for s in todo}
 
         def look() -> list[View]:
-            return [view for view in watcher.look() if view.id in wanted]
+            views = [view for view in watcher.look() if view.id in wanted]
+            if any(view.status == "running" for view in views):
+                watcher.screen.say("training")
+            return views
 
         return train.run_on_cluster(todo, config.scaling, resources, config.evaluation.where, look, config.name)
 

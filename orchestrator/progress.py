@@ -24,7 +24,8 @@ class Screen:
         self.started = time.monotonic()
         self.phase = "starting"
         self.said: set[tuple[str, int]] = set()
-        self.live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self.views: Many[View] = [View(s.id) for s in sequences]
+        self.live = Live(self, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Screen:
         if self.live:
@@ -44,18 +45,19 @@ class Screen:
         self.phase = phase
         if not self.live:
             self.console.print(f"{self._clock()} {phase}", highlight=False)
-        self.show([View(s.id) for s in self.sequences]) if phase.startswith("start") else None
 
     def show(self, views: Many[View]) -> None:
         """Draw what the journals say by now."""
-        if self.live:
-            self.live.update(Group(Text(f"{self._clock()} {self.phase}", style="dim"), self._table(views)))
-        else:
+        self.views = views
+        if not self.live:
             self._lines(views)
+
+    def __rich__(self) -> Group:
+        return Group(Text(f"{self._clock()} {self.phase}", style="dim"), self._table(self.views))
 
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self.started)
-        return f"[{seconds // 60:02d}:{seconds % 60:02d}]".replace("[", "").replace("]", "")
+        return f"{seconds // 60:02d}:{seconds % 60:02d}"
 
     def _table(self, views: Many[View]) -> Table:
         table = Table(box=None, pad_edge=False)
@@ -80,21 +82,19 @@ class Screen:
 
 def _progress_cells(sequence: Sequence, view: View) -> list[Text | ProgressBar | str]:
     total = len(sequence.tasks)
-    done = [i for i, task in view.by_task.items() if task.checkpoint]
-    current = next((i for i, task in view.by_task.items() if not task.checkpoint), None)
-    steps = view.by_task[current].steps if current is not None else {}
+    # copies: the screen is drawn by a thread of its own while the journal is read
+    tasks, cells = list(view.by_task.items()), dict(view.cells)
+    done = [i for i, task in tasks if task.checkpoint]
+    current = next((i for i, task in tasks if not task.checkpoint), None)
+    steps = dict(view.by_task[current].steps) if current is not None else {}
     share = (len(steps) / view.by_task[current].total_steps) if current is not None else 0.0
     last = steps[max(steps)] if steps else None
     if view.status in ("failed", "finished") or current is None:
         label = view.status if view.status != "running" or not done else f"{len(done)}/{total}"
     else:
         label = f"{current + 1}/{total} {sequence.tasks[current]}"
-    rows = [row for row, _ in view.cells]
-    scores = ""
-    if rows:
-        scores = " ".join(
-            f"{view.cells[max(rows), j]['score']:.0f}" for j in range(total) if (max(rows), j) in view.cells
-        )
+    row = max((row for row, _ in cells), default=0)
+    scores = " ".join(f"{cells[row, j]['score']:.0f}" for j in range(total) if (row, j) in cells)
     return [
         Text(label, style={"failed": "red", "finished": "green"}.get(view.status, "")),
         ProgressBar(total=total, completed=min(total, len(done) + share), width=24),

@@ -52,6 +52,13 @@ def check_uri(uri: str) -> None:
         raise UserError(f"tracking.uri: {uri!r} is not an MLflow URI; allowed: http(s)://…, {', '.join(DATABASES)}")
 
 
+def experiments(uri: str) -> dict[str, str]:
+    """The experiments of a store: name -> id, newest first."""
+    import mlflow
+
+    return {e.name: e.experiment_id for e in mlflow.MlflowClient(uri).search_experiments() if e.experiment_id != "0"}
+
+
 class Mirror:
     """A thread that reads journals and writes to MLflow, until it is closed and has read all."""
 
@@ -243,9 +250,10 @@ class _SequenceRuns:
             "reused": str(event["reused"]).lower(),
         }
         params = {"task": event["task"], "task_id": str(event["task_id"]), "key": event["key"]}
-        name = f"{self.view.id}-{event['task_id'] + 1:02d}-{event['task']}".replace(".", "-")
+        sequence = self.view.start["sequence"] if self.view.start else {}
+        name = f"{event['task_id'] + 1}-{event['task']} · {_method_name(sequence)} · seed {sequence['seed']}"
         model = mlflow.create_external_model(
-            name=name, source_run_id=run_id, tags=tags, params=params, model_type="checkpoint",
+            name=_plain_name(name), source_run_id=run_id, tags=tags, params=params, model_type="checkpoint",
             experiment_id=self.experiment_id,
         )  # fmt: skip
         model_id: str = model.model_id
@@ -291,6 +299,11 @@ def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(values, list) and any(isinstance(item, dict) for item in values):
         return {k: v for i, item in enumerate(values) for k, v in _flatten(item, f"{prefix}{i}.").items()}
     return {prefix.rstrip("."): values}
+
+
+def _plain_name(name: str) -> str:
+    """Without the signs that a model's name must not have."""
+    return "".join("-" if c in "/:.%\"'" else c for c in name)
 
 
 def _safe(key: str) -> str:
