@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,28 +43,12 @@ class ModelConfig(Section):
     max_target: int = Field(50, ge=2, description="tokens of the answer at most")
 
 
-class HubTaskConfig(Section):
-    """One task of hub data; see streams.hub."""
-
-    name: str
-    hub: str
-    revision: str | None = None
-    config: str | None = None
-    text: str | tuple[str, ...] = "text"
-    label: str = "label"
-    labels: tuple[str, ...] | None = None
-    instruction: str = ""
-    category: str = ""
-    train_split: str = "train"
-    test_split: str = "test"
-
-
 class StreamConfig(Section):
     """A stream: a name of the catalogue, or tasks of a folder, or tasks of the hub; and how much of each."""
 
     name: str
     folder: str | None = Field(None, description="where the tasks are; default: the variable CL_BENCHMARK_DIR")
-    tasks: tuple[str | HubTaskConfig, ...] | None = Field(None, description="own tasks, in order")
+    tasks: tuple[str | HubTask, ...] | None = Field(None, description="own tasks, in order")
     max_train: int | None = Field(None, ge=1)
     max_dev: int | None = Field(None, ge=1)
     max_test: int | None = Field(None, ge=1)
@@ -94,7 +79,7 @@ class StreamConfig(Section):
         path = Path(folder) if folder else None
         if self.tasks is None:
             return streams_package.named_stream(self.name, limits, path)
-        hub = [HubTask(**task.model_dump()) for task in self.tasks if isinstance(task, HubTaskConfig)]
+        hub = [task for task in self.tasks if isinstance(task, HubTask)]
         if hub:
             return streams_package.hub_stream(self.name, hub, limits)
         if path is None:
@@ -336,21 +321,23 @@ def _place(node: Any, keys: list[str], value: Any, override: str) -> None:
 
 def explain(error: ValidationError) -> str:
     """One line for a pydantic error: where, what is wrong, what is allowed."""
-    first = error.errors()[0]
+    # of a choice such as "a name or a mapping", the complaint about the mapping says more
+    errors = [e for e in error.errors() if e["type"] != "string_type"] or error.errors()
+    first = errors[0]
     where = ".".join(str(part) for part in first["loc"] if not _is_noise(part))
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         keys = _keys_at(first["loc"])
         message = unknown("key", str(first["loc"][-1]), keys)
         where = ".".join(str(part) for part in first["loc"][:-1] if not _is_noise(part))
     elif first["type"] != "value_error" and not isinstance(first["input"], dict | list | tuple | BaseModel):
         message += f" (found {first['input']!r})"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where + ': ' if where else ''}{message}{more}"
 
 
 def _is_noise(part: int | str) -> bool:
-    return isinstance(part, str) and (part.endswith("Config") or part in ("str", "function-before"))
+    return isinstance(part, str) and (part.endswith(("Config", "HubTask")) or part in ("str", "function-before"))
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
@@ -359,6 +346,8 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     for part in loc[:-1]:
         if isinstance(part, str) and part in getattr(section, "model_fields", {}):
             section = _section_of(section.model_fields[part].annotation)
+    if "HubTask" in loc:
+        return [f.name for f in dataclasses.fields(HubTask)]
     keys = list(getattr(section, "model_fields", {}))
     return [*keys, "preset"] if section is MethodEntry else keys
 

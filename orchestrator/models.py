@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import json
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 Kind = Literal["encoder-decoder", "encoder", "decoder"]
 
+_ENCODER: dict[str, Any] = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "max_position_embeddings": 514,
+}
 # Small enough that five tasks train in a minute on two cores. No dropout: nothing to regularise, and exactly repeatable.
 BUILTIN: dict[str, dict[str, Any]] = {
     "tiny-t5": {
@@ -29,26 +39,8 @@ BUILTIN: dict[str, dict[str, Any]] = {
         "num_heads": 4,
         "dropout_rate": 0.0,
     },
-    "tiny-bert": {
-        "model_type": "bert",
-        "hidden_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 256,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "max_position_embeddings": 514,
-    },
-    "tiny-roberta": {
-        "model_type": "roberta",
-        "hidden_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 256,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "max_position_embeddings": 514,
-    },
+    "tiny-bert": {"model_type": "bert", **_ENCODER},
+    "tiny-roberta": {"model_type": "roberta", **_ENCODER},
     "tiny-llama": {
         "model_type": "llama",
         "hidden_size": 128,
@@ -115,15 +107,18 @@ def _packaged(name: str) -> str:
 def _auto_config(path: str, revision: str | None) -> Any:
     from transformers import AutoConfig
 
+    from methods import unknown
+
     _quiet()
+    near = difflib.get_close_matches(path, [*BUILTIN, *PACKAGED], n=1, cutoff=0.8)
+    if near and not Path(path).is_dir():  # a slip of the pen; asking the hub would take its time and find nothing
+        raise ValueError(unknown("model", path, list(DESCRIPTIONS)))
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
         raise ValueError(f"model folder {path!r} does not exist")
     try:
         return AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError, KeyError) as error:
-        from methods import unknown
-
         if Path(path).is_dir():
             raise ValueError(f"model folder {path!r}: no readable config.json") from error
         raise ValueError(

@@ -10,62 +10,19 @@ from streams.embedded import embedded
 from streams.folder import canonical, find_tasks, folder_task
 from streams.hub import HubTask, hub_task
 
+
+def _names(line: str) -> tuple[str, ...]:
+    return tuple(line.split())
+
+
 # The published task orders of the benchmark (O-LoRA, arXiv 2310.14152; MIGU, arXiv 2406.17245)
 ORDERS: dict[str, tuple[str, ...]] = {
     "order1": ("dbpedia", "amazon", "yahoo", "agnews"),
     "order2": ("dbpedia", "amazon", "agnews", "yahoo"),
     "order3": ("yahoo", "amazon", "agnews", "dbpedia"),
-    "order4": (
-        "mnli",
-        "cb",
-        "wic",
-        "copa",
-        "qqp",
-        "boolqa",
-        "rte",
-        "imdb",
-        "yelp",
-        "amazon",
-        "sst2",
-        "dbpedia",
-        "agnews",
-        "multirc",
-        "yahoo",
-    ),
-    "order5": (
-        "multirc",
-        "boolqa",
-        "wic",
-        "mnli",
-        "cb",
-        "copa",
-        "qqp",
-        "rte",
-        "imdb",
-        "sst2",
-        "dbpedia",
-        "agnews",
-        "yelp",
-        "amazon",
-        "yahoo",
-    ),
-    "order6": (
-        "yelp",
-        "amazon",
-        "mnli",
-        "cb",
-        "copa",
-        "qqp",
-        "rte",
-        "imdb",
-        "sst2",
-        "dbpedia",
-        "agnews",
-        "yahoo",
-        "multirc",
-        "boolqa",
-        "wic",
-    ),
+    "order4": _names("mnli cb wic copa qqp boolqa rte imdb yelp amazon sst2 dbpedia agnews multirc yahoo"),
+    "order5": _names("multirc boolqa wic mnli cb copa qqp rte imdb sst2 dbpedia agnews yelp amazon yahoo"),
+    "order6": _names("yelp amazon mnli cb copa qqp rte imdb sst2 dbpedia agnews yahoo multirc boolqa wic"),
 }
 DESCRIPTIONS: dict[str, str] = {
     "embedded": "five generated text-to-text tasks, no download",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from streams.base import Example, Limits, Task
 
@@ -19,6 +19,8 @@ class HubTask:
     is named by its content. `labels` gives the label texts: by class index where the label column holds integers,
     and by text where it holds strings; None takes the names that the data set declares.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # it is read from YAML as it is
 
     name: str
     hub: str

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported: no test asks the network
+
 from orchestrator.config import RunConfig
 from orchestrator.learner import Learner
 from orchestrator.plan import Sequence, plan

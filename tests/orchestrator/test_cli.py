@@ -22,7 +22,6 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     """Runs the console command in this process; gives (exit code, stdout, stderr)."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("CL_BENCHMARK_DIR", raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["orchestrator", *map(str, arguments)])

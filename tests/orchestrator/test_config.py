@@ -132,12 +132,30 @@ def test_wrong_files(tmp_path: Path) -> None:
         (["model.name=minilm", "model.overrides={a: 1}"], ["overrides go with the built-in models only"]),
     ],
 )
-def test_what_is_wrong_with_data_and_models(
-    overrides: list[str], parts: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_what_is_wrong_with_data_and_models(overrides: list[str], parts: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         plan(load_config(None, overrides))
     for part in parts:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "part"),
+    [
+        ("{name: news, hub: some/set}", "needs a pinned `revision`"),
+        ("{name: news, hub: some/set, revison: abc}", "revison"),
+        ("{name: news}", "hub"),
+    ],
+)
+def test_hub_tasks_are_checked(task: str, part: str) -> None:
+    assert part in refused(f"streams=[{{name: mine, tasks: [{task}]}}]")
+
+
+def test_a_hub_task_reads_and_writes() -> None:
+    task = "{name: news, hub: some/set, revision: abc, text: [title, body]}"
+    config = load_config(None, [f"streams=[{{name: mine, tasks: [{task}]}}]"])
+    again = type(config).model_validate(config.model_dump(mode="json"))
+    assert again.streams[0].tasks == config.streams[0].tasks
+    assert config.streams[0].tasks
+    assert config.streams[0].tasks[0].text == ("title", "body")  # type: ignore[union-attr]
