@@ -110,7 +110,7 @@ def unknown(what: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> s
     return f"unknown {what} {name!r}.{hint} Known: {', '.join(known)}"
 
 
-# The published names. The learning rate that a regime was published with stands beside it (arXiv 2406.17245).
+# The published names.
 PRESETS: dict[str, dict[str, Any]] = {
     "ft": {"tuning": "full"},
     "ft+migu": {"tuning": "full", "plugins": ["migu"]},

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 # Tensors by name, as the model takes them. Names that end in "mask" mark real tokens [B, S] (1) against padding (0), and
 # no two of them have the same shape, so that the shape of an activation [B, S, d] tells which tokens it holds.
+# "option_mask" marks tokens that every micro-batch of a step repeats.
 # batch["share"] (float) is the micro-batch's share of the global batch; over all micro-batches and workers it sums to 1,
 # so a penalty that is added in `after_forward` is weighted by it.
 Batch = dict[str, Any]

@@ -14,7 +14,7 @@ class FullSettings(Settings):
 
 
 class Full(Tuning):
-    """Every parameter that the model family uses trains (those that it marked as unused stay frozen)."""
+    """Every parameter of the model trains."""
 
     Settings = FullSettings
     summary = "all parameters train"

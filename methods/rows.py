@@ -77,7 +77,10 @@ class Magnitudes:
 
     def see(self, batch: Batch) -> None:
         """Note the padding masks of the micro-batch whose forward pass comes next."""
-        self.masks = {tuple(value.shape): value for key, value in batch.items() if key.endswith("mask")}
+        masks = {key: value for key, value in batch.items() if key.endswith("mask")}
+        if "option_mask" in masks:  # the same tokens in every micro-batch of a step: together they count once
+            masks["option_mask"] = masks["option_mask"] * batch["share"]
+        self.masks = {tuple(value.shape): value for value in masks.values()}
 
     def _hook(self, i: int) -> Callable[[nn.Module, object, Tensor], None]:
         @torch.no_grad()

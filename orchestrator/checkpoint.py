@@ -67,8 +67,15 @@ class Store:
             lock.release()
 
     def save(self, key: str, state: State, made_by: Mapping[str, Any]) -> int:
-        """Write a checkpoint and return its size in bytes. The folder appears under its name only when complete."""
+        """Write a checkpoint and return its size in bytes. The folder appears under its name only when complete.
+
+        Call it with the key claimed.
+        """
         final = self.path(key)
+        for left in final.parent.glob(f".{key}.*"):
+            shutil.rmtree(left, ignore_errors=True)  # of a process that died here
+        if final.exists() and not self.has(key):
+            self.set_aside(key)
         aside = final.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
         aside.mkdir(parents=True)
         try:
@@ -83,7 +90,7 @@ class Store:
             manifest = {"key": key, "made_by": made_by, "files": files}
             (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
             _sync(aside)
-            with contextlib.suppress(OSError):  # another process finished the same state first: its bytes serve as well
+            if not self.has(key):  # else another process made the same state first: its bytes serve as well
                 aside.rename(final)
         finally:
             shutil.rmtree(aside, ignore_errors=True)

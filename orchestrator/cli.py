@@ -56,7 +56,11 @@ def evaluate(run: Run, out: Out = Path("runs"), as_json: AsJson = False) -> None
     from orchestrator.experiment import open_experiment
 
     experiment = open_experiment(run, str(out.resolve()))
-    raise typer.Exit(_finish(*evaluate_experiment(experiment, Console(stderr=True)), as_json))
+    try:
+        outcome = evaluate_experiment(experiment, Console(stderr=True))
+    except ValueError as error:  # data, model or checkpoints that are no longer what they were
+        raise UserError(str(error)) from error
+    raise typer.Exit(_finish(*outcome, as_json))
 
 
 @app.command()
@@ -172,6 +176,8 @@ def _finish(result: dict[str, Any], problems: list[str], as_json: bool) -> int:
     print_report(result, console)
     for problem in problems:
         console.print(problem, style="red", highlight=False, soft_wrap=True)
+    if result["mlflow_behind"]:
+        console.print(result["mlflow_behind"], style="yellow", highlight=False, soft_wrap=True)
     out = _shown(result["out"])
     console.print(f"Report:  {_shown(result['report'])}", highlight=False, soft_wrap=True)
     console.print(

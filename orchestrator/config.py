@@ -90,15 +90,17 @@ class StreamConfig(Section):
 class TrainingConfig(Section):
     """How each task is trained. The global batch is the unit; micro-batches and accumulation follow from it."""
 
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
     epochs: int = Field(1, ge=1)
-    epochs_per_task: dict[str, int] = Field(default_factory=dict, description="exceptions, by task name")
+    epochs_per_task: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="exceptions, by task name"
+    )
     global_batch: int = Field(32, ge=1, description="examples a step, over all workers")
     micro_batch: int | None = Field(
         None, ge=1, description="examples a forward pass; by default global_batch / workers"
     )
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     clip: float | None = Field(1.0, gt=0, description="gradient norm at most; null: no clipping")
     schedule: Literal["constant", "linear"] = "constant"
     warmup: float = Field(0.0, ge=0, lt=1, description="share of a task's steps in which the rate rises from 0")
@@ -173,7 +175,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     streams: tuple[Annotated[StreamConfig, BeforeValidator(_stream_entry)], ...] = Field(min_length=1)
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((42,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((42,), min_length=1)
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     scaling: ScalingConfig = ScalingConfig()
@@ -346,6 +348,8 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     for part in loc[:-1]:
         if isinstance(part, str) and part in getattr(section, "model_fields", {}):
             section = _section_of(section.model_fields[part].annotation)
+    if section is MethodEntry and loc[-2] == "training":
+        return list(TrainingConfig.model_fields)
     if "HubTask" in loc:
         return [f.name for f in dataclasses.fields(HubTask)]
     keys = list(getattr(section, "model_fields", {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from rich.console import Console
 
 from orchestrator.checkpoint import Store
 from orchestrator.config import RunConfig
+from orchestrator.errors import UserError
 from orchestrator.experiment import Experiment, check_writable
 from orchestrator.journal import Journal, Tail, View, journal_folder
 from orchestrator.plan import Sequence, plan
@@ -59,20 +62,30 @@ def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any],
 
 def _run(config: RunConfig, sequences: list[Sequence], console: Console) -> tuple[dict[str, Any], list[str]]:
     experiment = Experiment(config, tuple(sequences))
-    experiment.save()
-    mirror = _mirror(experiment)
     problems: list[str] = []
-    with Screen(sequences, console) as screen:
+    with _alone(experiment), Screen(sequences, console) as screen:
+        experiment.save()
+        mirror = _mirror(experiment)
         watcher = Watcher(experiment, screen)
         todo = _replay_complete(watcher, experiment)
         if todo:
             problems += _train(todo, experiment, watcher)
         screen.say("writing the last records to MLflow")
         watcher.look()
-        problems += _close(mirror)
-    result = results(experiment)
+        behind = _close(mirror)
+    result = results(experiment) | {"mlflow_behind": behind}
     write_csv(experiment, result)
     return result, problems
+
+
+@contextlib.contextmanager
+def _alone(experiment: Experiment) -> Iterator[None]:
+    """One process at a time writes an experiment's scores and its copy in MLflow. Raises UserError for a second one."""
+    name, out = experiment.config.name, experiment.config.out
+    with Store(Path(out)).claim(f"experiment-{name}", timeout=0) as mine:
+        if not mine:
+            raise UserError(f"experiment {name!r} in {out!r} is being run by another process")
+        yield
 
 
 def _train(todo: list[Sequence], experiment: Experiment, watcher: Watcher) -> list[str]:
@@ -113,11 +126,12 @@ def _mirror(experiment: Experiment) -> Mirror:
     return Mirror(experiment.tracking_uri, name, config.out, [s.id for s in experiment.sequences])
 
 
-def _close(mirror: Mirror) -> list[str]:
+def _close(mirror: Mirror) -> str | None:
+    """None, or a line that says that the copy is not complete: no failure, since the journals are."""
     if mirror.close(MIRROR_SECONDS):
-        return []
+        return None
     why = f": {mirror.trouble}" if mirror.trouble else ""
-    return [f"MLflow at {mirror.uri} is behind the journals{why}. Run the same command again to copy the rest."]
+    return f"MLflow at {mirror.uri} is behind the journals{why}. Run the same command again to copy the rest."
 
 
 def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[str, Any], list[str]]:
@@ -125,8 +139,8 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
     from orchestrator.evaluate import missing_cells, row_events
     from orchestrator.loop import score_row
 
-    mirror = _mirror(experiment)
-    with Screen(experiment.sequences, console) as screen:
+    with _alone(experiment), Screen(experiment.sequences, console) as screen:
+        mirror = _mirror(experiment)
         watcher = Watcher(experiment, screen)
         for sequence in experiment.sequences:
             store = Store(Path(sequence.out))
@@ -142,7 +156,7 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
                     for event in row_events(sequence, row, store):
                         journal.append(event)
         watcher.look()
-        problems = _close(mirror)
-    result = results(experiment)
+        behind = _close(mirror)
+    result = results(experiment) | {"mlflow_behind": behind}
     write_csv(experiment, result)
-    return result, problems
+    return result, []

@@ -12,4 +12,4 @@ class SequenceFailed(RuntimeError):
 
 
 class NonFiniteLoss(SequenceFailed):
-    """The loss is no longer a number; the message names task and step."""
+    """The loss, a gradient or a weight is no longer a number; the message names task and step."""

@@ -59,7 +59,15 @@ def open_experiment(run: str, out: str) -> Experiment:
         known = sorted(p.name for p in (Path(out) / "experiments").glob("*")) if Path(out).is_dir() else []
         has = f"it has {', '.join(known)}" if known else "it has none"
         raise UserError(f"no experiment {run!r} in {str(out)!r}: {has}") from None
-    return Experiment(RunConfig.model_validate(values), tuple(Sequence.model_validate(s) for s in plan))
+    # the folder may have been moved or copied since: what counts is where it is now
+    here = str(folder.resolve().parent.parent)
+    try:
+        config = RunConfig.model_validate(values).model_copy(update={"out": here})
+        return Experiment(config, tuple(Sequence.model_validate({**s, "out": here}) for s in plan))
+    except ValueError as error:
+        raise UserError(
+            f"{folder}: not an experiment that this version can read: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def check_writable(out: str) -> None:

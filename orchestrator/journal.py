@@ -107,6 +107,7 @@ class View:
     cells: dict[tuple[int, int], Event] = field(default_factory=dict)
     status: str = "waiting"
     failure: str = ""
+    starts: list[int] = field(default_factory=list)
     failed_at: int = 0
     finished_at: int = 0
 
@@ -116,9 +117,10 @@ class View:
         return bool(handler(event)) if handler else True
 
     def _sequence_started(self, event: Event) -> bool:
-        changed, self.status = self.status != "running", "running"
-        self.failure, self.tasks, self.start = "", tuple(event["tasks"]), self.start or event
-        return changed
+        self.status, self.failure = "running", ""
+        self.tasks, self.start = tuple(event["tasks"]), self.start or event
+        self.starts.append(event.get("time", 0))
+        return True
 
     def _task(self, event: Event) -> TaskView:
         return self.by_task.setdefault(event["task_id"], TaskView())

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+from functools import cached_property
 from pathlib import Path
 
+import torch
+
+from methods import trainable
 from orchestrator.checkpoint import Store
 from orchestrator.environment import SystemSampler, describe
-from orchestrator.errors import SequenceFailed
+from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluate import fill_cell, missing_cells, row_events
 from orchestrator.journal import Event, Journal, Report, View, journal_folder, read_view, stamped
 from orchestrator.learner import Learner
-from orchestrator.plan import Sequence
+from orchestrator.plan import Sequence, check_unchanged
 from orchestrator.training import task_steps, train_task
 from orchestrator.workers import Workers
 from streams import Stream
 
 
-def run_sequence(sequence: Sequence, report: Report | None = None, evaluate: bool = True) -> View:
+def run_sequence(
+    sequence: Sequence, report: Report | None = None, evaluate: bool = True, workers: Workers | None = None
+) -> View:
     """Train every task that the store does not have yet, and score every state unless `evaluate` is False.
 
     Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
     to `report`. Raises SequenceFailed after noting it; whatever was made before stays.
     """
-    workers = Workers.here()
-    run = _Run(sequence, sequence.stream.build(), workers, Store(Path(sequence.out)), report)
-    run.tell(started_event(sequence, run.stream, workers))
+    run = _Run(sequence, workers or Workers.here(), report)
     try:
+        run.tell(started_event(sequence, run.stream, run.workers))
+        check_unchanged(sequence, run.stream)
         if evaluate:
             run.score(0)
         for task_id in range(len(sequence.tasks)):
@@ -50,13 +56,15 @@ def reason(error: Exception) -> str:
     return said if isinstance(error, SequenceFailed) else f"{type(error).__name__}: {said}"
 
 
-def score_row(sequence: Sequence, row: int) -> None:
+def score_row(sequence: Sequence, row: int, workers: Workers | None = None) -> None:
     """Fill the missing cells of one row, from the stored state. Notes nothing in the journal."""
     store = Store(Path(sequence.out))
     missing = missing_cells(sequence, row, store)
     if not missing:
         return
-    learner = Learner(sequence, sequence.stream.build(), Workers.here())
+    stream = sequence.stream.build()
+    check_unchanged(sequence, stream)
+    learner = Learner(sequence, stream, workers or Workers.here())
     _ = learner.family
     if row > 0:
         if not store.is_sound(sequence.keys[row]):
@@ -89,11 +97,9 @@ def started_event(sequence: Sequence, stream: Stream, workers: Workers) -> Event
 class _Run:
     """What the steps of one sequence share."""
 
-    def __init__(
-        self, sequence: Sequence, stream: Stream, workers: Workers, store: Store, report: Report | None
-    ) -> None:
-        self.sequence, self.stream, self.workers, self.store, self.report = sequence, stream, workers, store, report
-        self.learner = Learner(sequence, stream, workers)
+    def __init__(self, sequence: Sequence, workers: Workers, report: Report | None) -> None:
+        self.sequence, self.workers, self.report = sequence, workers, report
+        self.store = Store(Path(sequence.out))
         self.journal = Journal(journal_folder(sequence.out, sequence.id))
         self.known = read_view(sequence.out, sequence.id)
         self.trained: set[int] = set()
@@ -101,11 +107,22 @@ class _Run:
     def own_fault(self, error: Exception) -> bool:
         """Whether the sequence itself is wrong, so that trying again is in vain.
 
-        Among several workers most errors may be another worker's death, after which the group is started again.
+        Not where the storage or the device failed; and among several workers most errors may be another worker's death.
         """
-        return self.workers.count == 1 or isinstance(
-            error, SequenceFailed | ValueError | TypeError | NotImplementedError
-        )
+        if isinstance(error, SequenceFailed | ValueError | TypeError | NotImplementedError):
+            return True
+        broken_device = isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+        return self.workers.count == 1 and not isinstance(error, OSError) and not broken_device
+
+    @cached_property
+    def stream(self) -> Stream:
+        """The tasks."""
+        return self.sequence.stream.build()
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The model and the method."""
+        return Learner(self.sequence, self.stream, self.workers)
 
     def tell(self, event: Event) -> None:
         """Note a fact, journal first. What the journal has already (of a run that was stopped) is not noted twice."""
@@ -142,8 +159,11 @@ class _Run:
                 self.learner.take(self.store.load(key), row)
                 return
             if self.workers.is_first:
-                self.store.set_aside(key)
-            self.tell({"event": "checkpoint_corrupt", "key": key})
+                with self.store.claim(key, timeout=-1):
+                    if not self.store.is_sound(key):  # still: another sequence may have made it again meanwhile
+                        self.store.set_aside(key)
+                        self.tell({"event": "checkpoint_corrupt", "key": key})
+            self.workers.barrier()
             self.reach(row)
 
     def train(self, task_id: int) -> None:
@@ -157,6 +177,8 @@ class _Run:
             sampler.tick()
 
         history = train_task(self.learner, task_id, note)
+        if not all(bool(torch.isfinite(w).all()) for w in trainable(self.learner.family.module).values()):
+            raise NonFiniteLoss(f"the weights are not finite after task {sequence.tasks[task_id]!r}")
         if self.workers.is_first:
             made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], **sequence.model_dump(mode="json")}
             self.store.save(key, self.learner.give(history), made_by)

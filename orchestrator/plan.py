@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence as Many
 from typing import Any
 
 from methods import Context
@@ -30,8 +29,8 @@ CELL_FORMAT = 1
 class Sequence(Section):
     """One (model, stream, method, settings, seed), trained from its first task to its last.
 
-    `keys[t]` names the state after task t (`keys[0]`: before training) by all that made it, and `id` the sequence: its
-    final key, the test sets and the evaluation settings.
+    `keys[t]` names the state after task t (`keys[0]`: before training) by all that made it, `cell_keys[t][j]` its score on
+    task j, and `id` the sequence by its name and all of these.
     """
 
     id: str
@@ -104,11 +103,21 @@ def _plan(config: RunConfig, gpu: bool) -> list[Sequence]:
 
 def _check_epochs(config: RunConfig, stream: Stream) -> None:
     names = [task.name for task in stream.tasks]
-    for name in config.training.epochs_per_task:
+    for name in (name for m in config.methods for name in config.training_for(m).epochs_per_task):
         if name not in names:
             raise UserError(
                 f"training.epochs_per_task: stream {stream.name!r} has no task {name!r}: {', '.join(names)}"
             )
+
+
+def check_unchanged(sequence: Sequence, stream: Stream) -> None:
+    """Raises ValueError where the data is not that of the plan: what it trains would go under another content's key."""
+    keys = state_keys(
+        sequence.model, sequence.model_identity, stream, sequence.method, sequence.training, sequence.seed
+    )
+    cells = tuple(tuple(cell_key(key, sequence.model, stream, j) for j in range(len(stream.tasks))) for key in keys)
+    if tuple(keys) != sequence.keys or cells != sequence.cell_keys:
+        raise ValueError(f"the data of stream {stream.name!r} has changed since the experiment was planned")
 
 
 def state_keys(
@@ -136,9 +145,3 @@ def cell_key(state_key: str, model: ModelConfig, stream: Stream, task: int) -> s
 
 def _sha(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:32]
-
-
-def longest_shared_prefix(sequences: Many[Sequence]) -> int:
-    """How many task trainings the sequences share: the naive count minus the number of distinct states."""
-    naive = sum(len(s.tasks) for s in sequences)
-    return naive - len({key for s in sequences for key in s.keys[1:]})

@@ -172,14 +172,15 @@ class _SequenceRuns:
         if task_id != PARENT:
             tags["mlflow.parentRunId"] = self._run(PARENT)
             name = f"{task_id + 1} {self.view.tasks[task_id]}"
-        started = self.view.start["time"]
+        task = self.view.by_task.get(task_id)
+        started = (task.started if task else None) or self.view.start["time"]
         run = self.client.create_run(self.experiment_id, start_time=started, tags=tags, run_name=name)
         run_id: str = run.info.run_id
         return run_id
 
     def _take_sequence_started(self, event: Event) -> None:
         run_id = self._run(PARENT)
-        self.client.set_terminated(run_id, "RUNNING")
+        self.client.update_run(run_id, "RUNNING")
         if "orchestrator.described" not in self.client.get_run(run_id).data.tags:
             self._describe(run_id, event)
             self.client.set_tag(run_id, "orchestrator.described", "yes")
@@ -284,7 +285,9 @@ class _SequenceRuns:
     def _take_sequence_failed(self, event: Event) -> None:
         self._flush()
         self.client.set_tag(self._run(PARENT), "orchestrator.failure", event["reason"])
-        self.client.set_terminated(self._run(PARENT), "FAILED", event["time"])
+        ended = {task_id for task_id, task in self.view.by_task.items() if task.checkpoint}
+        for task_id in (PARENT, *(t for t in self.run_ids if t not in (PARENT, *ended))):
+            self.client.set_terminated(self._run(task_id), "FAILED", event["time"])
 
 
 def _method_name(sequence: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU asked for: none seen
 
 from orchestrator.config import ScalingConfig
 from orchestrator.errors import SequenceFailed, UserError
@@ -54,7 +54,12 @@ def cluster() -> Iterator[Resources]:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if not cluster_is_running():
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        options |= {"num_cpus": os.cpu_count(), "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        options |= {
+            "address": "local",
+            "num_cpus": os.cpu_count(),
+            "include_dashboard": True,
+            "dashboard_host": "127.0.0.1",
+        }
     if not ray.is_initialized():
         ray.init(**options)
     try:
@@ -114,30 +119,39 @@ def work_through(settings: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    workers = Workers.here()
+    workers = Workers.here(device)
     for values in settings["sequences"]:
         sequence = Sequence.model_validate(values)
         claim = Store(Path(sequence.out)).claim(f"sequence-{sequence.id}", timeout=0)
         with claim if workers.is_first else contextlib.nullcontext(True) as mine:
-            if not workers.agree(mine and not _done_since(sequence, settings["started"])):
+            if not workers.agree(mine and _is_due(sequence, settings)):
                 continue
             try:
-                run_sequence(sequence, evaluate=settings["evaluate"])
+                run_sequence(sequence, evaluate=settings["evaluate"], workers=workers)
             except SequenceFailed:
                 continue  # it is in the journal; the other sequences go on
 
 
-def _done_since(sequence: Sequence, started: int) -> bool:
+def _is_due(sequence: Sequence, settings: dict[str, Any]) -> bool:
+    """Whether a sequence has not ended in this run. One whose workers died again and again is noted as failed."""
     view = read_view(sequence.out, sequence.id)
     ended = view.finished_at if view.status == "finished" else view.failed_at if view.status == "failed" else 0
-    return ended >= started
+    attempts = sum(start >= settings["started"] for start in view.starts)
+    if ended < settings["started"] and attempts > settings["max_failures"]:
+        reason = f"its workers died {attempts} times (scaling.max_failures is {settings['max_failures']})"
+        Journal(journal_folder(sequence.out, sequence.id)).append({"event": "sequence_failed", "reason": reason})
+        return False
+    return ended < settings["started"]
 
 
-def _score_row(values: dict[str, Any], row: int) -> None:
+def _score_row(values: dict[str, Any], row: int, gpu: bool) -> None:
     """A Ray task: fill the missing cells of one row."""
-    from orchestrator.loop import score_row
+    import torch
 
-    score_row(Sequence.model_validate(values), row)
+    from orchestrator.loop import score_row
+    from orchestrator.workers import Workers
+
+    score_row(Sequence.model_validate(values), row, Workers.here(torch.device("cuda" if gpu else "cpu")))
 
 
 @dataclass
@@ -160,7 +174,8 @@ class _Scoring:
                 if (sequence.id, row) not in self.taken and not view.row_is_full(row):
                     self.taken.add((sequence.id, row))
                     task = ray.remote(_score_row).options(num_cpus=1, num_gpus=self.gpus, max_retries=3)
-                    self.running[task.remote(sequence.model_dump(mode="json"), row)] = (sequence, row)
+                    values = sequence.model_dump(mode="json")
+                    self.running[task.remote(values, row, self.gpus > 0)] = (sequence, row)
         done, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0) if self.running else ([], [])
         for reference in done:
             self._note(reference, *self.running.pop(reference))
@@ -201,6 +216,7 @@ def run_on_cluster(
         "sequences": [s.model_dump(mode="json") for s in sequences],
         "evaluate": not aside,
         "started": int(time.time() * 1000),
+        "max_failures": scaling.max_failures,
     }
     threads = [
         threading.Thread(target=_fit_group, args=(f"{name}-{i}", settings, scaling, gpus, problems), daemon=True)
@@ -239,7 +255,7 @@ def _fit_group(name: str, settings: dict[str, Any], scaling: ScalingConfig, gpus
         run_config=ray.train.RunConfig(
             name=f"{name}-{settings['started']}",
             storage_path=str(storage),
-            failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures * len(settings["sequences"])),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # Train V2 has it
         ),
     )

@@ -101,15 +101,20 @@ def train_step(
                 loss * workers.count
             ).backward()  # DistributedDataParallel averages; the loss is already a share of the whole
     loss_value = workers.sum(total).item()
-    if not math.isfinite(loss_value):
-        task = learner.sequence.tasks[place[0]]
-        raise NonFiniteLoss(f"the loss is {loss_value} in task {task!r}, step {place[1]}")
+    _check_finite(loss_value, "loss", learner, place)
     stack.before_optimizer_step(family.module)
     parameters = [p for p in family.module.parameters() if p.requires_grad]
-    norm = nn.utils.clip_grad_norm_(parameters, training.clip if training.clip is not None else math.inf)
+    norm = nn.utils.clip_grad_norm_(parameters, training.clip if training.clip is not None else math.inf).item()
+    _check_finite(norm, "gradient's norm", learner, place)
     optimizer.step()
     stack.after_optimizer_step(family.module)
-    return loss_value, round(norm.item(), 6)
+    return loss_value, round(norm, 6)
+
+
+def _check_finite(value: float, what: str, learner: Learner, place: tuple[int, int]) -> None:
+    if not math.isfinite(value):
+        task = learner.sequence.tasks[place[0]]
+        raise NonFiniteLoss(f"the {what} is {value} in task {task!r}, step {place[1]}")
 
 
 def _seed_dropout(seed: int, task_id: int, step: int, index: int) -> None:

@@ -19,12 +19,11 @@ class Workers:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
-    def here(cls) -> Workers:
-        """The process group that this process belongs to (one worker if none), on its GPU where it has one."""
-        gpu = torch.cuda.is_available()
+    def here(cls, device: torch.device | None = None) -> Workers:
+        """The process group that this process belongs to (one worker if none); by default on its GPU where it has one."""
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if not (dist.is_available() and dist.is_initialized()):
-            return cls(device=torch.device("cuda" if gpu else "cpu"))
-        device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+            return cls(device=device)
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
     @property

@@ -64,7 +64,6 @@ class Task:
     source: str
     load: Callable[[Literal["train", "test"]], Sequence[Example]] = field(repr=False)
     limits: Limits = Limits()
-    note: str = ""
 
     def __post_init__(self) -> None:
         if not self.labels:
@@ -102,6 +101,11 @@ class Task:
     def _in_label_set(self, rows: Sequence[Example]) -> tuple[list[Example], int]:
         kept = [row for row in rows if row.label in self.labels]
         return kept, len(rows) - len(kept)
+
+    @property
+    def has_dev(self) -> bool:
+        """Whether anything was held out of train."""
+        return bool(self._train_and_dev[1])
 
     def left_out(self, split: Literal["train", "test"]) -> int:
         """How many rows of the raw split have a label outside the label set."""
@@ -152,9 +156,12 @@ class Stream:
             {
                 "task": task.name,
                 "source": task.source,
-                "note": task.note,
                 "labels": list(task.labels),
-                "sizes": {split: len(task.read(split)) for split in SPLITS},
+                "sizes": {
+                    "train": len(task.read("train")),
+                    "dev": len(task.read("dev")) if task.has_dev else 0,
+                    "test": len(task.read("test")),
+                },
                 "left_out": {"train": task.left_out("train"), "test": task.left_out("test")},
                 "train_sha256": task.train_hash,
                 "test_sha256": task.test_hash,

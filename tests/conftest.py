@@ -36,12 +36,14 @@ def _one_thread() -> None:
 def small_config(out: Path, **changes: Any) -> RunConfig:
     """Three steps a task on two or more tasks of the embedded stream, on a model of width 32."""
     model = changes.pop("model", "tiny-t5")
+    overrides = {**SMALL[model], **changes.pop("overrides", {})}
+    reading = {key: changes.pop(key) for key in ("scoring", "precision") if key in changes}
     stream = {"name": "embedded", "max_train": 24, "max_test": 10, **changes.pop("stream", {})}
     training = {"lr": 1e-3, "global_batch": 8, **changes.pop("training", {})}
     return RunConfig.model_validate(
         {
             "name": "small",
-            "model": {"name": model, "overrides": SMALL[model], "max_source": 48, "max_target": 8},
+            "model": {"name": model, "overrides": overrides, "max_source": 48, "max_target": 8, **reading},
             "streams": [stream],
             "methods": ["ft"],
             "seeds": [7],

@@ -43,8 +43,8 @@ def test_it_trains_and_resuming_equals_not_stopping(
     stopped = sequence_of("stopped", model=model, methods=[spec(name)], stream={"max_train": 16})
     assert stopped.keys == whole.keys
 
-    class Stop(Exception):
-        pass
+    class Stop(BaseException):
+        """As a signal would come."""
 
     def stop_after_the_second_task(event: dict[str, Any]) -> None:
         if event["event"] == "checkpoint" and event["task_id"] == 1:

@@ -69,6 +69,17 @@ def test_saving_the_same_state_twice_keeps_the_first(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["k"]
 
 
+def test_a_folder_without_its_manifest_is_set_aside(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save("k", STATE, {})
+    (store.path("k") / MANIFEST).unlink()
+    (tmp_path / "checkpoints" / ".k.deadbeef").mkdir()
+    assert store.save("k", STATE, {}) > 0
+    assert store.is_sound("k")
+    names = [p.name for p in (tmp_path / "checkpoints").iterdir()]
+    assert sorted(n.split("-")[0] for n in names) == ["k", "k.corrupt"]
+
+
 def test_one_claim_at_a_time(tmp_path: Path) -> None:
     first, second = Store(tmp_path), Store(tmp_path)
     with first.claim("k", 0) as mine:

@@ -143,6 +143,11 @@ def test_evaluate_fills_what_is_missing_and_report_reads_it(finished: Path, call
     code, out, _ = call("report", "small", "--out", finished, "--matrices", "--json")
     assert code == 0
     assert json.loads(out.splitlines()[-1])["sequences"][0]["acc_TT"] == sequence["acc_TT"]
+    moved = finished.rename(finished.with_name("moved"))
+    code, out, _ = call("report", "small", "--out", moved, "--json")
+    assert json.loads(out.splitlines()[-1])["out"] == str(moved)
+    assert json.loads(out.splitlines()[-1])["sequences"][0]["aa"] == sequence["aa"]
+    finished = moved
     lines = (finished / "experiments" / "small" / f"matrix-{sequence['id']}.csv").read_text().splitlines()
     assert lines[0] == "after,reviews,headlines,requests,feelings,riddles"
     assert len(lines) == 7

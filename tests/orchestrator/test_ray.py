@@ -150,7 +150,7 @@ def workers_below(folder: str) -> list[int]:
 
     found = []
     for process in psutil.process_iter(["pid", "environ", "name"]):
-        if (process.info["environ"] or {}).get("RAY_TMPDIR") == folder and "train_fn" in " ".join(
+        if (process.info["environ"] or {}).get("RAY_TMPDIR") == folder and "RayTrainWorker" in " ".join(
             _command_line(process)
         ):
             found.append(process.info["pid"])
