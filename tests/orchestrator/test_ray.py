@@ -94,8 +94,7 @@ def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
         assert sequence["bwt"] == pytest.approx(np.mean([matrix[5, j] - matrix[j + 1, j] for j in range(4)]))
         assert sequence["learning_accuracy"] == pytest.approx(np.mean([matrix[j + 1, j] for j in range(5)]))
     assert failed["status"] == "failed"
-    assert "the loss is" in failed["reason"]
-    assert "task 'reviews', step" in failed["reason"]
+    assert failed["reason"].endswith("is nan in task 'reviews', step 2")
     trained = [
         c for v in views(tmp_path / "one") for t in v.by_task.values() if (c := t.checkpoint) and not c["reused"]
     ]
