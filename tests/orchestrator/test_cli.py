@@ -64,7 +64,7 @@ BAD = [
     (["run", "--set", "streams=[orderx]"], "unknown stream 'orderx'"),
     (["run", "--set", "training.lrr=1"], "unknown key 'lrr'. Did you mean 'lr'?"),
     (["run", "order1-t5", "--set", "model.name=tiny-t5"], "set `folder`, or CL_BENCHMARK_DIR"),
-    (["run", "--set", "scaling.workers=32"], "asks for 32 x (1 CPU, 0 GPU), but the cluster has"),
+    (["run", "--set", "scaling.workers=32", "--set", "training.micro_batch=1"], "asks for 32 x (1 CPU, 0 GPU), but the cluster has"),
     (["run", "--set", "training.global_batch=33", "--set", "scaling.workers=2"], "33 does not divide by scaling.workers = 2"),
     (["run", "--set", "methods=[{tuning: full, plugins: [{name: migu, ratio: 2}]}]"], "less than or equal to 1"),
     (["run", "--set", "tracking.uri=http://127.0.0.1:9"], "no MLflow server answers at http://127.0.0.1:9"),

@@ -35,6 +35,7 @@ SETTINGS = [
     "streams.max_test=20",
     "training.epochs=1",
     "training.global_batch=8",
+    "training.micro_batch=4",
     "training.lr=5e-4",
 ]  # fifty steps a task, at the recipe's rate
 
