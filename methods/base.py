@@ -55,6 +55,7 @@ class Method:
     Settings: ClassVar[type[Settings]] = Settings
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    space: ClassVar[Mapping[str, Sequence[Any]]] = {}  # values that a search tries, by setting
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
@@ -96,7 +97,9 @@ class Method:
 
 
 class Tuning(Method):
-    """A tuning regime: decides which parameters train."""
+    """A tuning regime: decides which parameters train, and with that which learning rates are worth trying."""
+
+    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         """Freeze, unfreeze or extend the model, once, before row 0. Parameters in `head` always train."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -39,6 +39,7 @@ class Migu(Method):
     Settings = MiguSettings
     summary = "update only the rows whose outputs are large"
     paper = "2406.17245"
+    space: ClassVar[Mapping[str, Sequence[Any]]] = {"ratio": (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)}
 
     def __init__(self, settings: MiguSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.config import DEFAULT_RECIPE, RunConfig, load_config, recipe_names
+from orchestrator.config import RunConfig
 from orchestrator.errors import UserError
+from orchestrator.reading import DEFAULT_RECIPE, load_config, recipe_names
 
 app = typer.Typer(
     help="Train continual-learning methods over streams of tasks, on a laptop or a Ray cluster, and record all of it in MLflow.",
@@ -23,19 +24,23 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+bench = typer.Typer(help="Measure what the project claims.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 Out = Annotated[Path, typer.Option("--out", help="The output folder of the runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.lr=1e-4. Repeatable."),
+]
+NewOut = Annotated[Path | None, typer.Option("--out", help="Output folder. Default: the recipe's, or ./runs.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="An experiment's name, or its folder.")]
 
 
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(metavar="[RECIPE|FILE.yaml]", help="What to run.")] = DEFAULT_RECIPE,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.lr=1e-4. Repeatable."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Output folder. Default: the recipe's, or ./runs.")] = None,
+    set_: Settings = None,
+    out: NewOut = None,
     as_json: AsJson = False,
 ) -> None:
     """Train and score every sequence of an experiment, and print the table.
@@ -46,7 +51,43 @@ def run(
     from orchestrator.driver import run_experiment
 
     config = load_config(recipe, set_ or [], str(out) if out else None)
+    if config.search:
+        raise UserError(
+            f"{recipe}: it says how to search hyper-parameters: give `orchestrator tune {recipe}`, or --set search=null to run "
+            "the values as they stand"
+        )
     raise typer.Exit(_finish(*run_experiment(config, Console(stderr=True)), as_json))
+
+
+@app.command()
+def tune(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="What to tune: it has a `search` section.")],
+    set_: Settings = None,
+    out: NewOut = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose each method's hyper-parameters on tuning streams, then evaluate the chosen values on streams never seen.
+
+    What is tuned on and what is evaluated is proven apart before the first trial. A search that was stopped goes on with
+    the same command; more trials (--set search.trials=...) add to those that are there.
+    """
+    from orchestrator.search import tune_experiment
+
+    config = load_config(recipe, set_ or [], str(out) if out else None)
+    raise typer.Exit(_finish(*tune_experiment(config, Console(stderr=True)), as_json))
+
+
+@bench.command("search-reuse")
+def bench_search_reuse(as_json: AsJson = False) -> None:
+    """How many tasks a search trains when its trials share their common beginnings, against training each alone."""
+    from orchestrator.bench import print_search_reuse, search_reuse
+
+    console = Console(stderr=True)
+    result = search_reuse(console)
+    print_search_reuse(result, Console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))
+    raise typer.Exit(0 if result["equal_results"] else 1)
 
 
 @app.command()
@@ -72,12 +113,13 @@ def report(
 ) -> None:
     """Print the table of an experiment and write its CSV files, from its journals alone."""
     from orchestrator.experiment import open_experiment
-    from orchestrator.report import matrix_table, print_report, results, write_csv
+    from orchestrator.report import matrix_table, results, write_csv
+    from orchestrator.search_report import is_search, search_results
 
     experiment = open_experiment(run, str(out.resolve()))
-    result = results(experiment)
+    result = search_results(experiment) if is_search(experiment) else results(experiment)
     console = Console(stderr=as_json)
-    print_report(result, console)
+    _print_result(result, console)
     if matrices:
         for sequence in result["sequences"]:
             console.print(matrix_table(sequence))
@@ -122,9 +164,9 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _streams() -> list[dict[str, Any]]:
-    from streams import DESCRIPTIONS, ORDERS
+    from streams import DESCRIPTIONS, FOLDER_STREAMS
 
-    return [{"name": n, "what": w, "tasks": " ".join(ORDERS.get(n, ()))} for n, w in DESCRIPTIONS.items()]
+    return [{"name": n, "what": w, "tasks": " ".join(FOLDER_STREAMS.get(n, ()))} for n, w in DESCRIPTIONS.items()]
 
 
 def _models() -> list[dict[str, Any]]:
@@ -170,10 +212,8 @@ def ui(
 
 def _finish(result: dict[str, Any], problems: list[str], as_json: bool) -> int:
     """The table, what went wrong, the next commands; gives the exit code."""
-    from orchestrator.report import print_report
-
     console = Console(stderr=as_json)
-    print_report(result, console)
+    _print_result(result, console)
     for problem in problems:
         console.print(problem, style="red", highlight=False, soft_wrap=True)
     if result["mlflow_behind"]:
@@ -190,6 +230,17 @@ def _finish(result: dict[str, Any], problems: list[str], as_json: bool) -> int:
     if as_json:
         print(json.dumps(result))
     return 0 if not problems and all(s["status"] == "finished" for s in result["sequences"]) else 1
+
+
+def _print_result(result: dict[str, Any], console: Console) -> None:
+    """The table of an experiment, or of a search with both of its phases."""
+    from orchestrator.report import print_report
+    from orchestrator.search_report import print_search
+
+    if "search" in result:
+        print_search(result, console)
+    else:
+        print_report(result, console)
 
 
 def _shown(path: str) -> str:

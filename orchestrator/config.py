@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 import streams as streams_package
 from methods import MethodSpec, method_spec, unknown
-from orchestrator.errors import UserError
-from streams import HubTask, Limits, Stream
-
-RECIPES = Path(__file__).parent / "recipes"
-DEFAULT_RECIPE = "embedded"
+from streams import HubTask, Limits, Stream, half_of_labels
+from streams.holdout import Level
 
 
 class Section(BaseModel):
@@ -52,8 +49,11 @@ class StreamConfig(Section):
     max_train: int | None = Field(None, ge=1)
     max_dev: int | None = Field(None, ge=1)
     max_test: int | None = Field(None, ge=1)
+    first: int | None = Field(None, ge=1, description="only the first tasks")
     dev_fraction: float = Field(0.1, ge=0, lt=1, description="share of train that is held out as the dev split")
     seed: int = Field(0, ge=0, description="chooses the rows (not the training order)")
+    row_half: Literal[0, 1] | None = Field(None, description="only this half of the rows, by their text")
+    label_half: Literal[0, 1] | None = Field(None, description="only this half of each task's labels")
 
     @model_validator(mode="after")
     def _known(self) -> StreamConfig:
@@ -67,14 +67,22 @@ class StreamConfig(Section):
     def located(self) -> StreamConfig:
         """The same with the folder's full path, so that a worker on another machine needs no variable."""
         folder = self.folder or os.environ.get("CL_BENCHMARK_DIR")
-        needs_it = self.name in streams_package.ORDERS or self.tasks is not None
+        needs_it = self.name in streams_package.FOLDER_STREAMS or self.tasks is not None
         if not needs_it or not folder:
             return self
         return self.model_copy(update={"folder": str(Path(folder).expanduser().resolve())})
 
     def build(self) -> Stream:
         """The stream itself. Raises ValueError where its data is missing or wrong."""
-        limits = Limits(self.max_train, self.max_dev, self.max_test, self.dev_fraction, self.seed)
+        stream = self._whole()
+        if self.label_half is not None:
+            stream = Stream(stream.name, tuple(half_of_labels(t, self.label_half, self.seed) for t in stream.tasks))
+        if self.first is not None and self.first > len(stream.tasks):
+            raise ValueError(f"stream {self.name!r}: first = {self.first}, but it has {len(stream.tasks)} tasks")
+        return stream.first(self.first) if self.first is not None else stream
+
+    def _whole(self) -> Stream:
+        limits = Limits(self.max_train, self.max_dev, self.max_test, self.dev_fraction, self.seed, self.row_half)
         folder = self.located().folder
         path = Path(folder) if folder else None
         if self.tasks is None:
@@ -91,6 +99,9 @@ class TrainingConfig(Section):
     """How each task is trained. The global batch is the unit; micro-batches and accumulation follow from it."""
 
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    lrs: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict, description="rates of parameter groups: `head`, or a pattern of parameter names"
+    )
     epochs: int = Field(1, ge=1)
     epochs_per_task: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="exceptions, by task name"
@@ -136,10 +147,48 @@ class TrackingConfig(Section):
     experiment: str | None = Field(None, description="MLflow experiment; default: the experiment's name")
 
 
+class Dimension(Section):
+    """What a search tries for one parameter: listed values, or a range."""
+
+    values: tuple[float | int | bool | str | None, ...] | None = Field(None, min_length=1)
+    low: float | None = Field(None, allow_inf_nan=False)
+    high: float | None = Field(None, allow_inf_nan=False)
+    log: bool = Field(False, description="drawn evenly in the logarithm")
+    integer: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        """Accepts [0.1, 0.3] and {low: 1e-5, high: 1e-3, log: true}."""
+        return {"values": value} if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Dimension:
+        if self.values is not None:
+            if self.low is not None or self.high is not None or self.log or self.integer:
+                raise ValueError("give either a list of values, or low and high")
+            if len(set(self.values)) != len(self.values):
+                raise ValueError("a value is given twice")
+        elif self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError("expected a list of values, or {low, high, log, integer} with low < high")
+        elif self.log and self.low <= 0:
+            raise ValueError("a logarithmic range needs low > 0")
+        return self
+
+    @property
+    def size(self) -> float:
+        """How many values there are; infinite for a real range."""
+        if self.values is not None:
+            return len(self.values)
+        assert self.low is not None and self.high is not None
+        return math.floor(self.high) - math.ceil(self.low) + 1 if self.integer else math.inf
+
+
 class MethodEntry(MethodSpec):
     """A method of the experiment, with training settings of its own where it needs them (such as a learning rate)."""
 
     training: dict[str, Any] = Field(default_factory=dict)
+    space: dict[str, Dimension] = Field(default_factory=dict, description="what a search tries, where not as declared")
 
     @model_validator(mode="before")
     @classmethod
@@ -168,30 +217,66 @@ def _stream_entry(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+Streams = Annotated[tuple[Annotated[StreamConfig, BeforeValidator(_stream_entry)], ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
+
+
+class SearchConfig(Section):
+    """How hyper-parameters are chosen, on streams that the evaluation never sees.
+
+    One trial is one method with one choice of values, trained on every tuning stream with every tuning seed and scored on
+    the dev split. The protocol is that of arXiv 2403.09066 with text; see `streams.holdout` for its levels.
+    """
+
+    streams: Streams
+    holdout: Level = Field("tasks", description="what the tuning streams may share with the evaluation streams")
+    straddling: tuple[tuple[str, str], ...] = Field((), description="related data sets that may lie on two sides")
+    searcher: Literal["random", "grid", "tpe", "cma"] = "random"
+    scheduler: Literal["fifo", "asha"] = Field("fifo", description="asha stops weak trials at rungs of finished tasks")
+    grace: int = Field(2, ge=2, description="asha: tasks before a trial can be stopped; early tasks mislead")
+    reduction: float = Field(3, gt=1, description="asha: one in so many goes on at each rung")
+    trials: int = Field(30, ge=1, description="for every method")
+    trial_tasks: int | None = Field(None, ge=1, description="stop proposing when a method's trials took so many tasks")
+    select: Literal["final", "first-task"] = Field("final", description="first-task: tune on the first task alone")
+    metric: Literal["aa", "aa_options"] = "aa"
+    forgetting_weight: float = Field(0.0, ge=0, allow_inf_nan=False, description="score = metric - weight x forgetting")
+    seeds: Seeds = (0,)
+    seed: int = Field(0, ge=0, description="of the searcher's own draws")
+    at_once: int | None = Field(None, ge=1, description="trials side by side; null: as many as fit now")
+    space: dict[str, Dimension] = Field(default_factory=dict, description="what is tried, where not as declared")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchConfig:
+        _check_unique("search.seeds", self.seeds)
+        _check_unique("search.streams", [s.name for s in self.streams])
+        if self.select == "first-task" and self.scheduler == "asha":
+            raise ValueError("search.scheduler: asha needs several tasks, and select: first-task trains one")
+        return self
+
+
 class RunConfig(Section):
     """An experiment: every method over every stream with every seed."""
 
     name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: ModelConfig = ModelConfig()
-    streams: tuple[Annotated[StreamConfig, BeforeValidator(_stream_entry)], ...] = Field(min_length=1)
+    streams: Streams
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((42,), min_length=1)
+    seeds: Seeds = (42,)
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     scaling: ScalingConfig = ScalingConfig()
     tracking: TrackingConfig = TrackingConfig()
+    search: SearchConfig | None = Field(None, description="how `orchestrator tune` chooses hyper-parameters")
     out: str = Field("runs", description="folder for checkpoints, journals, cells, reports and the MLflow store")
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        labels = [m.label for m in self.methods]
-        if len(set(labels)) != len(labels):
-            raise ValueError(f"methods: two are called the same ({', '.join(labels)}); give each a `name`")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: a seed is given twice")
-        names = [s.name for s in self.streams]
-        if len(set(names)) != len(names):
-            raise ValueError(f"streams: two are called the same ({', '.join(names)})")
+        _check_unique("methods", [m.label for m in self.methods], "; give each a `name`")
+        _check_unique("seeds", self.seeds)
+        _check_unique("streams", [s.name for s in self.streams])
+        shared = set(self.seeds) & set(self.search.seeds) if self.search else set()
+        if shared and self.search and self.search.holdout != "none":
+            raise ValueError(f"search.seeds: {min(shared)} is an evaluation seed too; the evaluation needs fresh ones")
         for method in self.methods:
             check_batch(self.training_for(method), self.scaling.workers)
         return self
@@ -199,6 +284,13 @@ class RunConfig(Section):
     def training_for(self, method: MethodEntry) -> TrainingConfig:
         """The training settings with the method's own on top."""
         return TrainingConfig.model_validate({**self.training.model_dump(), **method.training})
+
+
+def _check_unique(what: str, values: Iterable[Any], advice: str = "") -> None:
+    """Raises ValueError where a value comes twice."""
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(f"{what}: {twice[0]!r} is given twice{advice}")
 
 
 def check_batch(training: TrainingConfig, workers: int) -> None:
@@ -210,157 +302,3 @@ def check_batch(training: TrainingConfig, workers: int) -> None:
         raise ValueError(
             f"training.micro_batch: global_batch = {batch} is not a multiple of micro_batch x workers = {micro} x {workers}"
         )
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with the project."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def load_config(source: str | None = None, overrides: Sequence[str] = (), out: str | None = None) -> RunConfig:
-    """The configuration from a recipe's name or a YAML file, with `a.b=c` overrides. Raises UserError."""
-    values = _load_mapping(source or DEFAULT_RECIPE)
-    for section, key in (("streams", "name"), ("methods", "preset")):
-        if isinstance(values.get(section), list):
-            values[section] = [{key: entry} if isinstance(entry, str) else entry for entry in values[section]]
-    for override in overrides:
-        _set(values, override)
-    if out is not None:
-        values["out"] = out
-    try:
-        config = RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{_where(source)}: {explain(error)}") from None
-    return config.model_copy(update={"out": str(Path(config.out).expanduser().resolve())})
-
-
-def _where(source: str | None) -> str:
-    return f"recipe {source or DEFAULT_RECIPE}" if (source or DEFAULT_RECIPE) in recipe_names() else str(source)
-
-
-def _load_mapping(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The YAML mapping, laid over the one that it `extends`."""
-    is_file = source.endswith((".yaml", ".yml")) or "/" in source
-    if not is_file and source not in recipe_names():
-        raise UserError(unknown("recipe", source, recipe_names()) + "; or give a .yaml file")
-    if source in seen:
-        raise UserError(f"{source}: extends itself ({' -> '.join([*seen, source])})")
-    path = Path(source).expanduser() if is_file else RECIPES / f"{source}.yaml"
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{source}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{source}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{source}{line}: malformed YAML: {getattr(error, 'problem', error)}") from None
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise UserError(f"{source}: expected a mapping of settings, found {type(values).__name__}")
-    base = values.pop("extends", None)
-    if base is not None:
-        inherited = {k: v for k, v in _load_mapping(str(base), (*seen, source)).items() if k != "name"}
-        values = _merge(inherited, values)
-    values.setdefault("name", path.stem)
-    return values
-
-
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            value = _merge(dict(merged[key]), value)
-        merged[key] = value
-    return merged
-
-
-def _set(values: dict[str, Any], override: str) -> None:
-    """Apply one `a.b=c`; numbers in the path index lists. `streams.max_train` without an index means every stream."""
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise UserError(f"--set {override}: expected KEY=VALUE, such as training.lr=1e-4")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: the value is not valid YAML") from None
-    _place(values, path.split("."), _number(value), override)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text; a number was meant."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _place(node: Any, keys: list[str], value: Any, override: str) -> None:
-    key, rest = keys[0], keys[1:]
-    if isinstance(node, list):
-        if not key.isdigit():
-            for item in node:
-                _place(item, keys, value, override)
-            return
-        if int(key) >= len(node):
-            raise UserError(f"--set {override}: there is no entry {key}; the list has {len(node)}")
-        if rest:
-            _place(node[int(key)], rest, value, override)
-        else:
-            node[int(key)] = value
-    elif isinstance(node, dict):
-        if rest:
-            _place(node.setdefault(key, {}), rest, value, override)
-        else:
-            node[key] = value
-    else:
-        raise UserError(f"--set {override}: {key!r} is below a value, not a section")
-
-
-def explain(error: ValidationError) -> str:
-    """One line for a pydantic error: where, what is wrong, what is allowed."""
-    # of a choice such as "a name or a mapping", the complaint about the mapping says more
-    errors = [e for e in error.errors() if e["type"] != "string_type"] or error.errors()
-    first = errors[0]
-    where = ".".join(str(part) for part in first["loc"] if not _is_noise(part))
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        keys = _keys_at(first["loc"])
-        message = unknown("key", str(first["loc"][-1]), keys)
-        where = ".".join(str(part) for part in first["loc"][:-1] if not _is_noise(part))
-    elif first["type"] != "value_error" and not isinstance(first["input"], dict | list | tuple | BaseModel):
-        message += f" (found {first['input']!r})"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{where + ': ' if where else ''}{message}{more}"
-
-
-def _is_noise(part: int | str) -> bool:
-    return isinstance(part, str) and (part.endswith(("Config", "HubTask")) or part in ("str", "function-before"))
-
-
-def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the section at `loc[:-1]` has."""
-    section: Any = RunConfig
-    for part in loc[:-1]:
-        if isinstance(part, str) and part in getattr(section, "model_fields", {}):
-            section = _section_of(section.model_fields[part].annotation)
-    if section is MethodEntry and loc[-2] == "training":
-        return list(TrainingConfig.model_fields)
-    if "HubTask" in loc:
-        return [f.name for f in dataclasses.fields(HubTask)]
-    keys = list(getattr(section, "model_fields", {}))
-    return [*keys, "preset"] if section is MethodEntry else keys
-
-
-def _section_of(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _section_of(argument)
-        if found is not None:
-            return found
-    return None

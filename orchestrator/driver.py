@@ -12,7 +12,7 @@ from rich.console import Console
 from orchestrator.checkpoint import Store
 from orchestrator.config import RunConfig
 from orchestrator.errors import UserError
-from orchestrator.experiment import Experiment, check_writable
+from orchestrator.experiment import Experiment, check_writable, tracking_uri
 from orchestrator.journal import Journal, Tail, View, journal_folder
 from orchestrator.plan import Sequence, plan
 from orchestrator.progress import Screen
@@ -39,52 +39,65 @@ class Watcher:
         return self.views
 
 
+@contextlib.contextmanager
+def checked(config: RunConfig) -> Iterator[float]:
+    """See that the machines, the output folder and the tracking server serve; gives the GPUs that each worker will have.
+
+    Raises UserError before anything was trained. In a submitted job the cluster decides, so it is connected meanwhile; on
+    this machine nothing is started yet.
+    """
+    from orchestrator import train
+
+    check_writable(config.out)
+    if config.tracking.uri:
+        check_uri(config.tracking.uri)
+    with train.cluster() if train.cluster_is_running() else contextlib.nullcontext(train.local_resources()) as found:
+        train.groups_at_once(config.scaling, found)
+        yield train.gpus_per_worker(config.scaling, found)
+
+
 def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any], list[str]]:
     """Check everything, train and score what is missing, mirror it to MLflow. Returns (results, what went wrong).
 
     Raises UserError before anything was trained.
     """
-    from orchestrator import train
-
-    resources = None if train.cluster_is_running() else train.local_resources()
-    if resources:
-        train.groups_at_once(config.scaling, resources)
-    check_writable(config.out)
-    if config.tracking.uri:
-        check_uri(config.tracking.uri)
-    if resources:
-        return _run(config, plan(config, train.gpus_per_worker(config.scaling, resources) > 0), console)
-    with train.cluster() as resources:  # a submitted job: what the cluster has decides whether the plan is possible
-        train.groups_at_once(config.scaling, resources)
-        gpu = train.gpus_per_worker(config.scaling, resources) > 0
-        return _run(config, plan(config, gpu), console)
+    with checked(config) as gpus:
+        return run_planned(config, plan(config, gpus > 0), console)
 
 
-def _run(config: RunConfig, sequences: list[Sequence], console: Console) -> tuple[dict[str, Any], list[str]]:
+def run_planned(
+    config: RunConfig, sequences: list[Sequence], console: Console, mirror: Mirror | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Train and score what is missing of sequences that were planned, and mirror it to MLflow.
+
+    A `mirror` that is given follows the sequences too, and is left open.
+    """
     experiment = Experiment(config, tuple(sequences))
     problems: list[str] = []
-    with _alone(experiment), Screen(sequences, console) as screen:
+    behind = None
+    with alone(experiment.config), Screen(sequences, console) as screen:
         experiment.save()
-        mirror = _mirror(experiment)
+        own = None if mirror else mirror_of(config)
+        (mirror or own).follow(s.id for s in sequences)  # type: ignore[union-attr]  # one of the two is there
         watcher = Watcher(experiment, screen)
         todo = _replay_complete(watcher, experiment)
         if todo:
             problems += _train(todo, experiment, watcher)
-        screen.say("writing the last records to MLflow")
         watcher.look()
-        behind = _close(mirror)
+        if own:
+            screen.say("writing the last records to MLflow")
+            behind = close(own)
     result = results(experiment) | {"mlflow_behind": behind}
     write_csv(experiment, result)
     return result, problems
 
 
 @contextlib.contextmanager
-def _alone(experiment: Experiment) -> Iterator[None]:
+def alone(config: RunConfig, kind: str = "experiment") -> Iterator[None]:
     """One process at a time writes an experiment's scores and its copy in MLflow. Raises UserError for a second one."""
-    name, out = experiment.config.name, experiment.config.out
-    with Store(Path(out)).claim(f"experiment-{name}", timeout=0) as mine:
+    with Store(Path(config.out)).claim(f"{kind}-{config.name}", timeout=0) as mine:
         if not mine:
-            raise UserError(f"experiment {name!r} in {out!r} is being run by another process")
+            raise UserError(f"{kind} {config.name!r} in {config.out!r} is being run by another process")
         yield
 
 
@@ -120,13 +133,13 @@ def _replay_complete(watcher: Watcher, experiment: Experiment) -> list[Sequence]
     return todo
 
 
-def _mirror(experiment: Experiment) -> Mirror:
-    config = experiment.config
+def mirror_of(config: RunConfig, search: Path | None = None) -> Mirror:
+    """The copy in MLflow of an experiment, and of the search whose folder is given."""
     name = config.tracking.experiment or config.name
-    return Mirror(experiment.tracking_uri, name, config.out, [s.id for s in experiment.sequences])
+    return Mirror(tracking_uri(config), name, config.out, search)
 
 
-def _close(mirror: Mirror) -> str | None:
+def close(mirror: Mirror) -> str | None:
     """None, or a line that says that the copy is not complete: no failure, since the journals are."""
     if mirror.close(MIRROR_SECONDS):
         return None
@@ -139,8 +152,9 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
     from orchestrator.evaluate import missing_cells, row_events
     from orchestrator.loop import score_row
 
-    with _alone(experiment), Screen(experiment.sequences, console) as screen:
-        mirror = _mirror(experiment)
+    with alone(experiment.config), Screen(experiment.sequences, console) as screen:
+        mirror = mirror_of(experiment.config)
+        mirror.follow(s.id for s in experiment.sequences)
         watcher = Watcher(experiment, screen)
         for sequence in experiment.sequences:
             store = Store(Path(sequence.out))
@@ -156,7 +170,7 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
                     for event in row_events(sequence, row, store):
                         journal.append(event)
         watcher.look()
-        behind = _close(mirror)
+        behind = close(mirror)
     result = results(experiment) | {"mlflow_behind": behind}
     write_csv(experiment, result)
     return result, []

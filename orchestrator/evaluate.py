@@ -12,18 +12,18 @@ import torch
 from orchestrator.checkpoint import Store
 from orchestrator.families import Family, is_correct
 from orchestrator.learner import Learner
-from orchestrator.plan import Sequence
+from orchestrator.plan import Sequence, Split
 from streams import Task
 
 
 @torch.no_grad()
-def score_task(family: Family, task: Task, batch: int, device: torch.device) -> dict[str, Any]:
-    """Score a model on a task's test split.
+def score_task(family: Family, task: Task, batch: int, device: torch.device, split: Split = "test") -> dict[str, Any]:
+    """Score a model on a split of a task.
 
     Returns `score` (% exact match), `correct`, `n`, and `score_options` (% when only the task's options compete; None
     for models that generate).
     """
-    examples = task.read("test")
+    examples = task.read(split)
     features = family.features(task, examples)
     order = sorted(range(len(examples)), key=lambda i: len(features[i]["source"]))  # little padding
     correct = correct_options = 0
@@ -61,7 +61,7 @@ def fill_cell(learner: Learner, store: Store, row: int, column: int) -> None:
     sequence, started = learner.sequence, time.monotonic()
     task = learner.stream.tasks[column]
     with learner.precision():
-        cell = score_task(learner.family, task, sequence.evaluation.batch, learner.workers.device)
+        cell = score_task(learner.family, task, sequence.evaluation.batch, learner.workers.device, sequence.split)
     cell["seconds"] = round(time.monotonic() - started, 3)
     store.save_cell(sequence.cell_keys[row][column], cell)
 

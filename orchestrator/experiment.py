@@ -27,11 +27,6 @@ class Experiment:
         """Where its configuration and its report are."""
         return Path(self.config.out) / "experiments" / self.config.name
 
-    @property
-    def tracking_uri(self) -> str:
-        """The MLflow store: the one asked for, or an sqlite file in the output folder."""
-        return self.config.tracking.uri or f"sqlite:///{self.config.out}/mlflow.db"
-
     def save(self) -> None:
         """Write what was asked for. Raises UserError where the output folder cannot be written."""
         try:
@@ -47,6 +42,11 @@ class Experiment:
     def views(self) -> list[View]:
         """What each sequence's journal says."""
         return [read_view(self.config.out, s.id) for s in self.sequences]
+
+
+def tracking_uri(config: RunConfig) -> str:
+    """The MLflow store: the one asked for, or an sqlite file in the output folder."""
+    return config.tracking.uri or f"sqlite:///{config.out}/mlflow.db"
 
 
 def open_experiment(run: str, out: str) -> Experiment:

@@ -22,9 +22,15 @@ from streams import Stream
 
 
 def run_sequence(
-    sequence: Sequence, report: Report | None = None, evaluate: bool = True, workers: Workers | None = None
+    sequence: Sequence,
+    report: Report | None = None,
+    evaluate: bool = True,
+    workers: Workers | None = None,
+    until: int | None = None,
 ) -> View:
     """Train every task that the store does not have yet, and score every state unless `evaluate` is False.
+
+    `until` ends it after that many tasks; a later call goes on from there.
 
     Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
     to `report`. Raises SequenceFailed after noting it; whatever was made before stays.
@@ -35,7 +41,7 @@ def run_sequence(
         check_unchanged(sequence, run.stream)
         if evaluate:
             run.score(0)
-        for task_id in range(len(sequence.tasks)):
+        for task_id in range(len(sequence.tasks))[:until]:
             run.reach(task_id + 1)
             run.tell_checkpoint(task_id)
             if evaluate:
@@ -45,7 +51,8 @@ def run_sequence(
             raise
         run.tell({"event": "sequence_failed", "reason": reason(error)})
         raise error if isinstance(error, SequenceFailed) else SequenceFailed(reason(error)) from error
-    run.tell({"event": "sequence_finished"})
+    if until is None or until >= len(sequence.tasks):
+        run.tell({"event": "sequence_finished"})
     return read_view(sequence.out, sequence.id)
 
 
@@ -62,7 +69,7 @@ def score_row(sequence: Sequence, row: int, workers: Workers | None = None) -> N
     missing = missing_cells(sequence, row, store)
     if not missing:
         return
-    stream = sequence.stream.build()
+    stream = sequence.open_stream()
     check_unchanged(sequence, stream)
     learner = Learner(sequence, stream, workers or Workers.here())
     _ = learner.family
@@ -117,7 +124,7 @@ class _Run:
     @cached_property
     def stream(self) -> Stream:
         """The tasks."""
-        return self.sequence.stream.build()
+        return self.sequence.open_stream()
 
     @cached_property
     def learner(self) -> Learner:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from typing import Any
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
 
 from methods import Context
 from orchestrator.config import (
@@ -19,9 +25,11 @@ from orchestrator.config import (
 )
 from orchestrator.errors import UserError
 from orchestrator.families import family_of
+from orchestrator.ledger import Ledger
 from orchestrator.models import find_model
-from streams import Stream
+from streams import Stream, Task
 
+Split = Literal["dev", "test"]
 CHECKPOINT_FORMAT = 1
 CELL_FORMAT = 1
 
@@ -30,7 +38,7 @@ class Sequence(Section):
     """One (model, stream, method, settings, seed), trained from its first task to its last.
 
     `keys[t]` names the state after task t (`keys[0]`: before training) by all that made it, `cell_keys[t][j]` its score on
-    task j, and `id` the sequence by its name and all of these.
+    task j, and `id` the sequence by its name and all of these. `parents` are the (key, name) of the MLflow runs above it.
     """
 
     id: str
@@ -42,6 +50,8 @@ class Sequence(Section):
     training: TrainingConfig
     evaluation: EvaluationConfig
     seed: int
+    split: Split = Field("test", description="what it is scored on; dev: the test split stays sealed")
+    parents: tuple[tuple[str, str], ...] = ()
     tasks: tuple[str, ...]
     keys: tuple[str, ...]
     cell_keys: tuple[tuple[str, ...], ...]
@@ -51,54 +61,112 @@ class Sequence(Section):
         """Epochs of a task."""
         return self.training.epochs_per_task.get(task, self.training.epochs)
 
+    def open_stream(self, why: str = "scores") -> Stream:
+        """The data: with the test split sealed while tuning; else each reading of a test split goes to the ledger."""
+        stream = self.stream.build()
+        if self.split == "dev":
+            return stream.sealed()
+        return stream.watched(Ledger(Path(self.out)).reader(self.experiment, self.id, why))
+
 
 def plan(config: RunConfig, gpu: bool = False) -> list[Sequence]:
     """The sequences of an experiment, all checked: models found, data read, keys computed. Raises UserError.
 
     `gpu` says whether training runs on GPUs, which decides what precision "auto" means.
     """
+    planner = Planner(config, gpu)
+    sequences = [
+        planner.sequence(method, stream, seed)
+        for stream in config.streams
+        for method in config.methods
+        for seed in config.seeds
+    ]
+    planner.note_reads()
+    return sequences
+
+
+class Planner:
+    """Plans sequences of one experiment: finds the model once and reads each stream once. Raises UserError."""
+
+    def __init__(self, config: RunConfig, gpu: bool = False, why: str = "hashes alone, for the keys") -> None:
+        self.config, self.why = config, why
+        with _as_user_error():
+            self.source = find_model(config.model)
+            family_of(self.source, config.model)
+        precision = ("bf16" if gpu else "float32") if config.model.precision == "auto" else config.model.precision
+        self.model = config.model.model_copy(update={"precision": precision})
+        self._streams: dict[tuple[StreamConfig, Split], Stream] = {}
+        self._read: list[Task] = []
+
+    def stream(self, stream: StreamConfig, split: Split = "test") -> Stream:
+        """The stream's data, read for its content's hash; sealed where it is for tuning (`split` "dev")."""
+        place = (stream.located(), split)
+        if place not in self._streams:
+            with _as_user_error():
+                built = place[0].build()
+                built = built.sealed() if split == "dev" else built.watched(self._read.append)
+                _check_dev(built, split)
+                _check_epochs(self.config, built)
+            self._streams[place] = built
+        return self._streams[place]
+
+    def note_reads(self) -> None:
+        """Write to the ledger which test splits were read. Called when all is checked: what is refused leaves nothing."""
+        note = Ledger(Path(self.config.out)).reader(self.config.name, "plan", self.why)
+        while self._read:
+            note(self._read.pop(0))
+
+    def sequence(
+        self,
+        method: MethodEntry,
+        stream: StreamConfig,
+        seed: int,
+        split: Split = "test",
+        prefix: str = "",
+        parents: tuple[tuple[str, str], ...] = (),
+    ) -> Sequence:
+        """One sequence; `prefix` goes before its name."""
+        data = self.stream(stream, split)
+        with _as_user_error():
+            training = self.config.training_for(method)
+            keys = state_keys(self.model, self.source.identity, data, method, training, seed)
+            cells = cell_keys(keys, self.model, data, split)
+        name = f"{prefix}{method.label}-{data.name}-s{seed}"
+        return Sequence(
+            id=f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{_sha(name, cells)[:8]}",
+            experiment=self.config.name,
+            model=self.model,
+            model_identity=self.source.identity,
+            stream=stream.located(),
+            method=method.model_copy(update={"space": {}}),
+            training=training,
+            evaluation=self.config.evaluation,
+            seed=seed,
+            split=split,
+            parents=parents,
+            tasks=tuple(task.name for task in data.tasks),
+            keys=tuple(keys),
+            cell_keys=cells,
+            out=self.config.out,
+        )
+
+
+@contextlib.contextmanager
+def _as_user_error() -> Iterator[None]:
     try:
-        return _plan(config, gpu)
+        yield
     except UserError:
         raise
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def _plan(config: RunConfig, gpu: bool) -> list[Sequence]:
-    source = find_model(config.model)
-    family_of(source, config.model)
-    precision = ("bf16" if gpu else "float32") if config.model.precision == "auto" else config.model.precision
-    model = config.model.model_copy(update={"precision": precision})
-    sequences = []
-    for stream_config in (s.located() for s in config.streams):
-        stream = stream_config.build()
-        _check_epochs(config, stream)
-        tests = [task.test_hash for task in stream.tasks]
-        for method in config.methods:
-            for seed in config.seeds:
-                training = config.training_for(method)
-                keys = state_keys(model, source.identity, stream, method, training, seed)
-                cells = tuple(tuple(cell_key(key, model, stream, j) for j in range(len(tests))) for key in keys)
-                name = f"{method.label}-{stream.name}-s{seed}"
-                sequences.append(
-                    Sequence(
-                        id=f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{_sha(name, cells)[:8]}",
-                        experiment=config.name,
-                        model=model,
-                        model_identity=source.identity,
-                        stream=stream_config,
-                        method=method,
-                        training=training,
-                        evaluation=config.evaluation,
-                        seed=seed,
-                        tasks=tuple(task.name for task in stream.tasks),
-                        keys=tuple(keys),
-                        cell_keys=cells,
-                        out=config.out,
-                    )
-                )
-    return sequences
+def _check_dev(stream: Stream, split: Split) -> None:
+    for task in stream.tasks if split == "dev" else ():
+        if not task.has_dev:
+            raise UserError(
+                f"search.streams: task {task.name!r} of stream {stream.name!r} has no dev split; raise dev_fraction"
+            )
 
 
 def _check_epochs(config: RunConfig, stream: Stream) -> None:
@@ -115,7 +183,7 @@ def check_unchanged(sequence: Sequence, stream: Stream) -> None:
     keys = state_keys(
         sequence.model, sequence.model_identity, stream, sequence.method, sequence.training, sequence.seed
     )
-    cells = tuple(tuple(cell_key(key, sequence.model, stream, j) for j in range(len(stream.tasks))) for key in keys)
+    cells = cell_keys(keys, sequence.model, stream, sequence.split)
     if tuple(keys) != sequence.keys or cells != sequence.cell_keys:
         raise ValueError(f"the data of stream {stream.name!r} has changed since the experiment was planned")
 
@@ -130,17 +198,22 @@ def state_keys(
     stack = method.spec.build(Context(seed))
     reading = model.model_dump(include={"scoring", "input", "precision", "max_source", "max_target"})
     keys = [_sha(CHECKPOINT_FORMAT, identity, reading, method.tuning.model_dump(), seed)]
-    settings = training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task"})
+    unset = set() if training.lrs else {"lrs"}  # a setting that came later must not rename older checkpoints
+    settings = training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task"} | unset)
     for t, task in enumerate(stream.tasks):
         epochs = training.epochs_per_task.get(task.name, training.epochs)
         keys.append(_sha(keys[-1], task.train_hash, dict(stack.influence(t)), settings, epochs))
     return keys
 
 
-def cell_key(state_key: str, model: ModelConfig, stream: Stream, task: int) -> str:
-    """Names the score of one state on one task. The labels of the whole stream compete, so they belong to it."""
+def cell_keys(keys: Many[str], model: ModelConfig, stream: Stream, split: Split) -> tuple[tuple[str, ...], ...]:
+    """[T+1][T]: each names the score of one state on one task's split.
+
+    The labels of the whole stream compete where the model does not generate, so they belong to it.
+    """
     labels = stream.labels_until(len(stream.tasks))
-    return _sha(CELL_FORMAT, state_key, stream.tasks[task].test_hash, model.max_target, labels)
+    data = [task.split_hash(split) for task in stream.tasks]
+    return tuple(tuple(_sha(CELL_FORMAT, key, hashed, model.max_target, labels) for hashed in data) for key in keys)
 
 
 def _sha(*parts: Any) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import metrics
-from orchestrator.experiment import Experiment
+from orchestrator.experiment import Experiment, tracking_uri
 from orchestrator.journal import View
 from orchestrator.plan import Sequence
 
@@ -64,7 +64,7 @@ def results(experiment: Experiment) -> dict[str, Any]:
     return {
         "experiment": experiment.config.name,
         "sequences": [sequence_result(sequence, view) for sequence, view in pairs],
-        "mlflow": experiment.tracking_uri,
+        "mlflow": tracking_uri(experiment.config),
         "out": experiment.config.out,
         "report": str(experiment.folder / "summary.csv"),
     }
@@ -116,7 +116,7 @@ def print_report(result: dict[str, Any], console: Console) -> None:
         table.add_column("status")
         for method in dict.fromkeys(s["method"] for s in sequences):
             rows = [s for s in sequences if s["method"] == method]
-            cells = [_mean_and_deviation([r[key] for r in rows]) for key in columns]
+            cells = [mean_and_deviation([r[key] for r in rows]) for key in columns]
             seconds = sum(r["seconds"] for r in rows) / len(rows)
             states = ", ".join(dict.fromkeys(r["status"] for r in rows))
             table.add_row(method, *cells, f"{seconds:.1f} s", states)
@@ -125,7 +125,8 @@ def print_report(result: dict[str, Any], console: Console) -> None:
     console.print(LEGEND + (OPTIONS_LEGEND if has_options else ""), style="dim", highlight=False)
 
 
-def _mean_and_deviation(values: list[float | None]) -> str:
+def mean_and_deviation(values: list[float | None]) -> str:
+    """`43.0 ± 1.2`, over what is known."""
     known = [v for v in values if v is not None]
     if not known:
         return "–"

@@ -60,13 +60,15 @@ def cluster() -> Iterator[Resources]:
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
         }
-    if not ray.is_initialized():
+    mine = not ray.is_initialized()  # else a search holds one cluster over both of its phases
+    if mine:
         ray.init(**options)
     try:
         total = ray.cluster_resources()
         yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0))
     finally:
-        ray.shutdown()
+        if mine:
+            ray.shutdown()
 
 
 def gpus_per_worker(scaling: ScalingConfig, resources: Resources) -> float:
@@ -122,12 +124,13 @@ def work_through(settings: dict[str, Any]) -> None:
     workers = Workers.here(device)
     for values in settings["sequences"]:
         sequence = Sequence.model_validate(values)
-        claim = Store(Path(sequence.out)).claim(f"sequence-{sequence.id}", timeout=0)
+        patience = -1 if settings["patient"] else 0
+        claim = Store(Path(sequence.out)).claim(f"sequence-{sequence.id}", timeout=patience)
         with claim if workers.is_first else contextlib.nullcontext(True) as mine:
             if not workers.agree(mine and _is_due(sequence, settings)):
                 continue
             try:
-                run_sequence(sequence, evaluate=settings["evaluate"], workers=workers)
+                run_sequence(sequence, evaluate=settings["evaluate"], workers=workers, until=settings["until"])
             except SequenceFailed:
                 continue  # it is in the journal; the other sequences go on
 
@@ -203,8 +206,13 @@ def run_on_cluster(
     where: str,
     watch: Callable[[], list[View]],
     name: str,
+    until: int | None = None,
+    patient: bool = False,
 ) -> list[str]:
     """Train and score the sequences; `watch` is called all the while, and gives what the journals say by now.
+
+    `until` ends each after that many tasks. A `patient` group waits for a sequence that another process still holds (such as
+    the dying worker of a run that was killed); else it leaves it to the other.
 
     Returns what went wrong with the machinery, a line each. A sequence that failed says so in its own journal.
     """
@@ -217,6 +225,8 @@ def run_on_cluster(
         "evaluate": not aside,
         "started": int(time.time() * 1000),
         "max_failures": scaling.max_failures,
+        "until": until,
+        "patient": patient,
     }
     threads = [
         threading.Thread(target=_fit_group, args=(f"{name}-{i}", settings, scaling, gpus, problems), daemon=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from methods import Batch
+from methods import Batch, trainable
 from orchestrator.batches import global_batches, micro_batches, steps_in_epoch
 from orchestrator.config import TrainingConfig
 from orchestrator.errors import NonFiniteLoss
@@ -127,14 +129,27 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW. No weight decay on biases, norms and the task head (whose untrained rows must stay as they are)."""
+    """AdamW. No weight decay on biases, norms and the task head (whose untrained rows must stay as they are).
+
+    A parameter takes the first rate of `training.lrs` whose pattern it matches, else `training.lr`. Raises ValueError for a
+    pattern that matches nothing.
+    """
     heads = {id(p) for p in head}
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in heads]
-    others = [p for p in parameters if p.ndim <= 1 or id(p) in heads]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    unused = set(training.lrs)
+    for name, parameter in trainable(module).items():
+        is_head = id(parameter) in heads
+        found = next((p for p in training.lrs if (is_head and p == "head") or fnmatch(name, p)), None)
+        unused.discard(str(found))
+        groups[training.lrs[found] if found else training.lr, parameter.ndim > 1 and not is_head].append(parameter)
+    if unused:
+        raise ValueError(f"training.lrs: {sorted(unused)[0]!r} matches no parameter that trains")
+    decayed_first = sorted(groups.items(), key=lambda group: not group[0][1])
     return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
+        [
+            {"params": parameters, "lr": lr, **({} if decays else {"weight_decay": 0.0})}
+            for (lr, decays), parameters in decayed_first
+        ],
         lr=training.lr,
         betas=training.betas,
         weight_decay=training.weight_decay,

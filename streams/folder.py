@@ -59,6 +59,7 @@ def folder_task(path: Path, limits: Limits = Limits()) -> Task:
         source=f"folder:{category}/{path.name}",
         load=partial(_load, path),
         limits=limits,
+        dataset=canonical(path.name),
     )
 
 

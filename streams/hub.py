@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from streams.base import Example, Limits, Task
+from streams.folder import canonical
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,14 @@ def hub_task(spec: HubTask, limits: Limits = Limits()) -> Task:
         source=f"hub:{spec.hub}@{spec.revision}" if spec.revision else f"hub-folder:{Path(spec.hub).name}",
         load=partial(_load, spec, tuple(labels)),
         limits=limits,
+        dataset=_identity(spec),
     )
+
+
+def _identity(spec: HubTask) -> str:
+    """The data set's id in lower case; a local folder's name without case and punctuation, as in `folder_task`."""
+    name = canonical(Path(spec.hub).name) if Path(spec.hub).is_dir() else spec.hub.lower()
+    return f"{name}/{spec.config.lower()}" if spec.config else name
 
 
 def _dataset(spec: HubTask, split: str) -> Any:

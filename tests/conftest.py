@@ -71,7 +71,7 @@ def learner_of(sequence_of: Callable[..., Sequence]) -> Callable[..., Learner]:
 
     def make(**changes: Any) -> Learner:
         sequence = sequence_of(**changes)
-        return Learner(sequence, sequence.stream.build(), Workers())
+        return Learner(sequence, sequence.open_stream(), Workers())
 
     return make
 

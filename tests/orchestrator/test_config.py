@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import load_config, recipe_names
 from orchestrator.errors import UserError
 from orchestrator.plan import plan
+from orchestrator.reading import load_config, recipe_names
 
 
 def refused(*overrides: str, source: str | None = None) -> str:
@@ -85,7 +85,7 @@ def test_a_file_extends_a_recipe(tmp_path: Path) -> None:
             "methods=[{tuning: full, plugins: [{name: migu, ration: 0.5}]}]",
             ["unknown key 'ration'", "Did you mean 'ratio'?"],
         ),
-        ("methods=[ft, ft]", ["two are called the same"]),
+        ("methods=[ft, ft]", ["methods: 'ft' is given twice; give each a `name`"]),
         ("methods=[]", ["methods", "at least 1"]),
         ("streams=[embeded]", ["streams.0", "unknown stream 'embeded'", "Did you mean 'embedded'?"]),
         ("training.learning_rate=1", ["training", "unknown key 'learning_rate'"]),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from orchestrator import metrics
-from orchestrator.config import load_config
 from orchestrator.loop import run_sequence
 from orchestrator.models import load_tokenizer
 from orchestrator.plan import plan
+from orchestrator.reading import load_config
 from tests.conftest import SMALL
 
 

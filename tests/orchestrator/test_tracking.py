@@ -12,7 +12,7 @@ import pytest
 from mlflow.entities import Run
 
 from orchestrator.errors import UserError
-from orchestrator.experiment import Experiment
+from orchestrator.experiment import Experiment, tracking_uri
 from orchestrator.journal import Journal, journal_folder
 from orchestrator.loop import run_sequence
 from orchestrator.plan import Sequence
@@ -21,7 +21,8 @@ from orchestrator.tracking import Mirror, check_uri
 
 def mirror(sequences: list[Sequence], uri: str) -> None:
     """Copy finished journals."""
-    copy = Mirror(uri, "test", sequences[0].out, [s.id for s in sequences])
+    copy = Mirror(uri, "test", sequences[0].out)
+    copy.follow(s.id for s in sequences)
     assert copy.close(60), copy.trouble
 
 
@@ -127,7 +128,8 @@ def test_a_failure_is_shown(store: str, sequence_of: Callable[..., Sequence]) ->
 
 def test_a_server_that_is_down_delays_the_mirror_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    down = Mirror("http://127.0.0.1:9", "test", str(tmp_path), ["nothing"])
+    down = Mirror("http://127.0.0.1:9", "test", str(tmp_path))
+    down.follow(["nothing"])
     assert not down.close(60)
     assert down.trouble
 
@@ -145,6 +147,6 @@ def test_the_default_store_is_in_the_output_folder(tmp_path: Path) -> None:
     from tests.conftest import small_config
 
     experiment = Experiment(small_config(tmp_path), ())
-    assert experiment.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri(experiment.config) == f"sqlite:///{tmp_path}/mlflow.db"
     experiment.save()
     assert json.loads((tmp_path / "experiments" / "small" / "sequences.json").read_text()) == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streams import ORDERS, HubTask, folder_stream, hub_stream, named_stream
+from streams import BENCHMARK_SPLIT, ORDERS, HubTask, Limits, folder_stream, hub_stream, named_stream
 
 
 def write_task(folder: Path, name: str = "SC/mini", **files: Any) -> Path:
@@ -34,6 +34,9 @@ def test_a_folder_task_reads(tmp_path: Path) -> None:
     assert (task.name, task.category, task.labels) == ("mini", "SC", ("Good", "Bad"))
     assert len(task.read("train")) + len(task.read("dev")) == 10
     assert task.instruction.startswith("What is the sentiment of the following paragraph? Choose one")
+    write_task(tmp_path, "SC/My-Set 2")
+    assert folder_stream("own", tmp_path, ["myset2"]).tasks[0].dataset == "myset2"
+    assert all(e.text == f"row {e.row - 1}" for e in (*task.read("train"), *task.read("test")))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,7 @@ def test_hub_data_reads_from_local_files(tmp_path: Path) -> None:
     (task,) = hub_stream("own", [spec]).tasks
     assert {e.text for e in task.read("test")} == {"T0\ntest 0", "T1\ntest 1", "T2\ntest 2"}
     assert {e.label for e in task.read("train")} == {"zero", "one"}
+    assert all(e.text.endswith(f"test {e.row - 1}") for e in task.read("test"))
     wrong = HubTask("pairs", str(tmp_path), text="body", labels=("zero", "one"))
     with pytest.raises(ValueError, match="has no column 'body'"):
         hub_stream("own", [wrong]).tasks[0].read("train")
@@ -82,6 +86,34 @@ def test_hub_data_reads_from_local_files(tmp_path: Path) -> None:
 def test_hub_data_must_be_pinned() -> None:
     with pytest.raises(ValueError, match="needs a pinned `revision`"):
         HubTask("news", "some/dataset")
+
+
+def test_hub_data_has_one_identity_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "Yelp-Full").mkdir()
+    specs = [
+        HubTask("a", "Some-Org/News", revision="0" * 40, labels=("x", "y")),
+        HubTask("b", "nyu-mll/GLUE", revision="0" * 40, config="MNLI", labels=("x", "y")),
+        HubTask("c", str(tmp_path / "Yelp-Full"), labels=("x", "y")),
+    ]
+    assert [t.dataset for t in hub_stream("own", specs).tasks] == ["some-org/news", "nyu-mll/glue/mnli", "yelpfull"]
+
+
+def test_the_benchmark_split_reads_from_a_folder() -> None:
+    with pytest.raises(ValueError, match="'benchmark-tuning' reads a local folder"):
+        named_stream("benchmark-tuning")
+
+
+def test_the_real_benchmark_split(benchmark_folder: Path) -> None:
+    streams = [named_stream(name, Limits(max_train=50), benchmark_folder) for name in BENCHMARK_SPLIT]
+    assert [[t.dataset for t in s.tasks] for s in streams] == [
+        ["rte", "wic", "amazon", "yelp", "boolqa", "agnews"],
+        ["mnli", "qqp", "imdb", "sst2", "multirc", "dbpedia"],
+    ]
+    assert [[t.category for t in s.tasks] for s in streams] == [
+        ["NLI", "WiC", "SC", "SC", "BoolQA", "TC"],
+        ["NLI", "QQP", "SC", "SC", "MultiRC", "TC"],
+    ]
+    assert all(len(t.read("train")) == 50 for s in streams for t in s.tasks)
 
 
 def test_the_real_benchmark(benchmark_folder: Path) -> None:

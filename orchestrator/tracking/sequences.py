@@ -1,121 +1,27 @@
-"""MLflow as a mirror of the journals. Training never waits for it, and nothing is only there.
-
-Every run, model and metric has an identity that follows from the sequence, so reading a journal twice changes nothing:
-runs are found by their tags, models by their key, and a metric with the same key, step, value and time is stored once.
-"""
+"""The MLflow runs of a sequence: a parent, a child for each task, a logged model for each checkpoint."""
 
 from __future__ import annotations
 
 import json
-import os
-import threading
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from orchestrator import metrics
-from orchestrator.errors import UserError
 from orchestrator.journal import Event, Tail, View, journal_folder
-
-# a server that is down must be noticed in seconds; the mirror itself goes on trying
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+from orchestrator.tracking.ancestors import Ancestors, flatten, plain_name, safe
 
 STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
 BATCH = 900  # MLflow takes at most 1000 metrics a call
 SEQUENCE_TAG, TASK_TAG = "orchestrator.sequence", "orchestrator.task_id"
 PARENT = -1
-DATABASES = ("sqlite:///", "postgresql", "mysql", "mssql")
 
 
-def check_uri(uri: str) -> None:
-    """Raises UserError where a tracking server does not answer, or the URI is none."""
-    if uri.startswith(("http://", "https://")):
-        import requests
-
-        try:
-            requests.get(uri.rstrip("/") + "/health", timeout=5).raise_for_status()
-        except requests.RequestException as error:
-            cause = type(error).__name__
-            raise UserError(f"tracking.uri: no MLflow server answers at {uri} ({cause})") from None
-    elif uri.startswith(DATABASES):
-        from sqlalchemy import create_engine
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            create_engine(uri).connect().close()
-        except (SQLAlchemyError, ImportError) as error:
-            raise UserError(f"tracking.uri: cannot open {uri}: {str(error).splitlines()[0]}") from None
-    else:
-        raise UserError(f"tracking.uri: {uri!r} is not an MLflow URI; allowed: http(s)://…, {', '.join(DATABASES)}")
-
-
-def experiments(uri: str) -> dict[str, str]:
-    """The experiments of a store: name -> id, newest first."""
-    import mlflow
-
-    return {e.name: e.experiment_id for e in mlflow.MlflowClient(uri).search_experiments() if e.experiment_id != "0"}
-
-
-class Mirror:
-    """A thread that reads journals and writes to MLflow, until it is closed and has read all."""
-
-    def __init__(self, uri: str, experiment: str, out: str, sequences: Iterable[str]) -> None:
-        self.uri, self.experiment, self.out, self.sequences = uri, experiment, out, list(sequences)
-        self.trouble = ""
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
-        self._thread.start()
-
-    def close(self, timeout: float) -> bool:
-        """Copy the rest; False if that did not succeed in time. What is missing is copied when the command is run again."""
-        self._closing.set()
-        self._thread.join(timeout)
-        return not self._thread.is_alive() and not self.trouble
-
-    def _work(self) -> None:
-        runs: list[_SequenceRuns] = []
-        attempts_after_close = 0
-        while True:
-            closing = self._closing.is_set()
-            try:
-                runs = runs or self._connect()
-                for run in runs:
-                    run.pull()
-                self.trouble = ""
-                if closing:
-                    return
-            except Exception as error:  # whatever MLflow, its database or the network raise, the journal has it all
-                self.trouble = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-                runs = []  # what was half copied is copied again from the start: that changes nothing
-                attempts_after_close += closing
-                if attempts_after_close > 2:
-                    return
-            self._closing.wait(1.0)
-
-    def _connect(self) -> list[_SequenceRuns]:
-        import logging
-
-        import mlflow
-
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
-        mlflow.set_tracking_uri(self.uri)
-        client = mlflow.MlflowClient(self.uri)
-        found = client.get_experiment_by_name(self.experiment)
-        # a server has an artifact store of its own; a bare database would put artifacts into the current folder
-        artifacts = f"file://{self.out}/mlartifacts" if self.uri.startswith(DATABASES) else None
-        experiment_id = found.experiment_id if found else client.create_experiment(self.experiment, artifacts)
-        return [_SequenceRuns(client, experiment_id, self.out, sequence) for sequence in self.sequences]
-
-
-class _SequenceRuns:
+class SequenceRuns:
     """The MLflow runs of one sequence: a parent, and a child for each task."""
 
-    def __init__(self, client: Any, experiment_id: str, out: str, sequence_id: str) -> None:
-        self.client, self.experiment_id = client, experiment_id
+    def __init__(self, above: Ancestors, out: str, sequence_id: str) -> None:
+        self.above, self.client, self.experiment_id = above, above.client, above.experiment_id
         self.view = View(sequence_id)
         self.tail = Tail(journal_folder(out, sequence_id))
         self.run_ids: dict[int, str] = {}
@@ -146,7 +52,7 @@ class _SequenceRuns:
         for key, value in values.items():
             if value is not None and value == value:
                 model_id = self.model_ids.get(model) if model is not None else None
-                self.pending[self._run(run)].append(Metric(_safe(key), value, event["time"], step, model_id=model_id))
+                self.pending[self._run(run)].append(Metric(safe(key), value, event["time"], step, model_id=model_id))
 
     def _run(self, task_id: int) -> str:
         """The run of a task, or the parent run: found by its tags, or else created."""
@@ -169,6 +75,9 @@ class _SequenceRuns:
         if self.view.start.get("git_commit"):
             tags["mlflow.source.git.commit"] = self.view.start["git_commit"]
         name = f"{_method_name(sequence)} · {sequence['stream']['name']} · seed {sequence['seed']}"
+        ancestor = self.above.run(sequence.get("parents", ()), self.view.start["time"])
+        if task_id == PARENT and ancestor:
+            tags["mlflow.parentRunId"] = ancestor
         if task_id != PARENT:
             tags["mlflow.parentRunId"] = self._run(PARENT)
             name = f"{task_id + 1} {self.view.tasks[task_id]}"
@@ -189,8 +98,8 @@ class _SequenceRuns:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
         facts = {k: event.get(k) for k in ("versions", "git_commit", "machine", "workers", "device")}
-        flat = _flatten({**event["sequence"], **facts})
-        params = [Param(_safe(k), str(v)[:500]) for k, v in flat.items() if k != "keys"]
+        flat = flatten({**event["sequence"], **facts})
+        params = [Param(safe(k), str(v)[:500]) for k, v in flat.items() if k != "keys"]
         for start in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[start : start + 100])
         self.client.log_dict(run_id, event["sequence"], "config.yaml")
@@ -254,7 +163,7 @@ class _SequenceRuns:
         sequence = self.view.start["sequence"] if self.view.start else {}
         name = f"{event['task_id'] + 1}-{event['task']} · {_method_name(sequence)} · seed {sequence['seed']}"
         model = mlflow.create_external_model(
-            name=_plain_name(name), source_run_id=run_id, tags=tags, params=params, model_type="checkpoint",
+            name=plain_name(name), source_run_id=run_id, tags=tags, params=params, model_type="checkpoint",
             experiment_id=self.experiment_id,
         )  # fmt: skip
         model_id: str = model.model_id
@@ -294,21 +203,3 @@ def _method_name(sequence: dict[str, Any]) -> str:
     return sequence["method"]["name"] or "+".join(
         [sequence["method"]["tuning"]["name"], *(p["name"] for p in sequence["method"]["plugins"])]
     )
-
-
-def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(values, dict):
-        return {k: v for key, item in values.items() for k, v in _flatten(item, f"{prefix}{key}.").items()}
-    if isinstance(values, list) and any(isinstance(item, dict) for item in values):
-        return {k: v for i, item in enumerate(values) for k, v in _flatten(item, f"{prefix}{i}.").items()}
-    return {prefix.rstrip("."): values}
-
-
-def _plain_name(name: str) -> str:
-    """Without the signs that a model's name must not have."""
-    return "".join("-" if c in "/:.%\"'" else c for c in name)
-
-
-def _safe(key: str) -> str:
-    """MLflow allows letters, digits and a few signs in names."""
-    return "".join(c if c.isalnum() or c in "_-. /" else "-" for c in key)

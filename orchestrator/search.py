@@ -1,0 +1,260 @@
+"""The held-out protocol: tune each method where the evaluation never looks, freeze what was chosen, evaluate that."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from methods import Context
+from orchestrator.config import MethodEntry, RunConfig, SearchConfig
+from orchestrator.driver import alone, checked, close, mirror_of, run_planned
+from orchestrator.errors import UserError
+from orchestrator.experiment import open_experiment
+from orchestrator.journal import Journal, Tail
+from orchestrator.plan import Planner, Sequence
+from orchestrator.progress import SearchScreen
+from orchestrator.space import Space, check_grid, check_names, space_of, with_values
+from orchestrator.tracking import Mirror
+from orchestrator.training import task_steps
+from orchestrator.trials import Contender, TrialBook, search_key
+from streams import Stream
+from streams.holdout import Proof, prove
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that has been checked: nothing overlaps, the scenarios are the same, every value is allowed."""
+
+    config: RunConfig
+    settings: SearchConfig
+    planner: Planner
+    contenders: tuple[Contender, ...]
+    proof: Proof
+    scenario: tuple[tuple[int, int], ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where its journal, its choice and its pictures are."""
+        return search_folder(self.config.out, self.config.name)
+
+    @property
+    def definition(self) -> str:
+        """Names all that the choice depends on, but for the number of trials."""
+        return _sha([c.definition for c in self.contenders])
+
+
+def search_folder(out: str, name: str) -> Path:
+    """Where a search of that name keeps its journal, its choice and its pictures."""
+    return Path(out) / "experiments" / name / "search"
+
+
+def prepare(config: RunConfig, gpu: bool) -> Search:
+    """Check a search before its first trial. Raises UserError with the first thing that is wrong."""
+    settings = config.search
+    if settings is None:
+        raise UserError("search: this recipe has no such section; it names the streams to tune on (see README)")
+    check_names(settings)
+    planner = Planner(config, gpu, why="hashes alone, for keys and the proof that nothing overlaps")
+    tuning = [planner.stream(s, "dev") for s in settings.streams]
+    evaluation = [planner.stream(s) for s in config.streams]
+    scenario = _same_scenario(config, tuning, evaluation)
+    try:
+        proof = prove(settings.holdout, tuning, evaluation, settings.straddling)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    contenders = tuple(_contender(config, settings, planner, method) for method in config.methods)
+    planner.note_reads()
+    return Search(config, settings, planner, contenders, proof, scenario)
+
+
+def _same_scenario(config: RunConfig, tuning: list[Stream], evaluation: list[Stream]) -> tuple[tuple[int, int], ...]:
+    """(train examples, steps) of each task, in order of size; the same for all streams. Raises UserError where it is not.
+
+    Model, batch and the methods' memory are the same by construction: both phases have one configuration.
+    """
+    first = evaluation[0]
+    for method in config.methods:
+        expected = _scenario(config, method, first)
+        for stream in (*evaluation[1:], *tuning):
+            found = _scenario(config, method, stream)
+            if len(found) != len(expected):
+                raise UserError(
+                    f"search.streams: not the same scenario: stream {stream.name!r} has {len(found)} tasks, "
+                    f"{first.name!r} has {len(expected)}"
+                )
+            for (examples, steps), (others, other_steps) in zip(found, expected, strict=True):
+                if (examples, steps) != (others, other_steps):
+                    raise UserError(
+                        f"search.streams: not the same scenario: stream {stream.name!r} has a task of {examples} train examples "
+                        f"({steps} steps) where {first.name!r} has {others} ({other_steps} steps); set max_train on both"
+                    )
+    return _scenario(config, config.methods[0], first)
+
+
+def _scenario(config: RunConfig, method: MethodEntry, stream: Stream) -> tuple[tuple[int, int], ...]:
+    training = config.training_for(method)
+
+    def steps(name: str, examples: int) -> int:
+        return task_steps(examples, training, training.epochs_per_task.get(name, training.epochs))
+
+    sizes = ((task.name, len(task.read("train"))) for task in stream.tasks)
+    return tuple(sorted((examples, steps(name, examples)) for name, examples in sizes))
+
+
+def _contender(config: RunConfig, settings: SearchConfig, planner: Planner, method: MethodEntry) -> Contender:
+    space = space_of(settings, method)
+    if settings.select == "first-task":
+        space = {name: d for name, d in space.items() if _acts_on_first_task(method, space, name)}
+    if settings.searcher == "grid":
+        check_grid(space, method.label)
+    made = [planner.sequence(method, s, seed, "dev").cell_keys for s in settings.streams for seed in settings.seeds]
+    how = settings.model_dump(mode="json", exclude={"streams", "seeds", "trials", "trial_tasks", "at_once", "space"})
+    tried = {name: dimension.model_dump(mode="json") for name, dimension in space.items()}
+    return Contender(method, space, _sha([method.label, how, tried, made]))
+
+
+def _acts_on_first_task(method: MethodEntry, space: Space, name: str) -> bool:
+    """Whether a parameter can make a difference while only one task is trained."""
+    dimension = space[name]
+    if name.startswith("training."):
+        return True
+    ends = (dimension.low, dimension.high) if dimension.values is None else dimension.values
+    influences = [with_values(method, {name: v}).spec.build(Context(0)).influence(0) for v in ends]
+    return any(influence != influences[0] for influence in influences[1:])
+
+
+def tune_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any], list[str]]:
+    """Both phases. Returns (what the report shows, what went wrong). Raises UserError before the first trial."""
+    from orchestrator.search_report import print_choice, save_phase_1, search_results
+
+    with checked(config) as gpus:
+        search = prepare(config, gpus > 0)
+        with alone(config, "search"), contextlib.ExitStack() as cluster:
+            book = TrialBook(search.folder, search.settings, search.planner, search.contenders, gpus)
+            _tell(search, {"event": "search_started", "config": config.model_dump(mode="json")})
+            mirror = mirror_of(config, search.folder)
+            _run_phase_1(search, book, mirror, console, cluster)
+            chosen = freeze(search, book)
+            files = save_phase_1(search, book, chosen)
+            _tell(search, {"event": "search_frozen", "sha256": chosen["sha256"], "files": [str(f) for f in files]})
+            print_choice(chosen, console)
+            if not chosen["methods"]:
+                reason = next(iter(book.ends.values())).reason
+                raise UserError(
+                    f"search: no trial of any method finished, so nothing is evaluated; the first: {reason}"
+                )
+            problems = [f"{label}: no trial finished, so it is not evaluated" for label in chosen["missing"]]
+            frozen = frozen_config(config, chosen)
+            problems += run_planned(frozen, _evaluation(search, frozen, chosen), console, mirror)[1]
+            result = search_results(open_experiment(config.name, config.out))
+            _tell(search, {"event": "search_finished", "summary": result["search"]["summary"]})
+            return result | {"mlflow_behind": close(mirror)}, problems
+
+
+def _run_phase_1(
+    search: Search, book: TrialBook, mirror: Mirror, console: Console, cluster: contextlib.ExitStack
+) -> None:
+    """Run the trials that are missing. `cluster` keeps the Ray cluster, where one was needed, for the second phase."""
+    from orchestrator import train
+
+    book.end_complete()
+    with SearchScreen(book, search.proof.statement, console) as screen:
+
+        def watch() -> None:
+            mirror.follow(s.id for trial in list(book.trials.values()) for s in trial.sequences)
+            screen.show()
+
+        watch()
+        first = book.start_next()
+        if first is None:
+            return
+        book.running.discard(first.key)  # it is given again, to Ray Tune
+        screen.say("starting Ray")
+        resources = cluster.enter_context(train.cluster())
+        from orchestrator.tune import run_trials
+
+        screen.say("tuning")
+        run_trials(book, search.config.scaling, resources, watch, search.config.name)
+        watch()
+
+
+def _tell(search: Search, event: dict[str, Any]) -> None:
+    """Note a fact in the search's journal, once for all that it says."""
+    known = [{k: v for k, v in e.items() if k != "time"} for e in Tail(search.folder).new_events()]
+    if event not in known:
+        Journal(search.folder, "search").append(event)
+
+
+def freeze(search: Search, book: TrialBook) -> dict[str, Any]:
+    """The chosen values, as the file `chosen.json` that the evaluation takes them from, with a SHA-256 over all of it.
+
+    Raises UserError where a file is there that the search did not write: the evaluation takes no other values.
+    """
+    best = {c.label: book.best(c.label) for c in search.contenders}
+    methods = {
+        c.label: {
+            "values": trial.values,
+            "trial": trial.number,
+            "score": book.ends[trial.key].score,
+            "entry": with_values(c.entry, trial.values).model_dump(mode="json"),
+        }
+        for c in search.contenders
+        if (trial := best[c.label])
+    }
+    content = {
+        "search": search.config.name,
+        "definition": search.definition,
+        "holdout": search.settings.holdout,
+        "select": search.settings.select,
+        "trials_sha256": book.fingerprint(),
+        "methods": methods,
+        "missing": [label for label, trial in best.items() if trial is None],
+    }
+    chosen = content | {"sha256": _sha(content)}
+    file = search.folder / "chosen.json"
+    if file.exists():
+        _refuse_foreign(file, search)
+    file.write_text(json.dumps(chosen, indent=1))
+    return chosen
+
+
+def _refuse_foreign(file: Path, search: Search) -> None:
+    """A search with more trials may choose anew; a file that was changed by hand ends it."""
+    frozen = [e["sha256"] for e in Tail(search.folder).new_events() if e["event"] == "search_frozen"]
+    try:
+        content = json.loads(file.read_text())
+        said = content.pop("sha256")
+    except (ValueError, KeyError, AttributeError):
+        content, said = {}, ""
+    if frozen and (said not in frozen or _sha(content) != said):
+        raise UserError(
+            f"{file}: these are not the values that the search chose (their SHA-256 is not in its journal); "
+            "the evaluation takes no others. Delete the file to have the chosen ones written again"
+        )
+
+
+def frozen_config(config: RunConfig, chosen: dict[str, Any]) -> RunConfig:
+    """The evaluation phase: the evaluation streams and seeds, every method with its chosen values."""
+    entries = [MethodEntry.model_validate(m["entry"]) for m in chosen["methods"].values()]
+    return config.model_copy(update={"methods": tuple(entries)})
+
+
+def _evaluation(search: Search, frozen: RunConfig, chosen: dict[str, Any]) -> list[Sequence]:
+    root = search_key(frozen.name)
+    above = ((root, f"{frozen.name}: search"), (f"{root}/evaluation-{chosen['sha256'][:8]}", "evaluation"))
+    return [
+        search.planner.sequence(method, stream, seed, parents=above)
+        for stream in frozen.streams
+        for method in frozen.methods
+        for seed in frozen.seeds
+    ]
+
+
+def _sha(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()

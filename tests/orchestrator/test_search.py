@@ -1,0 +1,383 @@
+"""The held-out search without Ray: what is refused, what is chosen, and that tuning never sees a test split."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from orchestrator import search as search_module
+from orchestrator.config import RunConfig
+from orchestrator.errors import UserError
+from orchestrator.experiment import Experiment
+from orchestrator.ledger import Ledger
+from orchestrator.loop import run_sequence
+from orchestrator.search import Search, freeze, frozen_config, prepare
+from orchestrator.search_report import notes, print_search, ranking, save_phase_1, search_results
+from orchestrator.trials import Trial, TrialBook
+from streams.base import SealedSplit
+from tests.conftest import small_config
+
+TUNING: dict[str, Any] = {"name": "embedded-tuning", "first": 3, "max_train": 24, "max_dev": 12}
+EVALUATION: dict[str, Any] = {"name": "embedded", "first": 3, "max_train": 24, "max_test": 10}
+
+
+def searched(out: Path, methods: Any = ("ft", "ft+migu"), evaluated: Any = None, **search: Any) -> RunConfig:
+    """A small search: two trials a method unless said otherwise."""
+    space = {"training.lr": [1e-3, 3e-3], "migu.ratio": [0.3, 0.6]}
+    section = {"streams": [TUNING], "trials": 2, "seeds": [1], "space": space, **search}
+    changes: dict[str, Any] = {"methods": list(methods), "search": section}
+    return small_config(out, **changes, streams=evaluated or [EVALUATION])
+
+
+def opened(config: RunConfig) -> tuple[Search, TrialBook]:
+    search = prepare(config, gpu=False)
+    return search, TrialBook(search.folder, search.settings, search.planner, search.contenders)
+
+
+def run_all(book: TrialBook, count: int | None = None) -> list[Trial]:
+    """Run trials in this process until there are no more, or `count` of them."""
+    done = []
+    while (count is None or len(done) < count) and (trial := book.start_next()):
+        for sequence in trial.sequences:
+            run_sequence(sequence)
+        book.end(trial)
+        done.append(trial)
+    return done
+
+
+def files(folder: Path, tasks: dict[str, list[tuple[str, str]]]) -> Path:
+    """A folder of tasks with two labels; each has the same rows for train and, unless it is missing, test."""
+    for name, rows in tasks.items():
+        place = folder / "SC" / name
+        place.mkdir(parents=True)
+        (place / "labels.json").write_text('["good", "bad"]')
+        (place / "train.json").write_text(json.dumps([{"sentence": s, "label": y} for s, y in rows]))
+    return folder
+
+
+def rows(word: str, count: int = 30) -> list[tuple[str, str]]:
+    return [(f"{word} number {i} is what we saw", ("good", "bad")[i % 2]) for i in range(count)]
+
+
+def on_folder(out: Path, folder: Path, tuning: list[str], evaluation: list[str], **search: Any) -> RunConfig:
+    def stream(name: str, tasks: list[str]) -> dict[str, Any]:
+        return {"name": name, "folder": str(folder), "tasks": tasks, "max_train": 16, "max_test": 5}
+
+    return searched(out, ["ft"], [stream("there", evaluation)], **{"streams": [stream("here", tuning)], **search})
+
+
+def with_test(folder: Path, name: str, data: list[tuple[str, str]]) -> None:
+    file = folder / "SC" / name / "test.json"
+    file.write_text(json.dumps([{"sentence": s, "label": y} for s, y in data]))
+
+
+def test_the_choice_is_the_best_finished_trial_on_the_dev_split(tmp_path: Path) -> None:
+    search, book = opened(searched(tmp_path))
+    trials = run_all(book)
+    assert [t.key for t in trials] == ["ft-000", "ft+migu-000", "ft-001", "ft+migu-001"], "methods take turns"
+    for label in ("ft", "ft+migu"):
+        scores = {}
+        for trial in book.of(label):
+            (view,) = trial.views()
+            assert view.test_sizes() == [12] * 3, "scored on dev"
+            scores[trial.number] = float(np.mean([view.cells[3, j]["score"] for j in range(3)]))
+            assert book.ends[trial.key].score == pytest.approx(scores[trial.number])
+        best = book.best(label)
+        assert best
+        assert scores[best.number] == max(scores.values())
+    chosen = freeze(search, book)
+    assert chosen["methods"]["ft"]["values"] == book.trials[f"ft-{chosen['methods']['ft']['trial']:03d}"].values
+    frozen = frozen_config(search.config, chosen)
+    assert [m.label for m in frozen.methods] == ["ft", "ft+migu"]
+    assert frozen.training_for(frozen.methods[0]).lr == chosen["methods"]["ft"]["values"]["training.lr"]
+    assert frozen.methods[1].plugins[0].settings["ratio"] == chosen["methods"]["ft+migu"]["values"]["migu.ratio"]
+
+
+def test_methods_share_what_they_train_alike(tmp_path: Path) -> None:
+    _, book = opened(searched(tmp_path))
+    run_all(book)
+    trained = {key: end.cost.trained for key, end in book.ends.items()}
+    assert trained == {"ft-000": 3, "ft+migu-000": 2, "ft-001": 3, "ft+migu-001": 2}
+    assert all(end.cost.tasks == 3 for end in book.ends.values())
+
+
+def test_a_stopped_search_goes_on_and_more_trials_add_to_it(tmp_path: Path) -> None:
+    space = {"training.lr": [1e-4, 1e-3, 3e-3], "migu.ratio": [0.3, 0.6]}
+    whole, book = opened(searched(tmp_path / "whole", trials=3, searcher="tpe", space=space))
+    run_all(book)
+    config = searched(tmp_path / "parts", trials=2, searcher="tpe", space=space)
+    _, first = opened(config)
+    done = run_all(first, count=1)
+    second = first.start_next()  # proposed, begun, and then the process dies
+    assert second
+    run_sequence(second.sequences[0], until=2)
+    _, resumed = opened(config)
+    assert set(resumed.ends) == {done[0].key}
+    assert run_all(resumed)[0].key == second.key
+    parts, more = opened(searched(tmp_path / "parts", trials=3, searcher="tpe", space=space))
+    run_all(more)
+    assert len(more.trials) == 6
+    assert {k: t.values for k, t in more.trials.items()} == {k: t.values for k, t in book.trials.items()}
+    assert {k: e.score for k, e in more.ends.items()} == {k: e.score for k, e in book.ends.items()}
+    assert freeze(parts, more)["methods"] == freeze(whole, book)["methods"]
+
+
+def test_what_was_done_when_the_process_died_is_noted_without_training(tmp_path: Path) -> None:
+    config = searched(tmp_path, ["ft"], trials=1)
+    _, book = opened(config)
+    trial = book.start_next()
+    assert trial
+    run_sequence(trial.sequences[0])  # and the process dies before the end is noted
+    _, resumed = opened(config)
+    resumed.end_complete()
+    assert resumed.ends[trial.key].status == "finished"
+    assert resumed.start_next() is None
+
+
+def test_another_definition_is_another_search(tmp_path: Path) -> None:
+    _, book = opened(searched(tmp_path, ["ft"], trials=1))
+    run_all(book)
+    _, other = opened(searched(tmp_path, ["ft"], trials=1, seeds=[2]))
+    assert not other.trials
+    _, same = opened(searched(tmp_path, ["ft"], trials=2, at_once=1))
+    assert len(same.trials) == 1
+
+
+def test_a_trial_that_fails_is_noted_and_the_search_goes_on(tmp_path: Path) -> None:
+    config = searched(tmp_path, ["ft"], space={"training.lr": [1e-3, 1e30]})
+    config = config.model_copy(update={"training": config.training.model_copy(update={"clip": None})})
+    search, book = opened(config)
+    while trial := book.start_next():
+        with contextlib.suppress(RuntimeError):
+            run_sequence(trial.sequences[0])
+        book.end(trial)
+    failed = next(k for k, t in book.trials.items() if t.values["training.lr"] == 1e30)
+    assert book.ends[failed].status == "failed"
+    assert "in task" in book.ends[failed].reason
+    assert freeze(search, book)["methods"]["ft"]["values"] == {"training.lr": 1e-3}
+
+
+def test_a_budget_of_tasks_ends_a_method_that_has_spent_it(tmp_path: Path) -> None:
+    _, book = opened(searched(tmp_path, trials=2, trial_tasks=4))
+    run_all(book)
+    assert {label: book.spent(label) for label in ("ft", "ft+migu")} == {"ft": 6, "ft+migu": 6}
+    _, small = opened(searched(tmp_path / "small", trials=2, trial_tasks=3))
+    run_all(small)
+    assert {label: len(small.of(label)) for label in ("ft", "ft+migu")} == {"ft": 1, "ft+migu": 1}
+
+
+def test_first_task_selection_trains_one_task_and_leaves_the_rest_at_its_default(tmp_path: Path) -> None:
+    search, book = opened(searched(tmp_path, select="first-task"))
+    run_all(book)
+    assert {c.label: list(c.space) for c in search.contenders} == {"ft": ["training.lr"], "ft+migu": ["training.lr"]}
+    assert all(t.tasks == 1 for t in book.trials.values())
+    entry = frozen_config(search.config, freeze(search, book)).methods[1]
+    assert entry.plugins[0].settings["ratio"] == 0.3
+
+
+def test_the_measure_can_punish_forgetting(tmp_path: Path) -> None:
+    _, book = opened(searched(tmp_path, ["ft"], trials=1, forgetting_weight=0.5))
+    (trial,) = run_all(book)
+    end = book.ends[trial.key]
+    assert end.score == pytest.approx((end.metrics["aa"] or 0) - 0.5 * (end.metrics["forgetting"] or 0), abs=1e-5)
+
+
+def test_options_do_not_apply_to_models_that_generate(tmp_path: Path) -> None:
+    _, book = opened(searched(tmp_path, ["ft"], trials=1, metric="aa_options"))
+    run_all(book)
+    assert "does not apply to models that generate" in book.ends["ft-000"].reason
+
+
+def test_several_streams_and_seeds_are_one_trial(tmp_path: Path) -> None:
+    _, book = opened(searched(tmp_path, ["ft"], trials=1, seeds=[1, 2]))
+    (trial,) = run_all(book)
+    finals = [np.mean(view.matrix()[-1]) for view in trial.views()]
+    assert len(finals) == 2
+    assert book.ends[trial.key].score == pytest.approx(np.mean(finals))
+
+
+def test_tuning_runs_where_no_test_split_exists(tmp_path: Path) -> None:
+    folder = files(tmp_path / "data", {"alpha": rows("apple"), "beta": rows("brick")})
+    with_test(folder, "beta", rows("cloud", 10))  # alpha, which is tuned on, has none
+    _, book = opened(on_folder(tmp_path / "out", folder, ["alpha"], ["beta"]))
+    run_all(book)
+    assert all(end.status == "finished" for end in book.ends.values())
+    read = Ledger(tmp_path / "out").entries()
+    assert {entry["dataset"] for entry in read} == {"beta"}
+    assert {entry["by"] for entry in read} == {"plan"}
+    assert all("hashes alone" in entry["why"] for entry in read)
+
+
+def test_a_peek_at_a_test_split_is_refused(tmp_path: Path) -> None:
+    _, book = opened(searched(tmp_path, ["ft"], trials=1))
+    trial = book.start_next()
+    assert trial
+    stream = trial.sequences[0].open_stream()
+    with pytest.raises(SealedSplit, match="sealed while tuning"):
+        stream.tasks[0].read("test")
+    with pytest.raises(SealedSplit):
+        _ = stream.tasks[0].test_hash
+    peeking = trial.sequences[0].model_copy(update={"split": "test"})
+    with pytest.raises(RuntimeError, match="has changed since the experiment was planned"):
+        run_sequence(peeking)
+
+
+def plant(tmp_path: Path, where: str) -> RunConfig:
+    shared = ("This very sentence, lies on BOTH sides", "good")
+    same = ("this very sentence lies on both sides", "bad")
+    tasks = {"alpha": [shared, *rows("apple")], "beta": rows("brick")}
+    if where == "train":
+        tasks["beta"] = [*rows("brick"), same]
+    folder = files(tmp_path / "data", tasks)
+    with_test(folder, "beta", [*rows("cloud", 10), same] if where == "test" else rows("cloud", 10))
+    config = on_folder(tmp_path / "out", folder, ["alpha"], ["beta"])
+    assert config.search
+    wide = {"max_train": 24, "max_test": None, "dev_fraction": 0.2}
+    streams = tuple(s.model_copy(update=wide) for s in config.streams)
+    tuning = tuple(s.model_copy(update=wide) for s in config.search.streams)
+    return config.model_copy(
+        update={"streams": streams, "search": config.search.model_copy(update={"streams": tuning})}
+    )
+
+
+@pytest.mark.parametrize("where", ["train", "test"])
+def test_a_planted_overlap_stops_with_both_places(tmp_path: Path, where: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(plant(tmp_path, where), gpu=False)
+    message = str(caught.value)
+    assert "'alpha', " in message
+    assert "row 1 " in message
+    assert f"'beta', {where} row" in message or (where == "train" and "'beta', dev row" in message)
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_data_sets_on_both_sides_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holdout"):
+        prepare(searched(tmp_path, ["ft"], evaluated=[TUNING]), gpu=False)
+    allowed = prepare(searched(tmp_path, ["ft"], evaluated=[TUNING], holdout="none"), gpu=False)
+    assert "usual practice" in allowed.proof.statement
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"max_train": 30}, ["not the same scenario", "30 train examples (4 steps)", "24 (3 steps)"]),
+        ({"first": 2}, ["not the same scenario", "has 2 tasks, 'embedded' has 3"]),
+    ],
+)
+def test_unequal_scenarios_are_refused(tmp_path: Path, change: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(searched(tmp_path, ["ft"], **{"streams": [{**TUNING, **change}]}), gpu=False)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("search", "part"),
+    [
+        ({"seeds": [7]}, "7 is an evaluation seed too"),
+        ({"grace": 1}, "greater than or equal to 2"),
+        ({"select": "first-task", "scheduler": "asha"}, "asha needs several tasks"),
+        ({"seeds": [1, 1]}, "given twice"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(tmp_path: Path, search: dict[str, Any], part: str) -> None:
+    with pytest.raises(ValueError) as caught:  # pydantic's, with the message below
+        searched(tmp_path, **search)
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("search", "part"),
+    [
+        ({"space": {"migu.ration": [0.1]}}, "Did you mean 'migu.ratio'"),
+        ({"searcher": "grid", "space": {"training.lr": {"low": 1e-4, "high": 1e-2}}}, "a grid needs listed values"),
+        ({"streams": [{**TUNING, "dev_fraction": 0.0}]}, "has no dev split"),
+    ],
+)
+def test_a_search_is_checked_before_the_first_trial(tmp_path: Path, search: dict[str, Any], part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(searched(tmp_path, **search), gpu=False)
+    assert part in str(caught.value)
+
+
+def finished(tmp_path: Path) -> tuple[Search, TrialBook, dict[str, Any]]:
+    """Both phases, in this process."""
+    search, book = opened(searched(tmp_path))
+    run_all(book)
+    chosen = freeze(search, book)
+    save_phase_1(search, book, chosen)
+    search_module._tell(search, {"event": "search_frozen", "sha256": chosen["sha256"], "files": []})
+    frozen = frozen_config(search.config, chosen)
+    sequences = search_module._evaluation(search, frozen, chosen)
+    for sequence in sequences:
+        run_sequence(sequence)
+    experiment = Experiment(frozen, tuple(sequences))
+    experiment.save()
+    return search, book, search_results(experiment)
+
+
+def test_both_phases_in_one_report(tmp_path: Path) -> None:
+    search, _, result = finished(tmp_path)
+    for sequence in result["sequences"]:
+        method = result["search"]["methods"][sequence["method"]]
+        assert method["evaluation_score"] == pytest.approx(sequence["aa"])
+        assert method["gap"] == pytest.approx(method["tuning_score"] - sequence["aa"])
+        assert method["trials"] == {"finished": 2}
+        assert sequence["test_sizes"] == [10] * 3
+    readers = {entry["by"] for entry in result["search"]["ledger"]}
+    assert readers == {"plan", *(s["id"] for s in result["sequences"])}, "no trial read a test split"
+    console = Console(width=200)
+    with console.capture() as captured:
+        print_search(result, console)
+    said = captured.get()
+    for part in ("ft+migu", "evaluation", "tuning", "gap", "no text is on both sides", "Kendall tau", "the ledger"):
+        assert part in said
+    assert sorted(p.name for p in search.folder.glob("*.png")) == [
+        "contour-ft+migu-training.lr-migu.ratio.png",
+        "parallel-ft+migu.png",
+        "parallel-ft.png",
+    ]
+    assert "none in common" in " ".join(notes(result["search"]))
+
+
+def test_the_evaluation_takes_no_values_but_the_chosen(tmp_path: Path) -> None:
+    search, book, _ = finished(tmp_path)
+    freeze(search, book)  # the same choice again is no other choice
+    file = search.folder / "chosen.json"
+    file.write_text(file.read_text().replace('"training.lr": 0.00', '"training.lr": 0.01'))
+    with pytest.raises(UserError, match="not the values that the search chose"):
+        freeze(search, book)
+
+
+def test_kendalls_tau_by_hand() -> None:
+    def method(tuning: float, evaluation: float) -> dict[str, float]:
+        return {"tuning_score": tuning, "evaluation_score": evaluation}
+
+    found = ranking({"a": method(3, 1), "b": method(2, 3), "c": method(1, 2)})
+    # of the pairs ab, ac, bc one (bc) keeps its order and two do not: (1 - 2) / 3
+    assert found["kendall_tau"] == pytest.approx(-1 / 3, abs=1e-4)
+    assert found["tuning"] == ["a", "b", "c"]
+    assert found["evaluation"] == ["b", "c", "a"]
+
+
+def test_learning_rates_of_parameter_groups(sequence_of: Callable[..., Any], learner_of: Callable[..., Any]) -> None:
+    from orchestrator.training import make_optimizer
+
+    learner = learner_of(training={"lrs": {"*.SelfAttention.*": 0.5, "shared*": 0.25}})
+    training = learner.sequence.training
+    optimizer = make_optimizer(learner.family.module, [], training)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in learner.family.module.named_parameters():
+        expected = 0.5 if ".SelfAttention." in name else 0.25 if name.startswith("shared") else training.lr
+        assert rates[id(parameter)] == expected, name
+    assert sequence_of(training={"lrs": {"shared*": 0.1}}).keys[1] != sequence_of().keys[1]
+    with pytest.raises(ValueError, match="'nowhere' matches no parameter"):
+        make_optimizer(learner.family.module, [], training.model_copy(update={"lrs": {"nowhere": 1.0}}))
