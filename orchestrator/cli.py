@@ -204,7 +204,8 @@ def ui(
         console.print(f"{name}: http://127.0.0.1:{port}/#/experiments/{experiment_id}/runs", highlight=False)
     console.print("The server takes some seconds to answer. Ctrl-C ends it.", style="dim")
     command = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-               "--workers", "1", "--backend-store-uri", uri, "--uvicorn-opts", "--log-level=warning"]  # fmt: skip
+               "--workers", "1", "--backend-store-uri", uri, "--registry-store-uri", uri,
+               "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--uvicorn-opts", "--log-level=warning"]  # fmt: skip
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", "MLFLOW_LOGGING_LEVEL": "ERROR"}
     # replaces this process, so that whoever ends it ends the server
     os.execve(sys.executable, command, os.environ | quiet)

@@ -75,7 +75,8 @@ def _heights(axes: Axes, place: int, label: str, values: Sequence[Any]) -> list[
     ticks = distinct if len(distinct) <= 8 else [distinct[0], distinct[len(distinct) // 2], distinct[-1]]
     for value in ticks:
         text = f"{value:.3g}" if _is_number(value) else str(value)
-        axes.text(place - 0.04, height[value], text, ha="right", va="center", fontsize=8)
+        behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+        axes.text(place - 0.04, height[value], text, ha="right", va="center", fontsize=8, bbox=behind, zorder=4)
     axes.text(place, 1.06, label, ha="center", fontweight="bold", fontsize=9)
     return [height[v] for v in values]
 
@@ -99,15 +100,28 @@ def _panel(
     axes: Axes, points: Sequence[tuple[float, float, float]], names: tuple[str, str], title: str, cmap: str
 ) -> None:
     import numpy as np
+    from matplotlib.ticker import NullFormatter
+    from matplotlib.tri import Triangulation
 
     xs, ys, zs = (np.array(column) for column in zip(*points, strict=True))
-    for values, set_scale in ((xs, axes.set_xscale), (ys, axes.set_yscale)):
-        if values.min() > 0 and values.max() / values.min() > 10:
+    axes.scatter(xs, ys, c=zs, cmap=cmap, edgecolor="black", s=70, zorder=3)
+    flat = []
+    for values, axis, set_scale in ((xs, axes.xaxis, axes.set_xscale), (ys, axes.yaxis, axes.set_yscale)):
+        log = values.min() > 0 and values.max() / values.min() > 10
+        if log:
             set_scale("log")
+        if len(set(values)) <= 8:
+            axis.set_ticks(sorted(set(values)), [f"{v:g}" for v in sorted(set(values))])
+            axis.set_minor_formatter(NullFormatter())
+        scaled = np.log(values) if log else values
+        flat.append((scaled - scaled.min()) / ((scaled.max() - scaled.min()) or 1.0))
     with contextlib.suppress(ValueError, RuntimeError):  # fewer than three points, or all on a line: no surface
-        axes.tricontourf(xs, ys, zs, levels=8, cmap=cmap, alpha=0.55)
-    drawn = axes.scatter(xs, ys, c=zs, cmap=cmap, edgecolor="black", s=70, zorder=3)
+        surface = Triangulation(xs, ys, Triangulation(*flat).triangles)  # neighbours as the picture shows them
+        axes.tricontourf(surface, zs, levels=8, cmap=cmap, alpha=0.55)
     for px, py, pz in points:
         axes.annotate(f"{pz:.0f}", (px, py), textcoords="offset points", xytext=(6, 5), fontsize=8)
+    axes.use_sticky_edges = False  # a point at the rim is to be seen whole
+    axes.margins(0.12)
+    axes.tick_params(axis="x", rotation=45)
     axes.set(xlabel=names[0], ylabel=names[1], title=title)
-    axes.get_figure().colorbar(drawn, ax=axes)  # type: ignore[union-attr]  # the axes have a figure
+    axes.get_figure().colorbar(axes.collections[0], ax=axes)  # type: ignore[union-attr]  # the axes have a figure

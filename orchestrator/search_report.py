@@ -175,14 +175,14 @@ def print_search(result: dict[str, Any], console: Console) -> None:
     streams = ", ".join(dict.fromkeys(s["stream"] for s in result["sequences"]))
     tuning = ", ".join(search["tuning_streams"])
     title = f"{result['experiment']}: evaluated on {streams} (test split, seed {seeds}), tuned on {tuning} (dev split)"
-    table = _table(title, "evaluation ↑", "tuning", "gap", "BWT ↑", "forget. ↓", "status")
+    table = _table(title, "evaluation ↑", "tuning", "gap", "BWT ↑", "status")
     for label, method in search["methods"].items():
         runs = [s for s in result["sequences"] if s["method"] == label]
         gap = "–" if method["gap"] is None else f"{method['gap']:+.1f}"
         scores = mean_and_deviation([_score(s, search) for s in runs])
-        others = (mean_and_deviation([s[key] for s in runs]) for key in ("bwt", "forgetting"))
+        bwt = mean_and_deviation([s["bwt"] for s in runs])
         states = ", ".join(dict.fromkeys(s["status"] for s in runs))
-        table.add_row(label, scores, f"{method['tuning_score']:.1f}", gap, *others, states)
+        table.add_row(label, scores, f"{method['tuning_score']:.1f}", gap, bwt, states)
     console.print(table)
     console.print(_price_table(search))
     for line in notes(search):
@@ -193,7 +193,7 @@ def _table(title: str, *numbers: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("method")
     for heading in numbers:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 

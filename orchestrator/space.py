@@ -9,9 +9,12 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from methods import METHODS, Tuning, generator, unknown
 from orchestrator.config import Dimension, MethodEntry, SearchConfig, TrainingConfig
 from orchestrator.errors import UserError
+from orchestrator.reading import explain
 
 Values = dict[str, Any]
 Space = dict[str, Dimension]
@@ -45,8 +48,10 @@ def space_of(search: SearchConfig, method: MethodEntry) -> Space:
         for value in dimension.values or (_scalar(dimension, dimension.low), _scalar(dimension, dimension.high)):
             try:
                 with_values(method, {name: value})
-            except ValueError as error:
-                raise UserError(f"search.space.{name}: {value!r} is not allowed for {method.label}: {error}") from None
+            except ValidationError as error:
+                raise UserError(
+                    f"search.space.{name}: {value!r} is not allowed for {method.label}: {explain(error)}"
+                ) from None
     return space
 
 

@@ -74,6 +74,13 @@ BAD = [
     (["report", "nothing"], "no experiment 'nothing'"),
     (["evaluate", "nothing"], "no experiment 'nothing'"),
     (["ui"], "no MLflow store at"),
+    (["run", "embedded-quick"], "give `orchestrator tune embedded-quick`, or --set search=null"),
+    (["tune", "embedded"], "search: this recipe has no such section"),
+    (["tune", "embedded-quick", "--set", "search.streams=[{name: embedded, max_train: 240}]"], "'generated/reviews'; holdout 'tasks' forbids it"),
+    (["tune", "embedded-quick", "--set", "search.streams.max_train=100"], "not the same scenario"),
+    (["tune", "embedded-quick", "--set", "search.space={migu.ration: [0.1]}"], "Did you mean 'migu.ratio'?"),
+    (["tune", "embedded-quick", "--set", "search.holdot=tasks"], "search: unknown key 'holdot'. Did you mean 'holdout'?"),
+    (["tune", "embedded-quick", "--set", "search.space={training.lr: [0]}"], "search.space.training.lr: 0"),
 ]  # fmt: skip
 
 
