@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+INTERRUPTED = 130
 bench = typer.Typer(help="Measure what the project claims.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 Out = Annotated[Path, typer.Option("--out", help="The output folder of the runs.")]
@@ -257,6 +258,7 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            Console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
+        raise

@@ -182,6 +182,8 @@ def _run_phase_1(
         screen.say("tuning")
         run_trials(book, search.config.scaling, resources, watch, search.config.name)
         watch()
+    if any(key not in book.ends for key in book.trials):
+        raise UserError("search: Ray Tune ended before all trials did; the same command goes on from here")
 
 
 def _tell(search: Search, event: dict[str, Any]) -> None:
