@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.config import RunConfig
-from orchestrator.errors import UserError
+from orchestrator.errors import SequenceFailed, UserError
 from orchestrator.reading import DEFAULT_RECIPE, load_config, recipe_names
 
 app = typer.Typer(
@@ -54,10 +54,10 @@ def run(
     config = load_config(recipe, set_ or [], str(out) if out else None)
     if config.search:
         raise UserError(
-            f"{recipe}: it says how to search hyper-parameters: give `orchestrator tune {recipe}`, or --set search=null to run "
-            "the values as they stand"
+            f"{recipe}: it says how to search hyper-parameters: give `orchestrator tune {recipe}`, or --set search=null "
+            "--set name=... to run the values as they stand"
         )
-    raise typer.Exit(_finish(*run_experiment(config, Console(stderr=True)), as_json))
+    raise typer.Exit(_finish(*run_experiment(config, _console(stderr=True)), as_json))
 
 
 @app.command()
@@ -65,6 +65,7 @@ def tune(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="What to tune: it has a `search` section.")],
     set_: Settings = None,
     out: NewOut = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials that failed once more.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose each method's hyper-parameters on tuning streams, then evaluate the chosen values on streams never seen.
@@ -75,7 +76,7 @@ def tune(
     from orchestrator.search import tune_experiment
 
     config = load_config(recipe, set_ or [], str(out) if out else None)
-    raise typer.Exit(_finish(*tune_experiment(config, Console(stderr=True)), as_json))
+    raise typer.Exit(_finish(*tune_experiment(config, _console(stderr=True), retry_failed), as_json))
 
 
 @bench.command("search-reuse")
@@ -83,9 +84,9 @@ def bench_search_reuse(as_json: AsJson = False) -> None:
     """How many tasks a search trains when its trials share their common beginnings, against training each alone."""
     from orchestrator.bench import print_search_reuse, search_reuse
 
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     result = search_reuse(console)
-    print_search_reuse(result, Console(stderr=as_json))
+    print_search_reuse(result, _console(stderr=as_json))
     if as_json:
         print(json.dumps(result))
     raise typer.Exit(0 if result["equal_results"] else 1)
@@ -99,7 +100,7 @@ def evaluate(run: Run, out: Out = Path("runs"), as_json: AsJson = False) -> None
 
     experiment = open_experiment(run, str(out.resolve()))
     try:
-        outcome = evaluate_experiment(experiment, Console(stderr=True))
+        outcome = evaluate_experiment(experiment, _console(stderr=True))
     except ValueError as error:  # data, model or checkpoints that are no longer what they were
         raise UserError(str(error)) from error
     raise typer.Exit(_finish(*outcome, as_json))
@@ -119,7 +120,7 @@ def report(
 
     experiment = open_experiment(run, str(out.resolve()))
     result = search_results(experiment) if is_search(experiment) else results(experiment)
-    console = Console(stderr=as_json)
+    console = _console(stderr=as_json)
     _print_result(result, console)
     if matrices:
         for sequence in result["sequences"]:
@@ -147,18 +148,30 @@ def list_(
     table = Table(*rows[0])
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
+    _console().print(table)
 
 
 def _methods() -> list[dict[str, Any]]:
     from methods import METHODS, PRESETS, Tuning
 
     presets = [
-        {"name": name, "kind": "preset", "what": " + ".join([spec["tuning"], *spec.get("plugins", [])]), "arXiv": ""}
+        {
+            "name": name,
+            "kind": "preset",
+            "what": " + ".join([spec["tuning"], *spec.get("plugins", [])]),
+            "arXiv": "",
+            "searched": "",
+        }
         for name, spec in PRESETS.items()
     ]
     parts = [
-        {"name": n, "kind": "regime" if issubclass(m, Tuning) else "plug-in", "what": m.summary, "arXiv": m.paper}
+        {
+            "name": n,
+            "kind": "regime" if issubclass(m, Tuning) else "plug-in",
+            "what": m.summary,
+            "arXiv": m.paper,
+            "searched": "; ".join(f"{key} {' '.join(map(str, values))}" for key, values in m.space.items()),
+        }
         for n, m in METHODS.items()
     ]
     return presets + parts
@@ -200,7 +213,7 @@ def ui(
             raise UserError(f"--port: {port} is in use on this machine; choose another")
     from orchestrator.tracking import experiments
 
-    uri, console = f"sqlite:///{store}", Console(stderr=True)
+    uri, console = f"sqlite:///{store}", _console(stderr=True)
     for name, experiment_id in experiments(uri).items():
         console.print(f"{name}: http://127.0.0.1:{port}/#/experiments/{experiment_id}/runs", highlight=False)
     console.print("The server takes some seconds to answer. Ctrl-C ends it.", style="dim")
@@ -214,7 +227,7 @@ def ui(
 
 def _finish(result: dict[str, Any], problems: list[str], as_json: bool) -> int:
     """The table, what went wrong, the next commands; gives the exit code."""
-    console = Console(stderr=as_json)
+    console = _console(stderr=as_json)
     _print_result(result, console)
     for problem in problems:
         console.print(problem, style="red", highlight=False, soft_wrap=True)
@@ -232,6 +245,11 @@ def _finish(result: dict[str, Any], problems: list[str], as_json: bool) -> int:
     if as_json:
         print(json.dumps(result))
     return 0 if not problems and all(s["status"] == "finished" for s in result["sequences"]) else 1
+
+
+def _console(stderr: bool = False) -> Console:
+    """Reasons and names are shown as they are: a bracket in them is no markup."""
+    return Console(stderr=stderr, markup=False)
 
 
 def _print_result(result: dict[str, Any], console: Console) -> None:
@@ -256,9 +274,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        _console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
+    except SequenceFailed as error:
+        _console(stderr=True).print(f"failed: {error}", style="red", highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
-            Console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
+            _console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
         raise

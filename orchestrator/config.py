@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -201,6 +202,13 @@ class MethodEntry(MethodSpec):
             return {**method_spec(value["preset"]).model_dump(), **rest}
         return value
 
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.+ ()=,-]*", name):
+            raise ValueError(f"{name!r}: a method's name has letters, digits, spaces and . + - _ ( ) = , only")
+        return name
+
     @field_validator("training")
     @classmethod
     def _is_training(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +239,9 @@ class SearchConfig(Section):
     streams: Streams
     holdout: Level = Field("tasks", description="what the tuning streams may share with the evaluation streams")
     straddling: tuple[tuple[str, str], ...] = Field((), description="related data sets that may lie on two sides")
-    searcher: Literal["random", "grid", "tpe", "cma"] = "random"
+    searcher: Literal["random", "grid", "tpe", "cma"] = Field(
+        "random", description="tpe and cma: Optuna's; cma searches at random what is not a number, or is the only one"
+    )
     scheduler: Literal["fifo", "asha"] = Field("fifo", description="asha stops weak trials at rungs of finished tasks")
     grace: int = Field(2, ge=2, description="asha: tasks before a trial can be stopped; early tasks mislead")
     reduction: float = Field(3, gt=1, description="asha: one in so many goes on at each rung")
@@ -283,7 +293,8 @@ class RunConfig(Section):
 
     def training_for(self, method: MethodEntry) -> TrainingConfig:
         """The training settings with the method's own on top."""
-        return TrainingConfig.model_validate({**self.training.model_dump(), **method.training})
+        both = {**self.training.model_dump(), **method.training}
+        return TrainingConfig.model_validate({**both, "lrs": self.training.lrs | method.training.get("lrs", {})})
 
 
 def _check_unique(what: str, values: Iterable[Any], advice: str = "") -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from orchestrator.checkpoint import Store
 from orchestrator.config import RunConfig
 from orchestrator.errors import UserError
-from orchestrator.experiment import Experiment, check_writable, tracking_uri
+from orchestrator.experiment import Experiment, check_writable, is_search_folder, tracking_uri
 from orchestrator.journal import Journal, Tail, View, journal_folder
 from orchestrator.plan import Sequence, plan
 from orchestrator.progress import Screen
@@ -61,6 +61,8 @@ def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any],
 
     Raises UserError before anything was trained.
     """
+    if is_search_folder(config.out, config.name):
+        raise UserError(f"name: {config.name!r} in {config.out!r} is a search; give this experiment another name")
     with checked(config) as gpus:
         return run_planned(config, plan(config, gpus > 0), console)
 

@@ -44,6 +44,16 @@ class Experiment:
         return [read_view(self.config.out, s.id) for s in self.sequences]
 
 
+def search_folder(out: str, name: str) -> Path:
+    """Where a search of that name keeps its journal, its choice and its pictures."""
+    return Path(out) / "experiments" / name / "search"
+
+
+def is_search_folder(out: str, name: str) -> bool:
+    """Whether an experiment's folder is that of a search."""
+    return (search_folder(out, name) / "search.jsonl").exists()
+
+
 def tracking_uri(config: RunConfig) -> str:
     """The MLflow store: the one asked for, or an sqlite file in the output folder."""
     return config.tracking.uri or f"sqlite:///{config.out}/mlflow.db"

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from orchestrator.journal import Tail, View, journal_folder
 from orchestrator.plan import Sequence
+from orchestrator.space import size_of
 from orchestrator.trials import End, Trial, TrialBook
 
 
@@ -106,6 +107,10 @@ class SearchScreen(LiveScreen):
         self.said = set(book.ends)
         if self.live is None:
             console.print(statement, highlight=False)
+            for contender in book.contenders:
+                if (size := size_of(contender.space)) < book.search.trials:
+                    said = f"{contender.label}: its space holds {size:g} of the {book.search.trials} trials"
+                    console.print(said, highlight=False)
 
     def show(self) -> None:
         """Read what the journals say by now, and draw it."""
@@ -124,10 +129,11 @@ class SearchScreen(LiveScreen):
                     self.console.print(f"{self._clock()} {key} ({values}): {_ended(end)}", highlight=False)
 
     def table(self) -> Table:
-        ends, trials = dict(self.book.ends), dict(self.book.trials)
+        trials = {trial.key: trial for trial in self.book.all()}
+        ends = {key: end for key, end in dict(self.book.ends).items() if key in trials}
         trained = sum(e.cost.trained for e in ends.values())
         asked = sum(e.cost.tasks for e in ends.values())
-        planned = self.book.search.trials * len(self.book.contenders)
+        planned = self.book.planned()
         table = Table(box=None, pad_edge=False, title_justify="left", title_style="dim")
         table.title = (
             f"{self.statement}\n{len(ends)} of {planned} trials, {trained} of {asked} tasks trained, the rest shared"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import Any
 from rich.console import Console
 
 from methods import Context
-from orchestrator.config import MethodEntry, RunConfig, SearchConfig
+from orchestrator.config import MethodEntry, RunConfig, SearchConfig, check_batch
 from orchestrator.driver import alone, checked, close, mirror_of, run_planned
-from orchestrator.errors import UserError
-from orchestrator.experiment import open_experiment
+from orchestrator.errors import SequenceFailed, UserError
+from orchestrator.experiment import open_experiment, search_folder
+from orchestrator.families import family_of
 from orchestrator.journal import Journal, Tail
 from orchestrator.plan import Planner, Sequence
 from orchestrator.progress import SearchScreen
+from orchestrator.search_report import print_choice, save_phase_1, search_results
 from orchestrator.space import Space, check_grid, check_names, space_of, with_values
 from orchestrator.tracking import Mirror
 from orchestrator.training import task_steps
@@ -49,11 +52,6 @@ class Search:
         return _sha([c.definition for c in self.contenders])
 
 
-def search_folder(out: str, name: str) -> Path:
-    """Where a search of that name keeps its journal, its choice and its pictures."""
-    return Path(out) / "experiments" / name / "search"
-
-
 def prepare(config: RunConfig, gpu: bool) -> Search:
     """Check a search before its first trial. Raises UserError with the first thing that is wrong."""
     settings = config.search
@@ -69,8 +67,18 @@ def prepare(config: RunConfig, gpu: bool) -> Search:
     except ValueError as error:
         raise UserError(str(error)) from error
     contenders = tuple(_contender(config, settings, planner, method) for method in config.methods)
+    _check_measure(settings, planner, len(tuning[0].tasks))
     planner.note_reads()
     return Search(config, settings, planner, contenders, proof, scenario)
+
+
+def _check_measure(settings: SearchConfig, planner: Planner, tasks: int) -> None:
+    if settings.metric == "aa_options" and family_of(planner.source, planner.model).generates:
+        raise UserError("search.metric: aa_options does not apply to models that generate their answers; allowed: aa")
+    if settings.scheduler == "asha" and settings.grace >= tasks:
+        raise UserError(
+            f"search.grace: {settings.grace} is not below the {tasks} tasks of a trial: nothing could be stopped"
+        )
 
 
 def _same_scenario(config: RunConfig, tuning: list[Stream], evaluation: list[Stream]) -> tuple[tuple[int, int], ...]:
@@ -112,11 +120,23 @@ def _contender(config: RunConfig, settings: SearchConfig, planner: Planner, meth
     if settings.select == "first-task":
         space = {name: d for name, d in space.items() if _acts_on_first_task(method, space, name)}
     if settings.searcher == "grid":
-        check_grid(space, method.label)
+        check_grid(space, method.label, settings.trials)
+    _check_batches(config, method, space)
     made = [planner.sequence(method, s, seed, "dev").cell_keys for s in settings.streams for seed in settings.seeds]
     how = settings.model_dump(mode="json", exclude={"streams", "seeds", "trials", "trial_tasks", "at_once", "space"})
     tried = {name: dimension.model_dump(mode="json") for name, dimension in space.items()}
     return Contender(method, space, _sha([method.label, how, tried, made]))
+
+
+def _check_batches(config: RunConfig, method: MethodEntry, space: Space) -> None:
+    """Raises UserError where searched batch sizes do not divide among the workers."""
+    names = [n for n in ("training.global_batch", "training.micro_batch") if n in space and space[n].values]
+    for values in itertools.product(*(space[name].values or () for name in names)):
+        chosen: dict[str, Any] = dict(zip(names, values, strict=True))
+        try:
+            check_batch(config.training_for(with_values(method, chosen)), config.scaling.workers)
+        except ValueError as error:
+            raise UserError(f"search.space: {error}") from None
 
 
 def _acts_on_first_task(method: MethodEntry, space: Space, name: str) -> bool:
@@ -129,32 +149,46 @@ def _acts_on_first_task(method: MethodEntry, space: Space, name: str) -> bool:
     return any(influence != influences[0] for influence in influences[1:])
 
 
-def tune_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any], list[str]]:
-    """Both phases. Returns (what the report shows, what went wrong). Raises UserError before the first trial."""
-    from orchestrator.search_report import print_choice, save_phase_1, search_results
+def tune_experiment(
+    config: RunConfig, console: Console, retry_failed: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """Both phases. Returns (what the report shows, what went wrong).
 
+    Raises UserError before the first trial, and SequenceFailed where no trial of any method finished.
+    """
     with checked(config) as gpus:
         search = prepare(config, gpus > 0)
         with alone(config, "search"), contextlib.ExitStack() as cluster:
             book = TrialBook(search.folder, search.settings, search.planner, search.contenders, gpus)
-            _tell(search, {"event": "search_started", "config": config.model_dump(mode="json")})
+            if retry_failed:
+                book.reopen_failed()
+            tell(search, {"event": "search_started", "config": config.model_dump(mode="json")})
             mirror = mirror_of(config, search.folder)
-            _run_phase_1(search, book, mirror, console, cluster)
-            chosen = freeze(search, book)
-            files = save_phase_1(search, book, chosen)
-            _tell(search, {"event": "search_frozen", "sha256": chosen["sha256"], "files": [str(f) for f in files]})
-            print_choice(chosen, console)
-            if not chosen["methods"]:
-                reason = next(iter(book.ends.values())).reason
-                raise UserError(
-                    f"search: no trial of any method finished, so nothing is evaluated; the first: {reason}"
-                )
-            problems = [f"{label}: no trial finished, so it is not evaluated" for label in chosen["missing"]]
-            frozen = frozen_config(config, chosen)
-            problems += run_planned(frozen, _evaluation(search, frozen, chosen), console, mirror)[1]
-            result = search_results(open_experiment(config.name, config.out))
-            _tell(search, {"event": "search_finished", "summary": result["search"]["summary"]})
-            return result | {"mlflow_behind": close(mirror)}, problems
+            try:
+                _run_phase_1(search, book, mirror, console, cluster)
+                problems = _run_phase_2(search, book, mirror, console)
+            finally:
+                behind = close(mirror)
+            return search_results(open_experiment(config.name, config.out)) | {"mlflow_behind": behind}, problems
+
+
+def _run_phase_2(search: Search, book: TrialBook, mirror: Mirror, console: Console) -> list[str]:
+    """Freeze the choice and evaluate it. Returns what went wrong."""
+    freeze(search, book)
+    chosen = read_chosen(search)
+    files = save_phase_1(search, book, chosen)
+    tell(search, {"event": "search_frozen", "sha256": chosen["sha256"], "files": [str(f) for f in files]})
+    print_choice(chosen, console)
+    if not chosen["methods"]:
+        reason = book.ends[book.all()[0].key].reason
+        raise SequenceFailed(f"no trial of any method finished, so nothing is evaluated; the first: {reason}")
+    problems = [f"{label}: no trial finished, so it is not evaluated" for label in chosen["missing"]]
+    frozen = frozen_config(search.config, chosen)
+    result, more = run_planned(frozen, evaluation_sequences(search, frozen, chosen), console, mirror)
+    if not more and all(s["status"] == "finished" for s in result["sequences"]):
+        summary = search_results(open_experiment(frozen.name, frozen.out))["search"]["summary"]
+        tell(search, {"event": "search_finished", "summary": summary})
+    return problems + more
 
 
 def _run_phase_1(
@@ -171,10 +205,8 @@ def _run_phase_1(
             screen.show()
 
         watch()
-        first = book.start_next()
-        if first is None:
+        if book.is_done():
             return
-        book.running.discard(first.key)  # it is given again, to Ray Tune
         screen.say("starting Ray")
         resources = cluster.enter_context(train.cluster())
         from orchestrator.tune import run_trials
@@ -182,11 +214,11 @@ def _run_phase_1(
         screen.say("tuning")
         run_trials(book, search.config.scaling, resources, watch, search.config.name)
         watch()
-    if any(key not in book.ends for key in book.trials):
+    if not book.is_done():
         raise UserError("search: Ray Tune ended before all trials did; the same command goes on from here")
 
 
-def _tell(search: Search, event: dict[str, Any]) -> None:
+def tell(search: Search, event: dict[str, Any]) -> None:
     """Note a fact in the search's journal, once for all that it says."""
     known = [{k: v for k, v in e.items() if k != "time"} for e in Tail(search.folder).new_events()]
     if event not in known:
@@ -220,25 +252,39 @@ def freeze(search: Search, book: TrialBook) -> dict[str, Any]:
     }
     chosen = content | {"sha256": _sha(content)}
     file = search.folder / "chosen.json"
-    if file.exists():
-        _refuse_foreign(file, search)
-    file.write_text(json.dumps(chosen, indent=1))
-    return chosen
-
-
-def _refuse_foreign(file: Path, search: Search) -> None:
-    """A search with more trials may choose anew; a file that was changed by hand ends it."""
-    frozen = [e["sha256"] for e in Tail(search.folder).new_events() if e["event"] == "search_frozen"]
-    try:
-        content = json.loads(file.read_text())
-        said = content.pop("sha256")
-    except (ValueError, KeyError, AttributeError):
-        content, said = {}, ""
-    if frozen and (said not in frozen or _sha(content) != said):
+    if file.exists() and _sha256_of(file) not in {chosen["sha256"], *_chosen_before(search)}:
         raise UserError(
             f"{file}: these are not the values that the search chose (their SHA-256 is not in its journal); "
             "the evaluation takes no others. Delete the file to have the chosen ones written again"
         )
+    tell(search, {"event": "search_chosen", "sha256": chosen["sha256"]})
+    aside = file.with_name(".chosen.json")
+    aside.write_text(json.dumps(chosen, indent=1))
+    aside.replace(file)
+    return chosen
+
+
+def read_chosen(search: Search) -> dict[str, Any]:
+    """The values to evaluate, from the file. Raises UserError where the search's journal does not know them."""
+    file = search.folder / "chosen.json"
+    if _sha256_of(file) not in _chosen_before(search):
+        raise UserError(f"{file}: these are not the values that the search chose; the evaluation takes no others")
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def _chosen_before(search: Search) -> list[str]:
+    return [e["sha256"] for e in Tail(search.folder).new_events() if e["event"] == "search_chosen"]
+
+
+def _sha256_of(file: Path) -> str:
+    """The SHA-256 that a choice states, if that is what its content has; else nothing."""
+    try:
+        content = json.loads(file.read_text())
+        said = str(content.pop("sha256"))
+    except (OSError, ValueError, KeyError, AttributeError):
+        return ""
+    return said if said == _sha(content) else ""
 
 
 def frozen_config(config: RunConfig, chosen: dict[str, Any]) -> RunConfig:
@@ -247,7 +293,7 @@ def frozen_config(config: RunConfig, chosen: dict[str, Any]) -> RunConfig:
     return config.model_copy(update={"methods": tuple(entries)})
 
 
-def _evaluation(search: Search, frozen: RunConfig, chosen: dict[str, Any]) -> list[Sequence]:
+def evaluation_sequences(search: Search, frozen: RunConfig, chosen: dict[str, Any]) -> list[Sequence]:
     root = search_key(frozen.name)
     above = ((root, f"{frozen.name}: search"), (f"{root}/evaluation-{chosen['sha256'][:8]}", "evaluation"))
     return [

@@ -16,6 +16,7 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from orchestrator.experiment import Experiment
+from orchestrator.journal import Tail
 from orchestrator.ledger import Ledger
 from orchestrator.pictures import draw
 from orchestrator.progress import show_values
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 def save_phase_1(search: Search, book: TrialBook, chosen: dict[str, Any]) -> list[Path]:
     """Write what the report needs of the tuning phase, and the pictures. Returns the files, for MLflow."""
     folder = search.folder
-    trials = [_trial_row(book, key) for key in book.trials]
+    sides = {
+        "tuning": [search.planner.stream(s, "dev") for s in search.settings.streams],
+        "evaluation": [search.planner.stream(s) for s in search.config.streams],
+    }
+    trials = [_trial_row(book, trial.key) for trial in book.all()]
     content = {
         "search": search.config.name,
         "metric": search.settings.metric,
@@ -41,6 +46,9 @@ def save_phase_1(search: Search, book: TrialBook, chosen: dict[str, Any]) -> lis
         "scenario": search.scenario,
         "tuning_streams": [s.name for s in search.settings.streams],
         "tuning_seeds": list(search.settings.seeds),
+        "trials_each": search.settings.trials,
+        "datasets": {side: sorted({t.dataset for s in streams for t in s.tasks}) for side, streams in sides.items()},
+        "choices": sum(e["event"] == "search_chosen" for e in Tail(folder).new_events()),
         "spaces": {c.label: {n: d.model_dump(mode="json") for n, d in c.space.items()} for c in search.contenders},
         "trials": trials,
         "chosen": {k: v for k, v in chosen.items() if k not in ("definition", "search")},
@@ -71,8 +79,13 @@ def _trial_row(book: TrialBook, key: str) -> dict[str, Any]:
 
 
 def is_search(experiment: Experiment) -> bool:
-    """Whether an experiment is the evaluation phase of a search."""
-    return (experiment.folder / "search" / "search.json").exists()
+    """Whether an experiment is the evaluation phase of a search, with the values that it chose."""
+    file = experiment.folder / "search" / "search.json"
+    if not file.exists():
+        return False
+    chosen = json.loads(file.read_text())["chosen"]["methods"]
+    found = {s.method.label: s.method.model_dump(mode="json") for s in experiment.sequences}
+    return all(label in chosen and entry == chosen[label]["entry"] for label, entry in found.items())
 
 
 def search_results(experiment: Experiment) -> dict[str, Any]:
@@ -141,11 +154,13 @@ def ranking(methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def ledger_summary(
     entries: list[dict[str, Any]], result: dict[str, Any], tuning: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The readings of test splits of this experiment, one line for each reader and reason."""
+    """The readings of the test splits of both sides, one line for each reader and reason."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    sides = {*tuning["datasets"]["tuning"], *tuning["datasets"]["evaluation"]}
     for entry in entries:
-        if entry["experiment"] == result["experiment"]:
-            groups[entry["by"], entry["why"]].append(entry)
+        if entry["dataset"] in sides:  # also in other experiments of the output folder
+            elsewhere = "" if entry["experiment"] == result["experiment"] else f" of {entry['experiment']}"
+            groups[entry["by"] + elsewhere, entry["why"]].append(entry)
     return [
         {
             "by": by,
@@ -231,8 +246,30 @@ def notes(search: dict[str, Any]) -> list[str]:
         f"over {len(order['evaluation'])} methods",
         f"evaluation and tuning: {how}, in %; gap: tuning − evaluation",
     ]
+    lines += _warnings(search)
     lines += [f"related data sets on both sides: {' / '.join(pair)}" for pair in proof["straddling"]]
     return lines + ledger_lines(search)
+
+
+def _warnings(search: dict[str, Any]) -> list[str]:
+    """What makes the comparison less equal, or less held out, than it looks."""
+    lines = [
+        f"{label}: its space held {count} of the {search['trials_each']} trials"
+        for label, method in search["methods"].items()
+        if (count := sum(method["trials"].values())) < search["trials_each"]
+    ]
+    lines += [f"{label}: no trial finished, so it was not evaluated" for label in search["chosen"]["missing"]]
+    if search["select"] == "first-task":
+        lines.append(
+            "tuned on the first task alone: the tuning score is that of one task, so the gap compares unlike things"
+        )
+    if search["choices"] > 1:
+        lines.append(
+            f"values were chosen {search['choices']} times under this name: an evaluation may have been seen before"
+        )
+    if any(method["trials"].get("failed") for method in search["methods"].values()):
+        lines.append("trials that failed run again with --retry-failed")
+    return lines
 
 
 def ledger_lines(search: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ A parameter is named by where it is set: `training.lr`, `training.lrs.head`, or 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,7 +34,12 @@ def declared_space(method: MethodEntry) -> Space:
     found = {f"training.{key}": values for key, values in tuning.training_space.items()}
     for part in (method.tuning, *method.plugins):
         found |= {f"{part.name}.{key}": values for key, values in METHODS[part.name].space.items()}
-    return {name: Dimension(values=tuple(values)) for name, values in found.items()}
+    return {name: Dimension.model_validate(values) for name, values in found.items()}
+
+
+def size_of(space: Space) -> float:
+    """How many choices there are; infinite with a real range."""
+    return math.prod(dimension.size for dimension in space.values())
 
 
 def space_of(search: SearchConfig, method: MethodEntry) -> Space:
@@ -45,7 +51,7 @@ def space_of(search: SearchConfig, method: MethodEntry) -> Space:
             raise UserError(f"methods.{method.label}.space: " + unknown("parameter", name, parameters_of(method)))
     space |= method.space
     for name, dimension in space.items():
-        for value in dimension.values or (_scalar(dimension, dimension.low), _scalar(dimension, dimension.high)):
+        for value in dimension.values or [_inside(dimension, share) for share in (0.0, 0.37, 1.0)]:
             try:
                 with_values(method, {name: value})
             except ValidationError as error:
@@ -89,11 +95,15 @@ def grid(space: Space) -> Iterator[Values]:
         yield dict(zip(names, values, strict=True))
 
 
-def check_grid(space: Space, method: str) -> None:
-    """Raises UserError for a range, of which there is no grid."""
+def check_grid(space: Space, method: str, trials: int) -> None:
+    """Raises UserError for a range, of which there is no grid, and for a grid that the trials would cut off."""
     for name, dimension in space.items():
         if dimension.values is None:
             raise UserError(f"search.space.{name}: a grid needs listed values (method {method})")
+    if size_of(space) > trials:
+        raise UserError(
+            f"search.trials: the grid of {method} has {size_of(space):g} points, but there are {trials} trials"
+        )
 
 
 def random_draws(space: Space, seed: int) -> Iterator[Values]:
@@ -104,11 +114,8 @@ def random_draws(space: Space, seed: int) -> Iterator[Values]:
     they train alike is trained once.
     """
     seen: set[tuple[Any, ...]] = set()
-    total = 1.0
-    for dimension in space.values():
-        total *= dimension.size
     for number in itertools.count():
-        if len(seen) >= total:
+        if len(seen) >= size_of(space):
             return
         values = {name: _draw(name, dimension, seed, number) for name, dimension in space.items()}
         if tuple(values.values()) not in seen:
@@ -123,13 +130,12 @@ def _draw(name: str, dimension: Dimension, seed: int, number: int) -> Any:
         turn, place = divmod(number, len(dimension.values))
         order = torch.randperm(len(dimension.values), generator=generator(seed, name, turn))
         return dimension.values[int(order[place])]
-    share = float(torch.rand((), generator=generator(seed, name, number), dtype=torch.float64))
-    assert dimension.low is not None and dimension.high is not None
-    if dimension.log:
-        return _scalar(dimension, dimension.low * (dimension.high / dimension.low) ** share)
-    return _scalar(dimension, dimension.low + (dimension.high - dimension.low) * share)
+    return _inside(dimension, float(torch.rand((), generator=generator(seed, name, number), dtype=torch.float64)))
 
 
-def _scalar(dimension: Dimension, value: float | None) -> Any:
-    assert value is not None
+def _inside(dimension: Dimension, share: float) -> Any:
+    """The value that lies at a share (0 to 1) of a range."""
+    low, high = dimension.low, dimension.high
+    assert low is not None and high is not None
+    value = low * (high / low) ** share if dimension.log else low + (high - low) * share
     return round(value) if dimension.integer else float(f"{value:.6g}")

@@ -18,6 +18,7 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU asked for: none seen
 
+from orchestrator.checkpoint import Store
 from orchestrator.config import ScalingConfig
 from orchestrator.errors import SequenceFailed, UserError
 from orchestrator.journal import Journal, View, journal_folder, read_view
@@ -83,15 +84,20 @@ def groups_at_once(scaling: ScalingConfig, resources: Resources) -> int:
     if scaling.at_once is not None:
         return scaling.at_once
     gpus = gpus_per_worker(scaling, resources)
-    fits = [resources.cpus // (scaling.workers * scaling.cpus_per_worker)]
+    fits = [_fits(resources.cpus, scaling.workers * scaling.cpus_per_worker)]
     if gpus:
-        fits.append(resources.gpus // (scaling.workers * gpus))
+        fits.append(_fits(resources.gpus, scaling.workers * gpus))
     if min(fits) < 1:
         asked = f"{scaling.workers} x ({scaling.cpus_per_worker:g} CPU, {gpus:g} GPU)"
         raise UserError(
             f"scaling.workers: asks for {asked}, but the cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
         )
     return int(min(fits))
+
+
+def _fits(has: float, each: float) -> int:
+    """How often `each` goes into what there is; 1 / 0.2 is 5."""
+    return int(has / each + 1e-9)
 
 
 def evaluates_aside(where: str, scaling: ScalingConfig, resources: Resources, sequences: int) -> bool:
@@ -114,7 +120,6 @@ def work_through(settings: dict[str, Any]) -> None:
     import ray.train.torch
     import torch
 
-    from orchestrator.checkpoint import Store
     from orchestrator.loop import run_sequence
     from orchestrator.workers import Workers
 
@@ -124,9 +129,7 @@ def work_through(settings: dict[str, Any]) -> None:
     workers = Workers.here(device)
     for values in settings["sequences"]:
         sequence = Sequence.model_validate(values)
-        patience = -1 if settings["patient"] else 0
-        claim = Store(Path(sequence.out)).claim(f"sequence-{sequence.id}", timeout=patience)
-        with claim if workers.is_first else contextlib.nullcontext(True) as mine:
+        with _claim(sequence, settings["started"]) if workers.is_first else contextlib.nullcontext(True) as mine:
             if not workers.agree(mine and _is_due(sequence, settings)):
                 continue
             try:
@@ -135,16 +138,42 @@ def work_through(settings: dict[str, Any]) -> None:
                 continue  # it is in the journal; the other sequences go on
 
 
+@contextlib.contextmanager
+def _claim(sequence: Sequence, started: int) -> Iterator[bool]:
+    """Try to be the only one that trains a sequence; False if another group of this run does.
+
+    A process that still holds it from an earlier run, one that was killed, is waited for.
+    """
+    store = Store(Path(sequence.out))
+    while True:
+        with store.claim(f"sequence-{sequence.id}", timeout=1) as mine:
+            if mine:
+                yield True
+                return
+        if any(start >= started for start in read_view(sequence.out, sequence.id).starts):
+            yield False
+            return
+
+
 def _is_due(sequence: Sequence, settings: dict[str, Any]) -> bool:
     """Whether a sequence has not ended in this run. One whose workers died again and again is noted as failed."""
     view = read_view(sequence.out, sequence.id)
     ended = view.finished_at if view.status == "finished" else view.failed_at if view.status == "failed" else 0
     attempts = sum(start >= settings["started"] for start in view.starts)
+    if settings["until"] and _has_reached(view, settings["until"], settings["evaluate"]):
+        return False
     if ended < settings["started"] and attempts > settings["max_failures"]:
         reason = f"its workers died {attempts} times (scaling.max_failures is {settings['max_failures']})"
         Journal(journal_folder(sequence.out, sequence.id)).append({"event": "sequence_failed", "reason": reason})
         return False
     return ended < settings["started"]
+
+
+def _has_reached(view: View, until: int, scored: bool) -> bool:
+    """Whether a sequence has trained so many tasks, and scored them where the workers do that."""
+    tasks = [view.by_task.get(task_id) for task_id in range(until)]
+    trained = all(task and task.checkpoint for task in tasks)
+    return trained and (not scored or all(view.row_is_full(row) for row in range(until + 1)))
 
 
 def _score_row(values: dict[str, Any], row: int, gpu: bool) -> None:
@@ -186,7 +215,6 @@ class _Scoring:
     def _note(self, reference: Any, sequence: Sequence, row: int) -> None:
         import ray
 
-        from orchestrator.checkpoint import Store
         from orchestrator.evaluate import row_events
 
         try:
@@ -207,12 +235,10 @@ def run_on_cluster(
     watch: Callable[[], list[View]],
     name: str,
     until: int | None = None,
-    patient: bool = False,
 ) -> list[str]:
     """Train and score the sequences; `watch` is called all the while, and gives what the journals say by now.
 
-    `until` ends each after that many tasks. A `patient` group waits for a sequence that another process still holds (such as
-    the dying worker of a run that was killed); else it leaves it to the other.
+    `until` ends each after that many tasks.
 
     Returns what went wrong with the machinery, a line each. A sequence that failed says so in its own journal.
     """
@@ -226,7 +252,6 @@ def run_on_cluster(
         "started": int(time.time() * 1000),
         "max_failures": scaling.max_failures,
         "until": until,
-        "patient": patient,
     }
     threads = [
         threading.Thread(target=_fit_group, args=(f"{name}-{i}", settings, scaling, gpus, problems), daemon=True)

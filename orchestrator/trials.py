@@ -20,7 +20,7 @@ from orchestrator.journal import Event, Journal, Tail, View, read_view
 from orchestrator.loop import is_complete
 from orchestrator.plan import Planner, Sequence
 from orchestrator.proposals import Past, propose
-from orchestrator.space import Space, Values, with_values
+from orchestrator.space import Space, Values, size_of, with_values
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Trial:
     number: int
     values: Values
     sequences: tuple[Sequence, ...] = field(repr=False)
+    definition: str = ""
 
     @property
     def key(self) -> str:
@@ -111,7 +112,8 @@ def ending(trial: Trial, search: SearchConfig, workers: int, gpus: float, proble
     views = trial.views()
     cost = cost_of(trial, views, workers, gpus)
     done = tasks_done(views) if all(view.tasks for view in views) else 0
-    failure = next((view.failure for view in views if view.status == "failed"), problem)
+    # what went wrong around a trial that has all of its scores is no failure of the trial
+    failure = next((view.failure for view in views if view.status == "failed"), "" if done == trial.tasks else problem)
     if failure or not done:
         return End("failed", done, None, {}, cost, failure or "it ended before its first task was done")
     found = metrics_after(views, done)
@@ -159,6 +161,8 @@ class TrialBook:
         if event["event"] == "trial_proposed":
             self.trials.setdefault(key, self._trial(contender, event["number"], event["values"]))
             self._notes[key] = event["notes"]
+        elif event["event"] == "trial_reopened":
+            self.ends.pop(key, None)
         elif event["event"] == "trial_ended" and key in self.trials:
             fields = {**event["end"], "cost": Cost(**event["end"]["cost"])}
             self.ends.setdefault(key, End(**fields))
@@ -168,18 +172,27 @@ class TrialBook:
         method = with_values(contender.entry, values)
         key = f"{contender.label}-{number:03d}"
         name = f"{config.name}-{key}"
-        above = ((search_key(config.name), f"{config.name}: search"), (f"{search_key(config.name)}/{key}", name))
+        root = search_key(config.name)
+        above = ((root, f"{config.name}: search"), (trial_node(root, key, contender.definition), name))
         streams = [s.model_copy(update={"first": 1}) if search.select == "first-task" else s for s in search.streams]
         sequences = (
             self.planner.sequence(method, stream, seed, "dev", f"{config.name}-{number:03d}-", above)
             for stream in streams
             for seed in search.seeds
         )
-        return Trial(contender.label, number, values, tuple(sequences))
+        return Trial(contender.label, number, values, tuple(sequences), contender.definition)
+
+    def all(self) -> list[Trial]:
+        """Every method's trials, up to the number that is asked for: an earlier search may have had more."""
+        return [t for t in list(self.trials.values()) if t.number < self.search.trials]
 
     def of(self, label: str) -> list[Trial]:
         """A method's trials, by number."""
-        return sorted((t for t in self.trials.values() if t.method == label), key=lambda t: t.number)
+        return sorted((t for t in self.all() if t.method == label), key=lambda t: t.number)
+
+    def planned(self) -> int:
+        """How many trials there will be; a small space may hold fewer than were asked for."""
+        return sum(int(min(size_of(c.space), self.search.trials)) for c in self.contenders)
 
     def past(self, label: str) -> list[Past]:
         """A method's trials as the next proposal sees them."""
@@ -197,13 +210,23 @@ class TrialBook:
 
     def start_next(self) -> Trial | None:
         """The trial to run now: one that was cut off, else a new one of the method with the fewest. None: all are begun."""
-        cut_off = (t for t in self.trials.values() if t.key not in self.ends and t.key not in self.running)
-        trial = next(cut_off, None) or self._propose()
+        trial = self._cut_off()
+        if trial is None and (planned := self._plan_next()):
+            trial, notes = planned
+            self._append("trial_proposed", trial, values=trial.values, notes=notes)
+            self.trials[trial.key], self._notes[trial.key] = trial, notes
         if trial:
             self.running.add(trial.key)
         return trial
 
-    def _propose(self) -> Trial | None:
+    def is_done(self) -> bool:
+        """Whether every trial has ended and there is no further one."""
+        return self._cut_off() is None and not self.running and self._plan_next() is None
+
+    def _cut_off(self) -> Trial | None:
+        return next((t for t in self.all() if t.key not in self.ends and t.key not in self.running), None)
+
+    def _plan_next(self) -> tuple[Trial, dict[str, Any]] | None:
         for contender in sorted(self.contenders, key=lambda c: len(self.of(c.label))):
             number = len(self.of(contender.label))
             budget = self.search.trial_tasks
@@ -212,15 +235,19 @@ class TrialBook:
             proposal = propose(self.search, contender.space, number, self.past(contender.label))
             if proposal is None:
                 continue
-            trial = self._trial(contender, number, proposal.values)
-            self._append("trial_proposed", trial, values=proposal.values, notes=proposal.notes)
-            self.trials[trial.key], self._notes[trial.key] = trial, proposal.notes
-            return trial
+            return self._trial(contender, number, proposal.values), proposal.notes
         return None
+
+    def reopen_failed(self) -> None:
+        """Have the trials that failed run again."""
+        for trial in self.all():
+            if trial.key in self.ends and self.ends[trial.key].status == "failed":
+                del self.ends[trial.key]
+                self._append("trial_reopened", trial)
 
     def end_complete(self) -> None:
         """Note the end of trials that were done when the last process died before it could."""
-        for trial in self.trials.values():
+        for trial in self.all():
             if trial.key not in self.ends and all(is_complete(s, Store(Path(s.out))) for s in trial.sequences):
                 views = trial.views()
                 if all(view.tasks for view in views) and tasks_done(views) == trial.tasks:
@@ -235,8 +262,7 @@ class TrialBook:
             self._append("trial_ended", trial, end=asdict(end))
 
     def _append(self, event: str, trial: Trial, **values: Any) -> None:
-        definition = next(c.definition for c in self.contenders if c.label == trial.method)
-        place = {"definition": definition, "method": trial.method, "number": trial.number}
+        place = {"definition": trial.definition, "method": trial.method, "number": trial.number}
         self._journal.append({"event": event, **place, **values})
 
     def best(self, label: str) -> Trial | None:
@@ -258,3 +284,8 @@ class TrialBook:
 def search_key(name: str) -> str:
     """Names the search's run in MLflow."""
     return f"search:{name}"
+
+
+def trial_node(root: str, key: str, definition: str) -> str:
+    """Names a trial's run in MLflow. A search that is defined anew under its old name has other trials."""
+    return f"{root}/{key}-{definition[:8]}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.config import ScalingConfig, SearchConfig
-from orchestrator.journal import Journal, Tail, View, read_view
+from orchestrator.journal import Journal, Tail, View, journal_folder
 from orchestrator.plan import Sequence
 from orchestrator.trials import Trial, TrialBook, metrics_after, score_of, tasks_done
 
@@ -62,7 +64,13 @@ def run_trials(
             trial_dirname_creator=lambda trial: f"{trial.config['trial']}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
-            name=f"{name}-search", storage_path=str(Path(out) / "ray"), verbose=0, callbacks=[_Watch(watch)]
+            name=f"{name}-search",
+            storage_path=str(Path(out) / "ray"),
+            verbose=0,
+            callbacks=[_Watch(watch)],
+            failure_config=tune.FailureConfig(
+                max_failures=scaling.max_failures
+            ),  # of a trial's driver, whose node died
         ),
     )
     tuner.fit()
@@ -80,20 +88,21 @@ class _FromBook(_Unpickled, Searcher):
 
     def __init__(self, book: TrialBook) -> None:
         super().__init__(metric="score", mode="max")
-        self.book = book
+        self.book, self.since = book, time.time() * 1000
         self.started: dict[str, Trial] = {}
 
     def suggest(self, trial_id: str) -> Any:
         trial = self.book.start_next()
-        if trial is None:
-            return Searcher.FINISHED
+        if trial is None:  # a trial that is stopped early may leave something of its method's budget
+            return None if self.book.running else Searcher.FINISHED
         self.started[trial_id] = trial
         sequences = [s.model_dump(mode="json") for s in trial.sequences]
         return {"trial": trial.key, "method": trial.method, "sequences": sequences}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.started[trial_id]
-        self.book.end(trial, _problem(self.book.folder, trial.key) or ("its process died" if error else ""))
+        said = _problem(self.book.folder, trial.key, self.since)
+        self.book.end(trial, said or ("its process died" if error else ""))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the book is on disk."""
@@ -163,10 +172,10 @@ def rungs(search: SearchConfig, tasks: int) -> list[int]:
     """After how many tasks a trial waits for the scheduler's word: grace, then each time `reduction` times as many."""
     found: list[int] = []
     at = float(search.grace)
-    while search.scheduler == "asha" and int(at) < tasks:
-        found.append(int(at))
+    while search.scheduler == "asha" and math.ceil(at) < tasks:
+        found.append(math.ceil(at))
         at *= search.reduction
-    return found
+    return list(dict.fromkeys(found))
 
 
 class _Watch(_Unpickled, tune.Callback):
@@ -186,15 +195,19 @@ def _trial(config: dict[str, Any], running: Running) -> None:
     asked = sequences[0].evaluation.where
     where = "inline" if asked == "auto" else asked  # whatever is free is for the next trial
 
+    views = [View(s.id) for s in sequences]
+    tails = [Tail(journal_folder(s.out, s.id)) for s in sequences]
+
     def watch() -> list[View]:
-        return [read_view(s.out, s.id) for s in sequences]
+        for view, tail in zip(views, tails, strict=True):
+            for event in tail.new_events():
+                view.add(event)
+        return views
 
     for until in [*rungs(running.search, total), total]:
         scaling = running.scaling.model_copy(update={"at_once": 1})
-        problems = run_on_cluster(
-            sequences, scaling, running.resources, where, watch, config["trial"], until=until, patient=True
-        )
-        views = watch()
+        problems = run_on_cluster(sequences, scaling, running.resources, where, watch, config["trial"], until)
+        watch()
         if any(view.status == "failed" for view in views) or tasks_done(views) < until:
             if problems:
                 Journal(Path(running.folder), f"problem-{config['trial']}").append(
@@ -204,7 +217,8 @@ def _trial(config: dict[str, Any], running: Running) -> None:
         tune.report({"tasks": until, "score": score_of(running.search, metrics_after(views, until))})
 
 
-def _problem(folder: Path, key: str) -> str:
-    """What a trial's driver said went wrong with the machinery."""
-    said = [e["reason"] for e in Tail(folder).new_events() if e.get("trial") == key and "reason" in e]
-    return said[-1] if said else ""
+def _problem(folder: Path, key: str, since: float) -> str:
+    """What a trial's driver said went wrong with the machinery in this run of the search."""
+    events = (e for e in Tail(folder).new_events() if e["event"] == "trial_problem")
+    said = [e["reason"] for e in events if e["trial"] == key and e["time"] >= since]
+    return str(said[-1]) if said else ""

@@ -35,7 +35,7 @@ class SearchRuns:
     def _trial(self, event: Event) -> str:
         self._root(event)
         name = f"{self.name}-{event['method']}-{event['number']:03d}"
-        key = f"{self.key}/{event['method']}-{event['number']:03d}"
+        key = f"{self.key}/{event['method']}-{event['number']:03d}-{event['definition'][:8]}"
         run = self.above.run([(self.key, f"{self.name}: search"), (key, name)], event["time"])
         assert run
         return run
@@ -49,17 +49,17 @@ class SearchRuns:
     def _params(self, run: str, values: dict[str, Any]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(safe(k), str(v)[:500]) for k, v in values.items()]
+        known = self.client.get_run(run).data.params  # MLflow lets no parameter change
+        params = [Param(safe(k), str(v)[:500]) for k, v in values.items() if safe(k) not in known]
         for start in range(0, len(params), 100):
             self.client.log_batch(run, params=params[start : start + 100])
 
     def _take_search_started(self, event: Event) -> None:
         run = self._root(event)
         self.client.update_run(run, "RUNNING")
-        if "holdout" not in self.client.get_run(run).data.params:
-            search = event["config"]["search"]
-            self._params(run, {"holdout": search["holdout"], "searcher": search["searcher"]})
-            self.client.log_dict(run, event["config"], "config.yaml")
+        for key in ("holdout", "searcher", "scheduler", "select"):  # as tags: a search may be defined anew
+            self.client.set_tag(run, key, event["config"]["search"][key])
+        self.client.log_dict(run, event["config"], "config.yaml")
 
     def _take_trial_proposed(self, event: Event) -> None:
         run = self._trial(event)

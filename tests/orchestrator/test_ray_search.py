@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.loop import run_sequence
 from orchestrator.reading import load_config
-from orchestrator.search import _evaluation, freeze, frozen_config, prepare
+from orchestrator.search import evaluation_sequences, freeze, frozen_config, prepare
 from orchestrator.trials import TrialBook, metrics_after
 from tests.conftest import SMALL
 from tests.orchestrator.test_ray import environment, ray_folder, wait_for, workers_below
@@ -69,7 +69,7 @@ def never_stopped(out: Path) -> tuple[dict[str, Any], dict[str, float]]:
         book.end(trial)
     chosen = freeze(search, book)
     finals = {}
-    for sequence in _evaluation(search, frozen_config(search.config, chosen), chosen):
+    for sequence in evaluation_sequences(search, frozen_config(search.config, chosen), chosen):
         finals[sequence.method.label] = float(np.mean(run_sequence(sequence).matrix()[-1]))
     return chosen["methods"], finals
 
@@ -112,7 +112,7 @@ def check_mlflow(result: dict[str, Any]) -> None:
     for run in runs:
         below.setdefault(run.data.tags.get("mlflow.parentRunId", ""), []).append(run)
     (root,) = below[""]
-    assert root.data.params["holdout"] == "tasks"
+    assert root.data.tags["holdout"] == "tasks"
     artifacts = {a.path for a in client.list_artifacts(root.info.run_id, "search")}
     assert {"search/chosen.json", "search/trials.csv", "search/parallel-ft.png"} <= artifacts
     assert root.data.tags["orchestrator.chosen_sha256"] == result["search"]["chosen"]["sha256"]

@@ -16,11 +16,13 @@ from orchestrator import search as search_module
 from orchestrator.config import RunConfig
 from orchestrator.errors import UserError
 from orchestrator.experiment import Experiment
+from orchestrator.journal import Tail
 from orchestrator.ledger import Ledger
 from orchestrator.loop import run_sequence
-from orchestrator.search import Search, freeze, frozen_config, prepare
+from orchestrator.search import Search, evaluation_sequences, freeze, frozen_config, prepare, read_chosen
 from orchestrator.search_report import notes, print_search, ranking, save_phase_1, search_results
-from orchestrator.trials import Trial, TrialBook
+from orchestrator.space import with_values
+from orchestrator.trials import Trial, TrialBook, metrics_after
 from streams.base import SealedSplit
 from tests.conftest import small_config
 
@@ -189,12 +191,6 @@ def test_the_measure_can_punish_forgetting(tmp_path: Path) -> None:
     assert end.score == pytest.approx((end.metrics["aa"] or 0) - 0.5 * (end.metrics["forgetting"] or 0), abs=1e-5)
 
 
-def test_options_do_not_apply_to_models_that_generate(tmp_path: Path) -> None:
-    _, book = opened(searched(tmp_path, ["ft"], trials=1, metric="aa_options"))
-    run_all(book)
-    assert "does not apply to models that generate" in book.ends["ft-000"].reason
-
-
 def test_several_streams_and_seeds_are_one_trial(tmp_path: Path) -> None:
     _, book = opened(searched(tmp_path, ["ft"], trials=1, seeds=[1, 2]))
     (trial,) = run_all(book)
@@ -300,6 +296,11 @@ def test_a_search_that_makes_no_sense_is_refused(tmp_path: Path, search: dict[st
         ({"space": {"migu.ration": [0.1]}}, "Did you mean 'migu.ratio'"),
         ({"searcher": "grid", "space": {"training.lr": {"low": 1e-4, "high": 1e-2}}}, "a grid needs listed values"),
         ({"streams": [{**TUNING, "dev_fraction": 0.0}]}, "has no dev split"),
+        ({"metric": "aa_options"}, "does not apply to models that generate"),
+        ({"scheduler": "asha", "grace": 3}, "3 is not below the 3 tasks"),
+        ({"searcher": "grid", "trials": 1}, "the grid of ft has 2 points, but there are 1 trials"),
+        ({"space": {"training.epochs": {"low": 1, "high": 4}}}, "search.space.training.epochs"),
+        ({"space": {"training.global_batch": [8, 12], "training.micro_batch": [8]}}, "not a multiple of micro_batch"),
     ],
 )
 def test_a_search_is_checked_before_the_first_trial(tmp_path: Path, search: dict[str, Any], part: str) -> None:
@@ -314,9 +315,8 @@ def finished(tmp_path: Path) -> tuple[Search, TrialBook, dict[str, Any]]:
     run_all(book)
     chosen = freeze(search, book)
     save_phase_1(search, book, chosen)
-    search_module._tell(search, {"event": "search_frozen", "sha256": chosen["sha256"], "files": []})
     frozen = frozen_config(search.config, chosen)
-    sequences = search_module._evaluation(search, frozen, chosen)
+    sequences = evaluation_sequences(search, frozen, chosen)
     for sequence in sequences:
         run_sequence(sequence)
     experiment = Experiment(frozen, tuple(sequences))
@@ -350,11 +350,98 @@ def test_both_phases_in_one_report(tmp_path: Path) -> None:
 
 def test_the_evaluation_takes_no_values_but_the_chosen(tmp_path: Path) -> None:
     search, book, _ = finished(tmp_path)
-    freeze(search, book)  # the same choice again is no other choice
+    written = read_chosen(search)
+    assert freeze(search, book) == written, "the same choice again is no other choice"
     file = search.folder / "chosen.json"
     file.write_text(file.read_text().replace('"training.lr": 0.00', '"training.lr": 0.01'))
     with pytest.raises(UserError, match="not the values that the search chose"):
         freeze(search, book)
+    with pytest.raises(UserError, match="takes no others"):
+        read_chosen(search)
+    written["methods"]["ft"]["values"] = {"training.lr": 0.5}
+    written["sha256"] = search_module._sha({k: v for k, v in written.items() if k != "sha256"})
+    file.write_text(json.dumps(written))
+    with pytest.raises(UserError, match="takes no others"):  # sound in itself, but not of this search
+        read_chosen(search)
+    file.unlink()
+    freeze(search, book)
+    assert read_chosen(search)["methods"]["ft"]["values"] != {"training.lr": 0.5}
+
+
+def test_a_process_that_dies_while_it_freezes_locks_nothing(tmp_path: Path) -> None:
+    config = searched(tmp_path, ["ft"], trials=1)
+    search, book = opened(config)
+    run_all(book)
+    first = freeze(search, book)
+    more, book = opened(searched(tmp_path, ["ft"], trials=2))
+    run_all(book)
+    second = freeze(more, book)  # noted and written; the pictures and what follows never came
+    assert freeze(more, book) == second
+    assert {e["sha256"] for e in events(search) if e["event"] == "search_chosen"} >= {first["sha256"], second["sha256"]}
+
+
+def events(search: Search) -> list[dict[str, Any]]:
+    return list(Tail(search.folder).new_events())
+
+
+def test_fewer_trials_than_before_count_for_every_method(tmp_path: Path) -> None:
+    _, book = opened(searched(tmp_path, trials=2))
+    run_all(book, count=3)  # ft has two, ft+migu one
+    search, less = opened(searched(tmp_path, trials=1))
+    assert run_all(less) == []
+    assert {label: len(less.of(label)) for label in ("ft", "ft+migu")} == {"ft": 1, "ft+migu": 1}
+    assert freeze(search, less)["methods"]["ft"]["trial"] == 0
+
+
+def test_machinery_that_failed_around_a_whole_trial_does_not_fail_it(tmp_path: Path) -> None:
+    _, book = opened(searched(tmp_path, ["ft"], trials=1))
+    trial = book.start_next()
+    assert trial
+    run_sequence(trial.sequences[0])
+    book.end(trial, "its process died")
+    assert book.ends[trial.key].status == "finished"
+
+
+def test_failed_trials_run_again_on_request(tmp_path: Path) -> None:
+    config = searched(tmp_path, ["ft"], trials=1)
+    _, book = opened(config)
+    trial = book.start_next()
+    assert trial
+    book.end(trial, "the machine had no memory")
+    assert book.ends[trial.key].reason == "the machine had no memory"
+    _, later = opened(config)
+    assert later.is_done()
+    later.reopen_failed()
+    run_all(later)
+    _, last = opened(config)
+    assert last.ends[trial.key].status == "finished"
+
+
+def test_asha_remembers_what_earlier_trials_reached(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from orchestrator.tune import _PerMethodAsha, rungs
+
+    config = searched(tmp_path, ["ft"], trials=2, scheduler="asha", reduction=2)
+    _, book = opened(config)
+    trials = run_all(book)
+    reached = [metrics_after(t.views(), 2)["aa"] or 0.0 for t in trials]
+    scheduler = _PerMethodAsha(book)
+    new = SimpleNamespace(trial_id="new", config={"method": "ft"})
+    scheduler.on_trial_add(None, new)
+    cutoff = float(np.percentile(reached, 50))
+    assert scheduler.on_trial_result(None, new, {"tasks": 2, "score": cutoff - 1}) == "STOP"
+    other = SimpleNamespace(trial_id="other", config={"method": "ft"})
+    scheduler.on_trial_add(None, other)
+    assert scheduler.on_trial_result(None, other, {"tasks": 2, "score": cutoff + 50}) == "CONTINUE"
+    assert config.search
+    assert rungs(config.search.model_copy(update={"reduction": 1.2}), 10) == [2, 3, 4, 5, 6, 8, 9]
+
+
+def test_groups_of_rates_that_are_not_searched_stay(tmp_path: Path) -> None:
+    config = small_config(tmp_path, training={"lrs": {"shared*": 0.5, "head": 0.1}})
+    made = with_values(config.methods[0], {"training.lrs.head": 0.2})
+    assert config.training_for(made).lrs == {"shared*": 0.5, "head": 0.2}
 
 
 def test_kendalls_tau_by_hand() -> None:

@@ -202,7 +202,23 @@ def test_tasks_may_not_share_a_data_set_or_a_related_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("imdb", "stanfordnlp/imdb"), ("mnli", "stanfordnlp/snli"), ("qqp", "quora")]
+    ("one", "other", "same"),
+    [
+        ("imdb", "stanfordnlp/imdb", True),
+        ("agnews", "fancyzhx/ag_news", True),
+        ("rte", "nyu-mll/glue/rte", True),
+        ("a/one/default", "b/two/default", False),
+    ],
+)
+def test_a_folder_and_the_hub_may_hold_one_data_set(one: str, other: str, same: bool) -> None:
+    if same:
+        assert "read one data set" in refusal("tasks", tuning(texts("a"), dataset=one), evaluation(other))
+    else:
+        assert prove("tasks", [tuning(texts("a"), dataset=one)], [evaluation(other)]).near_duplicates == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("imdb", "cornell/rotten_tomatoes"), ("mnli", "stanfordnlp/snli"), ("qqp", "quora")]
 )
 def test_related_data_is_known_by_its_names_on_the_hub(one: str, other: str) -> None:
     assert f"'{other}'" in refusal("tasks", tuning(texts("a"), dataset=one), evaluation(other))
