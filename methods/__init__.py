@@ -9,8 +9,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning, at_least_float32, generator, trainable
+from methods.ewc import Ewc
 from methods.full import Full
+from methods.l2 import L2
 from methods.lora import Lora
+from methods.lwf import Lwf
+from methods.mas import Mas
 from methods.migu import Migu
 from methods.random_mask import RandomMask
 
@@ -19,6 +23,10 @@ METHODS: dict[str, type[Method]] = {
     "lora": Lora,
     "migu": Migu,
     "random_mask": RandomMask,
+    "ewc": Ewc,
+    "mas": Mas,
+    "l2": L2,
+    "lwf": Lwf,
 }
 
 
@@ -118,6 +126,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lora": {"tuning": "lora"},
     "lora+migu": {"tuning": "lora", "plugins": ["migu"]},
     "lora+random": {"tuning": "lora", "plugins": ["random_mask"]},
+    "ewc": {"tuning": "full", "plugins": ["ewc"]},
+    "ewc+migu": {"tuning": "full", "plugins": ["ewc", "migu"]},
+    "mas": {"tuning": "full", "plugins": ["mas"]},
+    "l2": {"tuning": "full", "plugins": ["l2"]},
+    "lwf": {"tuning": "full", "plugins": ["lwf"]},
 }
 
 

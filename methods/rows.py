@@ -6,6 +6,7 @@ Shapes: weight [d_out, d_in] (torch layout: row k makes output channel k), magni
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,11 @@ class Rows:
     name: str
     weight: nn.Parameter
     source: nn.Module
+
+
+def group_of(name: str) -> str:
+    """The layer group of a parameter or module inside a block, by its name: "attention", or else "ffn"."""
+    return "attention" if re.search("attn|attention", name, re.IGNORECASE) else "ffn"
 
 
 def masked_count(keep_ratio: float, rows: int) -> int:

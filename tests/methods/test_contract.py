@@ -59,14 +59,31 @@ def test_it_trains_and_resuming_equals_not_stopping(
             assert torch.equal(w, weights(stopped, row)[n]), f"{n} differs after task {row}"
 
 
-STRENGTH_ZERO = {
+# Settings with which a plug-in does nothing, and what makes it act all the same in two steps of the second task
+STRENGTH_ZERO: dict[str, dict[str, Any]] = {
     "migu": {"ratio": 1.0, "mask_first_task": True},
     "random_mask": {"ratio": 1.0, "mask_first_task": True},
+    "ewc": {"strength": 0.0},
+    "mas": {"strength": 0.0},
+    "l2": {"strength": 0.0},
+    "lwf": {"strength": 0.0},
+}
+STRONG: dict[str, dict[str, Any]] = {
+    "migu": {"ratio": 0.3},
+    "random_mask": {"ratio": 0.3},
+    "ewc": {"strength": 1e6},
+    "mas": {"strength": 10.0},
+    "l2": {"strength": 100.0},
+    "lwf": {"strength": 10.0},
 }
 
 
 def test_every_plugin_says_where_its_strength_is_zero() -> None:
-    assert set(STRENGTH_ZERO) == {name for name, method in METHODS.items() if not issubclass(method, Tuning)}
+    assert (
+        set(STRENGTH_ZERO)
+        == set(STRONG)
+        == {name for name, method in METHODS.items() if not issubclass(method, Tuning)}
+    )
 
 
 @pytest.mark.parametrize("model", FAMILIES)
@@ -79,20 +96,20 @@ def test_strength_zero_is_plain_training(
     plain = sequence_of("plain", model=model, methods=[{"tuning": regime}], stream={"max_train": 16})
     part = {"name": name, **STRENGTH_ZERO[name]}
     zero = sequence_of("zero", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16})
-    strong = {**part, "ratio": 0.3}
-    masked = sequence_of(
-        "masked", model=model, methods=[{"tuning": regime, "plugins": [strong]}], stream={"max_train": 16}
+    part = {**part, **STRONG[name]}
+    strong = sequence_of(
+        "strong", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16}
     )
-    for sequence in (plain, zero, masked):
+    for sequence in (plain, zero, strong):
         run_sequence(sequence, evaluate=False)
-    assert set(plain.keys[1:]).isdisjoint(zero.keys[1:]), (
+    assert set(plain.keys[2:]).isdisjoint(zero.keys[2:]), (
         "they would share checkpoints, and the test would prove nothing"
     )
     differs = False
     for n, w in weights(plain, 2).items():
         assert torch.isfinite(w).all()
         assert torch.equal(w, weights(zero, 2)[n]), n
-        differs |= not torch.equal(w, weights(masked, 2)[n])
+        differs |= not torch.equal(w, weights(strong, 2)[n])
     assert differs
 
 
