@@ -16,7 +16,9 @@ from methods.lora import Lora
 from methods.lwf import Lwf
 from methods.mas import Mas
 from methods.migu import Migu
+from methods.projection import Projection
 from methods.random_mask import RandomMask
+from methods.refresh import Refresh
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
@@ -27,6 +29,8 @@ METHODS: dict[str, type[Method]] = {
     "mas": Mas,
     "l2": L2,
     "lwf": Lwf,
+    "refresh": Refresh,
+    "projection": Projection,
 }
 
 
@@ -131,6 +135,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mas": {"tuning": "full", "plugins": ["mas"]},
     "l2": {"tuning": "full", "plugins": ["l2"]},
     "lwf": {"tuning": "full", "plugins": ["lwf"]},
+    "refresh": {"tuning": "full", "plugins": ["refresh"]},
+    "gpm": {"tuning": "full", "plugins": ["projection"]},
 }
 
 

@@ -47,7 +47,7 @@ def block_rows(model: nn.Module) -> list[Rows]:
     found: list[Rows] = []
     adapters: list[str] = []
     for name, module in model.named_modules():
-        if not any(part.isdigit() for part in name.split(".")):
+        if not _in_block(name):
             continue
         if isinstance(module, LoraLayer) and isinstance(module, nn.Module):
             adapters.append(name + ".")
@@ -60,6 +60,19 @@ def block_rows(model: nn.Module) -> list[Rows]:
     if not found:
         raise ValueError("no trainable linear layer inside a numbered transformer block: nothing to mask")
     return found
+
+
+def block_linears(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers inside numbered blocks whose weight trains; of LoRA, A and B are layers of their own."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.weight.requires_grad and _in_block(name)
+    }
+
+
+def _in_block(name: str) -> bool:
+    return any(part.isdigit() for part in name.split("."))
 
 
 def _weight(linear: nn.Module) -> nn.Parameter:

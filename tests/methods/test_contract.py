@@ -67,6 +67,8 @@ STRENGTH_ZERO: dict[str, dict[str, Any]] = {
     "mas": {"strength": 0.0},
     "l2": {"strength": 0.0},
     "lwf": {"strength": 0.0},
+    "refresh": {"delta": 0.0},
+    "projection": {"epsilon": 0.0},
 }
 STRONG: dict[str, dict[str, Any]] = {
     "migu": {"ratio": 0.3},
@@ -75,6 +77,8 @@ STRONG: dict[str, dict[str, Any]] = {
     "mas": {"strength": 10.0},
     "l2": {"strength": 100.0},
     "lwf": {"strength": 10.0},
+    "refresh": {"delta": 1e-3},
+    "projection": {"epsilon": 0.9},
 }
 
 
