@@ -71,6 +71,8 @@ def _wrong_setting(part: str, error: ValidationError) -> str:
     key = ".".join(str(place) for place in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{part}: " + unknown("key", key, METHODS[part].Settings.model_fields)
+    if first["type"] == "value_error":
+        return f"{part}{'.' if key else ''}{key}: {first['msg'].removeprefix('Value error, ')}"
     return f"{part}.{key}: {first['msg']} (found {first['input']!r})"
 
 

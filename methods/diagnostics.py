@@ -12,9 +12,16 @@ import torch
 from torch import Tensor
 
 
-def kept_share(kept_d: Tensor, steps: int) -> float:
-    """Mean share of a layer's rows that a step kept; kept_d counts the steps that kept each row."""
-    return float(kept_d.sum()) / (len(kept_d) * steps) if steps else 1.0
+def kept_share(masked_d: Tensor, steps: int) -> float:
+    """Mean share of a layer's rows that a step kept; masked_d counts the steps that masked each row."""
+    return 1 - float(masked_d.sum()) / (len(masked_d) * steps) if steps else 1.0
+
+
+def kept_by_samples(magnitude_Nd: Tensor, masked_rows: int) -> Tensor:
+    """[d]: how many of the N samples would keep each row, if each sample's `masked_rows` smallest rows were masked."""
+    masked = torch.argsort(magnitude_Nd, dim=1, stable=True)[:, :masked_rows]
+    counts = torch.bincount(masked.flatten(), minlength=magnitude_Nd.shape[1])
+    return (len(magnitude_Nd) - counts).to(torch.int16)
 
 
 def kept_overlap(kept_TLd: Sequence[Sequence[Tensor]]) -> list[list[float]]:
