@@ -77,11 +77,11 @@ class Ewc(Method):
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         fisher = fisher_diagonal(self.context, model, batches, self.settings.samples)
         anchor, gamma = copies(trainable(model)), self.settings.gamma
-        if self.fisher and gamma is None:
-            for name, new in fisher.items():
-                fisher[name], anchor[name] = joined(self.fisher[name], self.anchor[name], new, anchor[name])
-        elif self.fisher:
-            fisher = {name: gamma * self.fisher[name] + new for name, new in fisher.items()}
+        for name, old in self.fisher.items():
+            if gamma is None:
+                fisher[name], anchor[name] = joined(old, self.anchor[name], fisher[name], anchor[name])
+            else:
+                fisher[name] += gamma * old
         self.fisher, self.anchor = fisher, anchor
 
     def state_dict(self) -> State:

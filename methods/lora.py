@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -25,6 +26,7 @@ class Lora(Tuning):
     Settings = LoraSettings
     summary = "one low-rank adapter for all tasks"
     paper = "2106.09685"
+    space: ClassVar = {"r": [4, 8, 16, 32]}
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         from peft import LoraConfig, inject_adapter_in_model

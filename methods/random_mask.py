@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -35,6 +35,7 @@ class RandomMask(Method):
     Settings = RandomMaskSettings
     summary = "update a random share of the rows: the control for MIGU"
     paper = "2406.17245"
+    space: ClassVar = {"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]}
 
     def __init__(self, settings: RandomMaskSettings, context: Context) -> None:
         super().__init__(settings, context)

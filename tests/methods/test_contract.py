@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods import METHODS, Tuning
+from methods import METHODS, PRESETS, Tuning, method_spec
 from orchestrator.checkpoint import Store
 from orchestrator.learner import Learner
 from orchestrator.loop import run_sequence
 from orchestrator.plan import Sequence
+from orchestrator.training import train_task
 from tests.conftest import FAMILIES
 
 
@@ -117,10 +118,22 @@ def test_strength_zero_is_plain_training(
     assert differs
 
 
+@pytest.mark.parametrize("name", STRONG)
+def test_it_trains_a_sentence_encoder(name: str, learner_of: Callable[..., Learner]) -> None:
+    """Whose batches hold the options too, which belong to no example."""
+    part = {"name": name, **STRONG[name]}
+    method = {"tuning": "full", "plugins": [part]}
+    learner = learner_of(model="tiny-bert", scoring="similarity", methods=[method], stream={"max_train": 16})
+    for task in range(2):
+        train_task(learner, task, lambda event: None)
+    assert all(torch.isfinite(p).all() for p in learner.family.module.parameters())
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_state_is_tensors_and_plain_values(name: str, learner_of: Callable[..., Learner]) -> None:
-    learner = learner_of(methods=[spec(name)])
-    assert learner.family
+    learner = learner_of(methods=[spec(name)], stream={"max_train": 8})
+    _ = learner.family
+    train_task(learner, 0, lambda event: None)
 
     def check(value: object) -> None:
         if isinstance(value, Mapping):
@@ -139,3 +152,27 @@ def test_it_is_described(name: str) -> None:
     assert method.summary
     assert method.__doc__
     assert name.replace("_", "") == method.__name__.lower()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_search_tries_is_allowed(name: str) -> None:
+    method = METHODS[name]
+    assert set(method.needs) <= {"boundaries", "old data", "task labels"}
+    for setting, values in method.space.items():
+        for value in values:
+            assert getattr(method.Settings.model_validate({setting: value}), setting) == value
+    assert method.space or not method.Settings.model_fields, "nothing to search"
+
+
+def test_a_stack_tells_every_parts_numbers(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(methods=[{"tuning": "full", "plugins": ["ewc", "projection", "migu"]}])
+    assert learner.stack.diagnostics() == {}
+    train_task(learner, 0, lambda event: None)
+    found = learner.stack.diagnostics()
+    assert set(found) == {"projection/leakage", "projection/spanned_share", "migu/kept_share"}
+    assert all(isinstance(value, float | list) for value in found.values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_methods(name: str) -> None:
+    assert method_spec(name).label == name
