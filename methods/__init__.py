@@ -9,16 +9,28 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning, at_least_float32, generator, trainable
+from methods.ewc import Ewc
 from methods.full import Full
+from methods.l2 import L2
 from methods.lora import Lora
+from methods.lwf import Lwf
+from methods.mas import Mas
 from methods.migu import Migu
+from methods.projection import Projection
 from methods.random_mask import RandomMask
+from methods.refresh import Refresh
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
     "lora": Lora,
     "migu": Migu,
     "random_mask": RandomMask,
+    "ewc": Ewc,
+    "mas": Mas,
+    "l2": L2,
+    "lwf": Lwf,
+    "refresh": Refresh,
+    "projection": Projection,
 }
 
 
@@ -59,6 +71,8 @@ def _wrong_setting(part: str, error: ValidationError) -> str:
     key = ".".join(str(place) for place in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{part}: " + unknown("key", key, METHODS[part].Settings.model_fields)
+    if first["type"] == "value_error":
+        return f"{part}{'.' if key else ''}{key}: {first['msg'].removeprefix('Value error, ')}"
     return f"{part}.{key}: {first['msg']} (found {first['input']!r})"
 
 
@@ -118,6 +132,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lora": {"tuning": "lora"},
     "lora+migu": {"tuning": "lora", "plugins": ["migu"]},
     "lora+random": {"tuning": "lora", "plugins": ["random_mask"]},
+    "ewc": {"tuning": "full", "plugins": ["ewc"]},
+    "ewc+migu": {"tuning": "full", "plugins": ["ewc", "migu"]},
+    "mas": {"tuning": "full", "plugins": ["mas"]},
+    "l2": {"tuning": "full", "plugins": ["l2"]},
+    "lwf": {"tuning": "full", "plugins": ["lwf"]},
+    "refresh": {"tuning": "full", "plugins": ["refresh"]},
+    "gpm": {"tuning": "full", "plugins": ["projection"]},
 }
 
 

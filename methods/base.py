@@ -18,7 +18,9 @@ from torch import Tensor, nn
 # no two of them have the same shape, so that the shape of an activation [B, S, d] tells which tokens it holds.
 # "option_mask" marks tokens that every micro-batch of a step repeats.
 # batch["share"] (float) is the micro-batch's share of the global batch; over all micro-batches and workers it sums to 1,
-# so a penalty that is added in `after_forward` is weighted by it.
+# so a penalty that is added in `after_forward` is weighted by it. batch["units"] is what a sum over the micro-batch's answer
+# tokens (or examples) is divided by to become a share of the global mean. batch["old_columns"] is how many leading columns of
+# the logits earlier tasks have trained, None where all columns belong to every task (a vocabulary).
 Batch = dict[str, Any]
 State = dict[str, Any]
 
@@ -27,17 +29,23 @@ def _identity(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def _no_model(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    raise NotImplementedError("this context computes no forward pass")
+
+
 @dataclass(frozen=True)
 class Context:
     """What a method is given at construction.
 
     `mean_over_workers` averages a tensor over all workers of the sequence (the identity for one); every worker must call
     it equally often. `seed` is the sequence's: all randomness of a method comes from generators seeded by it, so that all
-    workers draw the same.
+    workers draw the same. `forward(model, batch)` gives (summed loss, logits) as training computes them, for passes of a
+    method's own; `model` may be anything that is called as the model is.
     """
 
     seed: int
     mean_over_workers: Callable[[Tensor], Tensor] = _identity
+    forward: Callable[[Any, Batch], tuple[Tensor, Tensor]] = _no_model
 
 
 class Settings(BaseModel):
@@ -49,13 +57,17 @@ class Settings(BaseModel):
 class Method:
     """Six hooks, all no-ops, and two state methods. Hooks see the unwrapped model.
 
-    `task_id` counts from 0. `batches` iterates over this worker's batches of the task, without changing the training order.
+    `task_id` counts from 0. `batches` iterates over this worker's batches of the task in a random order that is not
+    training's; batch["places"] are the examples' places in that order, over all workers. A method's own forward passes run
+    in evaluation mode, in which no other method's forward hook may count.
     """
 
     Settings: ClassVar[type[Settings]] = Settings
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     space: ClassVar[Mapping[str, Sequence[Any]]] = {}  # values that a search tries, by setting
+    needs: ClassVar[tuple[str, ...]] = ()  # what it must be told or given: "boundaries", "old data", "task labels"
+    memory: ClassVar[str] = ""  # what it keeps beside the model, in words
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
@@ -94,6 +106,10 @@ class Method:
 
     def load_state_dict(self, state: State) -> None:
         """Restore what `state_dict` gave."""
+
+    def diagnostics(self) -> Mapping[str, float | list[Any]]:
+        """Numbers about the task that has just been trained, asked for after `after_task`. They influence nothing."""
+        return {}
 
 
 class Tuning(Method):
@@ -158,6 +174,10 @@ class Stack(Method):
         for i, (name, part) in enumerate(self.parts):
             if f"{i}:{name}" in state:
                 part.load_state_dict(state[f"{i}:{name}"])
+
+    def diagnostics(self) -> Mapping[str, float | list[Any]]:
+        """Every part's numbers, as `part/number`."""
+        return {f"{name}/{key}": value for name, part in self.parts for key, value in part.diagnostics().items()}
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

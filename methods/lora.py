@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -26,8 +26,8 @@ class Lora(Tuning):
     Settings = LoraSettings
     summary = "one low-rank adapter for all tasks"
     paper = "2106.09685"
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {"r": (4, 8, 16)}
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}
+    space: ClassVar = {"r": [4, 8, 16, 32]}
+    training_space: ClassVar = {"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]}
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         from peft import LoraConfig, inject_adapter_in_model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -35,7 +35,7 @@ class RandomMask(Method):
     Settings = RandomMaskSettings
     summary = "update a random share of the rows: the control for MIGU"
     paper = "2406.17245"
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {"ratio": (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)}
+    space: ClassVar = {"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]}
 
     def __init__(self, settings: RandomMaskSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -31,6 +31,11 @@ class Family:
         self.tokenizer = load_tokenizer(source, config)
         self.pad = self.tokenizer.pad_token_id
         self.seen = len(self.labels)
+        self.old_columns: int | None = None
+
+    def at_task(self, before: int, now: int) -> None:
+        """Note how many labels the earlier tasks had, and how many there are with the one that is trained now."""
+        self.seen = now
 
     def head(self) -> list[nn.Parameter]:
         """Parameters that belong to no pretrained layer and train under every regime."""
@@ -243,6 +248,9 @@ class EncoderWithHead(Family):
         self.index = {label: i for i, label in enumerate(self.labels)}
         self.output = self._output_layer()
         self._seed_rows()
+
+    def at_task(self, before: int, now: int) -> None:
+        self.seen, self.old_columns = now, before
 
     def _output_layer(self) -> nn.Linear:
         linear = [m for m in self.module.modules() if isinstance(m, nn.Linear) and m.out_features == len(self.labels)]

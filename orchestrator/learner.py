@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods import Context, Stack, trainable
+from methods import Batch, Context, Stack, trainable
 from orchestrator.checkpoint import State
 from orchestrator.families import Family, Feature, load_family
 from orchestrator.models import find_model
@@ -49,7 +49,12 @@ class Learner:
     @cached_property
     def stack(self) -> Stack:
         """The method, with its memory."""
-        return self.sequence.method.spec.build(Context(self.sequence.seed, self.workers.mean))
+        return self.sequence.method.spec.build(Context(self.sequence.seed, self.workers.mean, self.forward))
+
+    def forward(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(summed loss, logits) in the sequence's precision; `model` is the family's, wrapped or with other weights."""
+        with self.precision():
+            return self.family.forward(model, batch)
 
     def features(self, task_id: int) -> list[Feature]:
         """The train split of a task as token ids."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from methods import Batch, trainable
+from methods import Batch, generator, trainable
 from orchestrator.batches import global_batches, micro_batches, steps_in_epoch
 from orchestrator.config import TrainingConfig
 from orchestrator.errors import NonFiniteLoss
@@ -36,7 +36,7 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
     sequence, family, stack = learner.sequence, learner.family, learner.stack
     started, steps = time.monotonic(), []
     features = learner.features(task_id)
-    family.seen = len(learner.stream.labels_until(task_id + 1))
+    family.at_task(*(len(learner.stream.labels_until(t)) for t in (task_id, task_id + 1)))
     learner.row = None
     family.module.train()
     stack.before_task(family.module, task_id, _TaskBatches(learner, features, task_id))
@@ -91,12 +91,12 @@ def train_step(
     for number, (index, chosen) in enumerate(mine):
         features = [batch[i] for i in chosen]
         inputs = _to_device(family.collate(features), workers.device)
-        inputs = stack.on_batch({**inputs, "share": sum(family.units(f) for f in features) / units})
+        share = sum(family.units(f) for f in features) / units
+        inputs = stack.on_batch({**inputs, "share": share, "units": units, "old_columns": family.old_columns})
         _seed_dropout(learner.sequence.seed, *place, index)
         last = number == len(mine) - 1
         with contextlib.nullcontext() if last or workers.count == 1 else module.no_sync():  # type: ignore[operator]
-            with learner.precision():
-                summed, logits = family.forward(module, inputs)
+            summed, logits = learner.forward(module, inputs)
             loss = stack.after_forward(family.module, inputs, logits, summed / units)
             total += loss.detach()
             (
@@ -170,7 +170,10 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, st
 
 
 class _TaskBatches:
-    """This worker's micro-batches of a task in the order of the data, on its device, for methods that look at old data."""
+    """This worker's micro-batches of a task, on its device, for methods that look at a task's data before or after it.
+
+    In an order of their own, the same for every number of workers: the first n are a random choice of n.
+    """
 
     def __init__(self, learner: Learner, features: Sequence[Feature], task_id: int) -> None:
         self.learner, self.features, self.task_id = learner, features, task_id
@@ -178,5 +181,9 @@ class _TaskBatches:
     def __iter__(self) -> Iterator[Batch]:
         training, workers = self.learner.sequence.training, self.learner.workers
         size = training.micro_batch or training.global_batch // workers.count
-        for _, chosen in micro_batches(range(len(self.features)), size, workers.rank, workers.count):
-            yield _to_device(self.learner.family.collate([self.features[i] for i in chosen]), workers.device)
+        rng = generator(self.learner.sequence.seed, "looking", self.task_id)
+        order = torch.randperm(len(self.features), generator=rng).tolist()
+        for place, chosen in micro_batches(order, size, workers.rank, workers.count):
+            batch = self.learner.family.collate([self.features[i] for i in chosen])
+            places = list(range(place * size, place * size + len(chosen)))
+            yield {**_to_device(batch, workers.device), "places": places}

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods import METHODS, Tuning
+from methods import METHODS, PRESETS, Tuning, method_spec
 from orchestrator.checkpoint import Store
 from orchestrator.learner import Learner
 from orchestrator.loop import run_sequence
 from orchestrator.plan import Sequence
+from orchestrator.training import train_task
 from tests.conftest import FAMILIES
 
 
@@ -59,14 +60,35 @@ def test_it_trains_and_resuming_equals_not_stopping(
             assert torch.equal(w, weights(stopped, row)[n]), f"{n} differs after task {row}"
 
 
-STRENGTH_ZERO = {
+# Settings with which a plug-in does nothing, and what makes it act all the same in two steps of the second task
+STRENGTH_ZERO: dict[str, dict[str, Any]] = {
     "migu": {"ratio": 1.0, "mask_first_task": True},
     "random_mask": {"ratio": 1.0, "mask_first_task": True},
+    "ewc": {"strength": 0.0},
+    "mas": {"strength": 0.0},
+    "l2": {"strength": 0.0},
+    "lwf": {"strength": 0.0},
+    "refresh": {"delta": 0.0},
+    "projection": {"epsilon": 0.0},
+}
+STRONG: dict[str, dict[str, Any]] = {
+    "migu": {"ratio": 0.3},
+    "random_mask": {"ratio": 0.3},
+    "ewc": {"strength": 1e6},
+    "mas": {"strength": 10.0},
+    "l2": {"strength": 100.0},
+    "lwf": {"strength": 10.0},
+    "refresh": {"delta": 1e-3},
+    "projection": {"epsilon": 0.9},
 }
 
 
 def test_every_plugin_says_where_its_strength_is_zero() -> None:
-    assert set(STRENGTH_ZERO) == {name for name, method in METHODS.items() if not issubclass(method, Tuning)}
+    assert (
+        set(STRENGTH_ZERO)
+        == set(STRONG)
+        == {name for name, method in METHODS.items() if not issubclass(method, Tuning)}
+    )
 
 
 @pytest.mark.parametrize("model", FAMILIES)
@@ -79,27 +101,39 @@ def test_strength_zero_is_plain_training(
     plain = sequence_of("plain", model=model, methods=[{"tuning": regime}], stream={"max_train": 16})
     part = {"name": name, **STRENGTH_ZERO[name]}
     zero = sequence_of("zero", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16})
-    strong = {**part, "ratio": 0.3}
-    masked = sequence_of(
-        "masked", model=model, methods=[{"tuning": regime, "plugins": [strong]}], stream={"max_train": 16}
+    part = {**part, **STRONG[name]}
+    strong = sequence_of(
+        "strong", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16}
     )
-    for sequence in (plain, zero, masked):
+    for sequence in (plain, zero, strong):
         run_sequence(sequence, evaluate=False)
-    assert set(plain.keys[1:]).isdisjoint(zero.keys[1:]), (
+    assert set(plain.keys[2:]).isdisjoint(zero.keys[2:]), (
         "they would share checkpoints, and the test would prove nothing"
     )
     differs = False
     for n, w in weights(plain, 2).items():
         assert torch.isfinite(w).all()
         assert torch.equal(w, weights(zero, 2)[n]), n
-        differs |= not torch.equal(w, weights(masked, 2)[n])
+        differs |= not torch.equal(w, weights(strong, 2)[n])
     assert differs
+
+
+@pytest.mark.parametrize("name", STRONG)
+def test_it_trains_a_sentence_encoder(name: str, learner_of: Callable[..., Learner]) -> None:
+    """Whose batches hold the options too, which belong to no example."""
+    part = {"name": name, **STRONG[name]}
+    method = {"tuning": "full", "plugins": [part]}
+    learner = learner_of(model="tiny-bert", scoring="similarity", methods=[method], stream={"max_train": 16})
+    for task in range(2):
+        train_task(learner, task, lambda event: None)
+    assert all(torch.isfinite(p).all() for p in learner.family.module.parameters())
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_state_is_tensors_and_plain_values(name: str, learner_of: Callable[..., Learner]) -> None:
-    learner = learner_of(methods=[spec(name)])
-    assert learner.family
+    learner = learner_of(methods=[spec(name)], stream={"max_train": 8})
+    _ = learner.family
+    train_task(learner, 0, lambda event: None)
 
     def check(value: object) -> None:
         if isinstance(value, Mapping):
@@ -118,3 +152,27 @@ def test_it_is_described(name: str) -> None:
     assert method.summary
     assert method.__doc__
     assert name.replace("_", "") == method.__name__.lower()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_search_tries_is_allowed(name: str) -> None:
+    method = METHODS[name]
+    assert set(method.needs) <= {"boundaries", "old data", "task labels"}
+    for setting, values in method.space.items():
+        for value in values:
+            assert getattr(method.Settings.model_validate({setting: value}), setting) == value
+    assert method.space or not method.Settings.model_fields, "nothing to search"
+
+
+def test_a_stack_tells_every_parts_numbers(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(methods=[{"tuning": "full", "plugins": ["ewc", "projection", "migu"]}])
+    assert learner.stack.diagnostics() == {}
+    train_task(learner, 0, lambda event: None)
+    found = learner.stack.diagnostics()
+    assert set(found) == {"projection/leakage", "projection/spanned_share", "migu/kept_share"}
+    assert all(isinstance(value, float | list) for value in found.values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_methods(name: str) -> None:
+    assert method_spec(name).label == name

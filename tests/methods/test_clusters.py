@@ -1,0 +1,49 @@
+"""Balanced clusters: sizes, obvious groups, the assignment's rule by hand, and which clusters are masked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from methods import generator
+from methods.clusters import balanced_assignment, balanced_kmeans, clustered_rows_to_mask
+
+
+@pytest.mark.parametrize(("points", "clusters"), [(12, 3), (13, 4), (64, 16), (10, 10), (7, 2), (5, 9)])
+def test_sizes_differ_by_one_at_most(points: int, clusters: int) -> None:
+    data = torch.randn(points, 5, generator=generator("points"))
+    assigned = balanced_kmeans(data, clusters, generator("rng"))
+    sizes = torch.bincount(assigned)
+    assert len(sizes) == min(points, clusters)
+    assert sizes.max() - sizes.min() <= 1
+    assert torch.equal(assigned, balanced_kmeans(data, clusters, generator("rng")))
+
+
+def test_obvious_groups_are_found() -> None:
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    truth = torch.tensor([0, 1, 2, 2, 1, 0, 0, 1, 2])
+    data = centres[truth] + 0.1 * torch.randn(9, 2, generator=generator("noise"))
+    assigned = balanced_kmeans(data, 3, generator("rng"))
+    together = assigned[:, None] == assigned[None, :]
+    assert torch.equal(together, truth[:, None] == truth[None, :])
+
+
+def test_equal_points_are_still_shared_out() -> None:
+    assert torch.bincount(balanced_kmeans(torch.ones(9, 2), 3, generator("rng"))).tolist() == [3, 3, 3]
+
+
+def test_the_assignment_by_hand() -> None:
+    """All prefer cluster 0, which takes the nearest two; of the rest, points 1 and 3 go to 1; the fifth where there is room."""
+    distance = torch.tensor([[1.0, 9.0], [3.0, 4.0], [2.0, 9.0], [5.0, 6.0], [4.0, 8.0]])
+    # turn 1: 0 takes points 0, 2 (1.0, 2.0). turn 2: 1, 3, 4 ask cluster 1, which takes 1 and 3 (4.0, 6.0).
+    # then there is room for one more in each: point 4 goes to its nearest, 0
+    assert balanced_assignment(distance).tolist() == [0, 1, 0, 1, 0]
+
+
+def test_whole_clusters_of_small_mean_importance_are_masked() -> None:
+    importance = torch.tensor([1.0, 9.0, 2.0, 8.0, 5.0, 4.0])
+    cluster = torch.tensor([0, 0, 1, 2, 1, 2])  # means 5, 3.5, 6
+    assert clustered_rows_to_mask(importance, 1, cluster).tolist() == [], "no room for a whole cluster"
+    assert clustered_rows_to_mask(importance, 2, cluster).tolist() == [2, 4]
+    assert clustered_rows_to_mask(importance, 3, cluster).tolist() == [2, 4]
+    assert clustered_rows_to_mask(importance, 5, cluster).tolist() == [0, 1, 2, 4]

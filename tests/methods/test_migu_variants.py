@@ -1,0 +1,306 @@
+"""MIGU's settings beyond the default: which layers, what ranks rows, clusters, the released rule, freezing, diagnostics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from methods import Context, MethodSpec, trainable
+from methods.migu import Migu, MiguSettings, rows_below_quantile
+from methods.rows import Magnitudes, block_rows, chosen_rows, example_magnitudes, ratios_of
+from orchestrator.checkpoint import Store
+from orchestrator.learner import Learner
+from orchestrator.loop import run_sequence
+from orchestrator.plan import Sequence
+from orchestrator.training import _TaskBatches, train_task
+from tests.conftest import FAMILIES
+from tests.methods.test_migu import batches_of
+
+ATTENTION = {"tiny-t5": 2 * 4 + 2 * 8, "tiny-bert": 2 * 4, "tiny-llama": 2 * 4}
+FFN = {"tiny-t5": 2 * 2 + 2 * 2, "tiny-bert": 2 * 2, "tiny-llama": 2 * 3}
+
+
+def migu(learner_of: Callable[..., Learner], tuning: str = "full", **changes: Any) -> Learner:
+    """A learner of one step without weight decay, masked from the first task on."""
+    settings = {"name": "migu", "mask_first_task": True, **changes.pop("settings", {})}
+    training = {"weight_decay": 0.0, **changes.pop("training", {})}
+    method = {"tuning": tuning, "plugins": [settings]}
+    return learner_of(methods=[method], training=training, **{"stream": {"max_train": 8}, **changes})
+
+
+def moved(learner: Learner) -> dict[str, int]:
+    """How many rows of each parameter one task moves."""
+    before = {n: p.detach().clone() for n, p in trainable(learner.family.module).items()}
+    train_task(learner, 0, lambda event: None)
+    after = trainable(learner.family.module)
+    return {n: int((p.detach() != before[n]).flatten(1).any(1).sum()) for n, p in after.items() if p.ndim > 1}
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_layer_groups(model: str, learner_of: Callable[..., Learner]) -> None:
+    rows = block_rows(learner_of(model=model).family.module)
+    attention, ffn = chosen_rows(rows, "attention"), chosen_rows(rows, "ffn")
+    assert (len(attention), len(ffn)) == (ATTENTION[model], FFN[model])
+    assert [r.name for r in rows if r in attention or r in ffn] == [r.name for r in rows]
+    first = chosen_rows(rows, r"\.0\.")
+    assert 0 < len(first) < len(rows)
+    with pytest.raises(ValueError, match="none of the maskable layers is 'mlq'"):
+        chosen_rows(rows, "mlq")
+
+
+def test_ratios_by_group_and_pattern(learner_of: Callable[..., Learner]) -> None:
+    rows = block_rows(learner_of(model="tiny-llama").family.module)
+    shares = dict(
+        zip([r.name for r in rows], ratios_of(rows, {r"q_proj": 0.9, "attention": 0.5, "ffn": 0.1}), strict=True)
+    )
+    assert {s for n, s in shares.items() if "q_proj" in n} == {0.9}
+    assert {s for n, s in shares.items() if "v_proj" in n} == {0.5}
+    assert {s for n, s in shares.items() if "mlp" in n} == {0.1}
+    assert ratios_of(rows, 0.3) == [0.3] * len(rows)
+    with pytest.raises(ValueError, match=r"no entry for layer 'model\.layers\.0\.mlp"):
+        ratios_of(rows, {"attention": 0.5})
+    with pytest.raises(ValueError, match="'lm_head' is for none"):
+        ratios_of(rows, {"attention": 0.5, "ffn": 0.5, "lm_head": 0.1})
+
+
+def test_each_layer_moves_its_own_share(learner_of: Callable[..., Learner]) -> None:
+    rows = moved(migu(learner_of, settings={"ratio": {"attention": 0.25, "ffn": 0.75}}))
+    assert all(n == 32 // 4 for name, n in rows.items() if name.endswith(("Attention.q.weight", "Attention.v.weight")))
+    assert all(n == 32 * 3 // 4 for name, n in rows.items() if name.endswith(".wo.weight"))
+    rows = moved(migu(learner_of, settings={"ratio": 0.25, "layers": "attention"}))
+    assert all(n == 32 // 4 for name, n in rows.items() if name.endswith(".v.weight"))
+    assert all(n == 32 for name, n in rows.items() if name.endswith(".wo.weight"))
+
+
+def test_per_token_norm_by_hand() -> None:
+    """Two tokens with |y| = (3, 1) and (1, 7): summed (4, 8); each divided by its own sum (3/4 + 1/8, 1/4 + 7/8)."""
+    layer = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
+    model = nn.ModuleDict({"0": layer})
+    x = torch.tensor([[[3.0, 1.0], [1.0, 7.0], [0.0, 0.0]]])
+    for norm, expected in ((False, [4.0, 8.0]), (True, [0.875, 1.125])):
+        magnitudes = Magnitudes(block_rows(model), per_token_norm=norm)
+        magnitudes.see({"attention_mask": torch.tensor([[1, 1, 1]])})
+        layer(x)
+        ((_, size),) = magnitudes.take(lambda t: t)
+        magnitudes.close()
+        assert size.tolist() == expected
+
+
+def test_other_methods_passes_do_not_count() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    magnitudes = Magnitudes(block_rows(nn.ModuleDict({"0": layer})))
+    batch, x = {"attention_mask": torch.ones(1, 1)}, torch.ones(1, 1, 1)
+    magnitudes.see(batch)
+    layer(x)
+    magnitudes.pause()
+    layer(x)
+    magnitudes.see(batch)
+    layer.eval()
+    layer(x)
+    ((_, size),) = magnitudes.take(lambda t: t)
+    assert size.item() == layer.weight.abs().item()
+
+
+@pytest.mark.parametrize(("importance", "kept"), [("weight", [1, 2]), ("gradient", [0, 2])])
+def test_weight_and_gradient_importance_by_hand(importance: str, kept: list[int]) -> None:
+    layer = nn.Linear(2, 4, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, -1.0], [4.0, 0.0], [-2.0, 3.0], [0.5, 0.5]]))
+    gradient = torch.tensor([[5.0, -4.0], [1.0, 1.0], [0.0, 9.0], [-1.0, 2.0]])
+    layer.weight.grad = gradient.clone()
+    method = Migu(MiguSettings(ratio=0.5, importance=importance), Context(0))  # type: ignore[arg-type]
+    model = nn.ModuleDict({"0": layer})
+    method.before_task(model, 1, [])
+    method.before_optimizer_step(model)
+    expected = torch.zeros(4, 2)
+    expected[kept] = gradient[kept]
+    assert torch.equal(layer.weight.grad, expected)
+    method.after_task(model, 1, [])
+    assert method.diagnostics() == {"kept_share": [0.5]}
+
+
+def test_random_importance_is_the_random_control(sequence_of: Callable[..., Sequence]) -> None:
+    runs = []
+    for name, settings in (("random_mask", {}), ("migu", {"importance": "random"})):
+        sequence = sequence_of(name, methods=[{"tuning": "full", "plugins": [{"name": name, **settings}]}])
+        run_sequence(sequence, evaluate=False)
+        runs.append(Store(Path(sequence.out)).load(sequence.keys[3]).weights)
+    assert all(torch.equal(w, runs[1][n]) for n, w in runs[0].items())
+
+
+@pytest.mark.parametrize("cluster", ["weights", "comagnitude"])
+def test_clusters_of_one_row_are_plain_migu(cluster: str, learner_of: Callable[..., Learner]) -> None:
+    plain = migu(learner_of, stream={"max_train": 16})
+    alone = migu(learner_of, stream={"max_train": 16}, settings={"cluster": cluster, "clusters": 64})
+    for learner in (plain, alone):
+        train_task(learner, 0, lambda event: None)
+    for n, p in trainable(plain.family.module).items():
+        assert torch.equal(p, trainable(alone.family.module)[n]), n
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("cluster", ["weights", "comagnitude"])
+def test_whole_clusters_move(cluster: str, tuning: str, learner_of: Callable[..., Learner]) -> None:
+    """8 clusters of 4 rows, 70 % masked: room for 5 of them in 22 rows, so 20 rows stay and 12 move."""
+    rows = moved(migu(learner_of, tuning, settings={"cluster": cluster, "clusters": 8, "ratio": 0.3}))
+    end = ".v.weight" if tuning == "full" else ".v.lora_B.default.weight"
+    values = [n for name, n in rows.items() if name.endswith(end)]
+    assert len(values) == 6
+    assert set(values) == {12}
+
+
+def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
+    """Against single examples, in the order of their places; the same in any micro-batch."""
+    found = []
+    for micro in (2, 8):
+        learner = learner_of(stream={"max_train": 16}, training={"micro_batch": micro})
+        module = learner.family.module
+        learner.family.at_task(0, 3)
+        rows = block_rows(module)
+        context = Context(7, forward=learner.forward)
+        batches = _TaskBatches(learner, learner.features(0), 0)
+        found.append(example_magnitudes(context, module, rows, batches, 10, False))
+    for two, eight in zip(*found, strict=True):
+        assert two.shape[0] == 10
+        torch.testing.assert_close(two, eight)
+    query = module.encoder.block[0].layer[0].SelfAttention.q
+    outputs: list[Tensor] = []
+    query.register_forward_hook(lambda m, i, o: outputs.append(o.detach()))
+    batch = next(iter(batches))
+    ids, mask = batch["input_ids"][3:4], batch["attention_mask"][3:4].bool()
+    with torch.no_grad():
+        module(input_ids=ids[:, mask[0]], decoder_input_ids=torch.zeros(1, 1, dtype=torch.long))
+    index = [r.source for r in rows].index(query)
+    torch.testing.assert_close(found[1][index][3], outputs[0].abs().mean((0, 1)))
+
+
+def test_frozen_rows_stand_still_and_others_do_not(learner_of: Callable[..., Learner]) -> None:
+    numbers = {}
+    for freeze in (False, True):
+        settings = {"freeze_masked": freeze, "diagnostics": True, "ratio": 0.2}
+        learner = migu(
+            learner_of, settings=settings, stream={"max_train": 24}, training={"weight_decay": 0.1, "lr": 1e-2}
+        )
+        train_task(learner, 0, lambda event: None)
+        numbers[freeze] = learner.stack.diagnostics()
+    assert numbers[False]["migu/moved_though_masked"] > 0
+    assert numbers[True]["migu/moved_though_masked"] == 0
+    assert numbers[True]["migu/update_norm"] > 0
+
+
+def test_the_quantile_rule_by_hand() -> None:
+    magnitude = torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])
+    # the 0.7 quantile of 1..5 is 1 + 0.7 * 4 = 3.8; the 0.5 quantile is 3, which stays
+    assert sorted(rows_below_quantile(magnitude, 0.3).tolist()) == [1, 3, 4]
+    assert sorted(rows_below_quantile(magnitude, 0.5).tolist()) == [1, 3]
+    assert rows_below_quantile(magnitude, 1.0).tolist() == []
+
+
+@pytest.mark.parametrize("model", ["tiny-t5", "tiny-llama"])
+def test_released_masks_every_linear_layer_and_counts_padding(model: str, learner_of: Callable[..., Learner]) -> None:
+    learner = migu(learner_of, model=model, settings={"released": True, "ratio": 0.3})
+    module = learner.family.module
+    sums: dict[str, Tensor] = {}
+    other = copy.deepcopy(module)
+    for name, layer in other.named_modules():
+        if isinstance(layer, nn.Linear):
+            layer.register_forward_hook(
+                lambda m, i, o, name=name: sums.__setitem__(name, o.detach().abs().flatten(0, 1).sum(0))
+            )
+    (batch,) = batches_of(learner, 0)
+    learner.family.forward(other, batch)
+    before = {n: layer.weight.detach().clone() for n, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    train_task(learner, 0, lambda event: None)
+    assert "lm_head" in sums
+    for name, size in sums.items():
+        rows = (module.get_submodule(name).weight.detach() != before[name]).any(1)
+        threshold = sorted(size.tolist())[int(0.7 * (len(size) - 1))]  # the quantile lies at or just above it
+        assert not rows[size < threshold].any(), name
+        if name.endswith(("lm_head", ".q", ".v", ".wo", ".v_proj", ".down_proj")):
+            assert rows[size > sorted(size.tolist())[int(0.7 * (len(size) - 1)) + 1]].all(), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"cluster": "weights"}, "migu: cluster and clusters go together"),
+        ({"clusters": 4}, "migu: cluster and clusters go together"),
+        (
+            {"importance": "weight", "per_token_norm": True},
+            "migu: per_token_norm: importance 'weight' looks at no outputs",
+        ),
+        ({"importance": "random", "count_padding": True}, "migu: count_padding: importance 'random' counts no tokens"),
+        ({"released": True, "layers": "ffn"}, "migu: released: the released code has layers = all, not 'ffn'"),
+        ({"released": True, "count_padding": False}, "migu: released: the released code has count_padding = True"),
+        ({"released": True, "freeze_masked": True}, "migu: released: the released code has freeze_masked = False"),
+        ({"released": True, "ratio": {"ffn": 0.3}}, "migu: released: the released code has one ratio"),
+        ({"layers": "["}, "migu: '[' is no layer group and no regular expression"),
+        ({"ratio": {"attention": 0}}, "migu.ratio: a share must be greater than 0"),
+        ({"ratio": {}}, "migu.ratio: the mapping is empty"),
+        ({"clusters": 1, "cluster": "weights"}, "migu.clusters: Input should be greater than or equal to 2"),
+        ({"importance": "size"}, "migu.importance: Input should be 'output', 'weight', 'gradient' or 'random'"),
+    ],
+)
+def test_contradictions_are_refused_in_one_line(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError) as error:
+        MethodSpec.model_validate({"tuning": "full", "plugins": [{"name": "migu", **settings}]})
+    line = next(line for line in str(error.value).splitlines() if "migu" in line)
+    assert complaint in line
+
+
+def test_settings_survive_a_round_trip() -> None:
+    spec = {"tuning": "full", "plugins": [{"name": "migu", "released": True}]}
+    once = MethodSpec.model_validate(spec)
+    assert once.plugins[0].settings["count_padding"] is True
+    assert MethodSpec.model_validate(once.model_dump()) == once
+
+
+def test_released_with_lora_is_refused(learner_of: Callable[..., Learner]) -> None:
+    learner = migu(learner_of, "lora", settings={"released": True})
+    with pytest.raises(ValueError, match="masks nothing in LoRA"):
+        train_task(learner, 0, lambda event: None)
+
+
+def test_overlap_is_kept_over_a_stop(learner_of: Callable[..., Learner]) -> None:
+    """Three tasks at once, or a learner that takes the checkpoint after the second: the same matrix."""
+    method = {"tuning": "full", "plugins": [{"name": "migu", "diagnostics": True}]}
+    learner = learner_of(out="whole", methods=[method], stream={"max_train": 16})
+    _ = learner.family
+    for task in range(3):
+        train_task(learner, task, lambda event: None)
+        if task == 1:
+            state = copy.deepcopy(learner.give({}))
+    whole = learner.stack.diagnostics()
+    overlap = whole["migu/overlap"]
+    assert isinstance(overlap, list)
+    matrix = torch.tensor(overlap)
+    assert matrix.shape == (3, 3)
+    torch.testing.assert_close(matrix, matrix.T)
+    torch.testing.assert_close(matrix.diagonal(), torch.ones(3))
+    assert 0.3 < float(matrix.min()) < 1 - 1e-4
+    store = Store(Path(learner.sequence.out))
+    store.save("two", state, {})
+    again = learner_of(out="again", methods=[method], stream={"max_train": 16})
+    again.take(store.load("two"), 2)
+    train_task(again, 2, lambda event: None)
+    assert again.stack.diagnostics() == whole
+    shares = whole["migu/kept_share"]
+    assert isinstance(shares, list)
+    assert all(0.3 <= s < 0.35 for s in shares)
+
+
+def test_diagnostics_have_a_first_checkpoint_of_their_own(sequence_of: Callable[..., Sequence]) -> None:
+    def keys(**settings: Any) -> tuple[str, ...]:
+        return sequence_of(methods=[{"tuning": "full", "plugins": [{"name": "migu", **settings}]}]).keys
+
+    assert keys()[1] == sequence_of().keys[1]
+    assert keys(diagnostics=True)[1] != keys()[1], "plain fine-tuning's checkpoint has no counts"
+    assert keys(diagnostics=True)[1] != keys(diagnostics=True, ratio=0.5)[1], "nor has that of another ratio the same"

@@ -1,0 +1,62 @@
+"""A softmax regression that can be differentiated by hand: p = softmax(W x), d(-log p_y)/dW = (p - e_y) x^T."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods import Batch, Context
+
+
+class Toy(nn.Module):
+    """Two inputs, `classes` labels, float64."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.double())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.weight.T
+
+
+def forward(model: Callable[..., Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+    """As a family's."""
+    logits = model(inputs=batch["inputs"])
+    return F.cross_entropy(logits, batch["labels"], reduction="sum"), logits
+
+
+def context(**changes: Any) -> Context:
+    """One worker."""
+    return Context(**{"seed": 0, "forward": forward, **changes})
+
+
+WEIGHT = torch.tensor([[0.3, -0.2], [0.1, 0.4], [-0.5, 0.2]])
+INPUTS = torch.tensor([[1.0, 2.0], [-1.0, 0.5], [0.5, 0.5], [2.0, -1.0]]).double()
+LABELS = torch.tensor([0, 2, 1, 1])
+
+
+def batches(size: int = 2, first: int = 0, step: int = 1) -> Iterator[Batch]:
+    """The four examples in micro-batches: those of worker `first` of `step`."""
+    for start in range(first * size, 4, step * size):
+        rows = slice(start, start + size)
+        yield {"inputs": INPUTS[rows], "labels": LABELS[rows], "places": list(range(4))[rows]}
+
+
+def gradients(weight: Tensor) -> list[Tensor]:
+    """By hand: each example's gradient of -log p_y with respect to W."""
+    found = []
+    for x, y in zip(INPUTS, LABELS.tolist(), strict=True):
+        scores = [sum(w * v for w, v in zip(row, x.tolist(), strict=True)) for row in weight.tolist()]
+        powers = [torch.tensor(s).double().exp() for s in scores]
+        p = torch.stack(powers) / torch.stack(powers).sum()
+        p[y] -= 1
+        found.append(p[:, None] * x[None, :])
+    return found
+
+
+def assert_close(a: Tensor, b: Tensor, rtol: float = 1e-6) -> None:
+    torch.testing.assert_close(a, b, rtol=rtol, atol=1e-12, check_dtype=False)
