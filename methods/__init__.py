@@ -10,13 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning, at_least_float32, generator, trainable
 from methods.full import Full
+from methods.inclora import IncLora
 from methods.lora import Lora
 from methods.migu import Migu
+from methods.olora import OLora
 from methods.random_mask import RandomMask
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
     "lora": Lora,
+    "inclora": IncLora,
+    "olora": OLora,
     "migu": Migu,
     "random_mask": RandomMask,
 }
@@ -87,6 +91,21 @@ class MethodSpec(BaseModel):
                 )
         return parts
 
+    @model_validator(mode="after")
+    def _fits(self) -> MethodSpec:
+        """Refuses what cannot work together, before anything is computed."""
+        regime = METHODS[self.tuning.name]
+        assert issubclass(regime, Tuning)
+        for part in self.plugins:
+            if METHODS[part.name].requires_rows and regime.no_rows:
+                raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_rows}")
+        return self
+
+    @property
+    def types(self) -> list[type[Method]]:
+        """The regime's class and its plug-ins'."""
+        return [METHODS[part.name] for part in (self.tuning, *self.plugins)]
+
     @property
     def label(self) -> str:
         """The given name, or one made of the parts."""
@@ -118,6 +137,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lora": {"tuning": "lora"},
     "lora+migu": {"tuning": "lora", "plugins": ["migu"]},
     "lora+random": {"tuning": "lora", "plugins": ["random_mask"]},
+    "inclora": {"tuning": "inclora"},
+    "inclora+migu": {"tuning": "inclora", "plugins": ["migu"]},
+    "olora": {"tuning": "olora"},
+    "olora+migu": {"tuning": "olora", "plugins": ["migu"]},
 }
 
 

@@ -39,6 +39,7 @@ class Migu(Method):
     Settings = MiguSettings
     summary = "update only the rows whose outputs are large"
     paper = "2406.17245"
+    requires_rows = True
 
     def __init__(self, settings: MiguSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -35,6 +35,7 @@ class RandomMask(Method):
     Settings = RandomMaskSettings
     summary = "update a random share of the rows: the control for MIGU"
     paper = "2406.17245"
+    requires_rows = True
 
     def __init__(self, settings: RandomMaskSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -67,19 +67,23 @@ def plan(config: RunConfig, gpu: bool = False) -> list[Sequence]:
 
 def _plan(config: RunConfig, gpu: bool) -> list[Sequence]:
     source = find_model(config.model)
-    family_of(source, config.model)
+    family = family_of(source, config.model)
+    for method in config.methods:
+        if not family.generates and any(part.requires_generation for part in method.types):
+            raise UserError(
+                f"methods: {method.label!r} needs a model that generates text; {config.model.name!r} is an encoder"
+            )
     precision = ("bf16" if gpu else "float32") if config.model.precision == "auto" else config.model.precision
     model = config.model.model_copy(update={"precision": precision})
     sequences = []
     for stream_config in (s.located() for s in config.streams):
         stream = stream_config.build()
         _check_epochs(config, stream)
-        tests = [task.test_hash for task in stream.tasks]
         for method in config.methods:
             for seed in config.seeds:
                 training = config.training_for(method)
                 keys = state_keys(model, source.identity, stream, method, training, seed)
-                cells = tuple(tuple(cell_key(key, model, stream, j) for j in range(len(tests))) for key in keys)
+                cells = cell_keys(keys, model, stream, method)
                 name = f"{method.label}-{stream.name}-s{seed}"
                 sequences.append(
                     Sequence(
@@ -115,7 +119,7 @@ def check_unchanged(sequence: Sequence, stream: Stream) -> None:
     keys = state_keys(
         sequence.model, sequence.model_identity, stream, sequence.method, sequence.training, sequence.seed
     )
-    cells = tuple(tuple(cell_key(key, sequence.model, stream, j) for j in range(len(stream.tasks))) for key in keys)
+    cells = cell_keys(keys, sequence.model, stream, sequence.method)
     if tuple(keys) != sequence.keys or cells != sequence.cell_keys:
         raise ValueError(f"the data of stream {stream.name!r} has changed since the experiment was planned")
 
@@ -129,7 +133,7 @@ def state_keys(
     """
     stack = method.spec.build(Context(seed))
     reading = model.model_dump(include={"scoring", "input", "precision", "max_source", "max_target"})
-    keys = [_sha(CHECKPOINT_FORMAT, identity, reading, method.tuning.model_dump(), seed)]
+    keys = [_sha(CHECKPOINT_FORMAT, identity, reading, dict(stack.origin()), seed)]
     settings = training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task"})
     for t, task in enumerate(stream.tasks):
         epochs = training.epochs_per_task.get(task.name, training.epochs)
@@ -137,10 +141,16 @@ def state_keys(
     return keys
 
 
-def cell_key(state_key: str, model: ModelConfig, stream: Stream, task: int) -> str:
-    """Names the score of one state on one task. The labels of the whole stream compete, so they belong to it."""
+def cell_keys(keys: list[str], model: ModelConfig, stream: Stream, method: MethodEntry) -> tuple[tuple[str, ...], ...]:
+    """Names the score of each state on each task. The labels of the whole stream compete, so they belong to it; and the
+    task's place, where the method is told it.
+    """
     labels = stream.labels_until(len(stream.tasks))
-    return _sha(CELL_FORMAT, state_key, stream.tasks[task].test_hash, model.max_target, labels)
+    told = any("task labels" in part.needs for part in method.types)
+    columns = [(task.test_hash, *([j] if told else [])) for j, task in enumerate(stream.tasks)]
+    return tuple(
+        tuple(_sha(CELL_FORMAT, key, test[0], model.max_target, labels, *test[1:]) for test in columns) for key in keys
+    )
 
 
 def _sha(*parts: Any) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +27,14 @@ from tests.conftest import FAMILIES, small_config
 
 ROOT = Path(__file__).parent.parent.parent
 METHODS = ["ft", "ft+migu", "ft+random", {"name": "lora+migu", "tuning": "lora", "plugins": ["migu"]}]
+# All other regimes, with what they share out or decompose; the plug-ins that mask rows where there are rows
+REGIMES = ["inclora+migu", {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}}]
 
 
-def configs(out: Path) -> list[RunConfig]:
+def configs(out: Path, methods: list[Any] = METHODS, examples: int = 80) -> list[RunConfig]:
     """Every method on every family; T5 with dropout and accumulation too, which then are equal on both sides."""
     made = [
-        small_config(out, model=m, methods=METHODS, stream={"max_train": 80}, training={"micro_batch": 2})
+        small_config(out, model=m, methods=methods, stream={"max_train": examples}, training={"micro_batch": 2})
         for m in FAMILIES
     ]
     overrides = {**made[0].model.overrides, "dropout_rate": 0.2}
@@ -48,28 +51,29 @@ def _float64() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_float64")
-def test_one_and_two_workers_agree(tmp_path: Path) -> None:
-    for config in configs(tmp_path / "one"):
+@pytest.mark.parametrize(("methods", "examples"), [(METHODS, 80), (REGIMES, 24)], ids=["plain", "regimes"])
+def test_one_and_two_workers_agree(methods: list[Any], examples: int, tmp_path: Path) -> None:
+    for config in configs(tmp_path / "one", methods, examples):
         for sequence in plan(config):
             run_sequence(sequence)
     file = tmp_path / "configs.yaml"
-    file.write_text(yaml.safe_dump([c.model_dump(mode="json") for c in configs(tmp_path / "two")]))
+    file.write_text(yaml.safe_dump([c.model_dump(mode="json") for c in configs(tmp_path / "two", methods, examples)]))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = str(Path(__file__).with_name("two_workers.py"))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, script, str(file)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    for config in configs(tmp_path / "one"):
+    for config in configs(tmp_path / "one", methods, examples):
         for sequence in plan(config):
-            compare(sequence, sequence.model_copy(update={"out": str(tmp_path / "two")}))
+            compare(sequence, sequence.model_copy(update={"out": str(tmp_path / "two")}), 5 * examples // 8)
 
 
-def compare(one, two) -> None:  # type: ignore[no-untyped-def]
+def compare(one, two, steps: int) -> None:  # type: ignore[no-untyped-def]
     """Losses and weights to the rounding of float64, scores exactly."""
     views = [read_view(s.out, s.id) for s in (one, two)]
     assert [v.start["workers"] for v in views if v.start] == [1, 2]
     losses = [[s["loss"] for task in v.by_task.values() for s in task.steps.values()] for v in views]
-    assert len(losses[0]) == len(losses[1]) == 50
+    assert len(losses[0]) == len(losses[1]) == steps
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9, err_msg=one.id)
     np.testing.assert_array_equal(views[1].matrix(), views[0].matrix())
     weights = [Store(Path(s.out)).load(s.keys[-1]).weights for s in (one, two)]
