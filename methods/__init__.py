@@ -13,7 +13,9 @@ from methods.full import Full
 from methods.inclora import IncLora
 from methods.lora import Lora
 from methods.migu import Migu
+from methods.moelora import MoeLora
 from methods.olora import OLora
+from methods.osf import Osf
 from methods.random_mask import RandomMask
 
 METHODS: dict[str, type[Method]] = {
@@ -21,6 +23,8 @@ METHODS: dict[str, type[Method]] = {
     "lora": Lora,
     "inclora": IncLora,
     "olora": OLora,
+    "moelora": MoeLora,
+    "osf": Osf,
     "migu": Migu,
     "random_mask": RandomMask,
 }
@@ -141,6 +145,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "inclora+migu": {"tuning": "inclora", "plugins": ["migu"]},
     "olora": {"tuning": "olora"},
     "olora+migu": {"tuning": "olora", "plugins": ["migu"]},
+    "moelora": {"tuning": "moelora"},
+    "osf": {"tuning": "osf"},
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -43,14 +43,15 @@ class Adam:
         self.second = [torch.zeros_like(p) for p in self.parameters]
 
     @torch.no_grad()
-    def step(self, gradients: Iterable[Tensor], decayed: Callable[[int], bool] = lambda i: True) -> None:
+    def step(self, gradients: Iterable[Tensor], decayed: int = 10**9) -> None:
+        """`decayed`: how many of the parameters, from the first on, decay (if they are matrices)."""
         gradients = list(gradients)
         self.steps += 1
         norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients))
         scale = min(1.0, 1.0 / (norm + 1e-6))
         for i, (p, g) in enumerate(zip(self.parameters, gradients, strict=True)):
             g = g * scale
-            if decayed(i) and p.ndim > 1:
+            if i < decayed and p.ndim > 1:
                 p.mul_(1 - self.lr * self.decay)
             self.first[i] = 0.9 * self.first[i] + 0.1 * g
             self.second[i] = 0.999 * self.second[i] + 0.001 * g * g

@@ -83,7 +83,7 @@ class Reference:
                     if p.detach().abs().max() > 0:  # the norm has no slope at zero
                         loss = loss + l2 * (p**2).sum().sqrt()
             gradients = torch.autograd.grad(loss, [*new, *self.head])
-            adam.step(gradients, decayed=lambda i: i < len(new))
+            adam.step(gradients, decayed=len(new))
 
 
 ENDS = {"tiny-t5": (".q", ".v"), "tiny-bert": (".query", ".value"), "tiny-llama": (".q_proj", ".v_proj")}

@@ -28,7 +28,12 @@ from tests.conftest import FAMILIES, small_config
 ROOT = Path(__file__).parent.parent.parent
 METHODS = ["ft", "ft+migu", "ft+random", {"name": "lora+migu", "tuning": "lora", "plugins": ["migu"]}]
 # All other regimes, with what they share out or decompose; the plug-ins that mask rows where there are rows
-REGIMES = ["inclora+migu", {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}}]
+REGIMES: list[Any] = [
+    "inclora+migu",
+    {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}},
+    {"name": "moelora+migu", "tuning": {"name": "moelora", "top_k": 2}, "plugins": ["migu"]},
+    {"name": "osf", "tuning": {"name": "osf", "project": True}},
+]
 
 
 def configs(out: Path, methods: list[Any] = METHODS, examples: int = 80) -> list[RunConfig]:
