@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning, at_least_float32, generator, trainable
+from methods.coso import Coso
 from methods.full import Full
 from methods.inclora import IncLora
 from methods.lora import Lora
@@ -25,6 +26,7 @@ METHODS: dict[str, type[Method]] = {
     "olora": OLora,
     "moelora": MoeLora,
     "osf": Osf,
+    "coso": Coso,
     "migu": Migu,
     "random_mask": RandomMask,
 }
@@ -147,6 +149,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "olora+migu": {"tuning": "olora", "plugins": ["migu"]},
     "moelora": {"tuning": "moelora"},
     "osf": {"tuning": "osf"},
+    "coso": {"tuning": "coso"},
 }
 
 

@@ -33,6 +33,7 @@ REGIMES: list[Any] = [
     {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}},
     {"name": "moelora+migu", "tuning": {"name": "moelora", "top_k": 2}, "plugins": ["migu"]},
     {"name": "osf", "tuning": {"name": "osf", "project": True}},
+    {"name": "coso", "tuning": {"name": "coso", "rank": 4, "sketch": 8}},
 ]
 
 
