@@ -17,6 +17,7 @@ from methods.migu import Migu
 from methods.moelora import MoeLora
 from methods.olora import OLora
 from methods.osf import Osf
+from methods.progprompt import ProgPrompt
 from methods.random_mask import RandomMask
 
 METHODS: dict[str, type[Method]] = {
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
     "moelora": MoeLora,
     "osf": Osf,
     "coso": Coso,
+    "progprompt": ProgPrompt,
     "migu": Migu,
     "random_mask": RandomMask,
 }
@@ -150,6 +152,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "moelora": {"tuning": "moelora"},
     "osf": {"tuning": "osf"},
     "coso": {"tuning": "coso"},
+    "progprompt": {"tuning": "progprompt"},
 }
 
 

@@ -243,6 +243,7 @@ class EncoderWithHead(Family):
         self.index = {label: i for i, label in enumerate(self.labels)}
         self.output = self._output_layer()
         self._seed_rows()
+        self.own = self._outside_backbone()  # found now: what a method adds to the model later is no head
 
     def _output_layer(self) -> nn.Linear:
         linear = [m for m in self.module.modules() if isinstance(m, nn.Linear) and m.out_features == len(self.labels)]
@@ -265,6 +266,9 @@ class EncoderWithHead(Family):
 
     def head(self) -> list[nn.Parameter]:
         """All of the classifier: its last layer and what new layers stand before it."""
+        return self.own
+
+    def _outside_backbone(self) -> list[nn.Parameter]:
         backbone = self.module.base_model
         assert isinstance(backbone, nn.Module)
         base = {id(p) for p in backbone.parameters()}

@@ -34,6 +34,7 @@ REGIMES: list[Any] = [
     {"name": "moelora+migu", "tuning": {"name": "moelora", "top_k": 2}, "plugins": ["migu"]},
     {"name": "osf", "tuning": {"name": "osf", "project": True}},
     {"name": "coso", "tuning": {"name": "coso", "rank": 4, "sketch": 8}},
+    {"name": "progprompt", "tuning": {"name": "progprompt", "mlp": 8}},
 ]
 
 
