@@ -12,6 +12,8 @@ from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning,
 from methods.coso import Coso
 from methods.full import Full
 from methods.inclora import IncLora
+from methods.l2p import L2P
+from methods.lfpt5 import LFPT5
 from methods.lora import Lora
 from methods.migu import Migu
 from methods.moelora import MoeLora
@@ -29,6 +31,8 @@ METHODS: dict[str, type[Method]] = {
     "osf": Osf,
     "coso": Coso,
     "progprompt": ProgPrompt,
+    "l2p": L2P,
+    "lfpt5": LFPT5,
     "migu": Migu,
     "random_mask": RandomMask,
 }
@@ -153,6 +157,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "osf": {"tuning": "osf"},
     "coso": {"tuning": "coso"},
     "progprompt": {"tuning": "progprompt"},
+    "l2p": {"tuning": "l2p"},
+    "lfpt5": {"tuning": "lfpt5"},
 }
 
 

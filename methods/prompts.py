@@ -30,7 +30,7 @@ class PromptedModel:
         self.prompts = prompts
         self.length = 0  # vectors before what is being read, or was read last
         self.added = 0  # of these, how many the running pass itself reads; the others are in its cache
-        self.bare = False
+        self.bare = self.causal = False
         inner = next(m for m in model.modules() if isinstance(m, PreTrainedModel))
         if inner.config.is_encoder_decoder:
             self.reader: nn.Module = inner.get_encoder()
@@ -38,7 +38,8 @@ class PromptedModel:
             self.start, strip = 0, False
         else:
             self.reader = inner.base_model
-            self.start, strip = (0 if inner.can_generate() else 1), True
+            self.causal = inner.can_generate()
+            self.start, strip = (0 if self.causal else 1), True
         self.reader.register_forward_pre_hook(self._before_reader, with_kwargs=True)
         if strip:
             self.reader.register_forward_hook(self._after_reader)
@@ -53,10 +54,12 @@ class PromptedModel:
     @torch.no_grad()
     def read_bare(self, embeds: Tensor, mask: Tensor) -> Tensor:
         """The reader's last states [B, S, d] without prompts and without dropout."""
+        # padding may come first, and has no place of its own
+        places = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if self.causal else {}
         self.bare, training = True, self.reader.training
         self.reader.eval()
         try:
-            states: Tensor = self.reader(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
+            states: Tensor = self.reader(inputs_embeds=embeds, attention_mask=mask, **places).last_hidden_state
         finally:
             self.bare = False
             self.reader.train(training)

@@ -35,13 +35,23 @@ REGIMES: list[Any] = [
     {"name": "osf", "tuning": {"name": "osf", "project": True}},
     {"name": "coso", "tuning": {"name": "coso", "rank": 4, "sketch": 8}},
     {"name": "progprompt", "tuning": {"name": "progprompt", "mlp": 8}},
+    {"name": "l2p", "tuning": {"name": "l2p", "picked": 2}},
+]
+GENERATING: list[Any] = [
+    {"name": "lfpt5", "tuning": {"name": "lfpt5", "tokens": 5, "samples": 4, "known_answers": False, "top_k": 2}}
 ]
 
 
 def configs(out: Path, methods: list[Any] = METHODS, examples: int = 80) -> list[RunConfig]:
     """Every method on every family; T5 with dropout and accumulation too, which then are equal on both sides."""
     made = [
-        small_config(out, model=m, methods=methods, stream={"max_train": examples}, training={"micro_batch": 2})
+        small_config(
+            out,
+            model=m,
+            methods=[*methods, *(GENERATING if methods is REGIMES and m != "tiny-bert" else [])],
+            stream={"max_train": examples},
+            training={"micro_batch": 2},
+        )
         for m in FAMILIES
     ]
     overrides = {**made[0].model.overrides, "dropout_rate": 0.2}
