@@ -19,9 +19,13 @@ from orchestrator.plan import Sequence
 from tests.conftest import FAMILIES
 
 
-def spec(name: str, **settings: Any) -> dict[str, Any]:
+# Where the defaults would only take long
+SHORT: dict[str, dict[str, Any]] = {"lfpt5": {"tokens": 10, "samples": 4, "max_text": 16, "max_answer": 4}}
+
+
+def spec(name: str) -> dict[str, Any]:
     """A method that uses the registered part `name`."""
-    part = {"name": name, **settings}
+    part = {"name": name, **SHORT.get(name, {})}
     return {"name": name, "tuning": part} if issubclass(METHODS[name], Tuning) else {"name": name, "plugins": [part]}
 
 
