@@ -69,7 +69,7 @@ class MixtureLayer(nn.Module):
         x = self.dropout(x)
         gates_E = gate(torch.cat([row(x) for row in self.router.values()], dim=-1), self.top_k)
         for e, (a, b) in enumerate(zip(self.lora_A.values(), self.lora_B.values(), strict=True)):
-            result = result + self.scale * gates_E[..., e : e + 1] * b(a(x))
+            result = result + (self.scale * gates_E[..., e : e + 1] * b(a(x))).to(result.dtype)
         return result
 
 

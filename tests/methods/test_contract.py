@@ -18,7 +18,6 @@ from orchestrator.loop import run_sequence
 from orchestrator.plan import Sequence
 from tests.conftest import FAMILIES
 
-
 # Where the defaults would only take long
 SHORT: dict[str, dict[str, Any]] = {"lfpt5": {"tokens": 10, "samples": 4, "max_text": 16, "max_answer": 4}}
 
