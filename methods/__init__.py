@@ -9,13 +9,21 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning, at_least_float32, generator, trainable
+from methods.coso import Coso
 from methods.ewc import Ewc
 from methods.full import Full
+from methods.inclora import IncLora
 from methods.l2 import L2
+from methods.l2p import L2P
+from methods.lfpt5 import LFPT5
 from methods.lora import Lora
 from methods.lwf import Lwf
 from methods.mas import Mas
 from methods.migu import Migu
+from methods.moelora import MoeLora
+from methods.olora import OLora
+from methods.osf import Osf
+from methods.progprompt import ProgPrompt
 from methods.projection import Projection
 from methods.random_mask import RandomMask
 from methods.refresh import Refresh
@@ -23,6 +31,14 @@ from methods.refresh import Refresh
 METHODS: dict[str, type[Method]] = {
     "full": Full,
     "lora": Lora,
+    "inclora": IncLora,
+    "olora": OLora,
+    "moelora": MoeLora,
+    "osf": Osf,
+    "coso": Coso,
+    "progprompt": ProgPrompt,
+    "l2p": L2P,
+    "lfpt5": LFPT5,
     "migu": Migu,
     "random_mask": RandomMask,
     "ewc": Ewc,
@@ -101,6 +117,21 @@ class MethodSpec(BaseModel):
                 )
         return parts
 
+    @model_validator(mode="after")
+    def _fits(self) -> MethodSpec:
+        """Refuses what cannot work together, before anything is computed."""
+        regime = METHODS[self.tuning.name]
+        assert issubclass(regime, Tuning)
+        for part in self.plugins:
+            if METHODS[part.name].requires_rows and regime.no_rows:
+                raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_rows}")
+        return self
+
+    @property
+    def types(self) -> list[type[Method]]:
+        """The regime's class and its plug-ins'."""
+        return [METHODS[part.name] for part in (self.tuning, *self.plugins)]
+
     @property
     def label(self) -> str:
         """The given name, or one made of the parts."""
@@ -139,6 +170,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lwf": {"tuning": "full", "plugins": ["lwf"]},
     "refresh": {"tuning": "full", "plugins": ["refresh"]},
     "gpm": {"tuning": "full", "plugins": ["projection"]},
+    "inclora": {"tuning": "inclora"},
+    "inclora+migu": {"tuning": "inclora", "plugins": ["migu"]},
+    "olora": {"tuning": "olora"},
+    "olora+migu": {"tuning": "olora", "plugins": ["migu"]},
+    "moelora": {"tuning": "moelora"},
+    "osf": {"tuning": "osf"},
+    "coso": {"tuning": "coso"},
+    "progprompt": {"tuning": "progprompt"},
+    "l2p": {"tuning": "l2p"},
+    "lfpt5": {"tuning": "lfpt5"},
 }
 
 

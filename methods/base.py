@@ -37,15 +37,17 @@ def _no_model(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 class Context:
     """What a method is given at construction.
 
-    `mean_over_workers` averages a tensor over all workers of the sequence (the identity for one); every worker must call
-    it equally often. `seed` is the sequence's: all randomness of a method comes from generators seeded by it, so that all
-    workers draw the same. `forward(model, batch)` gives (summed loss, logits) as training computes them, for passes of a
+    `mean_over_workers` averages a tensor over all workers of the sequence (the identity for one), `from_first_worker` gives
+    all of them the first one's, for what rounding may make different on each (a decomposition); every worker must call
+    them equally often. `seed` is the sequence's: all randomness of a method comes from generators seeded by it, so that
+    all workers draw the same. `forward(model, batch)` gives (summed loss, logits) as training computes them, for passes of a
     method's own; `model` may be anything that is called as the model is.
     """
 
     seed: int
     mean_over_workers: Callable[[Tensor], Tensor] = _identity
     forward: Callable[[Any, Batch], tuple[Tensor, Tensor]] = _no_model
+    from_first_worker: Callable[[Tensor], Tensor] = _identity
 
 
 class Settings(BaseModel):
@@ -66,8 +68,13 @@ class Method:
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     space: ClassVar[Mapping[str, Sequence[Any]]] = {}  # values that a search tries, by setting
-    needs: ClassVar[tuple[str, ...]] = ()  # what it must be told or given: "boundaries", "old data", "task labels"
-    memory: ClassVar[str] = ""  # what it keeps beside the model, in words
+    # what it is told beyond the data of the present task: "boundaries", "old data", "task labels" (when answering)
+    needs: ClassVar[tuple[str, ...]] = ()
+    # what it keeps beside the model, in words
+    memory: ClassVar[str] = ""
+    # what a combination must offer: trained linear rows inside the blocks (see methods.rows), a model that generates
+    requires_rows: ClassVar[bool] = False
+    requires_generation: ClassVar[bool] = False
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
@@ -113,13 +120,32 @@ class Method:
 
 
 class Tuning(Method):
-    """A tuning regime: decides which parameters train, and with that which learning rates are worth trying."""
+    """A tuning regime: decides which parameters train, at which rates, and what the model is after how many tasks."""
 
     training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}
+    # why no linear rows inside the blocks train by plain gradients, where that is so
+    no_rows: ClassVar[str] = ""
+
+    def structure(self) -> Mapping[str, Any]:
+        """The settings that decide the untrained model. The others count from the first task that they influence."""
+        return self.settings.model_dump()
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         """Freeze, unfreeze or extend the model, once, before row 0. Parameters in `head` always train."""
         raise NotImplementedError
+
+    def grow(self, model: nn.Module, tasks: int) -> None:
+        """Give the model the structure that it has once `tasks` tasks were begun, whatever it has now.
+
+        Called before a task is trained and before a state is loaded. What is new comes from `generator(seed, …)`.
+        """
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """What a checkpoint holds, between tasks: all that training may have made different from the prepared model."""
+        return dict(trainable(model))
+
+    def before_scoring(self, model: nn.Module, task_id: int) -> None:
+        """Called before the model answers examples of a task, perhaps one that it was not trained on yet."""
 
 
 class Stack(Method):
@@ -132,6 +158,22 @@ class Stack(Method):
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         """Let the regime prepare the model."""
         return self.tuning.prepare(model, head)
+
+    def origin(self) -> Mapping[str, Any]:
+        """What decides the model before training."""
+        return {"name": self.parts[0][0], "settings": self.tuning.structure()}
+
+    def grow(self, model: nn.Module, tasks: int) -> None:
+        """The regime's structure after so many tasks."""
+        self.tuning.grow(model, tasks)
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        return self.tuning.weights(model)
+
+    def before_scoring(self, model: nn.Module, task_id: int) -> None:
+        """Let the regime know which task is answered."""
+        self.tuning.before_scoring(model, task_id)
 
     def influence(self, task_id: int) -> Mapping[str, Any]:
         """The influences of all parts that have one, in order."""

@@ -18,6 +18,7 @@ class Full(Tuning):
 
     Settings = FullSettings
     summary = "all parameters train"
+    memory = "none"
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         return model

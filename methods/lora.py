@@ -20,6 +20,19 @@ class LoraSettings(Settings):
     targets: tuple[str, ...] | None = Field(None, description="module names; none: peft's choice for the architecture")
 
 
+def inject_lora(model: nn.Module, settings: LoraSettings, adapter: str = "default") -> nn.Module:
+    """Add an adapter to the target modules."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft computes alpha / r; a float is fine
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets) if settings.targets else None,
+    )
+    return inject_adapter_in_model(config, model, adapter)
+
+
 class Lora(Tuning):
     """Freezes the base and trains y = W x + (alpha / r) B A x in the target modules, and the task head if there is one."""
 
@@ -28,18 +41,10 @@ class Lora(Tuning):
     paper = "2106.09685"
     space: ClassVar = {"r": [4, 8, 16, 32]}
     training_space: ClassVar = {"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]}
+    memory = "one adapter"
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        from peft import LoraConfig, inject_adapter_in_model
-
-        s: LoraSettings = self.settings
-        config = LoraConfig(
-            r=s.r,
-            lora_alpha=s.alpha,  # type: ignore[arg-type]  # peft computes alpha / r; a float is fine
-            lora_dropout=s.dropout,
-            target_modules=list(s.targets) if s.targets else None,
-        )
-        model = inject_adapter_in_model(config, model)
+        model = inject_lora(model, self.settings)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".lora_A." in name or ".lora_B." in name)
         for parameter in head:

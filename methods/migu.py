@@ -122,6 +122,7 @@ class Migu(Method):
     paper = "2406.17245"
     space: ClassVar = {"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]}
     memory = "one number for each row; the masked rows if frozen; 1 copy of the linear layers for diagnostics"
+    requires_rows = True
 
     def __init__(self, settings: MiguSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -42,21 +42,20 @@ def block_rows(model: nn.Module) -> list[Rows]:
     """The maskable weights of a transformer: the trainable linear layers inside its numbered blocks.
 
     Those are query, key, value and output of every attention and the linear layers of the feed-forward blocks. Embeddings,
-    norms, biases, the LM head, poolers and classifiers are outside (arXiv 2406.17245). A LoRA layer gives two: A by its own
-    output |A x|, and B by the output of the whole layer, W x + (alpha / r) B A x.
+    norms, biases, the LM head, poolers and classifiers are outside (arXiv 2406.17245). A LoRA layer gives two for each
+    adapter that trains: A by its own output |A x|, and B by the output of the whole layer, W x + (alpha / r) B A x.
     """
-    from peft.tuners.lora import LoraLayer
-
     found: list[Rows] = []
     adapters: list[str] = []
     for name, module in model.named_modules():
         if not _in_block(name):
             continue
-        if isinstance(module, LoraLayer) and isinstance(module, nn.Module):
+        downs, ups = getattr(module, "lora_A", None), getattr(module, "lora_B", None)
+        if isinstance(downs, nn.ModuleDict) and isinstance(ups, nn.ModuleDict):
             adapters.append(name + ".")
-            for adapter, a in module.lora_A.items():
+            for adapter, a in downs.items():
                 found.append(Rows(f"{name}.lora_A.{adapter}", _weight(a), a))
-                found.append(Rows(f"{name}.lora_B.{adapter}", _weight(module.lora_B[adapter]), module))
+                found.append(Rows(f"{name}.lora_B.{adapter}", _weight(ups[adapter]), module))
         elif isinstance(module, nn.Linear) and not name.startswith(tuple(adapters)):
             found.append(Rows(name, _weight(module), module))
     found = [rows for rows in found if rows.weight.requires_grad]

@@ -248,6 +248,7 @@ class EncoderWithHead(Family):
         self.index = {label: i for i, label in enumerate(self.labels)}
         self.output = self._output_layer()
         self._seed_rows()
+        self.own = self._outside_backbone()  # found now: what a method adds to the model later is no head
 
     def at_task(self, before: int, now: int) -> None:
         self.seen, self.old_columns = now, before
@@ -273,6 +274,9 @@ class EncoderWithHead(Family):
 
     def head(self) -> list[nn.Parameter]:
         """All of the classifier: its last layer and what new layers stand before it."""
+        return self.own
+
+    def _outside_backbone(self) -> list[nn.Parameter]:
         backbone = self.module.base_model
         assert isinstance(backbone, nn.Module)
         base = {id(p) for p in backbone.parameters()}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods import Batch, Context, Stack, trainable
+from methods import Batch, Context, Stack
 from orchestrator.checkpoint import State
 from orchestrator.families import Family, Feature, load_family
 from orchestrator.models import find_model
@@ -49,7 +49,9 @@ class Learner:
     @cached_property
     def stack(self) -> Stack:
         """The method, with its memory."""
-        return self.sequence.method.spec.build(Context(self.sequence.seed, self.workers.mean, self.forward))
+        return self.sequence.method.spec.build(
+            Context(self.sequence.seed, self.workers.mean, self.forward, self.workers.from_first)
+        )
 
     def forward(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """(summed loss, logits) in the sequence's precision; `model` is the family's, wrapped or with other weights."""
@@ -69,11 +71,15 @@ class Learner:
 
     def take(self, state: State, row: int) -> None:
         """Go on from a saved state."""
+        self.stack.grow(self.family.module, row)
         self.family.load_weights(state.weights)
         self.stack.load_state_dict(dict(state.method))
         self.row = row
 
     def give(self, history: Mapping[str, Any]) -> State:
         """The present state, to be saved."""
-        weights: dict[str, Tensor] = dict(trainable(self.family.module))
-        return State(weights, self.stack.state_dict(), history)
+        return State(self.weights(), self.stack.state_dict(), history)
+
+    def weights(self) -> dict[str, Tensor]:
+        """What the method has trained, by name."""
+        return self.stack.weights(self.family.module)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from methods import trainable
 from orchestrator.checkpoint import Store
 from orchestrator.environment import SystemSampler, describe
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
@@ -184,7 +183,7 @@ class _Run:
             sampler.tick()
 
         history = train_task(self.learner, task_id, note)
-        if not all(bool(torch.isfinite(w).all()) for w in trainable(self.learner.family.module).values()):
+        if not all(bool(torch.isfinite(w).all()) for w in self.learner.weights().values()):
             raise NonFiniteLoss(f"the weights are not finite after task {sequence.tasks[task_id]!r}")
         if self.workers.is_first:
             made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], **sequence.model_dump(mode="json")}

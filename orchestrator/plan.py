@@ -92,7 +92,12 @@ class Planner:
         self.config, self.why = config, why
         with _as_user_error():
             self.source = find_model(config.model)
-            family_of(self.source, config.model)
+            self.family = family_of(self.source, config.model)
+        for method in config.methods:
+            if not self.family.generates and any(part.requires_generation for part in method.types):
+                raise UserError(
+                    f"methods: {method.label!r} needs a model that generates text; {config.model.name!r} is an encoder"
+                )
         precision = ("bf16" if gpu else "float32") if config.model.precision == "auto" else config.model.precision
         self.model = config.model.model_copy(update={"precision": precision})
         self._streams: dict[tuple[StreamConfig, Split], Stream] = {}
@@ -130,7 +135,7 @@ class Planner:
         with _as_user_error():
             training = self.config.training_for(method)
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
-            cells = cell_keys(keys, self.model, data, split)
+            cells = cell_keys(keys, self.model, data, method, split)
         name = f"{prefix}{method.label}-{data.name}-s{seed}"
         return Sequence(
             id=f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{_sha(name, cells)[:8]}",
@@ -183,7 +188,7 @@ def check_unchanged(sequence: Sequence, stream: Stream) -> None:
     keys = state_keys(
         sequence.model, sequence.model_identity, stream, sequence.method, sequence.training, sequence.seed
     )
-    cells = cell_keys(keys, sequence.model, stream, sequence.split)
+    cells = cell_keys(keys, sequence.model, stream, sequence.method, sequence.split)
     if tuple(keys) != sequence.keys or cells != sequence.cell_keys:
         raise ValueError(f"the data of stream {stream.name!r} has changed since the experiment was planned")
 
@@ -197,7 +202,7 @@ def state_keys(
     """
     stack = method.spec.build(Context(seed))
     reading = model.model_dump(include={"scoring", "input", "precision", "max_source", "max_target"})
-    keys = [_sha(CHECKPOINT_FORMAT, identity, reading, method.tuning.model_dump(), seed)]
+    keys = [_sha(CHECKPOINT_FORMAT, identity, reading, dict(stack.origin()), seed)]
     unset = set() if training.lrs else {"lrs"}  # a setting that came later must not rename older checkpoints
     settings = training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task"} | unset)
     for t, task in enumerate(stream.tasks):
@@ -206,14 +211,20 @@ def state_keys(
     return keys
 
 
-def cell_keys(keys: Many[str], model: ModelConfig, stream: Stream, split: Split) -> tuple[tuple[str, ...], ...]:
+def cell_keys(
+    keys: Many[str], model: ModelConfig, stream: Stream, method: MethodEntry, split: Split
+) -> tuple[tuple[str, ...], ...]:
     """[T+1][T]: each names the score of one state on one task's split.
 
-    The labels of the whole stream compete where the model does not generate, so they belong to it.
+    The labels of the whole stream compete where the model does not generate, so they belong to it; and the task's place,
+    where the method is told it.
     """
     labels = stream.labels_until(len(stream.tasks))
-    data = [task.split_hash(split) for task in stream.tasks]
-    return tuple(tuple(_sha(CELL_FORMAT, key, hashed, model.max_target, labels) for hashed in data) for key in keys)
+    told = any("task labels" in part.needs for part in method.types)
+    columns = [(task.split_hash(split), *([j] if told else [])) for j, task in enumerate(stream.tasks)]
+    return tuple(
+        tuple(_sha(CELL_FORMAT, key, data[0], model.max_target, labels, *data[1:]) for data in columns) for key in keys
+    )
 
 
 def _sha(*parts: Any) -> str:

@@ -17,7 +17,6 @@ from orchestrator.config import MethodEntry, RunConfig, SearchConfig, check_batc
 from orchestrator.driver import alone, checked, close, mirror_of, run_planned
 from orchestrator.errors import SequenceFailed, UserError
 from orchestrator.experiment import open_experiment, search_folder
-from orchestrator.families import family_of
 from orchestrator.journal import Journal, Tail
 from orchestrator.plan import Planner, Sequence
 from orchestrator.progress import SearchScreen
@@ -73,7 +72,7 @@ def prepare(config: RunConfig, gpu: bool) -> Search:
 
 
 def _check_measure(settings: SearchConfig, planner: Planner, tasks: int) -> None:
-    if settings.metric == "aa_options" and family_of(planner.source, planner.model).generates:
+    if settings.metric == "aa_options" and planner.family.generates:
         raise UserError("search.metric: aa_options does not apply to models that generate their answers; allowed: aa")
     if settings.scheduler == "asha" and settings.grace >= tasks:
         raise UserError(

@@ -39,6 +39,7 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
     family.at_task(*(len(learner.stream.labels_until(t)) for t in (task_id, task_id + 1)))
     learner.row = None
     family.module.train()
+    stack.grow(family.module, task_id + 1)
     stack.before_task(family.module, task_id, _TaskBatches(learner, features, task_id))
     module = learner.workers.wrap(family.module)
     optimizer = make_optimizer(family.module, family.head(), sequence.training)

@@ -44,6 +44,13 @@ class Workers:
             dist.all_reduce(tensor)
         return tensor
 
+    def from_first(self, tensor: Tensor) -> Tensor:
+        """The first worker's tensor, on every worker."""
+        if self.count > 1:
+            tensor = tensor.contiguous()
+            dist.broadcast(tensor, src=0)
+        return tensor
+
     def agree(self, value: Any) -> Any:
         """The first worker's value, on every worker."""
         if self.count == 1:

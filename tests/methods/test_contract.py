@@ -12,16 +12,20 @@ from torch import Tensor
 
 from methods import METHODS, PRESETS, Tuning, method_spec
 from orchestrator.checkpoint import Store
+from orchestrator.errors import UserError
 from orchestrator.learner import Learner
 from orchestrator.loop import run_sequence
 from orchestrator.plan import Sequence
 from orchestrator.training import train_task
 from tests.conftest import FAMILIES
 
+# Where the defaults would only take long
+SHORT: dict[str, dict[str, Any]] = {"lfpt5": {"tokens": 10, "samples": 4, "max_text": 16, "max_answer": 4}}
 
-def spec(name: str, **settings: Any) -> dict[str, Any]:
+
+def spec(name: str) -> dict[str, Any]:
     """A method that uses the registered part `name`."""
-    part = {"name": name, **settings}
+    part = {"name": name, **SHORT.get(name, {})}
     return {"name": name, "tuning": part} if issubclass(METHODS[name], Tuning) else {"name": name, "plugins": [part]}
 
 
@@ -29,19 +33,42 @@ def weights(sequence: Sequence, row: int) -> Mapping[str, Tensor]:
     return Store(Path(sequence.out)).load(sequence.keys[row]).weights
 
 
-@pytest.mark.parametrize("model", FAMILIES)
-@pytest.mark.parametrize("name", METHODS)
-def test_it_trains_and_resuming_equals_not_stopping(
-    name: str, model: str, sequence_of: Callable[..., Sequence]
-) -> None:
-    whole = sequence_of("whole", model=model, methods=[spec(name)], stream={"max_train": 16})
-    run_sequence(whole, evaluate=False)
-    start = weights(whole, 1)
-    assert all(torch.isfinite(w).all() for w in start.values())
-    moved = [n for n, w in weights(whole, 5).items() if not torch.equal(w, start[n])]
-    assert moved, "training moved nothing"
+def untrained(learner: Learner, tasks: int) -> Mapping[str, Tensor]:
+    """The weights of a model with the structure after so many tasks."""
+    module = learner.family.module
+    learner.stack.grow(module, tasks)
+    return {n: w.detach().clone() for n, w in learner.weights().items()}
 
-    stopped = sequence_of("stopped", model=model, methods=[spec(name)], stream={"max_train": 16})
+
+CASES = [(name, model) for name, method in METHODS.items() for model in FAMILIES
+         if not (method.requires_generation and model == "tiny-bert")]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.requires_generation])
+def test_what_needs_a_generating_model_refuses_an_encoder(name: str, sequence_of: Callable[..., Sequence]) -> None:
+    with pytest.raises(UserError, match="needs a model that generates"):
+        sequence_of(model="tiny-bert", methods=[spec(name)])
+
+
+@pytest.mark.parametrize(("name", "model"), CASES)
+def test_it_trains_and_resuming_equals_not_stopping(
+    name: str, model: str, sequence_of: Callable[..., Sequence], learner_of: Callable[..., Learner]
+) -> None:
+    few = {"stream": {"max_train": 16}, "training": {"micro_batch": 4}}
+    whole = sequence_of("whole", model=model, methods=[spec(name)], **few)
+    run_sequence(whole, evaluate=False)
+    for before, row in ((0, 1), (1, 5)):
+        start = {
+            **untrained(learner_of(model=model, methods=[spec(name)]), row),
+            **(weights(whole, 1) if before else {}),
+        }
+        assert all(torch.isfinite(w).all() for w in weights(whole, row).values())
+        assert start.keys() == weights(whole, row).keys()
+        moved = [n for n, w in weights(whole, row).items() if not torch.equal(w, start[n])]
+        assert moved, f"training moved nothing from row {before} to row {row}"
+        assert model != "tiny-bert" or "classifier.weight" in moved, "a task head trains under every regime"
+
+    stopped = sequence_of("stopped", model=model, methods=[spec(name)], **few)
     assert stopped.keys == whole.keys
 
     class Stop(BaseException):
@@ -54,8 +81,9 @@ def test_it_trains_and_resuming_equals_not_stopping(
     with pytest.raises(Stop):
         run_sequence(stopped, stop_after_the_second_task, evaluate=False)
     assert not Store(Path(stopped.out)).has(stopped.keys[3])
-    run_sequence(stopped, evaluate=False)
+    run_sequence(stopped)  # scoring every state on every task, trained or not, changes nothing
     for row in (1, 2, 3, 5):
+        assert weights(whole, row).keys() == weights(stopped, row).keys()
         for n, w in weights(whole, row).items():
             assert torch.equal(w, weights(stopped, row)[n]), f"{n} differs after task {row}"
 
@@ -152,6 +180,7 @@ def test_it_is_described(name: str) -> None:
     assert method.summary
     assert method.__doc__
     assert name.replace("_", "") == method.__name__.lower()
+    assert method.memory or not issubclass(method, Tuning)
 
 
 @pytest.mark.parametrize("name", METHODS)

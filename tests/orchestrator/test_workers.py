@@ -28,7 +28,7 @@ from tests.conftest import FAMILIES, small_config
 ROOT = Path(__file__).parent.parent.parent
 METHODS: list[Any] = ["ft", "ft+migu", "ft+random", {"name": "lora+migu", "tuning": "lora", "plugins": ["migu"]}]
 # With a penalty that counts, a cap on the samples that leaves the second worker fewer than the first, and so on
-PLUGINS = [
+_SETTINGS = [
     {"name": "ewc", "strength": 1e3, "samples": 21},
     {"name": "mas", "samples": 21},
     {"name": "l2", "strength": 10.0},
@@ -38,20 +38,37 @@ PLUGINS = [
     {"name": "projection", "epsilon": 0.9, "samples": 21, "sketch": 200},
     {"name": "migu", "importance": "gradient", "cluster": "comagnitude", "clusters": 8, "diagnostics": True},
 ]
+PLUGINS: list[Any] = [{"name": f"plugin-{i}", "tuning": "full", "plugins": [s]} for i, s in enumerate(_SETTINGS)]
+# All other regimes, with what they share out or decompose; the plug-ins that mask rows where there are rows
+REGIMES: list[Any] = [
+    "inclora+migu",
+    {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}},
+    {"name": "moelora+migu", "tuning": {"name": "moelora", "top_k": 2}, "plugins": ["migu"]},
+    {"name": "osf", "tuning": {"name": "osf", "project": True}},
+    {"name": "coso", "tuning": {"name": "coso", "rank": 4, "sketch": 8}},
+    {"name": "progprompt", "tuning": {"name": "progprompt", "mlp": 8}},
+    {"name": "l2p", "tuning": {"name": "l2p", "picked": 2}},
+]
+GENERATING: list[Any] = [
+    {"name": "lfpt5", "tuning": {"name": "lfpt5", "tokens": 5, "samples": 4, "known_answers": False, "top_k": 2}}
+]
 
 
-def configs(out: Path) -> list[RunConfig]:
+def configs(out: Path, methods: list[Any] = METHODS, examples: int = 80) -> list[RunConfig]:
     """Every method on every family; T5 with dropout and accumulation too, which then are equal on both sides."""
     made = [
-        small_config(out, model=m, methods=METHODS, stream={"max_train": 80}, training={"micro_batch": 2})
+        small_config(
+            out,
+            model=m,
+            methods=[*methods, *(GENERATING if methods is REGIMES and m != "tiny-bert" else [])],
+            stream={"max_train": examples},
+            training={"micro_batch": 2},
+        )
         for m in FAMILIES
     ]
     overrides = {**made[0].model.overrides, "dropout_rate": 0.2}
     with_dropout = made[0].model_copy(update={"model": made[0].model.model_copy(update={"overrides": overrides})})
-    methods = [{"name": f"plugin-{i}", "tuning": "full", "plugins": [plugin]} for i, plugin in enumerate(PLUGINS)]
-    few = {"max_train": 24, "max_test": 2}
-    plugins = [small_config(out, model=m, methods=methods, stream=few, training={"micro_batch": 2}) for m in FAMILIES]
-    return [*made, with_dropout, *plugins]
+    return [*made, with_dropout]
 
 
 @pytest.fixture
@@ -63,28 +80,31 @@ def _float64() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_float64")
-def test_one_and_two_workers_agree(tmp_path: Path) -> None:
-    for config in configs(tmp_path / "one"):
+@pytest.mark.parametrize(
+    ("methods", "examples"), [(METHODS, 80), (REGIMES, 24), (PLUGINS, 24)], ids=["plain", "regimes", "plugins"]
+)
+def test_one_and_two_workers_agree(methods: list[Any], examples: int, tmp_path: Path) -> None:
+    for config in configs(tmp_path / "one", methods, examples):
         for sequence in plan(config):
             run_sequence(sequence)
     file = tmp_path / "configs.yaml"
-    file.write_text(yaml.safe_dump([c.model_dump(mode="json") for c in configs(tmp_path / "two")]))
+    file.write_text(yaml.safe_dump([c.model_dump(mode="json") for c in configs(tmp_path / "two", methods, examples)]))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = str(Path(__file__).with_name("two_workers.py"))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, script, str(file)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    for config in configs(tmp_path / "one"):
+    for config in configs(tmp_path / "one", methods, examples):
         for sequence in plan(config):
-            compare(sequence, sequence.model_copy(update={"out": str(tmp_path / "two")}))
+            compare(sequence, sequence.model_copy(update={"out": str(tmp_path / "two")}), 5 * examples // 8)
 
 
-def compare(one, two) -> None:  # type: ignore[no-untyped-def]
+def compare(one, two, steps: int) -> None:  # type: ignore[no-untyped-def]
     """Losses and weights to the rounding of float64, scores exactly."""
     views = [read_view(s.out, s.id) for s in (one, two)]
     assert [v.start["workers"] for v in views if v.start] == [1, 2]
     losses = [[s["loss"] for task in v.by_task.values() for s in task.steps.values()] for v in views]
-    assert len(losses[0]) == len(losses[1]) == 5 * one.stream.max_train // 8
+    assert len(losses[0]) == len(losses[1]) == steps
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9, err_msg=one.id)
     np.testing.assert_array_equal(views[1].matrix(), views[0].matrix())
     weights = [Store(Path(s.out)).load(s.keys[-1]).weights for s in (one, two)]

@@ -1,0 +1,33 @@
+"""Linear layers by the names that a user gives, or that are usual for the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+
+def usual_targets(model: nn.Module, by_architecture: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What is usual for the model's architecture. Raises ValueError where nothing is known."""
+    kind = str(getattr(model.config, "model_type", "unknown"))
+    if kind not in by_architecture:
+        raise ValueError(f"no usual target modules for a {kind!r} model; name them in `targets`")
+    return tuple(by_architecture[kind])
+
+
+def target_linears(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:
+    """The linear layers whose name is, or ends in a dot and, one of `targets`. Raises ValueError where there are none."""
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and any(name == t or name.endswith(f".{t}") for t in targets)
+    }
+    if not found:
+        raise ValueError(f"no linear layer is called {' or '.join(targets)}")
+    return found
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put another module in the place of that name."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -1,0 +1,66 @@
+"""What second implementations share: the loop's batches, the model's own loss and a hand-written AdamW with clipping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from orchestrator.batches import global_batches
+from orchestrator.learner import Learner
+
+
+def batches_of(learner: Learner, task: int) -> list[dict[str, Tensor]]:
+    """The global batches of a task as tensors, in the loop's order; `seen`: how many labels the head knows by then."""
+    features, training = learner.features(task), learner.sequence.training
+    found = []
+    for epoch in range(training.epochs):
+        for chosen in global_batches(len(features), training.global_batch, learner.sequence.seed, task, epoch):
+            batch = learner.family.collate([features[i] for i in chosen])
+            batch["seen"] = torch.tensor(len(learner.stream.labels_until(task + 1)))
+            found.append(batch)
+    return found
+
+
+def mean_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """The mean loss over real answer tokens (or examples), by the model's own loss."""
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    if batch["labels"].ndim == 1:
+        return F.cross_entropy(model(**inputs).logits[:, : int(batch["seen"])], batch["labels"])
+    loss: Tensor = model(**inputs, labels=batch["labels"]).loss
+    return loss
+
+
+class Adam:
+    """AdamW as torch documents it, written anew; clips the norm of all gradients to 1 first."""
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, decay: float = 0.01) -> None:
+        self.parameters, self.lr, self.decay, self.steps = list(parameters), lr, decay, 0
+        self.first = [torch.zeros_like(p) for p in self.parameters]
+        self.second = [torch.zeros_like(p) for p in self.parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Iterable[Tensor], decayed: int = 10**9) -> None:
+        """`decayed`: how many of the parameters, from the first on, decay (if they are matrices)."""
+        gradients = list(gradients)
+        self.steps += 1
+        norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients))
+        scale = min(1.0, 1.0 / (norm + 1e-6))
+        for i, (p, g) in enumerate(zip(self.parameters, gradients, strict=True)):
+            g = g * scale
+            if i < decayed and p.ndim > 1:
+                p.mul_(1 - self.lr * self.decay)
+            self.first[i] = 0.9 * self.first[i] + 0.1 * g
+            self.second[i] = 0.999 * self.second[i] + 0.001 * g * g
+            m = self.first[i] / (1 - 0.9**self.steps)
+            v = self.second[i] / (1 - 0.999**self.steps)
+            p.sub_(self.lr * m / (v.sqrt() + 1e-8))
+
+
+def assert_near(found: Tensor, expected: Tensor, name: str, tolerance: float = 1e-6) -> None:
+    """Equal up to the rounding of float64 after a few steps."""
+    difference = (found - expected).norm() / expected.norm().clamp(min=1e-6)
+    assert difference < tolerance, f"{name}: {difference:.2e}"

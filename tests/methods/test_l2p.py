@@ -1,0 +1,120 @@
+"""L2P: matching by hand, and a task of it against a second implementation that reads one example at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from methods import method_spec, trainable
+from methods.l2p import L2P, mean_over_tokens, nearest_keys
+from orchestrator.batches import global_batches
+from orchestrator.evaluate import score_task
+from orchestrator.families import Family
+from orchestrator.learner import Learner
+from orchestrator.training import train_task
+from tests.conftest import FAMILIES
+from tests.methods.reference import Adam, assert_near
+
+
+def test_matching_by_hand() -> None:
+    keys = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
+    values, index = nearest_keys(torch.tensor([[3.0, 4.0]]), keys, 2)
+    assert index.tolist() == [[1, 0]]
+    torch.testing.assert_close(values, torch.tensor([[0.8, 0.6]]))
+    assert nearest_keys(torch.tensor([[3.0, 4.0]]), keys, 9)[1].tolist() == [[1, 0, 2]]
+    states = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]])
+    assert mean_over_tokens(states, torch.tensor([[1, 1, 0]])).tolist() == [[2.0, 3.0]]
+
+
+def one_by_one(plain: nn.Module, family: Family, feature: dict, prompt: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """(summed loss, summed distance to the picked keys) of one example: no padding, no masks."""
+    source, kind = torch.tensor([feature["source"]]), family.source.kind
+    table = plain.get_input_embeddings()
+    with torch.no_grad():
+        reader = plain.get_encoder() if kind == "encoder-decoder" else plain.base_model
+        query = reader(input_ids=source).last_hidden_state[0].mean(0)
+    cosines = torch.stack([torch.dot(query, k) / query.norm() / k.norm() for k in key])
+    best = sorted(range(len(key)), key=lambda m: -cosines[m].item())[:2]
+    vectors = torch.cat([prompt[m] for m in best])
+    distance = sum(1 - cosines[m] for m in best)
+    if kind == "encoder":
+        tokens = table(source)[0]
+        logits = plain(inputs_embeds=torch.cat([tokens[:1], vectors, tokens[1:]])[None]).logits[:, : family.seen]
+        return nn.functional.cross_entropy(logits, torch.tensor([feature["label"]])), distance
+    target = feature["target"]
+    if kind == "encoder-decoder":
+        inputs = torch.cat([vectors, table(source)[0]])[None]
+        loss = plain(inputs_embeds=inputs, labels=torch.tensor([target])).loss
+    else:
+        inputs = torch.cat([vectors, table(source)[0], table(torch.tensor(target))])[None]
+        labels = torch.tensor([[-100] * (len(vectors) + source.shape[1]) + target])
+        loss = plain(inputs_embeds=inputs, labels=labels).loss
+    return loss * len(target), distance
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_a_task_equals_a_second_implementation(model: str, learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(
+        model=model,
+        methods=[{"tuning": {"name": "l2p", "pool": 5, "picked": 2, "tokens": 3, "pull": 0.3}}],
+        stream={"max_train": 24},
+        training={"micro_batch": 4, "lr": 1e-2},
+    )
+    family, tuning = learner.family, learner.stack.tuning
+    assert isinstance(tuning, L2P)
+    module = family.module.double()
+    plain = copy.deepcopy(module).train()
+    for part in plain.modules():
+        part._forward_pre_hooks.clear()
+        part._forward_hooks.clear()
+    family.seen = len(learner.stream.labels_until(1))
+    heads = [p for n, p in plain.named_parameters() if "classifier" in n]
+    prompt, key = (p.detach().clone().requires_grad_() for p in (tuning.pool.prompt, tuning.pool.key))
+    start = prompt.detach().clone()
+    adam = Adam([prompt, key, *heads], 1e-2)
+    features = learner.features(0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        for chosen in global_batches(len(features), 8, 7, 0, 0):
+            batch = [features[i] for i in chosen]
+            total = sum(family.units(f) for f in batch)
+            loss = torch.zeros(())
+            for feature in batch:
+                summed, distance = one_by_one(plain, family, feature, prompt, key)
+                loss = loss + summed / total + 0.3 * distance * family.units(feature) / total
+            adam.step(torch.autograd.grad(loss, [prompt, key, *heads]), decayed=2)
+        train_task(learner, 0, lambda event: None)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (tuning.pool.prompt != start).any()
+    assert_near(tuning.pool.prompt, prompt, "prompts")
+    assert_near(tuning.pool.key, key, "keys")
+    for name, p in zip(["weight", "bias"], heads, strict=False):
+        assert_near(module.get_parameter(f"classifier.{name}"), p, name)
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("query", ["states", "embeddings"])
+def test_scores_do_not_depend_on_the_batch(query: str, model: str, learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(model=model, methods=[{"tuning": {"name": "l2p", "query": query}}], training={"lr": 0.1})
+    train_task(learner, 0, lambda event: None)
+    names = {n for n in trainable(learner.family.module) if "classifier" not in n}
+    assert names == {"soft_prompts.prompt", "soft_prompts.key"}
+    cells = [score_task(learner.family, learner.stream.tasks[0], b, torch.device("cpu")) for b in (1, 3, 10)]
+    assert cells[0] == cells[1] == cells[2]
+
+
+def test_a_sentence_encoder_trains_too(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(model="tiny-bert", scoring="similarity", methods=["l2p"])
+    before = {n: p.detach().clone() for n, p in trainable(learner.family.module).items()}
+    train_task(learner, 0, lambda event: None)
+    assert all(not torch.equal(p, before[n]) for n, p in trainable(learner.family.module).items())
+
+
+def test_migu_is_refused_with_the_reason() -> None:
+    with pytest.raises(ValueError, match="'migu' cannot be combined with 'l2p': it trains no linear layer"):
+        method_spec({"tuning": "l2p", "plugins": ["migu"]})
