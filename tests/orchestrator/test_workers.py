@@ -28,12 +28,16 @@ from tests.conftest import FAMILIES, small_config
 ROOT = Path(__file__).parent.parent.parent
 METHODS = ["ft", "ft+migu", "ft+random", {"name": "lora+migu", "tuning": "lora", "plugins": ["migu"]}]
 # All other regimes, with what they share out or decompose; the plug-ins that mask rows where there are rows
-REGIMES: list[Any] = [
+ADAPTERS: list[Any] = [
     "inclora+migu",
     {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}},
     {"name": "moelora+migu", "tuning": {"name": "moelora", "top_k": 2}, "plugins": ["migu"]},
+]
+SUBSPACES: list[Any] = [
     {"name": "osf", "tuning": {"name": "osf", "project": True}},
     {"name": "coso", "tuning": {"name": "coso", "rank": 4, "sketch": 8}},
+]
+PROMPTS: list[Any] = [
     {"name": "progprompt", "tuning": {"name": "progprompt", "mlp": 8}},
     {"name": "l2p", "tuning": {"name": "l2p", "picked": 2}},
 ]
@@ -48,7 +52,7 @@ def configs(out: Path, methods: list[Any] = METHODS, examples: int = 80) -> list
         small_config(
             out,
             model=m,
-            methods=[*methods, *(GENERATING if methods is REGIMES and m != "tiny-bert" else [])],
+            methods=[*methods, *(GENERATING if methods is PROMPTS and m != "tiny-bert" else [])],
             stream={"max_train": examples},
             training={"micro_batch": 2},
         )
@@ -68,7 +72,11 @@ def _float64() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_float64")
-@pytest.mark.parametrize(("methods", "examples"), [(METHODS, 80), (REGIMES, 24)], ids=["plain", "regimes"])
+@pytest.mark.parametrize(
+    ("methods", "examples"),
+    [(METHODS, 80), (ADAPTERS, 24), (SUBSPACES, 24), (PROMPTS, 24)],
+    ids=["plain", "adapters", "subspaces", "prompts"],
+)
 def test_one_and_two_workers_agree(methods: list[Any], examples: int, tmp_path: Path) -> None:
     for config in configs(tmp_path / "one", methods, examples):
         for sequence in plan(config):
