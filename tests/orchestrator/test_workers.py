@@ -40,12 +40,16 @@ _SETTINGS = [
 ]
 PLUGINS: list[Any] = [{"name": f"plugin-{i}", "tuning": "full", "plugins": [s]} for i, s in enumerate(_SETTINGS)]
 # All other regimes, with what they share out or decompose; the plug-ins that mask rows where there are rows
-REGIMES: list[Any] = [
+ADAPTERS: list[Any] = [
     "inclora+migu",
     {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}},
     {"name": "moelora+migu", "tuning": {"name": "moelora", "top_k": 2}, "plugins": ["migu"]},
+]
+SUBSPACES: list[Any] = [
     {"name": "osf", "tuning": {"name": "osf", "project": True}},
     {"name": "coso", "tuning": {"name": "coso", "rank": 4, "sketch": 8}},
+]
+PROMPTS: list[Any] = [
     {"name": "progprompt", "tuning": {"name": "progprompt", "mlp": 8}},
     {"name": "l2p", "tuning": {"name": "l2p", "picked": 2}},
 ]
@@ -60,8 +64,8 @@ def configs(out: Path, methods: list[Any] = METHODS, examples: int = 80) -> list
         small_config(
             out,
             model=m,
-            methods=[*methods, *(GENERATING if methods is REGIMES and m != "tiny-bert" else [])],
-            stream={"max_train": examples},
+            methods=[*methods, *(GENERATING if methods is PROMPTS and m != "tiny-bert" else [])],
+            stream={"max_train": examples, **({} if methods is METHODS else {"first": 3, "max_test": 2})},
             training={"micro_batch": 2},
         )
         for m in FAMILIES
@@ -81,7 +85,9 @@ def _float64() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_float64")
 @pytest.mark.parametrize(
-    ("methods", "examples"), [(METHODS, 80), (REGIMES, 24), (PLUGINS, 24)], ids=["plain", "regimes", "plugins"]
+    ("methods", "examples"),
+    [(METHODS, 80), (ADAPTERS, 24), (SUBSPACES, 24), (PROMPTS, 24), (PLUGINS, 24)],
+    ids=["plain", "adapters", "subspaces", "prompts", "plugins"],
 )
 def test_one_and_two_workers_agree(methods: list[Any], examples: int, tmp_path: Path) -> None:
     for config in configs(tmp_path / "one", methods, examples):
@@ -96,7 +102,11 @@ def test_one_and_two_workers_agree(methods: list[Any], examples: int, tmp_path: 
     assert done.returncode == 0, done.stderr[-2000:]
     for config in configs(tmp_path / "one", methods, examples):
         for sequence in plan(config):
-            compare(sequence, sequence.model_copy(update={"out": str(tmp_path / "two")}), 5 * examples // 8)
+            compare(
+                sequence,
+                sequence.model_copy(update={"out": str(tmp_path / "two")}),
+                len(sequence.tasks) * examples // 8,
+            )
 
 
 def compare(one, two, steps: int) -> None:  # type: ignore[no-untyped-def]
