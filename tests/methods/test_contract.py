@@ -54,10 +54,10 @@ def test_what_needs_a_generating_model_refuses_an_encoder(name: str, sequence_of
 def test_it_trains_and_resuming_equals_not_stopping(
     name: str, model: str, sequence_of: Callable[..., Sequence], learner_of: Callable[..., Learner]
 ) -> None:
-    few = {"stream": {"max_train": 16}, "training": {"micro_batch": 4}}
+    few = {"stream": {"max_train": 16, "first": 3}, "training": {"micro_batch": 4}}
     whole = sequence_of("whole", model=model, methods=[spec(name)], **few)
     run_sequence(whole, evaluate=False)
-    for before, row in ((0, 1), (1, 5)):
+    for before, row in ((0, 1), (1, 3)):
         start = {
             **untrained(learner_of(model=model, methods=[spec(name)]), row),
             **(weights(whole, 1) if before else {}),
@@ -82,7 +82,7 @@ def test_it_trains_and_resuming_equals_not_stopping(
         run_sequence(stopped, stop_after_the_second_task, evaluate=False)
     assert not Store(Path(stopped.out)).has(stopped.keys[3])
     run_sequence(stopped)  # scoring every state on every task, trained or not, changes nothing
-    for row in (1, 2, 3, 5):
+    for row in (1, 2, 3):
         assert weights(whole, row).keys() == weights(stopped, row).keys()
         for n, w in weights(whole, row).items():
             assert torch.equal(w, weights(stopped, row)[n]), f"{n} differs after task {row}"
@@ -126,9 +126,11 @@ def test_strength_zero_is_plain_training(
     name: str, tuning: str, model: str, sequence_of: Callable[..., Sequence]
 ) -> None:
     regime = {"name": tuning}
-    plain = sequence_of("plain", model=model, methods=[{"tuning": regime}], stream={"max_train": 16})
+    plain = sequence_of("plain", model=model, methods=[{"tuning": regime}], stream={"max_train": 16, "first": 3})
     part = {"name": name, **STRENGTH_ZERO[name]}
-    zero = sequence_of("zero", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16})
+    zero = sequence_of(
+        "zero", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16, "first": 3}
+    )
     part = {**part, **STRONG[name]}
     strong = sequence_of(
         "strong", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16}
@@ -151,7 +153,9 @@ def test_it_trains_a_sentence_encoder(name: str, learner_of: Callable[..., Learn
     """Whose batches hold the options too, which belong to no example."""
     part = {"name": name, **STRONG[name]}
     method = {"tuning": "full", "plugins": [part]}
-    learner = learner_of(model="tiny-bert", scoring="similarity", methods=[method], stream={"max_train": 16})
+    learner = learner_of(
+        model="tiny-bert", scoring="similarity", methods=[method], stream={"max_train": 16, "first": 3}
+    )
     for task in range(2):
         train_task(learner, task, lambda event: None)
     assert all(torch.isfinite(p).all() for p in learner.family.module.parameters())
