@@ -27,6 +27,7 @@ from methods.progprompt import ProgPrompt
 from methods.projection import Projection
 from methods.random_mask import RandomMask
 from methods.refresh import Refresh
+from methods.replay import Replay
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
     "lfpt5": LFPT5,
     "migu": Migu,
     "random_mask": RandomMask,
+    "replay": Replay,
     "ewc": Ewc,
     "mas": Mas,
     "l2": L2,
@@ -163,6 +165,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lora": {"tuning": "lora"},
     "lora+migu": {"tuning": "lora", "plugins": ["migu"]},
     "lora+random": {"tuning": "lora", "plugins": ["random_mask"]},
+    "replay": {"tuning": "full", "plugins": ["replay"]},
+    "replay+migu": {"tuning": "full", "plugins": ["replay", "migu"]},
+    "lorareplay": {"tuning": "lora", "plugins": ["replay"]},
+    "lorareplay+migu": {"tuning": "lora", "plugins": ["replay", "migu"]},
     "ewc": {"tuning": "full", "plugins": ["ewc"]},
     "ewc+migu": {"tuning": "full", "plugins": ["ewc", "migu"]},
     "mas": {"tuning": "full", "plugins": ["mas"]},

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 # the logits earlier tasks have trained, None where all columns belong to every task (a vocabulary).
 Batch = dict[str, Any]
 State = dict[str, Any]
+Example = Mapping[str, Any]  # one example as token ids, before it is collated
 
 
 def _identity(tensor: Tensor) -> Tensor:
@@ -86,6 +87,15 @@ class Method:
         Checkpoints are shared between all methods whose influence is the same up to a task.
         """
         return self.settings.model_dump()
+
+    def training_set(
+        self, task_id: int, chosen: Sequence[Example], old: Callable[[int], Sequence[Example]]
+    ) -> Sequence[Example]:
+        """What the task is trained on, instead of `chosen`. `old(i)` gives the examples of an earlier task i again.
+
+        A pure function of the seed and its arguments: every worker, and every resume, calls it anew.
+        """
+        return chosen
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Called before the optimizer of a task is made."""
@@ -179,6 +189,13 @@ class Stack(Method):
         """The influences of all parts that have one, in order."""
         found = [(name, part.influence(task_id)) for name, part in self.parts]
         return {"parts": [{"name": name, **settings} for name, settings in found if settings is not None]}
+
+    def training_set(
+        self, task_id: int, chosen: Sequence[Example], old: Callable[[int], Sequence[Example]]
+    ) -> Sequence[Example]:
+        for _, part in self.parts:
+            chosen = part.training_set(task_id, chosen, old)
+        return chosen
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         for _, part in self.parts:

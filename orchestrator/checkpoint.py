@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 class State:
     """What training a task leaves: trained weights, the method's memory, and the log of how it went.
 
-    `history` holds `seconds` (of training) and `steps` (the journal's step events).
+    `history` holds `seconds` (of training), `steps` (the journal's step events) and the method's `diagnostics`.
     """
 
     weights: Mapping[str, Tensor]

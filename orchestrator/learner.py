@@ -29,6 +29,7 @@ class Learner:
     def __init__(self, sequence: Sequence, stream: Stream, workers: Workers) -> None:
         self.sequence, self.stream, self.workers = sequence, stream, workers
         self.row: int | None = None
+        self._training: tuple[int | None, list[Feature]] = (None, [])  # of one task, asked for more than once
 
     @cached_property
     def family(self) -> Family:
@@ -62,6 +63,13 @@ class Learner:
         """The train split of a task as token ids."""
         task = self.stream.tasks[task_id]
         return self.family.features(task, task.read("train"))
+
+    def training_set(self, task_id: int) -> list[Feature]:
+        """What a task is trained on: its own examples, unless the method changes that."""
+        if self._training[0] != task_id:
+            chosen = self.stack.training_set(task_id, self.features(task_id), self.features)
+            self._training = (task_id, [dict(feature) for feature in chosen])
+        return self._training[1]
 
     def precision(self) -> AbstractContextManager[Any]:
         """bfloat16 autocast where the sequence asks for it."""

@@ -175,7 +175,10 @@ class _Run:
     def train(self, task_id: int) -> None:
         """Train one task and save its state."""
         sequence, key = self.sequence, self.sequence.keys[task_id + 1]
-        self.tell(self._task_started(task_id, reused=False))
+        steps = task_steps(
+            len(self.learner.training_set(task_id)), sequence.training, sequence.epochs(sequence.tasks[task_id])
+        )
+        self.tell(self._task_started(task_id, steps, reused=False))
         sampler = SystemSampler(self.tell)
 
         def note(event: Event) -> None:
@@ -191,10 +194,8 @@ class _Run:
         self.workers.barrier()  # nobody goes on before the checkpoint is there
         self.trained.add(task_id)
 
-    def _task_started(self, task_id: int, reused: bool) -> Event:
-        examples = len(self.stream.tasks[task_id].read("train"))
+    def _task_started(self, task_id: int, steps: int, reused: bool) -> Event:
         name = self.sequence.tasks[task_id]
-        steps = task_steps(examples, self.sequence.training, self.sequence.epochs(name))
         return {"event": "task_started", "task_id": task_id, "task": name, "steps": steps, "reused": reused}
 
     def tell_checkpoint(self, task_id: int) -> None:
@@ -204,7 +205,7 @@ class _Run:
         key, reused = self.sequence.keys[task_id + 1], task_id not in self.trained
         history = self.store.history(key)
         if reused:
-            self.tell(self._task_started(task_id, reused=True))
+            self.tell(self._task_started(task_id, len(history["steps"]), reused=True))
             for event in history["steps"]:
                 self.tell(event)
         place = self.store.path(key)
@@ -218,6 +219,7 @@ class _Run:
                 "bytes": self.store.size(key),
                 "seconds": history["seconds"],
                 "reused": reused,
+                "diagnostics": history.get("diagnostics", {}),
             }
         )
 

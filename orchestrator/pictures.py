@@ -1,4 +1,4 @@
-"""Pictures of a search: parallel coordinates of every trial, and each method's scores over two of its parameters."""
+"""Pictures: a search's trials as parallel coordinates and over two parameters; a matrix over tasks as a heat map."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.trials import Contender, End, Trial, TrialBook
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from orchestrator.trials import Contender, End, Trial, TrialBook
 
 SHOWN = {"aa": "average accuracy (dev), %", "forgetting": "forgetting (dev), points"}
 
@@ -125,3 +126,23 @@ def _panel(
     axes.tick_params(axis="x", rotation=45)
     axes.set(xlabel=names[0], ylabel=names[1], title=title)
     axes.get_figure().colorbar(axes.collections[0], ax=axes)  # type: ignore[union-attr]  # the axes have a figure
+
+
+def heat_map(matrix_TT: Sequence[Sequence[float]], tasks: Sequence[str], title: str) -> Figure:
+    """A matrix of tasks against tasks, each cell with its value."""
+    from matplotlib.figure import Figure
+
+    size = 1.8 + 0.7 * len(tasks)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")  # no global state: MLflow's thread draws it
+    axes = figure.subplots()
+    drawn = axes.imshow(matrix_TT, cmap="viridis", vmin=0, vmax=1)
+    axes.set_xticks(range(len(tasks)), tasks, rotation=45, ha="right")
+    axes.set_yticks(range(len(tasks)), tasks)
+    for i, row in enumerate(matrix_TT):
+        for j, value in enumerate(row):
+            axes.text(
+                j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black", fontsize=8
+            )
+    axes.set_title(title, loc="left")
+    figure.colorbar(drawn, ax=axes, shrink=0.8)
+    return figure

@@ -35,7 +35,7 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
     """
     sequence, family, stack = learner.sequence, learner.family, learner.stack
     started, steps = time.monotonic(), []
-    features = learner.features(task_id)
+    features = learner.training_set(task_id)
     family.at_task(*(len(learner.stream.labels_until(t)) for t in (task_id, task_id + 1)))
     learner.row = None
     family.module.train()
@@ -69,7 +69,8 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
             report(steps[-1])
     stack.after_task(family.module, task_id, _TaskBatches(learner, features, task_id))
     learner.row = task_id + 1
-    return {"seconds": round(time.monotonic() - started, 3), "steps": steps}
+    seconds = round(time.monotonic() - started, 3)
+    return {"seconds": seconds, "steps": steps, "diagnostics": dict(stack.diagnostics())}
 
 
 def train_step(

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator import metrics
 from orchestrator.journal import Event, Tail, View, journal_folder
+from orchestrator.pictures import heat_map
 from orchestrator.tracking.ancestors import Ancestors, flatten, plain_name, safe
 
 STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
@@ -146,7 +147,25 @@ class SequenceRuns:
         if not (outputs and outputs.model_outputs):
             self.client.log_outputs(run_id, [LoggedModelOutput(self.model_ids[task_id], 0)])
         self._log(PARENT, {"train_seconds": event["seconds"]}, event, task_id + 1)
+        for name, value in event.get("diagnostics", {}).items():
+            self._take_diagnostic(event, name, value)
         self.client.set_terminated(run_id, "FINISHED", event["time"])
+
+    def _take_diagnostic(self, event: Event, name: str, value: Any) -> None:
+        """A number: a metric of the task. A list: over its layers, with the mean in the parent. A matrix: a picture too."""
+        task_id = event["task_id"]
+        if not isinstance(value, list):
+            self._log(task_id, {name: value}, event, task_id + 1)
+            self._log(PARENT, {name: value}, event, task_id + 1)
+        elif value and not isinstance(value[0], list):
+            for layer, number in enumerate(value):
+                self._log(task_id, {name: number}, event, layer)
+            self._log(PARENT, {name: sum(value) / len(value)}, event, task_id + 1)
+        elif value:
+            run, file = self._run(PARENT), f"diagnostics/{name.replace('/', '-')}-after-{task_id + 1}"
+            self.client.log_dict(run, {"tasks": list(self.view.tasks[: len(value)]), name: value}, f"{file}.json")
+            figure = heat_map(value, self.view.tasks[: len(value)], name)
+            self.client.log_figure(run, figure, f"{file}.png")
 
     def _create_model(self, event: Event, run_id: str) -> str:
         import mlflow

@@ -92,6 +92,7 @@ def test_it_trains_and_resuming_equals_not_stopping(
 STRENGTH_ZERO: dict[str, dict[str, Any]] = {
     "migu": {"ratio": 1.0, "mask_first_task": True},
     "random_mask": {"ratio": 1.0, "mask_first_task": True},
+    "replay": {"fraction": 0.0},
     "ewc": {"strength": 0.0},
     "mas": {"strength": 0.0},
     "l2": {"strength": 0.0},
@@ -102,6 +103,7 @@ STRENGTH_ZERO: dict[str, dict[str, Any]] = {
 STRONG: dict[str, dict[str, Any]] = {
     "migu": {"ratio": 0.3},
     "random_mask": {"ratio": 0.3},
+    "replay": {"fraction": 0.5},
     "ewc": {"strength": 1e6},
     "mas": {"strength": 10.0},
     "l2": {"strength": 100.0},
@@ -133,7 +135,7 @@ def test_strength_zero_is_plain_training(
     )
     part = {**part, **STRONG[name]}
     strong = sequence_of(
-        "strong", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16}
+        "strong", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16, "first": 3}
     )
     for sequence in (plain, zero, strong):
         run_sequence(sequence, evaluate=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 from mlflow.entities import Run
 
@@ -150,3 +151,27 @@ def test_the_default_store_is_in_the_output_folder(tmp_path: Path) -> None:
     assert tracking_uri(experiment.config) == f"sqlite:///{tmp_path}/mlflow.db"
     experiment.save()
     assert json.loads((tmp_path / "experiments" / "small" / "sequences.json").read_text()) == []
+
+
+def test_what_a_method_says_of_itself_is_in_metrics_and_pictures(
+    store: str, sequence_of: Callable[..., Sequence]
+) -> None:
+    migu = {"name": "migu", "ratio": 0.5, "diagnostics": True}
+    sequence = sequence_of(methods=[{"name": "watched", "tuning": "full", "plugins": [migu]}], stream={"first": 2})
+    view = run_sequence(sequence)
+    told = view.by_task[1].checkpoint["diagnostics"]  # type: ignore[index]
+    mirror([sequence], store)
+    client = mlflow.MlflowClient(store)
+    mine = [r for r in runs(store) if r.data.tags.get("orchestrator.sequence") == sequence.id]
+    (parent,) = [r for r in mine if "mlflow.parentRunId" not in r.data.tags]
+    shares = told["migu/kept_share"]
+    assert parent.data.metrics["migu/kept_share"] == pytest.approx(sum(shares) / len(shares))
+    (second,) = [r for r in mine if r.info.run_name == f"2 {sequence.tasks[1]}"]
+    layers = client.get_metric_history(second.info.run_id, "migu/kept_share")
+    assert [m.value for m in sorted(layers, key=lambda m: m.step)] == pytest.approx(shares)
+    assert second.data.metrics["migu/update_norm"] == pytest.approx(told["migu/update_norm"])
+    files = {f.path for f in client.list_artifacts(parent.info.run_id, "diagnostics")}
+    assert "diagnostics/migu-overlap-after-2.png" in files
+    overlap = np.array(told["migu/overlap"])
+    assert overlap.shape == (2, 2)
+    assert np.diag(overlap) == pytest.approx([1, 1])

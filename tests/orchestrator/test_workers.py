@@ -33,6 +33,7 @@ _SETTINGS = [
     {"name": "mas", "samples": 21},
     {"name": "l2", "strength": 10.0},
     {"name": "lwf"},
+    {"name": "replay", "fraction": 0.3, "allocation": "power"},
     {"name": "refresh", "delta": 1e-3, "samples": 21},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "project_update": True},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "sketch": 200},
