@@ -127,6 +127,8 @@ class MethodSpec(BaseModel):
         for part in self.plugins:
             if METHODS[part.name].requires_rows and regime.no_rows:
                 raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_rows}")
+            if METHODS[part.name].requires_lasting and regime.no_lasting:
+                raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_lasting}")
         return self
 
     @property

@@ -75,6 +75,7 @@ class Method:
     memory: ClassVar[str] = ""
     # what a combination must offer: trained linear rows inside the blocks (see methods.rows), a model that generates
     requires_rows: ClassVar[bool] = False
+    requires_lasting: ClassVar[bool] = False  # weights that later tasks train on
     requires_generation: ClassVar[bool] = False
 
     def __init__(self, settings: Any, context: Context) -> None:
@@ -135,6 +136,8 @@ class Tuning(Method):
     training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}
     # why no linear rows inside the blocks train by plain gradients, where that is so
     no_rows: ClassVar[str] = ""
+    # why what one task trains is not what the next one trains, where that is so
+    no_lasting: ClassVar[str] = ""
 
     def structure(self) -> Mapping[str, Any]:
         """The settings that decide the untrained model. The others count from the first task that they influence."""

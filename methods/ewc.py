@@ -51,6 +51,7 @@ class Ewc(Method):
     Settings = EwcSettings
     summary = "hold weights by their Fisher information"
     paper = "1612.00796"
+    requires_lasting = True
     space: ClassVar = {"strength": [1.0, 10.0, 100.0, 1e3, 1e4, 1e5], "gamma": [None, 0.9, 1.0]}
     needs = ("boundaries",)
     memory = "2 copies of the trained weights"

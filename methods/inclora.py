@@ -75,6 +75,7 @@ class IncLora(Tuning):
     """
 
     Settings = IncLoraSettings
+    no_lasting = "each task trains weights of its own, so there are no old ones to hold"
     summary = "a new low-rank adapter for every task, all added up"
     paper = "2310.14152"
     space: ClassVar[Mapping[str, Sequence[Any]]] = {"r": (4, 8, 16)}

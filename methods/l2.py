@@ -29,6 +29,7 @@ class L2(Method):
     Settings = L2Settings
     summary = "stay near the previous task's weights"
     paper = "2203.17269"
+    requires_lasting = True
     space: ClassVar = {"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0], "scope": ["all", "attention"]}
     needs = ("boundaries",)
     memory = "1 copy of the trained weights"

@@ -39,6 +39,7 @@ class Mas(Method):
     Settings = MasSettings
     summary = "hold weights by the outputs' sensitivity to them"
     paper = "1711.09601"
+    requires_lasting = True
     space: ClassVar = {"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0]}
     needs = ("boundaries",)
     memory = "2 copies of the trained weights"

@@ -45,6 +45,7 @@ class OLora(Tuning):
     """
 
     Settings = OLoraSettings
+    no_lasting = "each task trains weights of its own, so there are no old ones to hold"
     summary = "a new low-rank adapter for every task, orthogonal to the earlier ones"
     paper = "2310.14152"
     space: ClassVar[Mapping[str, Sequence[Any]]] = {"lambda1": (0.1, 0.5, 1.0, 5.0), "lambda2": (0.0, 0.1, 0.3)}

@@ -118,6 +118,7 @@ class Osf(Tuning):
     space: ClassVar[Mapping[str, Sequence[Any]]] = {"preserved": (0.25, 0.5, 0.75), "project": (False, True)}
     needs = ("boundaries",)
     memory = "none between tasks; while training, the singular factors twice"
+    no_lasting = "each task trains factors of its own, merged into the weights at its end"
     no_rows = "it trains singular factors, whose rows are no output channels"
 
     def __init__(self, settings: OsfSettings, context: Context) -> None:

@@ -56,6 +56,7 @@ class ProgPrompt(Tuning):
     """
 
     Settings = ProgPromptSettings
+    no_lasting = "each task trains weights of its own, so there are no old ones to hold"
     summary = "a new soft prompt for every task, before those of all earlier tasks"
     paper = "2301.12314"
     space: ClassVar[Mapping[str, Sequence[Any]]] = {"tokens": (5, 10, 20, 50), "mlp": (None, 800)}

@@ -118,6 +118,8 @@ class Projection(Method):
     Settings = ProjectionSettings
     summary = "update only where old tasks' inputs do not reach (GPM)"
     paper = "2103.09762"
+    requires_rows = True
+    requires_lasting = True
     space: ClassVar = {"epsilon": [0.9, 0.95, 0.97, 0.99], "project_update": [False, True]}
     needs = ("boundaries",)
     memory = "a basis of at most d_in x d_in for each linear layer, and 1 copy of the trained linear layers"

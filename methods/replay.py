@@ -74,11 +74,11 @@ class Replay(Method):
     memory = "a share of each task's examples"
 
     def influence(self, task_id: int) -> Mapping[str, Any] | None:
-        return None if task_id == 0 or self.settings.fraction == 0 else self.settings.model_dump()
+        return None if task_id == 0 else self.settings.model_dump()
 
     def kept(self, task_id: int, examples: Sequence[Example]) -> list[Example]:
-        """The share of a task that is kept: round(fraction x size), at least one."""
-        count = max(1, round(self.settings.fraction * len(examples)))
+        """The share of a task that is kept: fraction x size, rounded up."""
+        count = math.ceil(self.settings.fraction * len(examples) - 1e-9)
         return draw(examples, count, self.context.seed, "kept", task_id)
 
     def training_set(

@@ -159,8 +159,7 @@ def _methods() -> list[dict[str, Any]]:
             "name": name,
             "kind": "preset",
             "what": " + ".join([spec["tuning"], *spec.get("plugins", [])]),
-            "arXiv": "",
-            "searched": "",
+            **dict.fromkeys(("needs", "extra memory", "arXiv", "searched"), ""),
         }
         for name, spec in PRESETS.items()
     ]
@@ -169,6 +168,8 @@ def _methods() -> list[dict[str, Any]]:
             "name": n,
             "kind": "regime" if issubclass(m, Tuning) else "plug-in",
             "what": m.summary,
+            "needs": ", ".join(m.needs),
+            "extra memory": m.memory,
             "arXiv": m.paper,
             "searched": "; ".join(f"{key} {' '.join(map(str, values))}" for key, values in m.space.items()),
         }

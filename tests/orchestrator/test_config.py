@@ -87,6 +87,13 @@ def test_a_file_extends_a_recipe(tmp_path: Path) -> None:
         ),
         ("methods=[ft, ft]", ["methods: 'ft' is given twice; give each a `name`"]),
         ("methods=[]", ["methods", "at least 1"]),
+        ("methods=[{tuning: l2p, plugins: [migu]}]", ["'migu' cannot be combined with 'l2p'", "no linear layer"]),
+        ("methods=[{tuning: olora, plugins: [ewc]}]", ["'ewc' cannot be combined with 'olora'", "no old ones to hold"]),
+        ("methods=[{tuning: osf, plugins: [l2]}]", ["'l2' cannot be combined with 'osf'", "merged into the weights"]),
+        (
+            "methods=[{tuning: progprompt, plugins: [projection]}]",
+            ["'projection' cannot be combined with 'progprompt'"],
+        ),
         ("streams=[embeded]", ["streams.0", "unknown stream 'embeded'", "Did you mean 'embedded'?"]),
         ("training.learning_rate=1", ["training", "unknown key 'learning_rate'"]),
         ("trainng.lr=1", ["unknown key 'trainng'", "Did you mean 'training'?"]),
