@@ -19,6 +19,7 @@ from methods.lfpt5 import LFPT5
 from methods.lora import Lora
 from methods.lwf import Lwf
 from methods.mas import Mas
+from methods.merge import Merge
 from methods.migu import Migu
 from methods.moelora import MoeLora
 from methods.olora import OLora
@@ -49,6 +50,7 @@ METHODS: dict[str, type[Method]] = {
     "lwf": Lwf,
     "refresh": Refresh,
     "projection": Projection,
+    "merge": Merge,
 }
 
 
@@ -178,6 +180,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lwf": {"tuning": "full", "plugins": ["lwf"]},
     "refresh": {"tuning": "full", "plugins": ["refresh"]},
     "gpm": {"tuning": "full", "plugins": ["projection"]},
+    **{
+        name: {"tuning": "full", "plugins": [{"name": "merge", "rule": rule}]}
+        for name, rule in {
+            "average": "average",
+            "ema": "ema",
+            "arithmetic": "arithmetic",
+            "dare": "dare",
+            "opcm": "opcm",
+        }.items()
+    },
+    "ties": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ties", "scale": 0.5}]},
     "inclora": {"tuning": "inclora"},
     "inclora+migu": {"tuning": "inclora", "plugins": ["migu"]},
     "olora": {"tuning": "olora"},

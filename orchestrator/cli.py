@@ -158,7 +158,7 @@ def _methods() -> list[dict[str, Any]]:
         {
             "name": name,
             "kind": "preset",
-            "what": " + ".join([spec["tuning"], *spec.get("plugins", [])]),
+            "what": " + ".join([spec["tuning"], *map(_part, spec.get("plugins", []))]),
             **dict.fromkeys(("needs", "extra memory", "arXiv", "searched"), ""),
         }
         for name, spec in PRESETS.items()
@@ -176,6 +176,13 @@ def _methods() -> list[dict[str, Any]]:
         for n, m in METHODS.items()
     ]
     return presets + parts
+
+
+def _part(plugin: str | dict[str, Any]) -> str:
+    """`migu`, or `merge (rule ties)`."""
+    if isinstance(plugin, str):
+        return plugin
+    return f"{plugin['name']} ({', '.join(f'{k} {v}' for k, v in plugin.items() if k != 'name')})"
 
 
 def _streams() -> list[dict[str, Any]]:

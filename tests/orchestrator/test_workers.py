@@ -34,6 +34,7 @@ _SETTINGS = [
     {"name": "l2", "strength": 10.0},
     {"name": "lwf"},
     {"name": "replay", "fraction": 0.3, "allocation": "power"},
+    {"name": "merge", "rule": "opcm"},
     {"name": "refresh", "delta": 1e-3, "samples": 21},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "project_update": True},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "sketch": 200},
