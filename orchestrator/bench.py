@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from methods import PRESETS
 from orchestrator.config import RunConfig
+from orchestrator.errors import UserError
 from orchestrator.journal import View
+from orchestrator.learner import Learner
 from orchestrator.loop import run_sequence
 from orchestrator.plan import Sequence, plan
+from orchestrator.training import train_task
+from orchestrator.workers import Workers
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 RATES = (5e-4, 1e-3)
@@ -91,3 +99,91 @@ def print_search_reuse(result: dict[str, Any], console: Console) -> None:
     same = "equal in every cell" if result["equal_results"] else "NOT EQUAL"
     saved = f"{100 * result['tasks_saved']:.0f} % of the tasks were not trained again"
     console.print(f"{saved}; time {result['time_ratio']:.2f} of the naive; accuracy matrices {same}", highlight=False)
+
+
+def method_costs(
+    console: Console, model: str = "tiny-t5", rounds: int = 3, max_train: int = 160
+) -> list[dict[str, Any]]:
+    """What each preset costs beside fine-tuning: time a step, checkpoint and method state, peak memory on a GPU.
+
+    Each trains the second of two embedded tasks (in the first, many do nothing yet), all methods in turn, `rounds` times;
+    times are medians of the ratio to fine-tuning in the same round, and hold what a method does before and after a task.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        sequences = [_method_sequence(name, model, max_train, folder) for name in PRESETS]
+        fitting = [s for s in sequences if s is not None]
+        found: dict[str, list[dict[str, float]]] = {s.method.label: [] for s in fitting}
+        turns = [s for _ in range(rounds) for s in fitting]
+        for sequence in track(turns, "methods", console=console, transient=True):
+            found[sequence.method.label].append(_second_task(sequence))
+    plain = [run["seconds"] for run in found["ft"]]
+    return [
+        {
+            "method": label,
+            "time": round(median(run["seconds"] / base for run, base in zip(runs, plain, strict=True)), 3),
+            "ms_a_step": round(1000 * median(run["seconds"] / run["steps"] for run in runs), 2),
+            **{key: runs[0][key] for key in ("checkpoint_mb", "state_mb", "peak_mb")},
+        }
+        for label, runs in found.items()
+    ]
+
+
+def _method_sequence(name: str, model: str, max_train: int, out: str) -> Sequence | None:
+    """None for a method that does not go with the model."""
+    config = RunConfig.model_validate(
+        {
+            "name": "methods",
+            "model": {"name": model, "max_source": 64, "max_target": 8},
+            "streams": [{"name": "embedded", "first": 2, "max_train": max_train, "max_test": 10}],
+            "methods": [name],
+            "training": {"global_batch": 16},
+            "out": out,
+        }
+    )
+    try:
+        (sequence,) = plan(config)
+    except UserError:
+        return None
+    return sequence
+
+
+def _second_task(sequence: Sequence) -> dict[str, float]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Workers.here(device))
+    train_task(learner, 0, lambda event: None)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    started = time.monotonic()
+    history = train_task(learner, 1, lambda event: None)
+    seconds = time.monotonic() - started
+    state = learner.give(history)
+    return {
+        "seconds": seconds,
+        "steps": len(history["steps"]),
+        "checkpoint_mb": round(_megabytes(state.weights), 2),
+        "state_mb": round(_megabytes(state.method), 2),
+        "peak_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if device.type == "cuda" else math.nan,
+    }
+
+
+def _megabytes(state: Any) -> float:
+    """Of all tensors in a nested state."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size() / 2**20
+    values = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
+    return sum(_megabytes(value) for value in values)
+
+
+def print_method_costs(rows: list[dict[str, Any]], console: Console) -> None:
+    """A line a method."""
+    table = Table(title="cost beside fine-tuning", title_justify="left")
+    table.add_column("method")
+    for heading in ("time", "ms a step", "checkpoint MB", "method's state MB", "peak MB (GPU)"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        peak = "–" if math.isnan(row["peak_mb"]) else f"{row['peak_mb']:.0f}"
+        table.add_row(
+            row["method"], f"{row['time']:.2f} x", f"{row['ms_a_step']:.1f}", f"{row['checkpoint_mb']:.2f}",
+            f"{row['state_mb']:.2f}", peak,
+        )  # fmt: skip
+    console.print(table)

@@ -92,6 +92,21 @@ def bench_search_reuse(as_json: AsJson = False) -> None:
     raise typer.Exit(0 if result["equal_results"] else 1)
 
 
+@bench.command("methods")
+def bench_methods(
+    model: Annotated[str, typer.Option(help="A built-in model, a folder, or a hub id.")] = "tiny-t5",
+    rounds: Annotated[int, typer.Option(min=1, help="Medians are over so many rounds.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """What each method costs beside fine-tuning: time, checkpoint and memory."""
+    from orchestrator.bench import method_costs, print_method_costs
+
+    rows = method_costs(_console(stderr=True), model, rounds)
+    print_method_costs(rows, _console(stderr=as_json))
+    if as_json:
+        print(json.dumps({"methods": rows}))
+
+
 @app.command()
 def evaluate(run: Run, out: Out = Path("runs"), as_json: AsJson = False) -> None:
     """Score what an experiment has trained so far, where a score is missing; train nothing."""

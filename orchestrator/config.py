@@ -114,7 +114,7 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     clip: float | None = Field(1.0, gt=0, description="gradient norm at most; null: no clipping")
-    schedule: Literal["constant", "linear"] = "constant"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: float = Field(0.0, ge=0, lt=1, description="share of a task's steps in which the rate rises from 0")
 
 

@@ -160,13 +160,17 @@ def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: Tr
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int) -> LambdaLR:
-    """The learning rate over one task's steps: warm-up, then constant or linear to zero."""
+    """The learning rate over one task's steps: warm-up, then constant, linear to zero, or half a cosine to zero.
+
+    It begins anew with every task, so `cosine` is the repeated cosine of continual pre-training.
+    """
     warm = math.ceil(training.warmup * steps)
 
     def factor(step: int) -> float:
         if step < warm:
             return (step + 1) / (warm + 1)
-        return (steps - step) / max(1, steps - warm) if training.schedule == "linear" else 1.0
+        left = (steps - step) / max(1, steps - warm)
+        return {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}.get(training.schedule, 1.0)
 
     return LambdaLR(optimizer, factor)
 

@@ -250,6 +250,7 @@ def test_a_loss_is_the_mean_over_the_answer_tokens_of_the_global_batch(learner_o
         ("linear", 0.0, [1, 0.75, 0.5, 0.25]),
         ("constant", 0.5, [1 / 3, 2 / 3, 1, 1]),
         ("linear", 0.5, [1 / 3, 2 / 3, 1, 0.5]),
+        ("cosine", 0.0, [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2]),
     ],
 )
 def test_schedules(schedule: str, warmup: float, expected: list[float], sequence_of: Callable[..., Sequence]) -> None:
