@@ -125,7 +125,7 @@ def test_old_tasks_are_never_forgotten(sequence_of: Callable[..., Sequence]) -> 
 
 def test_a_task_that_comes_twice_has_two_cells(sequence_of: Callable[..., Sequence]) -> None:
     """Its two places read different prompts; a method that is not told the place scores both alike."""
-    twice = SimpleNamespace(tasks=[SimpleNamespace(test_hash="same")] * 2, labels_until=lambda count: [])
+    twice = SimpleNamespace(tasks=[SimpleNamespace(split_hash=lambda split: "same")] * 2, labels_until=lambda count: [])
     told, untold = (
         cell_keys(["key"], s.model, twice, s.method, "test")[0]  # type: ignore[arg-type]
         for s in (sequence_of(methods=[m]) for m in ("progprompt", "ft"))

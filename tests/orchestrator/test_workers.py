@@ -117,7 +117,8 @@ def compare(one, two, steps: int) -> None:  # type: ignore[no-untyped-def]
     assert [v.start["workers"] for v in views if v.start] == [1, 2]
     losses = [[s["loss"] for task in v.by_task.values() for s in task.steps.values()] for v in views]
     assert len(losses[0]) == len(losses[1]) == steps
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9, err_msg=one.id)
+    # AdamW divides a gradient by its own size, so where one is almost zero, rounding of 1e-16 grows, to 5e-9 in 50 steps
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-7, err_msg=one.id)
     np.testing.assert_array_equal(views[1].matrix(), views[0].matrix())
     weights = [Store(Path(s.out)).load(s.keys[-1]).weights for s in (one, two)]
     for name, w in weights[0].items():

@@ -1,0 +1,29 @@
+"""The measurements count right; their times are nobody's promise."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from methods import PRESETS
+from orchestrator.bench import method_costs, search_reuse
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_search_trains_the_first_task_once_for_each_rate() -> None:
+    result = search_reuse(Console(quiet=True), max_train=16)
+    # at each of two rates: fine-tuning five tasks; six ratios and the random mask four each, sharing the first
+    assert (result["tasks_naive"], result["tasks_trained"]) == (2 * 8 * 5, 2 * (5 + 7 * 4))
+    assert result["equal_results"]
+
+
+def test_every_preset_has_its_price() -> None:
+    rows = method_costs(Console(quiet=True), rounds=1, max_train=16)
+    assert [row["method"] for row in rows] == list(PRESETS)
+    costs = {row["method"]: row for row in rows}
+    assert costs["ft"]["time"] == 1.0
+    assert costs["ft"]["state_mb"] == 0.0
+    # EWC keeps an anchor and a Fisher of all weights, which is twice the checkpoint
+    assert costs["ewc"]["state_mb"] == pytest.approx(2 * costs["ft"]["checkpoint_mb"], rel=0.01)
+    assert costs["lora"]["checkpoint_mb"] < 0.2 * costs["ft"]["checkpoint_mb"]
