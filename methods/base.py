@@ -6,7 +6,7 @@ A method of an experiment is one *tuning regime* (which parameters train) plus p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,8 +30,8 @@ def _identity(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _no_model(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    raise NotImplementedError("this context computes no forward pass")
+def _no_model(*args: Any) -> Any:
+    raise NotImplementedError("this context has no model and no data")
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,20 @@ class Context:
     all of them the first one's, for what rounding may make different on each (a decomposition); every worker must call
     them equally often. `seed` is the sequence's: all randomness of a method comes from generators seeded by it, so that
     all workers draw the same. `forward(model, batch)` gives (summed loss, logits) as training computes them, for passes of a
-    method's own; `model` may be anything that is called as the model is.
+    method's own; `model` may be anything that is called as the model is. `embed(batch)` gives the unit-length mean over a
+    text's last hidden states [B, d]. `examples(i)` gives the train split of task i, and `batches(examples)` this worker's
+    micro-batches of any examples, each with its "share" and the "units" of them all. `tasks` counts those of the stream.
     """
 
     seed: int
     mean_over_workers: Callable[[Tensor], Tensor] = _identity
     forward: Callable[[Any, Batch], tuple[Tensor, Tensor]] = _no_model
     from_first_worker: Callable[[Tensor], Tensor] = _identity
+    embed: Callable[[Batch], Tensor] = _no_model
+    examples: Callable[[int], Sequence[Example]] = _no_model
+    batches: Callable[[Sequence[Example]], Iterator[Batch]] = _no_model
+    tasks: int = 0
+    workers: int = 1
 
 
 class Settings(BaseModel):
@@ -58,7 +65,7 @@ class Settings(BaseModel):
 
 
 class Method:
-    """Six hooks, all no-ops, and two state methods. Hooks see the unwrapped model.
+    """Hooks, all no-ops, and two state methods. Hooks see the unwrapped model.
 
     `task_id` counts from 0. `batches` iterates over this worker's batches of the task in a random order that is not
     training's; batch["places"] are the examples' places in that order, over all workers. A method's own forward passes run
@@ -97,6 +104,21 @@ class Method:
         A pure function of the seed and its arguments: every worker, and every resume, calls it anew.
         """
         return chosen
+
+    def fresh(self, task_id: int, size: int) -> int:
+        """How many examples of a global batch of `size` come from the task's training set; `fill` adds the others."""
+        return size
+
+    def fill(self, task_id: int, step: int, chosen: Sequence[Example]) -> Sequence[Example]:
+        """The whole global batch of a step (counted from 1 over the task). A pure function, as `training_set` is."""
+        return chosen
+
+    def passes(self, task_id: int, size: int) -> float:
+        """What it computes a step beside training's own pass, in forward passes over a global batch of `size`.
+
+        A backward pass counts two. What runs once a task is not counted.
+        """
+        return 0.0
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Called before the optimizer of a task is made."""
@@ -199,6 +221,17 @@ class Stack(Method):
         for _, part in self.parts:
             chosen = part.training_set(task_id, chosen, old)
         return chosen
+
+    def fresh(self, task_id: int, size: int) -> int:
+        return min(part.fresh(task_id, size) for _, part in self.parts)
+
+    def fill(self, task_id: int, step: int, chosen: Sequence[Example]) -> Sequence[Example]:
+        for _, part in self.parts:
+            chosen = part.fill(task_id, step, chosen)
+        return chosen
+
+    def passes(self, task_id: int, size: int) -> float:
+        return sum(part.passes(task_id, size) for _, part in self.parts)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         for _, part in self.parts:

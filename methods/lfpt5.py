@@ -192,6 +192,11 @@ class LFPT5(Tuning):
 
         return next_scores
 
+    def passes(self, task_id: int, size: int) -> float:
+        s: LFPT5Settings = self.settings
+        old = s.replay if task_id > 0 else 0.0
+        return 3 * old + (3 * (1 + old) if s.lm else 0.0) + (old if s.kd else 0.0)
+
     def _name(self, task: int) -> list[int]:
         """Four tokens from the middle of the vocabulary, where no special ones are."""
         size = self.prompted.embeddings.num_embeddings

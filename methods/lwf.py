@@ -51,6 +51,9 @@ class Lwf(Method):
     def influence(self, task_id: int) -> Mapping[str, Any] | None:
         return self.settings.model_dump() if task_id > 0 else None
 
+    def passes(self, task_id: int, size: int) -> float:
+        return 0.0 if self.influence(task_id) is None else 1.0
+
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         if self.influence(task_id) is not None:
             self.teacher = copies(trainable(model))

@@ -59,6 +59,9 @@ class Refresh(Method):
     def influence(self, task_id: int) -> Mapping[str, Any] | None:
         return self.settings.model_dump(exclude={"tau"} if task_id == 0 else None)
 
+    def passes(self, task_id: int, size: int) -> float:
+        return 3.0
+
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.fisher = fitted(self.fisher, trainable(model))
         self.task_id, self.step = task_id, 0

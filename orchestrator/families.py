@@ -17,7 +17,7 @@ from orchestrator.config import ModelConfig
 from orchestrator.models import ModelSource, load_module, load_tokenizer
 from streams import Example, Prompt, Task, normalise_answer
 
-Feature = dict[str, Any]
+Feature = Mapping[str, Any]
 IGNORED = -100
 
 
@@ -60,6 +60,16 @@ class Family:
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[tuple[str, str | None]]:
         """For each example the answer, and the answer among the task's options alone (None: does not apply)."""
         raise NotImplementedError
+
+    def embed(self, batch: Batch) -> Tensor:
+        """[B, d]: the mean over a text's tokens of the last hidden states, at length 1. The answer's tokens do not count."""
+        module: Any = self.module
+        backbone = module.get_encoder() if module.config.is_encoder_decoder else module.base_model
+        hidden = backbone(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        mask = batch["attention_mask"]
+        if batch["labels"].shape == mask.shape:  # a decoder reads text and answer in one row
+            mask = mask * (batch["labels"] == IGNORED)
+        return mean_of_tokens(hidden, mask)
 
     def use_text(self, task: Task, example: Example) -> Prompt:
         """What the model reads: the prompt, or the bare text."""
@@ -117,6 +127,12 @@ def pad_left(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 def lengths_mask(rows: Sequence[Sequence[int]], width: int) -> Tensor:
     """[B, width]: 1 on each row's own tokens."""
     return (torch.arange(width)[None, :] < torch.tensor([len(row) for row in rows])[:, None]).long()
+
+
+def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
+    """[B, d], of length 1, from [B, S, d] and [B, S]; in float32 at least."""
+    hidden, mask = at_least_float32(hidden), mask.unsqueeze(-1).to(at_least_float32(hidden).dtype)
+    return F.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1), dim=1)
 
 
 def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -326,9 +342,8 @@ class Similarity(nn.Module):
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """[B, d], of length 1."""
-        hidden = at_least_float32(self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return F.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1), dim=1)
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return mean_of_tokens(hidden, attention_mask)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, option_ids: Tensor, option_mask: Tensor) -> Tensor:
         """[B, K] logits."""
@@ -349,6 +364,9 @@ class EncoderBySimilarity(EncoderWithHead):
 
     def head(self) -> list[nn.Parameter]:
         return []
+
+    def embed(self, batch: Batch) -> Tensor:
+        return self.module.embed(batch["input_ids"], batch["attention_mask"])
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         batch = super().collate(features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from methods import Batch, Context, Stack
+from orchestrator.batches import micro_batches
 from orchestrator.checkpoint import State
 from orchestrator.families import Family, Feature, load_family
 from orchestrator.models import find_model
-from orchestrator.plan import Sequence
+from orchestrator.plan import Sequence as Planned
 from orchestrator.workers import Workers
 from streams import Stream
 
@@ -26,10 +27,11 @@ class Learner:
     `row` says which state it holds: 0 before training, t after task t, None nothing yet or nothing whole.
     """
 
-    def __init__(self, sequence: Sequence, stream: Stream, workers: Workers) -> None:
+    def __init__(self, sequence: Planned, stream: Stream, workers: Workers) -> None:
         self.sequence, self.stream, self.workers = sequence, stream, workers
         self.row: int | None = None
         self._training: tuple[int | None, list[Feature]] = (None, [])  # of one task, asked for more than once
+        self._examples: dict[int, list[Feature]] = {}
 
     @cached_property
     def family(self) -> Family:
@@ -50,24 +52,64 @@ class Learner:
     @cached_property
     def stack(self) -> Stack:
         """The method, with its memory."""
-        return self.sequence.method.spec.build(
-            Context(self.sequence.seed, self.workers.mean, self.forward, self.workers.from_first)
+        context = Context(
+            self.sequence.seed,
+            self.workers.mean,
+            self.forward,
+            self.workers.from_first,
+            embed=self.embed,
+            examples=self.examples,
+            batches=self.batches,
+            tasks=len(self.stream.tasks),
+            workers=self.workers.count,
         )
+        return self.sequence.method.spec.build(context)
 
     def forward(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """(summed loss, logits) in the sequence's precision; `model` is the family's, wrapped or with other weights."""
         with self.precision():
             return self.family.forward(model, batch)
 
+    def embed(self, batch: Batch) -> Tensor:
+        """[B, d]: the unit-length mean of each text's last hidden states, in the sequence's precision."""
+        with self.precision():
+            return self.family.embed(batch)
+
     def features(self, task_id: int) -> list[Feature]:
         """The train split of a task as token ids."""
         task = self.stream.tasks[task_id]
         return self.family.features(task, task.read("train"))
 
+    def examples(self, task_id: int) -> list[Feature]:
+        """As `features`, kept: methods ask for old tasks again and again."""
+        if task_id not in self._examples:
+            self._examples[task_id] = self.features(task_id)
+        return self._examples[task_id]
+
+    def batches(self, examples: Sequence[Feature], rng: torch.Generator | None = None) -> Iterator[Batch]:
+        """This worker's micro-batches of examples, on its device; in a random order where `rng` is given.
+
+        The cut is training's, so the number of workers changes none of them. "places" are the examples' places in the order.
+        """
+        training, workers, family = self.sequence.training, self.workers, self.family
+        size = training.micro_batch or training.global_batch // workers.count
+        units = sum(family.units(f) for f in examples)
+        order = torch.randperm(len(examples), generator=rng).tolist() if rng else range(len(examples))
+        for place, chosen in micro_batches(order, size, workers.rank, workers.count):
+            features = [examples[i] for i in chosen]
+            share = sum(family.units(f) for f in features) / units
+            yield {
+                **to_device(family.collate(features), workers.device),
+                "places": list(range(place * size, place * size + len(chosen))),
+                "share": share,
+                "units": units,
+                "old_columns": family.old_columns,
+            }
+
     def training_set(self, task_id: int) -> list[Feature]:
         """What a task is trained on: its own examples, unless the method changes that."""
         if self._training[0] != task_id:
-            chosen = self.stack.training_set(task_id, self.features(task_id), self.features)
+            chosen = self.stack.training_set(task_id, self.features(task_id), self.examples)
             self._training = (task_id, [dict(feature) for feature in chosen])
         return self._training[1]
 
@@ -91,3 +133,8 @@ class Learner:
     def weights(self) -> dict[str, Tensor]:
         """What the method has trained, by name."""
         return self.stack.weights(self.family.module)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same with its tensors on a device."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}

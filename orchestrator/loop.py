@@ -175,9 +175,8 @@ class _Run:
     def train(self, task_id: int) -> None:
         """Train one task and save its state."""
         sequence, key = self.sequence, self.sequence.keys[task_id + 1]
-        steps = task_steps(
-            len(self.learner.training_set(task_id)), sequence.training, sequence.epochs(sequence.tasks[task_id])
-        )
+        fresh = self.learner.stack.fresh(task_id, sequence.training.global_batch)
+        steps = task_steps(len(self.learner.training_set(task_id)), fresh, sequence.epochs(sequence.tasks[task_id]))
         self.tell(self._task_started(task_id, steps, reused=False))
         sampler = SystemSampler(self.tell)
 

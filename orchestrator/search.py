@@ -108,7 +108,7 @@ def _scenario(config: RunConfig, method: MethodEntry, stream: Stream) -> tuple[t
     training = config.training_for(method)
 
     def steps(name: str, examples: int) -> int:
-        return task_steps(examples, training, training.epochs_per_task.get(name, training.epochs))
+        return task_steps(examples, training.global_batch, training.epochs_per_task.get(name, training.epochs))
 
     sizes = ((task.name, len(task.read("train"))) for task in stream.tasks)
     return tuple(sorted((examples, steps(name, examples)) for name, examples in sizes))

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from methods import Batch, generator, trainable
@@ -20,12 +20,12 @@ from orchestrator.config import TrainingConfig
 from orchestrator.errors import NonFiniteLoss
 from orchestrator.families import Feature
 from orchestrator.journal import Report
-from orchestrator.learner import Learner
+from orchestrator.learner import Learner, to_device
 
 
-def task_steps(examples: int, training: TrainingConfig, epochs: int) -> int:
-    """Optimizer steps of a task."""
-    return epochs * steps_in_epoch(examples, training.global_batch)
+def task_steps(examples: int, fresh: int, epochs: int) -> int:
+    """Optimizer steps of a task of which each takes `fresh` examples."""
+    return epochs * steps_in_epoch(examples, fresh)
 
 
 def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]:
@@ -44,13 +44,14 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
     module = learner.workers.wrap(family.module)
     optimizer = make_optimizer(family.module, family.head(), sequence.training)
     epochs = sequence.epochs(sequence.tasks[task_id])
-    schedule = make_schedule(optimizer, sequence.training, task_steps(len(features), sequence.training, epochs))
+    fresh = stack.fresh(task_id, sequence.training.global_batch)
+    schedule = make_schedule(optimizer, sequence.training, task_steps(len(features), fresh, epochs))
     step = 0
     for epoch in range(epochs):
-        for batch in global_batches(len(features), sequence.training.global_batch, sequence.seed, task_id, epoch):
+        for batch in global_batches(len(features), fresh, sequence.seed, task_id, epoch):
             step, began = step + 1, time.monotonic()
             lr = schedule.get_last_lr()[0]
-            chosen = [features[i] for i in batch]
+            chosen = stack.fill(task_id, step, [features[i] for i in batch])
             loss, norm = train_step(learner, module, optimizer, chosen, (task_id, step))
             schedule.step()
             rate = sum(len(f["source"]) + len(f.get("target", ())) for f in chosen) / (time.monotonic() - began)
@@ -92,7 +93,7 @@ def train_step(
     optimizer.zero_grad()
     for number, (index, chosen) in enumerate(mine):
         features = [batch[i] for i in chosen]
-        inputs = _to_device(family.collate(features), workers.device)
+        inputs = to_device(family.collate(features), workers.device)
         share = sum(family.units(f) for f in features) / units
         inputs = stack.on_batch({**inputs, "share": share, "units": units, "old_columns": family.old_columns})
         _seed_dropout(learner.sequence.seed, *place, index)
@@ -124,10 +125,6 @@ def _check_finite(value: float, what: str, learner: Learner, place: tuple[int, i
 def _seed_dropout(seed: int, task_id: int, step: int, index: int) -> None:
     """Dropout is drawn from the place of the micro-batch, not from what this process drew before."""
     torch.manual_seed((((seed * 1009 + task_id) * 1_000_003 + step) * 10_007 + index) % 2**63)
-
-
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
@@ -185,11 +182,5 @@ class _TaskBatches:
         self.learner, self.features, self.task_id = learner, features, task_id
 
     def __iter__(self) -> Iterator[Batch]:
-        training, workers = self.learner.sequence.training, self.learner.workers
-        size = training.micro_batch or training.global_batch // workers.count
         rng = generator(self.learner.sequence.seed, "looking", self.task_id)
-        order = torch.randperm(len(self.features), generator=rng).tolist()
-        for place, chosen in micro_batches(order, size, workers.rank, workers.count):
-            batch = self.learner.family.collate([self.features[i] for i in chosen])
-            places = list(range(place * size, place * size + len(chosen)))
-            yield {**_to_device(batch, workers.device), "places": places}
+        yield from self.learner.batches(self.features, rng)
