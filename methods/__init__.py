@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,6 +22,7 @@ from methods.mas import Mas
 from methods.merge import Merge
 from methods.migu import Migu
 from methods.moelora import MoeLora
+from methods.nmc import Nmc
 from methods.olora import OLora
 from methods.osf import Osf
 from methods.progprompt import ProgPrompt
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
     "progprompt": ProgPrompt,
     "l2p": L2P,
     "lfpt5": LFPT5,
+    "nmc": Nmc,
     "migu": Migu,
     "random_mask": RandomMask,
     "replay": Replay,
@@ -96,13 +98,21 @@ def _wrong_setting(part: str, error: ValidationError) -> str:
     return f"{part}.{key}: {first['msg']} (found {first['input']!r})"
 
 
+Bound = Literal["zero-shot", "expert", "joint"]
+
+
 class MethodSpec(BaseModel):
-    """A method of an experiment: one tuning regime and plug-ins, under a name."""
+    """A method of an experiment: one tuning regime and plug-ins, under a name.
+
+    Or a bound, which trains no sequence: `zero-shot` trains nothing, `expert` each task alone from the base model, `joint` all
+    tasks together. An expert answers its own task, with that task's labels.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = ""
     tuning: Part = Part(name="full")
     plugins: tuple[Part, ...] = ()
+    bound: Bound | None = None
 
     @field_validator("tuning")
     @classmethod
@@ -126,6 +136,15 @@ class MethodSpec(BaseModel):
         """Refuses what cannot work together, before anything is computed."""
         regime = METHODS[self.tuning.name]
         assert issubclass(regime, Tuning)
+        if self.plugins and (self.bound or not regime.optimizes):
+            why = (
+                f"the bound {self.bound!r} trains no sequence" if self.bound else f"{self.tuning.name!r} trains nothing"
+            )
+            raise ValueError(f"{self.plugins[0].name!r}: {why}, so there is nothing that a plug-in could change")
+        if self.bound == "joint" and regime.no_lasting:
+            raise ValueError(f"joint training cannot be combined with {self.tuning.name!r}: {regime.no_lasting}")
+        if self.bound and not regime.optimizes:
+            raise ValueError(f"the bound {self.bound!r} needs a regime that trains; {self.tuning.name!r} does not")
         for part in self.plugins:
             if METHODS[part.name].requires_rows and regime.no_rows:
                 raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_rows}")
@@ -139,9 +158,16 @@ class MethodSpec(BaseModel):
         return [METHODS[part.name] for part in (self.tuning, *self.plugins)]
 
     @property
+    def makes_steps(self) -> bool:
+        """Whether it trains every task of a sequence by gradient steps."""
+        regime = METHODS[self.tuning.name]
+        return self.bound is None and issubclass(regime, Tuning) and regime.optimizes
+
+    @property
     def label(self) -> str:
         """The given name, or one made of the parts."""
-        return self.name or "+".join([self.tuning.name, *(p.name for p in self.plugins)])
+        parts = "+".join([self.tuning.name, *(p.name for p in self.plugins)])
+        return self.name or (f"{parts} ({self.bound})" if self.bound else parts)
 
     def build(self, context: Context) -> Stack:
         """The regime and its plug-ins, ready to train."""
@@ -201,6 +227,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "progprompt": {"tuning": "progprompt"},
     "l2p": {"tuning": "l2p"},
     "lfpt5": {"tuning": "lfpt5"},
+    "zero-shot": {"tuning": "full", "bound": "zero-shot"},
+    "nmc": {"tuning": "nmc"},
+    "expert": {"tuning": "full", "bound": "expert"},
+    "joint": {"tuning": "full", "bound": "joint"},
 }
 
 
@@ -217,6 +247,7 @@ __all__ = [
     "METHODS",
     "PRESETS",
     "Batch",
+    "Bound",
     "Context",
     "Method",
     "MethodSpec",

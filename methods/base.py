@@ -21,6 +21,7 @@ from torch import Tensor, nn
 # so a penalty that is added in `after_forward` is weighted by it. batch["units"] is what a sum over the micro-batch's answer
 # tokens (or examples) is divided by to become a share of the global mean. batch["old_columns"] is how many leading columns of
 # the logits earlier tasks have trained, None where all columns belong to every task (a vocabulary).
+# batch["classes"] [B] says which label of the stream, in order of first appearance, each example has.
 Batch = dict[str, Any]
 State = dict[str, Any]
 Example = Mapping[str, Any]  # one example as token ids, before it is collated
@@ -43,8 +44,9 @@ class Context:
     them equally often. `seed` is the sequence's: all randomness of a method comes from generators seeded by it, so that
     all workers draw the same. `forward(model, batch)` gives (summed loss, logits) as training computes them, for passes of a
     method's own; `model` may be anything that is called as the model is. `embed(batch)` gives the unit-length mean over a
-    text's last hidden states [B, d]. `examples(i)` gives the train split of task i, and `batches(examples)` this worker's
-    micro-batches of any examples, each with its "share" and the "units" of them all. `tasks` counts those of the stream.
+    text's last hidden states [B, d]. `examples(i)` gives the train split of task i, and `batches(examples, rng)` this worker's
+    micro-batches of any examples (in a random order if `rng` is given), each with its "share" and the "units" of them all.
+    `labels[i]` counts the labels of tasks 0 to i.
     """
 
     seed: int
@@ -53,8 +55,8 @@ class Context:
     from_first_worker: Callable[[Tensor], Tensor] = _identity
     embed: Callable[[Batch], Tensor] = _no_model
     examples: Callable[[int], Sequence[Example]] = _no_model
-    batches: Callable[[Sequence[Example]], Iterator[Batch]] = _no_model
-    tasks: int = 0
+    batches: Callable[..., Iterator[Batch]] = _no_model
+    labels: Sequence[int] = ()
     workers: int = 1
 
 
@@ -155,6 +157,8 @@ class Method:
 class Tuning(Method):
     """A tuning regime: decides which parameters train, at which rates, and what the model is after how many tasks."""
 
+    # whether it trains by gradients at all
+    optimizes: ClassVar[bool] = True
     training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}
     # why no linear rows inside the blocks train by plain gradients, where that is so
     no_rows: ClassVar[str] = ""
@@ -181,6 +185,10 @@ class Tuning(Method):
 
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
         """Called before the model answers examples of a task, perhaps one that it was not trained on yet."""
+
+    def class_scores(self, embedded_Bd: Tensor) -> Tensor:
+        """[B, K]: scores of the stream's labels so far. Asked of a regime that does not train the model but its own rule."""
+        raise NotImplementedError
 
 
 class Stack(Method):
@@ -270,9 +278,10 @@ class Stack(Method):
             if f"{i}:{name}" in state:
                 part.load_state_dict(state[f"{i}:{name}"])
 
-    def diagnostics(self) -> Mapping[str, float | list[Any]]:
-        """Every part's numbers, as `part/number`."""
-        return {f"{name}/{key}": value for name, part in self.parts for key, value in part.diagnostics().items()}
+    def numbers(self, task_id: int) -> dict[str, float | list[Any]]:
+        """The numbers of every part that took part in a task, as `part/number`."""
+        parts = [(name, part) for name, part in self.parts if part.influence(task_id) is not None]
+        return {f"{name}/{key}": value for name, part in parts for key, value in part.diagnostics().items()}
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -47,7 +47,9 @@ class MiguSettings(Settings):
     clusters: int | None = Field(None, ge=2, description="clusters a layer")
     freeze_masked: bool = Field(False, description="put masked rows back after the step, which AdamW moves")
     released: bool = Field(False, description="as the released code: the LM head too, padding counted, a quantile")
-    diagnostics: bool = Field(False, description="overlap of tasks, moved masked rows: costs memory and a pass a task")
+    diagnostics: bool = Field(
+        True, description="overlap of tasks, moved masked rows: a copy in the CPU's memory, a pass a task"
+    )
 
     @field_validator("ratio")
     @classmethod
@@ -121,7 +123,9 @@ class Migu(Method):
     summary = "update only the rows whose outputs are large"
     paper = "2406.17245"
     space: ClassVar = {"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]}
-    memory = "one number for each row; the masked rows if frozen; 1 copy of the linear layers for diagnostics"
+    memory = (
+        "one number for each row; the masked rows if frozen; 1 copy of the linear layers on the CPU for diagnostics"
+    )
     requires_rows = True
 
     def __init__(self, settings: MiguSettings, context: Context) -> None:
@@ -141,14 +145,7 @@ class Migu(Method):
 
     def influence(self, task_id: int) -> Mapping[str, Any] | None:
         if task_id == 0 and not self.settings.mask_first_task:
-            counted = {
-                "diagnostics",
-                "ratio",
-                "layers",
-                "per_token_norm",
-                "released",
-            }  # what `kept_samples` is made with
-            return self.settings.model_dump(include=counted) if self.settings.diagnostics else None
+            return None
         # Whether task 1 was masked shows in its own entry; after it the flag no longer acts.
         return self.settings.model_dump(exclude={"mask_first_task"})
 
@@ -158,15 +155,22 @@ class Migu(Method):
         self.ratios = ratios_of(self.rows, s.ratio)
         self.masks = task_id > 0 or s.mask_first_task
         self.steps, self.masked = 0, [torch.zeros(len(r.weight), device=r.weight.device) for r in self.rows]
-        if s.diagnostics:
-            self.start = {r.name: r.weight.detach().clone() for r in self.rows}
         if not self.masks:
             return
+        if s.diagnostics:
+            self._note_start(model, task_id)
         if s.cluster:
             self.clusters = self._make_clusters(model, task_id, batches)
         if s.importance == "output":
             self.magnitudes = Magnitudes(self.rows, s.count_padding, s.per_token_norm)
         self.rng = generator(self.context.seed, "random_mask", task_id) if s.importance == "random" else None
+
+    def _note_start(self, model: nn.Module, task_id: int) -> None:
+        """Keep the weights; and look at an unmasked first task now, whose checkpoint is plain training's as well."""
+        self.start = {r.name: r.weight.detach().cpu().clone() for r in self.rows}
+        if task_id == 1 and "0" not in self.kept_samples:
+            rng = generator(self.context.seed, "looking", 0)
+            self.kept_samples["0"] = self._kept_by_samples(model, self.context.batches(self.context.examples(0), rng))
 
     def _make_clusters(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> list[Tensor]:
         s: MiguSettings = self.settings
@@ -234,10 +238,10 @@ class Migu(Method):
             self.magnitudes = None
         self.clusters = []
         self.numbers = {"kept_share": [kept_share(masked, self.steps) for masked in self.masked]}
-        if self.settings.diagnostics:
+        if self.masks and self.settings.diagnostics:
             self.kept_samples[str(task_id)] = self._kept_by_samples(model, batches)
-            weights = {r.name: r.weight.detach() for r in self.rows}
-            always = {r.name: masked == self.steps for r, masked in zip(self.rows, self.masked, strict=True)}
+            weights = {r.name: r.weight.detach().cpu() for r in self.rows}
+            always = {r.name: (masked == self.steps).cpu() for r, masked in zip(self.rows, self.masked, strict=True)}
             tasks = [list(self.kept_samples[t].values()) for t in sorted(self.kept_samples, key=int)]
             self.numbers["moved_though_masked"] = sum(
                 moved_rows(self.start[n], w, always[n]) for n, w in weights.items()

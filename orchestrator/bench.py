@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from methods import PRESETS
+from methods import PRESETS, method_spec
 from orchestrator.config import RunConfig
 from orchestrator.errors import UserError
 from orchestrator.journal import View
@@ -110,7 +110,8 @@ def method_costs(
     times are medians of the ratio to fine-tuning in the same round, and hold what a method does before and after a task.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        sequences = [_method_sequence(name, model, max_train, folder) for name in PRESETS]
+        methods = [name for name in PRESETS if method_spec(name).makes_steps]
+        sequences = [_method_sequence(name, model, max_train, folder) for name in methods]
         fitting = [s for s in sequences if s is not None]
         found: dict[str, list[dict[str, float]]] = {s.method.label: [] for s in fitting}
         turns = [s for _ in range(rounds) for s in fitting]

@@ -168,12 +168,14 @@ def list_(
 
 def _methods() -> list[dict[str, Any]]:
     from methods import METHODS, PRESETS, Tuning
+    from orchestrator.report import BOUNDS
 
     presets = [
         {
             "name": name,
             "kind": "preset",
-            "what": " + ".join([spec["tuning"], *map(_part, spec.get("plugins", []))]),
+            "what": " + ".join([spec["tuning"], *map(_part, spec.get("plugins", []))])
+            + (f", {BOUNDS[spec['bound']]}" if "bound" in spec else ""),
             **dict.fromkeys(("needs", "extra memory", "arXiv", "searched"), ""),
         }
         for name, spec in PRESETS.items()

@@ -51,6 +51,7 @@ class StreamConfig(Section):
     max_dev: int | None = Field(None, ge=1)
     max_test: int | None = Field(None, ge=1)
     first: int | None = Field(None, ge=1, description="only the first tasks")
+    only: str | None = Field(None, description="this task alone")
     dev_fraction: float = Field(0.1, ge=0, lt=1, description="share of train that is held out as the dev split")
     seed: int = Field(0, ge=0, description="chooses the rows (not the training order)")
     row_half: Literal[0, 1] | None = Field(None, description="only this half of the rows, by their text")
@@ -80,7 +81,13 @@ class StreamConfig(Section):
             stream = Stream(stream.name, tuple(half_of_labels(t, self.label_half, self.seed) for t in stream.tasks))
         if self.first is not None and self.first > len(stream.tasks):
             raise ValueError(f"stream {self.name!r}: first = {self.first}, but it has {len(stream.tasks)} tasks")
-        return stream.first(self.first) if self.first is not None else stream
+        stream = stream.first(self.first) if self.first is not None else stream
+        if self.only is None:
+            return stream
+        found = tuple(task for task in stream.tasks if task.name == self.only)
+        if not found:
+            raise ValueError(f"stream {self.name!r}: " + unknown("task", self.only, [t.name for t in stream.tasks]))
+        return Stream(stream.name, found)
 
     def _whole(self) -> Stream:
         limits = Limits(self.max_train, self.max_dev, self.max_test, self.dev_fraction, self.seed, self.row_half)
@@ -218,7 +225,7 @@ class MethodEntry(MethodSpec):
     @property
     def spec(self) -> MethodSpec:
         """The method without its training settings."""
-        return MethodSpec(name=self.name, tuning=self.tuning, plugins=self.plugins)
+        return MethodSpec(name=self.name, tuning=self.tuning, plugins=self.plugins, bound=self.bound)
 
 
 def _stream_entry(value: Any) -> Any:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from orchestrator.checkpoint import Store
-from orchestrator.families import Family, is_correct
-from orchestrator.learner import Learner
-from orchestrator.plan import Sequence, Split
+from orchestrator.families import Family, Feature, is_correct
+from orchestrator.learner import Learner, to_device
+from orchestrator.plan import Sequence
 from streams import Task
 
 
 @torch.no_grad()
-def score_task(family: Family, task: Task, batch: int, device: torch.device, split: Split = "test") -> dict[str, Any]:
-    """Score a model on a split of a task.
+def score_task(learner: Learner, task: Task, batch: int | None = None) -> dict[str, Any]:
+    """Score the state that a learner holds on a task, on the split that its sequence is scored on.
 
     Returns `score` (% exact match), `correct`, `n`, and `score_options` (% when only the task's options compete; None
     for models that generate).
     """
-    examples = task.read(split)
+    family, batch = learner.family, batch or learner.sequence.evaluation.batch
+    examples = task.read(learner.sequence.split)
     features = family.features(task, examples)
     order = sorted(range(len(examples)), key=lambda i: len(features[i]["source"]))  # little padding
     correct = correct_options = 0
@@ -31,15 +34,25 @@ def score_task(family: Family, task: Task, batch: int, device: torch.device, spl
     with _evaluating(family):
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
-            for i, (answer, among) in zip(
-                chosen, family.answers(task, [features[i] for i in chosen], device), strict=True
-            ):
+            answers = _answers(learner, task, [features[i] for i in chosen])
+            for i, (answer, among) in zip(chosen, answers, strict=True):
                 correct += is_correct(answer, examples[i].label)
                 restricted |= among is not None
                 correct_options += among is not None and is_correct(among, examples[i].label)
     n = len(examples)
     options = 100.0 * correct_options / n if restricted else None
     return {"score": 100.0 * correct / n, "score_options": options, "correct": correct, "n": n}
+
+
+def _answers(learner: Learner, task: Task, features: list[Feature]) -> list[tuple[str, str | None]]:
+    """The model's own answers, or those of a method that answers by embeddings."""
+    family, device = learner.family, learner.workers.device
+    if learner.stack.tuning.optimizes:
+        return family.answers(task, features, device)
+    embedded_Bd = family.embed(to_device(family.collate(features), device))
+    scores_BK = learner.stack.tuning.class_scores(embedded_Bd)
+    unseen = len(family.labels) - scores_BK.shape[1]
+    return family.best_labels(task, F.pad(scores_BK, (0, unseen), value=-math.inf))
 
 
 @contextlib.contextmanager
@@ -62,7 +75,7 @@ def fill_cell(learner: Learner, store: Store, row: int, column: int) -> None:
     task = learner.stream.tasks[column]
     learner.stack.before_scoring(learner.family.module, column)
     with learner.precision():
-        cell = score_task(learner.family, task, sequence.evaluation.batch, learner.workers.device, sequence.split)
+        cell = score_task(learner, task)
     cell["seconds"] = round(time.monotonic() - started, 3)
     store.save_cell(sequence.cell_keys[row][column], cell)
 

@@ -71,6 +71,13 @@ class Family:
             mask = mask * (batch["labels"] == IGNORED)
         return mean_of_tokens(hidden, mask)
 
+    def best_labels(self, task: Task, scores_BK: Tensor) -> list[tuple[str, str | None]]:
+        """For each example the label of highest score, and the one among the task's options."""
+        options = torch.tensor([self.labels.index(label) for label in task.labels], device=scores_BK.device)
+        overall = scores_BK.argmax(1).tolist()
+        among = options[scores_BK[:, options].argmax(1)].tolist()
+        return [(self.labels[i], self.labels[j]) for i, j in zip(overall, among, strict=True)]
+
     def use_text(self, task: Task, example: Example) -> Prompt:
         """What the model reads: the prompt, or the bare text."""
         wants_prompt = self.config.input == "prompt" or (self.config.input == "auto" and self.generates)
@@ -156,7 +163,10 @@ class EncoderDecoder(Family):
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:
         sources = self.encode([self.use_text(task, e) for e in examples])
         targets = self.tokenizer([e.label for e in examples], truncation=True, max_length=self.config.max_target)
-        return [{"source": s, "target": t} for s, t in zip(sources, targets.input_ids, strict=True)]
+        return [
+            {"source": s, "target": t, "class": self.labels.index(e.label)}
+            for s, t, e in zip(sources, targets.input_ids, examples, strict=True)
+        ]
 
     def units(self, feature: Feature) -> int:
         return len(feature["target"])
@@ -171,6 +181,7 @@ class EncoderDecoder(Family):
             "attention_mask": lengths_mask(sources, source.shape[1]),
             "labels": pad_right(targets, IGNORED, width),
             "decoder_attention_mask": lengths_mask(targets, width),
+            "classes": torch.tensor([f["class"] for f in features]),
         }
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -221,7 +232,10 @@ class Decoder(EncoderDecoder):
         sources = [ids[:-1] if len(ids) > 1 and ids[-1] == end else ids for ids in sources]
         answers = self.tokenizer([" " + e.label for e in examples], add_special_tokens=False).input_ids
         limit = self.config.max_target - 1
-        return [{"source": s, "target": [*t[:limit], end]} for s, t in zip(sources, answers, strict=True)]
+        return [
+            {"source": s, "target": [*t[:limit], end], "class": self.labels.index(e.label)}
+            for s, t, e in zip(sources, answers, examples, strict=True)
+        ]
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         rows = [f["source"] + f["target"] for f in features]
@@ -231,6 +245,7 @@ class Decoder(EncoderDecoder):
             "input_ids": ids,
             "attention_mask": lengths_mask(rows, ids.shape[1]),
             "labels": pad_right(labels, IGNORED),
+            "classes": torch.tensor([f["class"] for f in features]),
         }
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -309,6 +324,7 @@ class EncoderWithHead(Family):
             "input_ids": ids,
             "attention_mask": lengths_mask(sources, ids.shape[1]),
             "labels": torch.tensor([f["label"] for f in features]),
+            "classes": torch.tensor([f["label"] for f in features]),
         }
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -323,11 +339,7 @@ class EncoderWithHead(Family):
         ).logits
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[tuple[str, str | None]]:
-        logits_BK = self.all_logits(features, device).float()
-        options = torch.tensor([self.labels.index(label) for label in task.labels], device=device)
-        overall = logits_BK.argmax(1).tolist()
-        among = options[logits_BK[:, options].argmax(1)].tolist()
-        return [(self.labels[i], self.labels[j]) for i, j in zip(overall, among, strict=True)]
+        return self.best_labels(task, self.all_logits(features, device).float())
 
 
 class Similarity(nn.Module):

@@ -60,7 +60,7 @@ class Learner:
             embed=self.embed,
             examples=self.examples,
             batches=self.batches,
-            tasks=len(self.stream.tasks),
+            labels=[len(self.stream.labels_until(t + 1)) for t in range(len(self.stream.tasks))],
             workers=self.workers.count,
         )
         return self.sequence.method.spec.build(context)
@@ -109,7 +109,9 @@ class Learner:
     def training_set(self, task_id: int) -> list[Feature]:
         """What a task is trained on: its own examples, unless the method changes that."""
         if self._training[0] != task_id:
-            chosen = self.stack.training_set(task_id, self.features(task_id), self.examples)
+            joint = self.sequence.method.bound == "joint"
+            own = [f for t in range(0 if joint else task_id, task_id + 1) for f in self.features(t)]
+            chosen = self.stack.training_set(task_id, own, self.examples)
             self._training = (task_id, [dict(feature) for feature in chosen])
         return self._training[1]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.checkpoint import Store
+from orchestrator.checkpoint import State, Store
 from orchestrator.environment import SystemSampler, describe
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluate import fill_cell, missing_cells, row_events
 from orchestrator.journal import Event, Journal, Report, View, journal_folder, read_view, stamped
 from orchestrator.learner import Learner
-from orchestrator.plan import Sequence, check_unchanged
+from orchestrator.plan import Sequence, check_unchanged, is_trained
 from orchestrator.training import task_steps, train_task
 from orchestrator.workers import Workers
 from streams import Stream
@@ -173,10 +173,17 @@ class _Run:
             self.reach(row)
 
     def train(self, task_id: int) -> None:
-        """Train one task and save its state."""
-        sequence, key = self.sequence, self.sequence.keys[task_id + 1]
+        """Train one task and save its state. Where a bound leaves the task out, the state is that before training."""
+        sequence = self.sequence
+        if not is_trained(sequence.method, task_id, len(sequence.tasks)):
+            self.tell(self._task_started(task_id, 0, reused=False))
+            self.save(task_id, State({}, {}, {"seconds": 0.0, "steps": []}) if self.workers.is_first else None)
+            self.learner.row = task_id + 1
+            return
         fresh = self.learner.stack.fresh(task_id, sequence.training.global_batch)
         steps = task_steps(len(self.learner.training_set(task_id)), fresh, sequence.epochs(sequence.tasks[task_id]))
+        if not self.learner.stack.tuning.optimizes:
+            steps = 0
         self.tell(self._task_started(task_id, steps, reused=False))
         sampler = SystemSampler(self.tell)
 
@@ -187,9 +194,14 @@ class _Run:
         history = train_task(self.learner, task_id, note)
         if not all(bool(torch.isfinite(w).all()) for w in self.learner.weights().values()):
             raise NonFiniteLoss(f"the weights are not finite after task {sequence.tasks[task_id]!r}")
-        if self.workers.is_first:
+        self.save(task_id, self.learner.give(history) if self.workers.is_first else None)
+
+    def save(self, task_id: int, state: State | None) -> None:
+        """Write a checkpoint, on the first worker."""
+        sequence = self.sequence
+        if state:
             made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], **sequence.model_dump(mode="json")}
-            self.store.save(key, self.learner.give(history), made_by)
+            self.store.save(sequence.keys[task_id + 1], state, made_by)
         self.workers.barrier()  # nobody goes on before the checkpoint is there
         self.trained.add(task_id)
 

@@ -59,7 +59,7 @@ class Sequence(Section):
 
     def epochs(self, task: str) -> int:
         """Epochs of a task."""
-        return self.training.epochs_per_task.get(task, self.training.epochs)
+        return epochs_of(self.method, self.training, task)
 
     def open_stream(self, why: str = "scores") -> Stream:
         """The data: with the test split sealed while tuning; else each reading of a test split goes to the ledger."""
@@ -76,10 +76,11 @@ def plan(config: RunConfig, gpu: bool = False) -> list[Sequence]:
     """
     planner = Planner(config, gpu)
     sequences = [
-        planner.sequence(method, stream, seed)
+        sequence
         for stream in config.streams
         for method in config.methods
         for seed in config.seeds
+        for sequence in planner.sequences(method, stream, seed)
     ]
     planner.note_reads()
     return sequences
@@ -111,7 +112,8 @@ class Planner:
                 built = place[0].build()
                 built = built.sealed() if split == "dev" else built.watched(self._read.append)
                 _check_dev(built, split)
-                _check_epochs(self.config, built)
+                if not stream.only:
+                    _check_epochs(self.config, built)
             self._streams[place] = built
         return self._streams[place]
 
@@ -121,7 +123,7 @@ class Planner:
         while self._read:
             note(self._read.pop(0))
 
-    def sequence(
+    def sequences(
         self,
         method: MethodEntry,
         stream: StreamConfig,
@@ -129,14 +131,28 @@ class Planner:
         split: Split = "test",
         prefix: str = "",
         parents: tuple[tuple[str, str], ...] = (),
+    ) -> list[Sequence]:
+        """The one sequence of a method; of experts one a task. `prefix` goes before a name."""
+        if method.bound != "expert":
+            return [self._sequence(method, stream, seed, split, prefix, parents)]
+        only = [stream.model_copy(update={"only": task.name}) for task in self.stream(stream, split).tasks]
+        return [self._sequence(method, part, seed, split, prefix, parents) for part in only]
+
+    def _sequence(
+        self,
+        method: MethodEntry,
+        stream: StreamConfig,
+        seed: int,
+        split: Split,
+        prefix: str,
+        parents: tuple[tuple[str, str], ...],
     ) -> Sequence:
-        """One sequence; `prefix` goes before its name."""
         data = self.stream(stream, split)
         with _as_user_error():
             training = self.config.training_for(method)
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
             cells = cell_keys(keys, self.model, data, method, split)
-        name = f"{prefix}{method.label}-{data.name}-s{seed}"
+        name = "-".join([prefix + method.label, data.name, *([stream.only] if stream.only else []), f"s{seed}"])
         return Sequence(
             id=f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{_sha(name, cells)[:8]}",
             experiment=self.config.name,
@@ -205,10 +221,26 @@ def state_keys(
     keys = [_sha(CHECKPOINT_FORMAT, identity, reading, dict(stack.origin()), seed)]
     unset = set() if training.lrs else {"lrs"}  # a setting that came later must not rename older checkpoints
     settings = training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task"} | unset)
+    passed: list[str] = []  # tasks that are trained with a later one
     for t, task in enumerate(stream.tasks):
-        epochs = training.epochs_per_task.get(task.name, training.epochs)
-        keys.append(_sha(keys[-1], task.train_hash, dict(stack.influence(t)), settings, epochs))
+        if not is_trained(method, t, len(stream.tasks)):
+            keys.append(_sha(keys[0], "untrained"))
+            passed.append(task.train_hash)
+            continue
+        epochs = epochs_of(method, training, task.name)
+        data = [*passed, task.train_hash] if passed else task.train_hash
+        keys.append(_sha(keys[-1], data, dict(stack.influence(t)), settings, epochs))
     return keys
+
+
+def epochs_of(method: MethodEntry, training: TrainingConfig, task: str) -> int:
+    """Epochs of a task. Joint training has no tasks, so no exceptions either."""
+    return training.epochs if method.bound == "joint" else training.epochs_per_task.get(task, training.epochs)
+
+
+def is_trained(method: MethodEntry, task_id: int, tasks: int) -> bool:
+    """Whether a task is trained on when its turn comes. Joint training comes with the last one, on the data of all."""
+    return method.bound != "zero-shot" and (method.bound != "joint" or task_id == tasks - 1)
 
 
 def cell_keys(
@@ -222,8 +254,10 @@ def cell_keys(
     labels = stream.labels_until(len(stream.tasks))
     told = any("task labels" in part.needs for part in method.types)
     columns = [(task.split_hash(split), *([j] if told else [])) for j, task in enumerate(stream.tasks)]
+    states = [keys[0] if key == _sha(keys[0], "untrained") else key for key in keys]
     return tuple(
-        tuple(_sha(CELL_FORMAT, key, data[0], model.max_target, labels, *data[1:]) for data in columns) for key in keys
+        tuple(_sha(CELL_FORMAT, key, data[0], model.max_target, labels, *data[1:]) for data in columns)
+        for key in states
     )
 
 

@@ -80,7 +80,8 @@ class Screen(LiveScreen):
         for heading in ("sequence", "task", "progress", "loss", "tokens/s", "last scores, one a task"):
             table.add_column(heading, no_wrap=True)
         for sequence, view in zip(self.sequences, self.views, strict=True):
-            name = f"{sequence.method.label} · {sequence.stream.name} · {sequence.seed}"
+            parts = (sequence.method.label, sequence.stream.name, sequence.stream.only, sequence.seed)
+            name = " · ".join(str(part) for part in parts if part is not None)
             table.add_row(name, *_progress_cells(sequence, view))
         return table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ LEGEND = (
     "In %: AA mean score over tasks after the last one · BWT mean change of a task's score since it was learnt · "
     "forget. mean drop from a task's best score · learned mean score of a task right after it was trained"
 )
+BOUNDS = {
+    "zero-shot": "the untrained model",
+    "expert": "each task trained alone, and answered with its own labels",
+    "joint": "all tasks trained at once",
+}
 OPTIONS_LEGEND = " · AA opt. AA when only the task's own options compete"
 
 
@@ -38,12 +44,15 @@ def sequence_result(sequence: Sequence, view: View) -> dict[str, Any]:
     sizes = [view.test_sizes()[j] if view.tasks else 0 for j in range(len(sequence.tasks))]
     complete = not np.isnan(full).any()
     values = metrics.summary(full, sizes) if complete else {}
+    if sequence.method.bound:
+        values = metrics.of_a_bound(values)
     status = "incomplete" if view.status == "finished" and not complete else view.status
     return {
         "id": sequence.id,
         "method": sequence.method.label,
         "stream": sequence.stream.name,
         "seed": sequence.seed,
+        "bound": sequence.method.bound,
         "tasks": list(sequence.tasks),
         "test_sizes": sizes,
         "acc_TT": _plain(full),
@@ -58,12 +67,42 @@ def sequence_result(sequence: Sequence, view: View) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _experts(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Experts as one entry: each task's score by its own, in the place where a sequence has the task just learnt."""
+    count = len(parts)
+    full, options = np.full((count + 1, count), np.nan), np.full((count + 1, count), np.nan)
+    for j, part in enumerate(parts):
+        for matrix, name in ((full, "acc_TT"), (options, "acc_options_TT")):
+            for row, cells in zip((0, j + 1), part[name] or [], strict=False):
+                matrix[row, j] = math.nan if cells[0] is None else cells[0]
+    sizes = [part["test_sizes"][0] for part in parts]
+    own, own_options = np.diag(full[1:]), np.diag(options[1:])
+    states = list(dict.fromkeys(part["status"] for part in parts))
+    return parts[0] | {
+        "id": re.sub(r"[^A-Za-z0-9.]+", "-", "{method}-{stream}-s{seed}".format(**parts[0])),
+        "tasks": [part["tasks"][0] for part in parts],
+        "test_sizes": sizes,
+        "acc_TT": _plain(full),
+        "acc_options_TT": None if np.isnan(options).all() else _plain(options),
+        "aa": _number(float(np.mean(own))),
+        "aa_options": _number(float(np.mean(own_options))),
+        "micro_aa": _number(float(np.average(own, weights=sizes))) if all(sizes) else None,
+        "seconds": round(sum(part["seconds"] for part in parts), 2),
+        "status": states[0] if len(states) == 1 else ", ".join(states),
+        "reason": next((part["reason"] for part in parts if part["reason"]), None),
+        "left_out": {task: counts for part in parts for task, counts in part["left_out"].items()},
+    }
+
+
 def results(experiment: Experiment) -> dict[str, Any]:
-    """The JSON object of an experiment."""
-    pairs = zip(experiment.sequences, experiment.views(), strict=True)
+    """The JSON object of an experiment. A method's experts, one a task, are one entry of it."""
+    together: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
+    for sequence, view in zip(experiment.sequences, experiment.views(), strict=True):
+        part = sequence_result(sequence, view)
+        together[part["method"], part["stream"], part["seed"]].append(part)
     return {
         "experiment": experiment.config.name,
-        "sequences": [sequence_result(sequence, view) for sequence, view in pairs],
+        "sequences": [parts[0] if parts[0]["bound"] != "expert" else _experts(parts) for parts in together.values()],
         "mlflow": tracking_uri(experiment.config),
         "out": experiment.config.out,
         "report": str(experiment.folder / "summary.csv"),
@@ -114,13 +153,19 @@ def print_report(result: dict[str, Any], console: Console) -> None:
             table.add_column(heading, justify="right")
         table.add_column("train", justify="right")
         table.add_column("status")
-        for method in dict.fromkeys(s["method"] for s in sequences):
+        bounds = {s["method"]: BOUNDS[s["bound"]] for s in sequences if s["bound"]}
+        methods = dict.fromkeys(s["method"] for s in sequences)
+        for number, method in enumerate(sorted(methods, key=lambda m: m in bounds)):
+            if number == len(methods) - len(bounds):
+                table.add_section()
             rows = [s for s in sequences if s["method"] == method]
             cells = [mean_and_deviation([r[key] for r in rows]) for key in columns]
             seconds = sum(r["seconds"] for r in rows) / len(rows)
             states = ", ".join(dict.fromkeys(r["status"] for r in rows))
             table.add_row(method, *cells, f"{seconds:.1f} s", states)
         console.print(table)
+        for method, meaning in bounds.items():
+            console.print(f"{method}: {meaning}", style="dim", highlight=False)
         _print_notes(sequences, console)
     console.print(LEGEND + (OPTIONS_LEGEND if has_options else ""), style="dim", highlight=False)
 

@@ -121,7 +121,8 @@ def _contender(config: RunConfig, settings: SearchConfig, planner: Planner, meth
     if settings.searcher == "grid":
         check_grid(space, method.label, settings.trials)
     _check_batches(config, method, space)
-    made = [planner.sequence(method, s, seed, "dev").cell_keys for s in settings.streams for seed in settings.seeds]
+    pairs = itertools.product(settings.streams, settings.seeds)
+    made = [s.cell_keys for stream, seed in pairs for s in planner.sequences(method, stream, seed, "dev")]
     how = settings.model_dump(mode="json", exclude={"streams", "seeds", "trials", "trial_tasks", "at_once", "space"})
     tried = {name: dimension.model_dump(mode="json") for name, dimension in space.items()}
     return Contender(method, space, _sha([method.label, how, tried, made]))
@@ -296,10 +297,11 @@ def evaluation_sequences(search: Search, frozen: RunConfig, chosen: dict[str, An
     root = search_key(frozen.name)
     above = ((root, f"{frozen.name}: search"), (f"{root}/evaluation-{chosen['sha256'][:8]}", "evaluation"))
     return [
-        search.planner.sequence(method, stream, seed, parents=above)
+        sequence
         for stream in frozen.streams
         for method in frozen.methods
         for seed in frozen.seeds
+        for sequence in search.planner.sequences(method, stream, seed, parents=above)
     ]
 
 

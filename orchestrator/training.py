@@ -38,6 +38,10 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
     features = learner.training_set(task_id)
     family.at_task(*(len(learner.stream.labels_until(t)) for t in (task_id, task_id + 1)))
     learner.row = None
+    if not stack.tuning.optimizes:
+        stack.after_task(family.module, task_id, _TaskBatches(learner, features, task_id))
+        learner.row = task_id + 1
+        return {"seconds": round(time.monotonic() - started, 3), "steps": [], "diagnostics": stack.numbers(task_id)}
     family.module.train()
     stack.grow(family.module, task_id + 1)
     stack.before_task(family.module, task_id, _TaskBatches(learner, features, task_id))
@@ -71,7 +75,7 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
     stack.after_task(family.module, task_id, _TaskBatches(learner, features, task_id))
     learner.row = task_id + 1
     seconds = round(time.monotonic() - started, 3)
-    return {"seconds": seconds, "steps": steps, "diagnostics": dict(stack.diagnostics())}
+    return {"seconds": seconds, "steps": steps, "diagnostics": stack.numbers(task_id)}
 
 
 def train_step(

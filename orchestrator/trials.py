@@ -176,9 +176,10 @@ class TrialBook:
         above = ((root, f"{config.name}: search"), (trial_node(root, key, contender.definition), name))
         streams = [s.model_copy(update={"first": 1}) if search.select == "first-task" else s for s in search.streams]
         sequences = (
-            self.planner.sequence(method, stream, seed, "dev", f"{config.name}-{number:03d}-", above)
+            sequence
             for stream in streams
             for seed in search.seeds
+            for sequence in self.planner.sequences(method, stream, seed, "dev", f"{config.name}-{number:03d}-", above)
         )
         return Trial(contender.label, number, values, tuple(sequences), contender.definition)
 

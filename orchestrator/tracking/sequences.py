@@ -75,7 +75,8 @@ class SequenceRuns:
         }
         if self.view.start.get("git_commit"):
             tags["mlflow.source.git.commit"] = self.view.start["git_commit"]
-        name = f"{_method_name(sequence)} · {sequence['stream']['name']} · seed {sequence['seed']}"
+        place = [sequence["stream"]["name"], *filter(None, [sequence["stream"].get("only")])]
+        name = " · ".join([_method_name(sequence), *place, f"seed {sequence['seed']}"])
         ancestor = self.above.run(sequence.get("parents", ()), self.view.start["time"])
         if task_id == PARENT and ancestor:
             tags["mlflow.parentRunId"] = ancestor
@@ -203,6 +204,8 @@ class SequenceRuns:
 
     def _log_summary(self, row: int, event: Event) -> None:
         values = metrics.summary(self.view.matrix(), self.view.test_sizes(), upto=row)
+        if self.view.start and self.view.start["sequence"]["method"].get("bound"):
+            values = metrics.of_a_bound(values)
         self._log(PARENT, dict(values), event, row)
         self._log(row - 1, {"aa": values["aa"]}, event, row, model=row - 1)
 

@@ -116,7 +116,7 @@ def test_weight_and_gradient_importance_by_hand(importance: str, kept: list[int]
         layer.weight.copy_(torch.tensor([[1.0, -1.0], [4.0, 0.0], [-2.0, 3.0], [0.5, 0.5]]))
     gradient = torch.tensor([[5.0, -4.0], [1.0, 1.0], [0.0, 9.0], [-1.0, 2.0]])
     layer.weight.grad = gradient.clone()
-    method = Migu(MiguSettings(ratio=0.5, importance=importance), Context(0))  # type: ignore[arg-type]
+    method = Migu(MiguSettings(ratio=0.5, importance=importance, diagnostics=False), Context(0))  # type: ignore[arg-type]
     model = nn.ModuleDict({"0": layer})
     method.before_task(model, 1, [])
     method.before_optimizer_step(model)
@@ -190,7 +190,7 @@ def test_frozen_rows_stand_still_and_others_do_not(learner_of: Callable[..., Lea
             learner_of, settings=settings, stream={"max_train": 24}, training={"weight_decay": 0.1, "lr": 1e-2}
         )
         train_task(learner, 0, lambda event: None)
-        numbers[freeze] = learner.stack.diagnostics()
+        numbers[freeze] = learner.stack.numbers(0)
     assert numbers[False]["migu/moved_though_masked"] > 0
     assert numbers[True]["migu/moved_though_masked"] == 0
     assert numbers[True]["migu/update_norm"] > 0
@@ -278,7 +278,7 @@ def test_overlap_is_kept_over_a_stop(learner_of: Callable[..., Learner]) -> None
         train_task(learner, task, lambda event: None)
         if task == 1:
             state = copy.deepcopy(learner.give({}))
-    whole = learner.stack.diagnostics()
+    whole = learner.stack.numbers(2)
     overlap = whole["migu/overlap"]
     assert isinstance(overlap, list)
     matrix = torch.tensor(overlap)
@@ -291,16 +291,41 @@ def test_overlap_is_kept_over_a_stop(learner_of: Callable[..., Learner]) -> None
     again = learner_of(out="again", methods=[method], stream={"max_train": 16})
     again.take(store.load("two"), 2)
     train_task(again, 2, lambda event: None)
-    assert again.stack.diagnostics() == whole
+    assert again.stack.numbers(2) == whole
     shares = whole["migu/kept_share"]
     assert isinstance(shares, list)
     assert all(0.3 <= s < 0.35 for s in shares)
 
 
-def test_diagnostics_have_a_first_checkpoint_of_their_own(sequence_of: Callable[..., Sequence]) -> None:
-    def keys(**settings: Any) -> tuple[str, ...]:
-        return sequence_of(methods=[{"tuning": "full", "plugins": [{"name": "migu", **settings}]}]).keys
+def test_looking_changes_no_weight_and_shares_the_first_task(sequence_of: Callable[..., Sequence]) -> None:
+    few = {"stream": {"max_train": 16, "first": 3}}
+    plain = sequence_of(**few)
+    parts = [{"name": "migu", "diagnostics": on} for on in (True, False)]
+    on, off = (sequence_of(methods=[{"tuning": "full", "plugins": [part]}], **few) for part in parts)
+    assert on.keys[1] == off.keys[1] == plain.keys[1]
+    assert on.keys[2] != off.keys[2]
+    for sequence in (on, off):
+        run_sequence(sequence, evaluate=False)
+    states = [Store(Path(s.out)).load(s.keys[3]) for s in (on, off)]
+    for name, weight in states[0].weights.items():
+        assert torch.equal(weight, states[1].weights[name])
+    assert not states[1].method
+    assert sorted(states[0].method["1:migu"]["kept_samples"]) == ["0", "1", "2"]
 
-    assert keys()[1] == sequence_of().keys[1]
-    assert keys(diagnostics=True)[1] != keys()[1], "plain fine-tuning's checkpoint has no counts"
-    assert keys(diagnostics=True)[1] != keys(diagnostics=True, ratio=0.5)[1], "nor has that of another ratio the same"
+
+def test_the_first_task_is_looked_at_as_if_it_had_just_ended(learner_of: Callable[..., Learner]) -> None:
+    """What is counted when the second task begins is what was there when the first one ended."""
+    settings = {"mask_first_task": True, "ratio": 0.3}
+    first = migu(learner_of, settings=settings, stream={"max_train": 24})
+    train_task(first, 0, lambda event: None)
+    (_, ended) = first.stack.parts[1]
+    again = migu(learner_of, settings={"ratio": 0.3}, stream={"max_train": 24})
+    _ = again.family
+    again.family.load_weights(first.weights())
+    (_, begins) = again.stack.parts[1]
+    begins.before_task(again.family.module, 1, [])
+    assert isinstance(ended, Migu)
+    assert isinstance(begins, Migu)
+    assert begins.kept_samples["0"].keys() == ended.kept_samples["0"].keys()
+    for name, counts in ended.kept_samples["0"].items():
+        assert torch.equal(counts, begins.kept_samples["0"][name]), name

@@ -91,7 +91,7 @@ def test_scores_count_exact_matches(learner_of: Callable[..., Learner], monkeypa
     monkeypatch.setattr(
         learner.family, "answers", lambda task, features, device: [(next(given), None) for _ in features]
     )
-    cell = score_task(learner.family, task, 4, CPU)
+    cell = score_task(learner, task, 4)
     assert (cell["n"], cell["correct"]) == (10, 6)
     assert cell["score"] == pytest.approx(60.0)
     assert cell["score_options"] is None
@@ -109,7 +109,7 @@ def test_the_batch_size_of_scoring_changes_nothing(learner_of: Callable[..., Lea
     for model in FAMILIES:
         learner = learner_of(model=model, training={"epochs": 3})
         train_task(learner, 0, lambda event: None)
-        cells = [score_task(learner.family, learner.stream.tasks[0], batch, CPU) for batch in (1, 3, 10)]
+        cells = [score_task(learner, learner.stream.tasks[0], batch) for batch in (1, 3, 10)]
         assert cells[0] == cells[1] == cells[2]
 
 

@@ -1,0 +1,153 @@
+"""Bounds: the untrained model, an expert for each task, and all tasks at once, in the table of the methods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from methods import method_spec
+from orchestrator.batches import global_batches
+from orchestrator.checkpoint import Store
+from orchestrator.config import MethodEntry
+from orchestrator.experiment import Experiment
+from orchestrator.journal import View
+from orchestrator.learner import Learner
+from orchestrator.loop import run_sequence
+from orchestrator.metrics import summary
+from orchestrator.plan import Sequence, plan
+from orchestrator.report import print_report, results
+from orchestrator.training import train_task
+from tests.conftest import small_config
+
+FEW: dict[str, Any] = {"stream": {"max_train": 16, "first": 3}}
+
+
+def loaded(sequence: Sequence, row: int) -> dict[str, torch.Tensor]:
+    return dict(Store(Path(sequence.out)).load(sequence.keys[row]).weights)
+
+
+@pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
+def test_zero_shot_trains_nothing(model: str, sequence_of: Callable[..., Sequence]) -> None:
+    sequence = sequence_of(model=model, methods=["zero-shot"], **FEW)
+    view = run_sequence(sequence)
+    assert not any(task.steps for task in view.by_task.values())
+    matrix = view.matrix()
+    assert (matrix == matrix[0]).all()
+    plain = run_sequence(sequence_of("other", model=model, methods=["ft"], **FEW))
+    np.testing.assert_array_equal(matrix[0], plain.matrix()[0])
+    assert len(list((Path(sequence.out) / "cells").iterdir())) == 3, "one state, so one score a task"
+
+
+@pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
+def test_joint_training_is_one_task_of_all_the_examples(
+    model: str, sequence_of: Callable[..., Sequence], learner_of: Callable[..., Learner]
+) -> None:
+    sequence = sequence_of(model=model, methods=["joint"], **FEW)
+    view = run_sequence(sequence)
+    assert [len(view.by_task[t].steps) for t in range(3)] == [0, 0, 6]  # 48 examples in batches of 8
+    assert (view.matrix()[:3] == view.matrix()[0]).all()
+
+    plain = learner_of(model=model, methods=["ft"], **FEW)
+    _ = plain.family
+    everything = [f for task in range(3) for f in plain.features(task)]
+    plain._training = (2, everything)  # what fine-tuning would do with the union as its last task, from the base model
+    train_task(plain, 2, lambda event: None)
+    for name, weight in loaded(sequence, 3).items():
+        assert torch.equal(weight, plain.weights()[name]), name
+    assert sorted(i for batch in global_batches(48, 8, 7, 2, 0) for i in batch) == list(range(48))
+
+
+def test_joint_training_depends_on_the_data_of_every_task(sequence_of: Callable[..., Sequence]) -> None:
+    first = sequence_of(methods=["joint"], stream={"max_train": 16, "first": 3})
+    longer = sequence_of(methods=["joint"], stream={"max_train": 16, "first": 4})
+    other = sequence_of(methods=["joint"], stream={"max_train": 17, "first": 3})
+    assert len({first.keys[-1], longer.keys[-1], other.keys[-1]}) == 3
+    assert first.keys[1] == first.keys[2] == longer.keys[3], "the untrained state is one"
+    assert first.keys[0] == sequence_of(methods=["ft"], **FEW).keys[0]
+
+
+@pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
+def test_an_expert_is_fine_tuning_on_its_task_alone(model: str, tmp_path: Path) -> None:
+    sequences = plan(small_config(tmp_path, model=model, methods=["expert"], **FEW))
+    assert len(sequences) == 3
+    views = [run_sequence(s) for s in sequences]
+    names = [s.tasks for s in sequences]
+    assert [len(n) for n in names] == [1, 1, 1]
+    whole = plan(small_config(tmp_path / "ft", model=model, **FEW))[0]
+    run_sequence(whole)
+    assert sequences[0].keys[1] == whole.keys[1], "the first task is the same work, and done once"
+    alone = plan(small_config(tmp_path / "alone", model=model, stream={"max_train": 16, "only": names[1][0]}))[0]
+    run_sequence(alone)
+    for name, weight in loaded(sequences[1], 1).items():
+        assert torch.equal(weight, loaded(alone, 1)[name])
+    assert all(view.matrix().shape == (2, 1) for view in views)
+
+
+def result_of(tmp_path: Path, methods: list[Any], run: bool = True) -> tuple[dict[str, Any], list[View]]:
+    config = small_config(tmp_path, model="tiny-bert", methods=methods, **FEW)
+    sequences = plan(config)
+    views = [run_sequence(s) for s in sequences] if run else []
+    experiment = Experiment(config, tuple(sequences))
+    experiment.save()
+    return results(experiment), views
+
+
+def test_bounds_stand_in_the_table_of_the_methods(tmp_path: Path) -> None:
+    result, views = result_of(tmp_path, ["zero-shot", "expert", "ft", "joint"])
+    zero, experts, plain, joint = views[0], views[1:4], views[4], views[5]
+    rows = {s["method"]: s for s in result["sequences"]}
+    assert list(rows) == ["zero-shot", "expert", "ft", "joint"]
+    own = [view.matrix()[1, 0] for view in experts]
+    assert rows["expert"]["aa"] == pytest.approx(np.mean(own))
+    assert np.diag(np.array(rows["expert"]["acc_TT"], dtype=float)[1:]).tolist() == own
+    assert rows["expert"]["tasks"] == rows["ft"]["tasks"]
+    assert rows["expert"]["seconds"] == pytest.approx(sum(view.seconds for view in experts), abs=0.02)
+    assert rows["zero-shot"]["aa"] == pytest.approx(zero.matrix()[0].mean())
+    assert rows["joint"]["aa"] == pytest.approx(joint.matrix()[-1].mean())
+    for bound in ("zero-shot", "expert", "joint"):
+        assert rows[bound]["bwt"] is rows[bound]["forgetting"] is rows[bound]["learning_accuracy"] is None
+    assert rows["ft"]["bwt"] == pytest.approx(summary(plain.matrix(), plain.test_sizes())["bwt"])
+
+    console = Console(record=True, width=110)
+    print_report(result, console)
+    text = console.export_text()
+    assert text.index("ft ") < text.index("zero-shot ") < text.index("joint ")
+    assert "each task trained alone" in text
+    json.dumps(result)
+
+
+def test_an_expert_that_was_not_run_leaves_the_entry_open(tmp_path: Path) -> None:
+    result, _ = result_of(tmp_path, ["expert"], run=False)
+    (entry,) = result["sequences"]
+    assert entry["aa"] is None
+    assert entry["status"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"tuning": "full", "bound": "joint", "plugins": ["migu"]}, "'migu': the bound 'joint' trains no sequence"),
+        ({"tuning": "inclora", "bound": "joint"}, "each task trains weights of its own"),
+        ({"tuning": "nmc", "bound": "expert"}, "needs a regime that trains"),
+        ({"tuning": "full", "bound": "best"}, "zero-shot"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(method: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        method_spec(method)
+
+
+def test_a_bound_keeps_its_regime_in_its_name() -> None:
+    assert MethodEntry.model_validate({"tuning": "lora", "bound": "joint"}).label == "lora (joint)"
+
+
+def test_a_task_that_is_not_in_the_stream_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"unknown task 'nothing'.*Known:"):
+        plan(small_config(tmp_path, stream={"only": "nothing"}))
