@@ -213,7 +213,7 @@ def test_a_stack_tells_every_parts_numbers(learner_of: Callable[..., Learner]) -
     assert found == history["diagnostics"]
     of_migu = {f"migu/{name}" for name in ("kept_share", "overlap", "moved_though_masked", "update_norm")}
     assert set(found) == {"projection/leakage", "projection/spanned_share"} | of_migu
-    assert all(isinstance(value, float | list) for value in found.values())
+    assert all(isinstance(value, int | float | list) for value in found.values())
 
 
 @pytest.mark.parametrize("name", PRESETS)
