@@ -25,6 +25,7 @@ from methods.moelora import MoeLora
 from methods.nmc import Nmc
 from methods.olora import OLora
 from methods.osf import Osf
+from methods.presets import PRESETS, PUBLISHED
 from methods.progprompt import ProgPrompt
 from methods.projection import Projection
 from methods.random_mask import RandomMask
@@ -187,53 +188,6 @@ def unknown(what: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> s
     return f"unknown {what} {name!r}.{hint} Known: {', '.join(known)}"
 
 
-# The published names.
-PRESETS: dict[str, dict[str, Any]] = {
-    "ft": {"tuning": "full"},
-    "ft+migu": {"tuning": "full", "plugins": ["migu"]},
-    "ft+random": {"tuning": "full", "plugins": ["random_mask"]},
-    "lora": {"tuning": "lora"},
-    "lora+migu": {"tuning": "lora", "plugins": ["migu"]},
-    "lora+random": {"tuning": "lora", "plugins": ["random_mask"]},
-    "replay": {"tuning": "full", "plugins": ["replay"]},
-    "replay+migu": {"tuning": "full", "plugins": ["replay", "migu"]},
-    "lorareplay": {"tuning": "lora", "plugins": ["replay"]},
-    "lorareplay+migu": {"tuning": "lora", "plugins": ["replay", "migu"]},
-    "ewc": {"tuning": "full", "plugins": ["ewc"]},
-    "ewc+migu": {"tuning": "full", "plugins": ["ewc", "migu"]},
-    "mas": {"tuning": "full", "plugins": ["mas"]},
-    "l2": {"tuning": "full", "plugins": ["l2"]},
-    "lwf": {"tuning": "full", "plugins": ["lwf"]},
-    "refresh": {"tuning": "full", "plugins": ["refresh"]},
-    "gpm": {"tuning": "full", "plugins": ["projection"]},
-    **{
-        name: {"tuning": "full", "plugins": [{"name": "merge", "rule": rule}]}
-        for name, rule in {
-            "average": "average",
-            "ema": "ema",
-            "arithmetic": "arithmetic",
-            "dare": "dare",
-            "opcm": "opcm",
-        }.items()
-    },
-    "ties": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ties", "scale": 0.5}]},
-    "inclora": {"tuning": "inclora"},
-    "inclora+migu": {"tuning": "inclora", "plugins": ["migu"]},
-    "olora": {"tuning": "olora"},
-    "olora+migu": {"tuning": "olora", "plugins": ["migu"]},
-    "moelora": {"tuning": "moelora"},
-    "osf": {"tuning": "osf"},
-    "coso": {"tuning": "coso"},
-    "progprompt": {"tuning": "progprompt"},
-    "l2p": {"tuning": "l2p"},
-    "lfpt5": {"tuning": "lfpt5"},
-    "zero-shot": {"tuning": "full", "bound": "zero-shot"},
-    "nmc": {"tuning": "nmc"},
-    "expert": {"tuning": "full", "bound": "expert"},
-    "joint": {"tuning": "full", "bound": "joint"},
-}
-
-
 def method_spec(value: str | Mapping[str, Any]) -> MethodSpec:
     """A method from a preset's name or from {tuning, plugins, name}. Raises ValueError for an unknown name."""
     if isinstance(value, str):
@@ -246,6 +200,7 @@ def method_spec(value: str | Mapping[str, Any]) -> MethodSpec:
 __all__ = [
     "METHODS",
     "PRESETS",
+    "PUBLISHED",
     "Batch",
     "Bound",
     "Context",

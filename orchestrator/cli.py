@@ -167,7 +167,7 @@ def list_(
 
 
 def _methods() -> list[dict[str, Any]]:
-    from methods import METHODS, PRESETS, Tuning
+    from methods import METHODS, PRESETS, PUBLISHED, Tuning
     from orchestrator.report import BOUNDS
 
     presets = [
@@ -175,7 +175,8 @@ def _methods() -> list[dict[str, Any]]:
             "name": name,
             "kind": "preset",
             "what": " + ".join([spec["tuning"], *map(_part, spec.get("plugins", []))])
-            + (f", {BOUNDS[spec['bound']]}" if "bound" in spec else ""),
+            + (f", {BOUNDS[spec['bound']]}" if "bound" in spec else "")
+            + (f"; published: lr {PUBLISHED[name]['lr']:g}" if name in PUBLISHED else ""),
             **dict.fromkeys(("needs", "extra memory", "arXiv", "searched"), ""),
         }
         for name, spec in PRESETS.items()

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 import streams as streams_package
-from methods import MethodSpec, method_spec, unknown
+from methods import PUBLISHED, MethodSpec, method_spec, unknown
 from streams import HubTask, Limits, Stream, half_of_labels
 from streams.holdout import Level
 
@@ -201,9 +201,16 @@ class MethodEntry(MethodSpec):
     @model_validator(mode="before")
     @classmethod
     def _from_preset(cls, value: Any) -> Any:
-        """Accepts "ft+migu", {preset: ft+migu, training: …}, or {tuning: …, plugins: […]}."""
+        """Accepts "ft+migu", {preset: ft+migu, training: … or `published`}, or {tuning: …, plugins: […]}."""
         if isinstance(value, str):
             value = {"preset": value}
+        if isinstance(value, Mapping) and value.get("training") == "published":
+            known = value.get("preset")
+            if known not in PUBLISHED:
+                raise ValueError(
+                    f"training: no published training of {known!r} is known; known: {', '.join(PUBLISHED)}"
+                )
+            value = {**value, "training": PUBLISHED[known]}
         if isinstance(value, Mapping) and "preset" in value:
             rest = {k: v for k, v in value.items() if k != "preset"}
             return {**method_spec(value["preset"]).model_dump(), **rest}

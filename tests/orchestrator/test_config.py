@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from methods import PRESETS, PUBLISHED
 from orchestrator.errors import UserError
 from orchestrator.plan import plan
 from orchestrator.reading import load_config, recipe_names
@@ -39,11 +40,30 @@ def test_the_published_recipes() -> None:
     assert (first.training.global_batch, first.training.lr, first.training.weight_decay) == (64, 1e-4, 0.01)
     assert first.seeds == (42, 1024, 2048)
     rates = {m.label: first.training_for(m).lr for m in first.methods}
-    assert rates == {"ft": 1e-4, "ft+migu": 1e-4, "ft+random": 1e-4, "lora": 1e-3, "lora+migu": 1e-3}
-    migu = next(m for m in first.methods if m.label == "ft+migu").plugins[0]
-    assert migu.settings["ratio"] == pytest.approx(1 - 0.7)
+    adapters = [f"{name}{rest}" for name in ("lora", "inclora", "olora", "lorareplay") for rest in ("", "+migu")]
+    assert rates == {**dict.fromkeys(("ft", "ft+migu", "ft+random"), 1e-4), **dict.fromkeys(adapters, 1e-3)}
+    ratios = {m.label: m.plugins[-1].settings["ratio"] for m in first.methods if m.label.endswith("migu")}
+    published = {"ft": 0.7, "lora": 0.7, "inclora": 0.7, "olora": 0.05, "lorareplay": 0.4}
+    assert ratios == {f"{name}+migu": pytest.approx(1 - masked) for name, masked in published.items()}
     assert fifth.training.epochs_per_task == {"WiC": 2}
     assert sixth.training.epochs_per_task == {"MNLI": 2}
+
+
+def test_published_training_is_asked_for() -> None:
+    methods = "methods=[{preset: olora+migu, training: published}, ft]"
+    config = load_config(None, [methods])
+    first, second = (config.training_for(m) for m in config.methods)
+    assert (first.lr, first.global_batch, first.epochs, first.weight_decay, first.betas) == (
+        1e-3,
+        64,
+        1,
+        0.01,
+        (0.9, 0.999),
+    )
+    assert second == config.training, "a preset brings no training unasked"
+    assert set(PUBLISHED) <= set(PRESETS)
+    with pytest.raises(UserError, match=r"no published training of 'ewc' is known; known: ft, "):
+        load_config(None, ["methods=[{preset: ewc, training: published}]"])
 
 
 def test_set_changes_settings() -> None:
