@@ -36,6 +36,7 @@ class RandomMask(Method):
     summary = "update a random share of the rows: the control for MIGU"
     paper = "2406.17245"
     space: ClassVar = {"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]}
+    needs = ("boundaries",)
     requires_rows = True
 
     def __init__(self, settings: RandomMaskSettings, context: Context) -> None:

@@ -11,11 +11,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from orchestrator.config import RunConfig
 from orchestrator.errors import SequenceFailed, UserError
-from orchestrator.reading import DEFAULT_RECIPE, load_config, recipe_names
+from orchestrator.reading import DEFAULT_RECIPE, load_config
 
 app = typer.Typer(
     help="Train continual-learning methods over streams of tasks, on a laptop or a Ray cluster, and record all of it in MLflow.",
@@ -152,77 +150,14 @@ def list_(
 ) -> None:
     """List what can be named in a configuration."""
     from methods import unknown
+    from orchestrator.catalogue import CATALOGUES, print_catalogue
 
-    catalogues = {"methods": _methods, "streams": _streams, "models": _models, "recipes": _recipes}
-    if what not in catalogues:
-        raise UserError(unknown("list", what, catalogues))
-    rows = catalogues[what]()
+    if what not in CATALOGUES:
+        raise UserError(unknown("list", what, CATALOGUES))
     if as_json:
-        print(json.dumps({what: rows}))
-        return
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    _console().print(table)
-
-
-def _methods() -> list[dict[str, Any]]:
-    from methods import METHODS, PRESETS, PUBLISHED, Tuning
-    from orchestrator.report import BOUNDS
-
-    presets = [
-        {
-            "name": name,
-            "kind": "preset",
-            "what": " + ".join([spec["tuning"], *map(_part, spec.get("plugins", []))])
-            + (f", {BOUNDS[spec['bound']]}" if "bound" in spec else "")
-            + (f"; published: lr {PUBLISHED[name]['lr']:g}" if name in PUBLISHED else ""),
-            **dict.fromkeys(("needs", "extra memory", "arXiv", "searched"), ""),
-        }
-        for name, spec in PRESETS.items()
-    ]
-    parts = [
-        {
-            "name": n,
-            "kind": "regime" if issubclass(m, Tuning) else "plug-in",
-            "what": m.summary,
-            "needs": ", ".join(m.needs),
-            "extra memory": m.memory,
-            "arXiv": m.paper,
-            "searched": "; ".join(f"{key} {' '.join(map(str, values))}" for key, values in m.space.items()),
-        }
-        for n, m in METHODS.items()
-    ]
-    return presets + parts
-
-
-def _part(plugin: str | dict[str, Any]) -> str:
-    """`migu`, or `merge (rule ties)`."""
-    if isinstance(plugin, str):
-        return plugin
-    return f"{plugin['name']} ({', '.join(f'{k} {v}' for k, v in plugin.items() if k != 'name')})"
-
-
-def _streams() -> list[dict[str, Any]]:
-    from streams import DESCRIPTIONS, FOLDER_STREAMS
-
-    return [{"name": n, "what": w, "tasks": " ".join(FOLDER_STREAMS.get(n, ()))} for n, w in DESCRIPTIONS.items()]
-
-
-def _models() -> list[dict[str, Any]]:
-    from orchestrator.models import DESCRIPTIONS
-
-    return [{"name": name, "what": what} for name, what in DESCRIPTIONS.items()]
-
-
-def _recipes() -> list[dict[str, Any]]:
-    rows = []
-    for name in recipe_names():
-        config: RunConfig = load_config(name)
-        methods = ", ".join(m.label for m in config.methods)
-        streams = ", ".join(s.name for s in config.streams)
-        rows.append({"name": name, "model": config.model.name, "streams": streams, "methods": methods})
-    return rows
+        print(json.dumps({what: CATALOGUES[what]()}))
+    else:
+        print_catalogue(what, _console())
 
 
 @app.command()

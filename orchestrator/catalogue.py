@@ -1,0 +1,118 @@
+"""What can be named in a configuration, for `orchestrator list`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from methods import METHODS, PRESETS, PUBLISHED, Method, Tuning
+from orchestrator.models import DESCRIPTIONS as MODELS
+from orchestrator.reading import load_config, recipe_names
+from orchestrator.report import BOUNDS
+from streams import DESCRIPTIONS as STREAMS
+from streams import FOLDER_STREAMS
+
+Row = dict[str, Any]
+
+
+def methods() -> list[Row]:
+    """Regimes and plug-ins, then the presets made of them."""
+    parts = [
+        {
+            "name": name,
+            "kind": "regime" if issubclass(method, Tuning) else "plug-in",
+            "what": method.summary,
+            "needs": ", ".join(method.needs),
+            "extra memory": method.memory,
+            "arXiv": method.paper,
+            "searched": _searched(method),
+        }
+        for name, method in METHODS.items()
+    ]
+    return parts + [_preset(name, spec) for name, spec in PRESETS.items()]
+
+
+def _preset(name: str, spec: Mapping[str, Any]) -> Row:
+    made_of = " + ".join([spec["tuning"], *map(_part, spec.get("plugins", []))])
+    bound = f" ({BOUNDS[spec['bound']]})" if "bound" in spec else ""
+    published = ", ".join(
+        f"{key} {value}" for key, value in PUBLISHED.get(name, {}).items() if key in ("lr", "global_batch")
+    )
+    return {"name": name, "kind": "preset", "what": made_of + bound, "published": published}
+
+
+def _part(plugin: str | Mapping[str, Any]) -> str:
+    """`migu`, or `merge (rule ties)`."""
+    if isinstance(plugin, str):
+        return plugin
+    return f"{plugin['name']} ({', '.join(f'{k} {v}' for k, v in plugin.items() if k != 'name')})"
+
+
+def _searched(method: type[Method]) -> str:
+    space = {**(method.training_space if issubclass(method, Tuning) else {}), **method.space}
+    return "; ".join(f"{key} {' '.join(map(str, values))}" for key, values in space.items())
+
+
+def streams() -> list[Row]:
+    """The streams and their tasks."""
+    return [{"name": n, "what": w, "tasks": " ".join(FOLDER_STREAMS.get(n, ()))} for n, w in STREAMS.items()]
+
+
+def models() -> list[Row]:
+    """The built-in models."""
+    return [{"name": name, "what": what} for name, what in MODELS.items()]
+
+
+def recipes() -> list[Row]:
+    """The recipes that come with the package."""
+    rows = []
+    for name in recipe_names():
+        config = load_config(name)
+        labels = ", ".join(m.label for m in config.methods)
+        rows.append(
+            {
+                "name": name,
+                "model": config.model.name,
+                "streams": ", ".join(s.name for s in config.streams),
+                "methods": labels,
+            }
+        )
+    return rows
+
+
+CATALOGUES: dict[str, Callable[[], list[Row]]] = {
+    "methods": methods,
+    "streams": streams,
+    "models": models,
+    "recipes": recipes,
+}
+
+
+def print_catalogue(what: str, console: Console) -> None:
+    """Tables of what there is; of methods one of the parts, one of what a search tries, and one of the presets."""
+    rows = CATALOGUES[what]()
+    if what != "methods":
+        console.print(_table(rows, list(rows[0])))
+        return
+    parts = [row for row in rows if row["kind"] != "preset"]
+    columns = ["name", "what", "needs", "extra memory", "arXiv"]
+    console.print(_table([r for r in parts if r["kind"] == "regime"], columns, "tuning regimes: one a method"))
+    console.print(_table([r for r in parts if r["kind"] == "plug-in"], columns, "plug-ins: any number, in order"))
+    console.print(_table([r for r in parts if r["searched"]], ["name", "searched"], "what a search tries"))
+    presets = [row for row in rows if row["kind"] == "preset"]
+    console.print(
+        _table(presets, ["name", "what", "published"], "presets; `training: published` asks for the last column")
+    )
+
+
+def _table(rows: list[Row], columns: list[str], title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column in ("name", "arXiv"), overflow="fold")
+    for row in rows:
+        table.add_row(*(str(row[column]) for column in columns))
+    return table
