@@ -123,6 +123,7 @@ class Migu(Method):
     summary = "update only the rows whose outputs are large"
     paper = "2406.17245"
     space: ClassVar = {"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]}
+    needs = ("boundaries",)  # the end of the first task, which trains without a mask
     memory = (
         "one number for each row; the masked rows if frozen; 1 copy of the linear layers on the CPU for diagnostics"
     )

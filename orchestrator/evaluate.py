@@ -52,7 +52,9 @@ def _answers(learner: Learner, task: Task, features: list[Feature]) -> list[tupl
     embedded_Bd = family.embed(to_device(family.collate(features), device))
     scores_BK = learner.stack.tuning.class_scores(embedded_Bd)
     unseen = len(family.labels) - scores_BK.shape[1]
-    return family.best_labels(task, F.pad(scores_BK, (0, unseen), value=-math.inf))
+    answers = family.best_labels(task, F.pad(scores_BK, (0, unseen), value=-math.inf))
+    # beside methods that generate, whose answers have no options to choose from
+    return [(answer, None) for answer, _ in answers] if family.generates else answers
 
 
 @contextlib.contextmanager
