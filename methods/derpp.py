@@ -77,8 +77,8 @@ class Derpp(Method):
     space: ClassVar = {"alpha": [0.1, 0.2, 0.5, 1.0], "beta": [0.5, 1.0], "fraction": [0.01, 0.02, 0.05, 0.1]}
     needs = ("boundaries", "old data")
     memory = (
-        "a share of each task's examples; of their answers' logits 4 bytes a column: for each answer token the vocabulary "
-        "(T5's: 128 kB), for a classifier's example the labels; and a second gradient"
+        "a share of each task's examples; of their answers, 4 bytes for each column of the logits: "
+        "the labels, or for each token the vocabulary (T5's: 128 kB); and a second gradient"
     )
 
     def __init__(self, settings: DerppSettings, context: Context) -> None:

@@ -173,7 +173,7 @@ def _methods() -> list[dict[str, Any]]:
         {
             "name": name,
             "kind": "preset",
-            "what": " + ".join([spec["tuning"], *map(_part, spec.get("plugins", []))]),
+            "what": " + ".join(map(_part, [spec["tuning"], *spec.get("plugins", [])])),
             **dict.fromkeys(("needs", "extra memory", "arXiv", "searched"), ""),
         }
         for name, spec in PRESETS.items()
@@ -193,11 +193,11 @@ def _methods() -> list[dict[str, Any]]:
     return presets + parts
 
 
-def _part(plugin: str | dict[str, Any]) -> str:
+def _part(part: str | dict[str, Any]) -> str:
     """`migu`, or `merge (rule ties)`."""
-    if isinstance(plugin, str):
-        return plugin
-    return f"{plugin['name']} ({', '.join(f'{k} {v}' for k, v in plugin.items() if k != 'name')})"
+    if isinstance(part, str):
+        return part
+    return f"{part['name']} ({', '.join(f'{k} {v}' for k, v in part.items() if k != 'name')})"
 
 
 def _streams() -> list[dict[str, Any]]:
