@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from methods.agem import Agem
 from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning, at_least_float32, generator, trainable
+from methods.conpet import Conpet
 from methods.coso import Coso
+from methods.derpp import Derpp
 from methods.ewc import Ewc
 from methods.full import Full
 from methods.inclora import IncLora
@@ -47,6 +50,9 @@ METHODS: dict[str, type[Method]] = {
     "migu": Migu,
     "random_mask": RandomMask,
     "replay": Replay,
+    "conpet": Conpet,
+    "agem": Agem,
+    "derpp": Derpp,
     "ewc": Ewc,
     "mas": Mas,
     "l2": L2,
@@ -151,6 +157,8 @@ class MethodSpec(BaseModel):
                 raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_rows}")
             if METHODS[part.name].requires_lasting and regime.no_lasting:
                 raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_lasting}")
+            if METHODS[part.name].requires_gradients and regime.no_gradients:
+                raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_gradients}")
         return self
 
     @property

@@ -86,6 +86,7 @@ class Method:
     requires_rows: ClassVar[bool] = False
     requires_lasting: ClassVar[bool] = False  # weights that later tasks train on
     requires_generation: ClassVar[bool] = False
+    requires_gradients: ClassVar[bool] = False  # steps along the gradients that `before_optimizer_step` leaves
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
@@ -164,6 +165,8 @@ class Tuning(Method):
     no_rows: ClassVar[str] = ""
     # why what one task trains is not what the next one trains, where that is so
     no_lasting: ClassVar[str] = ""
+    # why the optimizer does not follow the parameters' own gradients, where that is so
+    no_gradients: ClassVar[str] = ""
 
     def structure(self) -> Mapping[str, Any]:
         """The settings that decide the untrained model. The others count from the first task that they influence."""

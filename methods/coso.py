@@ -99,6 +99,7 @@ class Coso(Tuning):
     needs = ("boundaries",)
     memory = "reserved directions of each layer, at most a square matrix"
     no_rows = "its updates are mixtures of rows, projected after the gradients"
+    no_gradients = "it moves coordinates of its own, made of the gradients before plug-ins can change them"
 
     def __init__(self, settings: CosoSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -16,6 +16,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "replay+migu": {"tuning": "full", "plugins": ["replay", "migu"]},
     "lorareplay": {"tuning": "lora", "plugins": ["replay"]},
     "lorareplay+migu": {"tuning": "lora", "plugins": ["replay", {"name": "migu", "ratio": 0.6}]},
+    # the paper's rank; alpha / r stays that of `lora`
+    "conpet": {"tuning": {"name": "lora", "r": 4, "alpha": 16.0}, "plugins": ["conpet"]},
+    "agem": {"tuning": "full", "plugins": ["agem"]},
+    "der++": {"tuning": "full", "plugins": ["derpp"]},
     "ewc": {"tuning": "full", "plugins": ["ewc"]},
     "ewc+migu": {"tuning": "full", "plugins": ["ewc", "migu"]},
     "mas": {"tuning": "full", "plugins": ["mas"]},

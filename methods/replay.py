@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
-from methods.base import Example, Method, Settings, generator
+from methods.base import Example, Method, Settings
+from methods.memory import draw, kept
 
 Allocation = Literal["all", "uniform", "power", "exponential", "recent", "reservoir"]
 
@@ -47,15 +47,6 @@ def deal(total: int, shares: Sequence[float]) -> list[int]:
     return counts
 
 
-def draw(examples: Sequence[Example], count: int, *seed: object) -> list[Example]:
-    """`count` examples at random: each once before any comes again."""
-    drawn: list[Example] = []
-    while examples and len(drawn) < count:
-        order = torch.randperm(len(examples), generator=generator(*seed, len(drawn)))
-        drawn += [examples[int(i)] for i in order[: count - len(drawn)]]
-    return drawn
-
-
 class Replay(Method):
     """Adds kept examples of earlier tasks to a task's training set, which is shuffled as a whole.
 
@@ -76,19 +67,14 @@ class Replay(Method):
     def influence(self, task_id: int) -> Mapping[str, Any] | None:
         return None if task_id == 0 else self.settings.model_dump()
 
-    def kept(self, task_id: int, examples: Sequence[Example]) -> list[Example]:
-        """The share of a task that is kept: fraction x size, rounded up."""
-        count = math.ceil(self.settings.fraction * len(examples) - 1e-9)
-        return draw(examples, count, self.context.seed, "kept", task_id)
-
     def training_set(
         self, task_id: int, chosen: Sequence[Example], old: Callable[[int], Sequence[Example]]
     ) -> Sequence[Example]:
         if self.influence(task_id) is None:
             return chosen
         s = self.settings
-        kept = [self.kept(i, old(i)) for i in range(task_id)]
-        together = [example for examples in kept for example in examples]
+        by_task = [kept(self.context.seed, i, old(i), s.fraction) for i in range(task_id)]
+        together = [example for examples in by_task for example in examples]
         seed = (self.context.seed, "replay", task_id)
         if s.allocation == "all":
             return [*chosen, *together]
@@ -96,5 +82,5 @@ class Replay(Method):
         if s.allocation == "reservoir":
             return [*chosen, *draw(together, total, *seed)]
         counts = deal(total, weights(s.allocation, task_id, s.alpha, s.recent))
-        parts = (draw(examples, n, *seed, i) for i, (examples, n) in enumerate(zip(kept, counts, strict=True)))
+        parts = (draw(examples, n, *seed, i) for i, (examples, n) in enumerate(zip(by_task, counts, strict=True)))
         return [*chosen, *(example for part in parts for example in part)]

@@ -37,7 +37,7 @@ def methods() -> list[Row]:
 
 
 def _preset(name: str, spec: Mapping[str, Any]) -> Row:
-    made_of = " + ".join([spec["tuning"], *map(_part, spec.get("plugins", []))])
+    made_of = " + ".join(map(_part, [spec["tuning"], *spec.get("plugins", [])]))
     bound = f" ({BOUNDS[spec['bound']]})" if "bound" in spec else ""
     published = ", ".join(
         f"{key} {value}" for key, value in PUBLISHED.get(name, {}).items() if key in ("lr", "global_batch")
@@ -45,11 +45,11 @@ def _preset(name: str, spec: Mapping[str, Any]) -> Row:
     return {"name": name, "kind": "preset", "what": made_of + bound, "published": published}
 
 
-def _part(plugin: str | Mapping[str, Any]) -> str:
+def _part(part: str | Mapping[str, Any]) -> str:
     """`migu`, or `merge (rule ties)`."""
-    if isinstance(plugin, str):
-        return plugin
-    return f"{plugin['name']} ({', '.join(f'{k} {v}' for k, v in plugin.items() if k != 'name')})"
+    if isinstance(part, str):
+        return part
+    return f"{part['name']} ({', '.join(f'{k} {v}' for k, v in part.items() if k != 'name')})"
 
 
 def _searched(method: type[Method]) -> str:

@@ -34,6 +34,11 @@ _SETTINGS = [
     {"name": "l2", "strength": 10.0},
     {"name": "lwf"},
     {"name": "replay", "fraction": 0.3, "allocation": "power"},
+    {"name": "conpet", "rho": 1.5, "fraction": 0.5},
+    # memories and draws that leave the second worker fewer examples than the first, or none
+    {"name": "agem", "fraction": 0.3, "examples": 7, "margin": 1.0},
+    {"name": "agem", "fraction": 0.05, "examples": 1},
+    {"name": "derpp", "fraction": 0.3, "examples": 5},
     {"name": "merge", "rule": "opcm"},
     {"name": "refresh", "delta": 1e-3, "samples": 21},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "project_update": True},
