@@ -27,6 +27,7 @@ from orchestrator.errors import UserError
 from orchestrator.families import family_of
 from orchestrator.ledger import Ledger
 from orchestrator.models import find_model
+from orchestrator.schedules import outer_factor
 from streams import Stream, Task
 
 Split = Literal["dev", "test"]
@@ -59,7 +60,7 @@ class Sequence(Section):
 
     def epochs(self, task: str) -> int:
         """Epochs of a task."""
-        return self.training.epochs_per_task.get(task, self.training.epochs)
+        return self.training.epochs_of(task)
 
     def open_stream(self, why: str = "scores") -> Stream:
         """The data: with the test split sealed while tuning; else each reading of a test split goes to the ledger."""
@@ -203,12 +204,21 @@ def state_keys(
     stack = method.spec.build(Context(seed))
     reading = model.model_dump(include={"scoring", "input", "precision", "max_source", "max_target"})
     keys = [_sha(CHECKPOINT_FORMAT, identity, reading, dict(stack.origin()), seed)]
-    unset = set() if training.lrs else {"lrs"}  # a setting that came later must not rename older checkpoints
-    settings = training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task"} | unset)
+    settings = _influential(training)
+    budget = training.budget.model_dump(exclude_none=True) if training.budget else None
     for t, task in enumerate(stream.tasks):
-        epochs = training.epochs_per_task.get(task.name, training.epochs)
-        keys.append(_sha(keys[-1], task.train_hash, dict(stack.influence(t)), settings, epochs))
+        outer = outer_factor(training, t, len(stream.tasks))
+        rates = settings if outer == 1 else settings | {"outer": outer}
+        length = budget or training.epochs_of(task.name)
+        keys.append(_sha(keys[-1], task.train_hash, dict(stack.influence(t)), rates, length))
     return keys
+
+
+def _influential(training: TrainingConfig) -> dict[str, Any]:
+    """The settings that count in every task. One that came later counts where it is set: it must rename no older checkpoint."""
+    unset = {"lrs"} if not training.lrs else set()
+    unset |= {"infinite"} if training.schedule != "infinite" else set()
+    return training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task", "budget", "outer"} | unset)
 
 
 def cell_keys(

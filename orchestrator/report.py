@@ -24,15 +24,17 @@ COLUMNS = {
     "forgetting": "forget. ↓",
     "learning_accuracy": "learned ↑",
 }
+SPENT = ("steps", "tokens", "flops")
 LEGEND = (
     "In %: AA mean score over tasks after the last one · BWT mean change of a task's score since it was learnt · "
-    "forget. mean drop from a task's best score · learned mean score of a task right after it was trained"
+    "forget. mean drop from a task's best score · learned mean score of a task right after it was trained · "
+    "train what training took, also in tokens and FLOPs where there is room (else see summary.csv)"
 )
 OPTIONS_LEGEND = " · AA opt. AA when only the task's own options compete"
 
 
 def sequence_result(sequence: Sequence, view: View) -> dict[str, Any]:
-    """All that is known of one sequence: matrix (row 0: before training), metrics, seconds, status. Missing cells: None."""
+    """All that is known of one sequence: matrix (row 0: before training), metrics, cost, status. What is missing: None."""
     full = view.matrix() if view.tasks else np.full((len(sequence.tasks) + 1, len(sequence.tasks)), np.nan)
     options = view.matrix("score_options") if view.tasks else full * np.nan
     sizes = [view.test_sizes()[j] if view.tasks else 0 for j in range(len(sequence.tasks))]
@@ -52,6 +54,7 @@ def sequence_result(sequence: Sequence, view: View) -> dict[str, Any]:
            ("aa", "micro_aa", "bwt", "forgetting", "fwt", "average_incremental_accuracy", "learning_accuracy")},
         "aa_options": _number(float(np.mean(options[-1]))),
         "seconds": round(view.seconds, 2),
+        **{unit: view.spent(unit) for unit in SPENT},
         "status": status,
         "reason": view.failure or None,
         "left_out": {d["task"]: d["left_out"] for d in (view.start or {}).get("data", []) if any(d["left_out"].values())},
@@ -81,7 +84,7 @@ def _number(value: float | None) -> float | None:
 def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     """`summary.csv` with a line a sequence, and `matrix-<sequence>.csv` for each accuracy matrix."""
     keys = ["method", "stream", "seed", "aa", "aa_options", "micro_aa", "bwt", "forgetting", "fwt",
-            "average_incremental_accuracy", "learning_accuracy", "seconds", "status"]  # fmt: skip
+            "average_incremental_accuracy", "learning_accuracy", "seconds", *SPENT, "status"]  # fmt: skip
     summary = experiment.folder / "summary.csv"
     with summary.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, keys, extrasaction="ignore")
@@ -108,21 +111,29 @@ def print_report(result: dict[str, Any], console: Console) -> None:
         title = (
             f"{result['experiment']}: {stream}, {len(sequences[0]['tasks'])} tasks, seed {', '.join(map(str, seeds))}"
         )
-        table = Table(title=title, title_justify="left", title_style="bold")
-        table.add_column("method")
-        for heading in columns.values():
-            table.add_column(heading, justify="right")
-        table.add_column("train", justify="right")
-        table.add_column("status")
-        for method in dict.fromkeys(s["method"] for s in sequences):
-            rows = [s for s in sequences if s["method"] == method]
-            cells = [mean_and_deviation([r[key] for r in rows]) for key in columns]
-            seconds = sum(r["seconds"] for r in rows) / len(rows)
-            states = ", ".join(dict.fromkeys(r["status"] for r in rows))
-            table.add_row(method, *cells, f"{seconds:.1f} s", states)
-        console.print(table)
+        tables = [_table(title, sequences, columns, units) for units in (("tokens", "flops"), ("flops",), ())]
+        wide = console.options.update(width=1000)
+        console.print(
+            next((t for t in tables if console.measure(t, options=wide).maximum <= console.width), tables[-1])
+        )
         _print_notes(sequences, console)
     console.print(LEGEND + (OPTIONS_LEGEND if has_options else ""), style="dim", highlight=False)
+
+
+def _table(title: str, sequences: list[dict[str, Any]], columns: dict[str, str], units: tuple[str, ...]) -> Table:
+    """A line a method. Of what training took, the time and the given units: the screen may be narrow."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("method")
+    for heading in (*columns.values(), "train", *({"flops": "FLOPs"}.get(u, u) for u in units)):
+        table.add_column(heading, justify="right")
+    table.add_column("status")
+    for method in dict.fromkeys(s["method"] for s in sequences):
+        rows = [s for s in sequences if s["method"] == method]
+        cells = [mean_and_deviation([r[key] for r in rows]) for key in columns]
+        seconds = sum(r["seconds"] for r in rows) / len(rows)
+        states = ", ".join(dict.fromkeys(r["status"] for r in rows))
+        table.add_row(method, *cells, f"{seconds:.1f} s", *(_mean_spent(rows, u) for u in units), states)
+    return table
 
 
 def mean_and_deviation(values: list[float | None]) -> str:
@@ -133,6 +144,19 @@ def mean_and_deviation(values: list[float | None]) -> str:
     if len(known) == 1:
         return f"{known[0]:.1f}"
     return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
+
+
+def _mean_spent(rows: list[dict[str, Any]], unit: str) -> str:
+    """`41.2k` tokens, `3.1e12` FLOPs."""
+    known = [r[unit] for r in rows if r.get(unit) is not None]
+    if not known:
+        return "–"
+    mean = float(np.mean(known))
+    if unit == "flops":
+        digits, exponent = f"{mean:.1e}".split("e")
+        return f"{digits}e{int(exponent)}"
+    scale, letter = next((s, c) for s, c in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if mean >= s or s == 1)
+    return f"{mean / scale:.1f}{letter}"
 
 
 def _print_notes(sequences: list[dict[str, Any]], console: Console) -> None:
