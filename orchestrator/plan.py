@@ -58,10 +58,6 @@ class Sequence(Section):
     cell_keys: tuple[tuple[str, ...], ...]
     out: str
 
-    def epochs(self, task: str) -> int:
-        """Epochs of a task."""
-        return self.training.epochs_of(task)
-
     def open_stream(self, why: str = "scores") -> Stream:
         """The data: with the test split sealed while tuning; else each reading of a test split goes to the ledger."""
         stream = self.stream.build()
