@@ -87,6 +87,8 @@ class Method:
     requires_lasting: ClassVar[bool] = False  # weights that later tasks train on
     requires_generation: ClassVar[bool] = False
     requires_gradients: ClassVar[bool] = False  # steps along the gradients that `before_optimizer_step` leaves
+    # how `after_task` changes the trained weights, where it does: then they cannot go on from before the last steps
+    reshapes: ClassVar[str] = ""
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
@@ -186,6 +188,14 @@ class Tuning(Method):
         """What a checkpoint holds, between tasks: all that training may have made different from the prepared model."""
         return dict(trainable(model))
 
+    def trains(self, model: nn.Module) -> dict[str, Tensor]:
+        """The weights that the next task moves, by name, as they are before `before_task`. For counting what it costs."""
+        return dict(trainable(model))
+
+    def added_tokens(self, task_id: int) -> int:
+        """How many vectors stand among the tokens of each input while a task is trained. For counting what it costs."""
+        return 0
+
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
         """Called before the model answers examples of a task, perhaps one that it was not trained on yet."""
 
@@ -216,6 +226,14 @@ class Stack(Method):
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
         """What a checkpoint holds."""
         return self.tuning.weights(model)
+
+    def trains(self, model: nn.Module) -> dict[str, Tensor]:
+        """The weights that the regime lets the next task move."""
+        return self.tuning.trains(model)
+
+    def added_tokens(self, task_id: int) -> int:
+        """The regime's vectors among the tokens of each input."""
+        return self.tuning.added_tokens(task_id)
 
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
         """Let the regime know which task is answered."""

@@ -89,6 +89,9 @@ class L2P(Tuning):
     def passes(self, task_id: int, size: int) -> float:
         return 1.0  # the question that is compared with the keys
 
+    def added_tokens(self, task_id: int) -> int:
+        return min(self.settings.picked, self.settings.pool) * self.settings.tokens
+
     def on_batch(self, batch: Batch) -> Batch:
         """Note which tokens an answer follows: where the text contains it, the query must not."""
         mask, labels = batch["attention_mask"], batch["labels"]

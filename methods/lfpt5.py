@@ -146,6 +146,9 @@ class LFPT5(Tuning):
         vectors = self.teacher if self.teaching and self.teacher is not None else self.soft.prompt
         return vectors.expand(len(embeds), -1, -1)
 
+    def added_tokens(self, task_id: int) -> int:
+        return self.settings.tokens
+
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.task, self.step = task_id, 0
         self.teacher = self.soft.prompt.detach().clone()

@@ -70,6 +70,7 @@ class Merge(Method):
     summary = "merge each task's weights into those before"
     paper = "2212.04089"
     requires_lasting = True
+    reshapes = "it merges the weights after each task"
     space: ClassVar = {"rule": ["ema", "average", "arithmetic", "ties", "dare", "opcm"], "scale": [0.3, 0.5, 1.0]}
     needs = ("boundaries",)
     memory = "1 copy of the trained weights; arithmetic, dare, opcm 2; ties one more for each task"

@@ -151,6 +151,9 @@ class Osf(Tuning):
         trained: dict[str, Tensor] = {f"{name}.weight": m.weight for name, m in self._targets(model).items()}
         return trained | {name: p for name, p in model.named_parameters() if id(p) in head}
 
+    def trains(self, model: nn.Module) -> dict[str, Tensor]:
+        return self.weights(model)  # by their factors, which are made in `before_task`
+
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         from peft import OSFConfig
         from peft.tuners.osf import OSFModel

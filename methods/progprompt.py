@@ -98,6 +98,9 @@ class ProgPrompt(Tuning):
         prompts: dict[str, Tensor] = {f"soft_prompts.{n}": p for n, p in self.prompts.named_parameters()}
         return prompts | trainable(model)
 
+    def added_tokens(self, task_id: int) -> int:
+        return (task_id + 1) * self.settings.tokens
+
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.used = task_id + 1
         if self.settings.mlp:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +20,29 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 MANIFEST = "manifest.json"
+TRUNK = "resume.safetensors"
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Where the next task begins, if not at the weights that are scored: weights, and the optimizer's state by parameter."""
+
+    weights: Mapping[str, Tensor]
+    moments: Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class State:
     """What training a task leaves: trained weights, the method's memory, and the log of how it went.
 
-    `history` holds `seconds` (of training), `steps` (the journal's step events) and the method's `diagnostics`.
+    `history` holds `seconds` (of training), `steps` (the journal's step events), `spent` (steps, tokens and flops) and the
+    method's `diagnostics`.
     """
 
     weights: Mapping[str, Tensor]
     method: Mapping[str, Any]
     history: Mapping[str, Any]
+    trunk: Trunk | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,9 @@ class Store:
                 {k: v.detach().cpu().contiguous() for k, v in state.weights.items()}, aside / "weights.safetensors"
             )
             save_file(tensors, aside / "method.safetensors")
+            if state.trunk:
+                parts = {"weights": state.trunk.weights, "moments": state.trunk.moments}
+                save_file(_split_tensors(parts)[0], aside / TRUNK)
             (aside / "method.json").write_text(json.dumps(plain))
             (aside / "history.json").write_text(json.dumps(state.history))
             files = {f.name: {"sha256": _file_sha(f), "bytes": f.stat().st_size} for f in sorted(aside.iterdir())}
@@ -105,12 +120,13 @@ class Store:
         except (OSError, ValueError, KeyError):
             return False
 
-    def load(self, key: str) -> State:
-        """Read a checkpoint."""
+    def load(self, key: str, trunk: bool = False) -> State:
+        """Read a checkpoint; with its trunk, if it has one and that is wanted."""
         folder = self.path(key)
         plain = json.loads((folder / "method.json").read_text())
         method = _join_tensors(plain, load_file(folder / "method.safetensors"))
-        return State(load_file(folder / "weights.safetensors"), method, self.history(key))
+        found = _read_trunk(folder / TRUNK) if trunk and (folder / TRUNK).exists() else None
+        return State(load_file(folder / "weights.safetensors"), method, self.history(key), found)
 
     def history(self, key: str) -> dict[str, Any]:
         """How the last task of a checkpoint went, without reading its weights."""
@@ -150,6 +166,18 @@ class Store:
 def _file_sha(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_trunk(file: Path) -> Trunk:
+    weights: dict[str, Tensor] = {}
+    moments: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for place, tensor in load_file(file).items():
+        kind, name, *moment = place.split("/")
+        if kind == "weights":
+            weights[name] = tensor
+        else:
+            moments[name][moment[0]] = tensor
+    return Trunk(weights, dict(moments))
 
 
 def _sync(folder: Path) -> None:

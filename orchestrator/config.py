@@ -10,18 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 import streams as streams_package
 from methods import PUBLISHED, MethodSpec, method_spec, unknown
+from orchestrator.training_config import Section, TrainingConfig, check_training
 from streams import HubTask, Limits, Stream, half_of_labels
 from streams.holdout import Level
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelConfig(Section):
@@ -101,28 +96,6 @@ class StreamConfig(Section):
         if path is None:
             raise ValueError(f"stream {self.name!r}: its tasks are names, so set `folder`, or CL_BENCHMARK_DIR")
         return streams_package.folder_stream(self.name, path, [str(t) for t in self.tasks], limits)
-
-
-class TrainingConfig(Section):
-    """How each task is trained. The global batch is the unit; micro-batches and accumulation follow from it."""
-
-    lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
-    lrs: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        default_factory=dict, description="rates of parameter groups: `head`, or a pattern of parameter names"
-    )
-    epochs: int = Field(1, ge=1)
-    epochs_per_task: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        default_factory=dict, description="exceptions, by task name"
-    )
-    global_batch: int = Field(32, ge=1, description="examples a step, over all workers")
-    micro_batch: int | None = Field(
-        None, ge=1, description="examples a forward pass; by default global_batch / workers"
-    )
-    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    clip: float | None = Field(1.0, gt=0, description="gradient norm at most; null: no clipping")
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of a task's steps in which the rate rises from 0")
 
 
 class ScalingConfig(Section):
@@ -226,6 +199,8 @@ class MethodEntry(MethodSpec):
     @field_validator("training")
     @classmethod
     def _is_training(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "budget" in value:
+            raise ValueError("budget: a budget is the same for all methods; set it in the experiment's `training`")
         TrainingConfig.model_validate(value)
         return value
 
@@ -306,9 +281,23 @@ class RunConfig(Section):
         return self
 
     def training_for(self, method: MethodEntry) -> TrainingConfig:
-        """The training settings with the method's own on top."""
-        both = {**self.training.model_dump(), **method.training}
-        return TrainingConfig.model_validate({**both, "lrs": self.training.lrs | method.training.get("lrs", {})})
+        """The training settings with the method's own on top. Raises ValueError where they do not go together."""
+        shared = self.training.model_dump()
+        parts = {key: shared[key] | method.training.get(key, {}) for key in ("lrs", "infinite")}
+        alone: dict[str, Any] = {"epochs_per_task": {}} if method.bound == "joint" else {}  # it has no tasks
+        training = TrainingConfig.model_validate({**shared, **method.training, **parts, **alone})
+        check_training(training)
+        if training.schedule == "infinite":
+            _check_goes_on(method)
+        return training
+
+
+def _check_goes_on(method: MethodEntry) -> None:
+    """Raises ValueError where the next task cannot go on from weights of before the annealing."""
+    for part, kind in zip((method.tuning, *method.plugins), method.types, strict=True):
+        reason = kind.reshapes or getattr(kind, "no_lasting", "")
+        if reason:
+            raise ValueError(f"training.schedule: 'infinite' cannot be combined with {part.name!r}: {reason}")
 
 
 def _check_unique(what: str, values: Iterable[Any], advice: str = "") -> None:

@@ -172,6 +172,11 @@ class View:
         """Training time of all its tasks, also of those that another sequence trained."""
         return float(sum(task.checkpoint["seconds"] for task in self.by_task.values() if task.checkpoint))
 
+    def spent(self, unit: str) -> float | None:
+        """Steps, tokens or flops of all its tasks, as `seconds`; None where a checkpoint is older than these numbers."""
+        found = [task.checkpoint.get("spent", {}).get(unit) for task in self.by_task.values() if task.checkpoint]
+        return sum(found) if found and None not in found else None
+
     def row_is_full(self, row: int) -> bool:
         """Whether every task has its cell in a row."""
         return all((row, column) in self.cells for column in range(len(self.tasks)))

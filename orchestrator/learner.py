@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from methods import Batch, Context, Stack
-from orchestrator.batches import micro_batches
-from orchestrator.checkpoint import State
+from orchestrator.batches import global_batches, micro_batches
+from orchestrator.checkpoint import State, Trunk
 from orchestrator.families import Family, Feature, load_family
 from orchestrator.models import find_model
 from orchestrator.plan import Sequence as Planned
@@ -24,12 +25,17 @@ from streams import Stream
 class Learner:
     """Builds the model on first use, so that a sequence with nothing left to do never loads one.
 
-    `row` says which state it holds: 0 before training, t after task t, None nothing yet or nothing whole.
+    `row` says which state it holds: 0 before training, t after task t, None nothing yet or nothing whole. Where each task
+    is annealed there are two states after a task; `trunk` says that it holds the one to go on from, with `moments`, the
+    optimizer's state by parameter.
     """
 
     def __init__(self, sequence: Planned, stream: Stream, workers: Workers) -> None:
         self.sequence, self.stream, self.workers = sequence, stream, workers
         self.row: int | None = None
+        self.trunk = False
+        self.moments: Mapping[str, Mapping[str, Tensor]] = {}
+        self.annealed: dict[str, Tensor] | None = None  # after training, beside the trunk that the model holds then
         self._training: tuple[int | None, list[Feature]] = (None, [])  # of one task, asked for more than once
         self._examples: dict[int, list[Feature]] = {}
 
@@ -48,6 +54,18 @@ class Learner:
         family.module = self.stack.prepare(family.module, family.head()).to(self.workers.device)
         self.row = 0
         return family
+
+    def begin(self) -> None:
+        """Hold the state before training, whatever was held."""
+        self.__dict__.pop("family", None)
+        self.__dict__.pop("stack", None)
+        self.moments, self.annealed = {}, None
+        _ = self.family
+
+    def holds(self, row: int, to_train: bool) -> bool:
+        """Whether it holds that state: for training on, or for scoring."""
+        one_state = row == 0 or self.sequence.training.schedule != "infinite"
+        return self.row == row and (one_state or self.trunk == to_train)
 
     @cached_property
     def stack(self) -> Stack:
@@ -115,6 +133,18 @@ class Learner:
             self._training = (task_id, [dict(feature) for feature in chosen])
         return self._training[1]
 
+    def global_batches(self, task_id: int) -> Iterator[list[Feature]]:
+        """The global batch of each step of a task, epoch after epoch without end."""
+        features, sequence = self.training_set(task_id), self.sequence
+        fresh = self.stack.fresh(task_id, sequence.training.global_batch)
+        indices = (
+            chosen
+            for epoch in itertools.count()
+            for chosen in global_batches(len(features), fresh, sequence.seed, task_id, epoch)
+        )
+        for step, chosen in enumerate(indices, start=1):
+            yield list(self.stack.fill(task_id, step, [features[i] for i in chosen]))
+
     def precision(self) -> AbstractContextManager[Any]:
         """bfloat16 autocast where the sequence asks for it."""
         if self.sequence.model.precision == "bf16":
@@ -122,15 +152,18 @@ class Learner:
         return contextlib.nullcontext()
 
     def take(self, state: State, row: int) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state; from its trunk, if it comes with one."""
         self.stack.grow(self.family.module, row)
-        self.family.load_weights(state.weights)
+        self.family.load_weights(state.weights if state.trunk is None else state.trunk.weights)
         self.stack.load_state_dict(dict(state.method))
-        self.row = row
+        self.moments = {} if state.trunk is None else state.trunk.moments
+        self.row, self.trunk, self.annealed = row, state.trunk is not None, None
 
     def give(self, history: Mapping[str, Any]) -> State:
         """The present state, to be saved."""
-        return State(self.weights(), self.stack.state_dict(), history)
+        if self.annealed is None:
+            return State(self.weights(), self.stack.state_dict(), history)
+        return State(self.annealed, self.stack.state_dict(), history, Trunk(self.weights(), self.moments))
 
     def weights(self) -> dict[str, Tensor]:
         """What the method has trained, by name."""

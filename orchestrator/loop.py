@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from orchestrator.checkpoint import State, Store
+from orchestrator.compute import task_steps
 from orchestrator.environment import SystemSampler, describe
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluate import fill_cell, missing_cells, row_events
 from orchestrator.journal import Event, Journal, Report, View, journal_folder, read_view, stamped
 from orchestrator.learner import Learner
 from orchestrator.plan import Sequence, check_unchanged, is_trained
-from orchestrator.training import task_steps, train_task
+from orchestrator.training import NO_STEPS, train_task
 from orchestrator.workers import Workers
 from streams import Stream
 
@@ -151,18 +152,18 @@ class _Run:
                 if todo == "use":
                     return
                 if todo == "train":
-                    self.hold(row - 1)
+                    self.hold(row - 1, to_train=True)
                     self.train(row - 1)
                     return
 
-    def hold(self, row: int) -> None:
+    def hold(self, row: int, to_train: bool = False) -> None:
         """Bring the learner to the state after task `row`. A checkpoint that is corrupt is set aside and made again."""
-        if row == 0 and self.learner.row is None:
-            _ = self.learner.family
-        while self.learner.row != row:
+        if row == 0 and not self.learner.holds(0, to_train):
+            self.learner.begin()
+        while not self.learner.holds(row, to_train):
             key = self.sequence.keys[row]
             if self.workers.agree(self.store.is_sound(key) if self.workers.is_first else None):
-                self.learner.take(self.store.load(key), row)
+                self.learner.take(self.store.load(key, trunk=to_train), row)
                 return
             if self.workers.is_first:
                 with self.store.claim(key, timeout=-1):
@@ -177,14 +178,10 @@ class _Run:
         sequence = self.sequence
         if not is_trained(sequence.method, task_id, len(sequence.tasks)):
             self.tell(self._task_started(task_id, 0, reused=False))
-            self.save(task_id, State({}, {}, {"seconds": 0.0, "steps": []}) if self.workers.is_first else None)
+            self.save(task_id, State({}, {}, NO_STEPS) if self.workers.is_first else None)
             self.learner.row = task_id + 1
             return
-        fresh = self.learner.stack.fresh(task_id, sequence.training.global_batch)
-        steps = task_steps(len(self.learner.training_set(task_id)), fresh, sequence.epochs(sequence.tasks[task_id]))
-        if not self.learner.stack.tuning.optimizes:
-            steps = 0
-        self.tell(self._task_started(task_id, steps, reused=False))
+        self.tell(self._task_started(task_id, task_steps(self.learner, task_id), reused=False))
         sampler = SystemSampler(self.tell)
 
         def note(event: Event) -> None:
@@ -192,7 +189,8 @@ class _Run:
             sampler.tick()
 
         history = train_task(self.learner, task_id, note)
-        if not all(bool(torch.isfinite(w).all()) for w in self.learner.weights().values()):
+        scored = self.learner.annealed or {}
+        if not all(bool(torch.isfinite(w).all()) for w in (*self.learner.weights().values(), *scored.values())):
             raise NonFiniteLoss(f"the weights are not finite after task {sequence.tasks[task_id]!r}")
         self.save(task_id, self.learner.give(history) if self.workers.is_first else None)
 
@@ -229,6 +227,7 @@ class _Run:
                 "path": str(place),
                 "bytes": self.store.size(key),
                 "seconds": history["seconds"],
+                "spent": history.get("spent", {}),
                 "reused": reused,
                 "diagnostics": history.get("diagnostics", {}),
             }

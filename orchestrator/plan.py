@@ -27,6 +27,7 @@ from orchestrator.errors import UserError
 from orchestrator.families import family_of
 from orchestrator.ledger import Ledger
 from orchestrator.models import find_model
+from orchestrator.schedules import outer_factor
 from streams import Stream, Task
 
 Split = Literal["dev", "test"]
@@ -56,10 +57,6 @@ class Sequence(Section):
     keys: tuple[str, ...]
     cell_keys: tuple[tuple[str, ...], ...]
     out: str
-
-    def epochs(self, task: str) -> int:
-        """Epochs of a task."""
-        return epochs_of(self.method, self.training, task)
 
     def open_stream(self, why: str = "scores") -> Stream:
         """The data: with the test split sealed while tuning; else each reading of a test split goes to the ledger."""
@@ -219,28 +216,32 @@ def state_keys(
     stack = method.spec.build(Context(seed))
     reading = model.model_dump(include={"scoring", "input", "precision", "max_source", "max_target"})
     keys = [_sha(CHECKPOINT_FORMAT, identity, reading, dict(stack.origin()), seed)]
-    unset = set() if training.lrs else {"lrs"}  # a setting that came later must not rename older checkpoints
-    settings = training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task"} | unset)
+    settings = _influential(training)
+    budget = training.budget.model_dump(exclude_none=True) if training.budget else None
     passed: list[str] = []  # tasks that are trained with a later one
     for t, task in enumerate(stream.tasks):
         if not is_trained(method, t, len(stream.tasks)):
             keys.append(_sha(keys[0], "untrained"))
             passed.append(task.train_hash)
             continue
-        epochs = epochs_of(method, training, task.name)
+        outer = outer_factor(training, t, len(stream.tasks))
+        rates = settings if outer == 1 else settings | {"outer": outer}
+        length = budget or training.epochs_of(task.name)
         data = [*passed, task.train_hash] if passed else task.train_hash
-        keys.append(_sha(keys[-1], data, dict(stack.influence(t)), settings, epochs))
+        keys.append(_sha(keys[-1], data, dict(stack.influence(t)), rates, length))
     return keys
-
-
-def epochs_of(method: MethodEntry, training: TrainingConfig, task: str) -> int:
-    """Epochs of a task. Joint training has no tasks, so no exceptions either."""
-    return training.epochs if method.bound == "joint" else training.epochs_per_task.get(task, training.epochs)
 
 
 def is_trained(method: MethodEntry, task_id: int, tasks: int) -> bool:
     """Whether a task is trained on when its turn comes. Joint training comes with the last one, on the data of all."""
     return method.bound != "zero-shot" and (method.bound != "joint" or task_id == tasks - 1)
+
+
+def _influential(training: TrainingConfig) -> dict[str, Any]:
+    """The settings that count in every task. One that came later counts where it is set: it must rename no older checkpoint."""
+    unset = {"lrs"} if not training.lrs else set()
+    unset |= {"infinite"} if training.schedule != "infinite" else set()
+    return training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task", "budget", "outer"} | unset)
 
 
 def cell_keys(

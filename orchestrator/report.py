@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -25,9 +26,11 @@ COLUMNS = {
     "forgetting": "forget. ↓",
     "learning_accuracy": "learned ↑",
 }
+SPENT = ("steps", "tokens", "flops")
 LEGEND = (
     "In %: AA mean score over tasks after the last one · BWT mean change of a task's score since it was learnt · "
-    "forget. mean drop from a task's best score · learned mean score of a task right after it was trained"
+    "forget. mean drop from a task's best score · learned mean score of a task right after it was trained · "
+    "train what training took, also in tokens and FLOPs where there is room (else see summary.csv)"
 )
 BOUNDS = {
     "zero-shot": "the untrained model",
@@ -38,7 +41,7 @@ OPTIONS_LEGEND = " · AA opt. AA when only the task's own options compete"
 
 
 def sequence_result(sequence: Sequence, view: View) -> dict[str, Any]:
-    """All that is known of one sequence: matrix (row 0: before training), metrics, seconds, status. Missing cells: None."""
+    """All that is known of one sequence: matrix (row 0: before training), metrics, cost, status. What is missing: None."""
     full = view.matrix() if view.tasks else np.full((len(sequence.tasks) + 1, len(sequence.tasks)), np.nan)
     options = view.matrix("score_options") if view.tasks else full * np.nan
     sizes = [view.test_sizes()[j] if view.tasks else 0 for j in range(len(sequence.tasks))]
@@ -61,6 +64,7 @@ def sequence_result(sequence: Sequence, view: View) -> dict[str, Any]:
            ("aa", "micro_aa", "bwt", "forgetting", "fwt", "average_incremental_accuracy", "learning_accuracy")},
         "aa_options": _number(float(np.mean(options[-1]))),
         "seconds": round(view.seconds, 2),
+        **{unit: view.spent(unit) for unit in SPENT},
         "status": status,
         "reason": view.failure or None,
         "left_out": {d["task"]: d["left_out"] for d in (view.start or {}).get("data", []) if any(d["left_out"].values())},
@@ -88,6 +92,10 @@ def _experts(parts: list[dict[str, Any]]) -> dict[str, Any]:
         "aa_options": _number(float(np.mean(own_options))),
         "micro_aa": _number(float(np.average(own, weights=sizes))) if all(sizes) else None,
         "seconds": round(sum(part["seconds"] for part in parts), 2),
+        **{
+            unit: sum(part[unit] for part in parts) if all(part[unit] is not None for part in parts) else None
+            for unit in SPENT
+        },
         "status": states[0] if len(states) == 1 else ", ".join(states),
         "reason": next((part["reason"] for part in parts if part["reason"]), None),
         "left_out": {task: counts for part in parts for task, counts in part["left_out"].items()},
@@ -120,7 +128,7 @@ def _number(value: float | None) -> float | None:
 def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     """`summary.csv` with a line a sequence, and `matrix-<sequence>.csv` for each accuracy matrix."""
     keys = ["method", "stream", "seed", "aa", "aa_options", "micro_aa", "bwt", "forgetting", "fwt",
-            "average_incremental_accuracy", "learning_accuracy", "seconds", "status"]  # fmt: skip
+            "average_incremental_accuracy", "learning_accuracy", "seconds", *SPENT, "status"]  # fmt: skip
     summary = experiment.folder / "summary.csv"
     with summary.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, keys, extrasaction="ignore")
@@ -147,27 +155,37 @@ def print_report(result: dict[str, Any], console: Console) -> None:
         title = (
             f"{result['experiment']}: {stream}, {len(sequences[0]['tasks'])} tasks, seed {', '.join(map(str, seeds))}"
         )
-        table = Table(title=title, title_justify="left", title_style="bold")
-        table.add_column("method")
-        for heading in columns.values():
-            table.add_column(heading, justify="right")
-        table.add_column("train", justify="right")
-        table.add_column("status")
-        bounds = {s["method"]: BOUNDS[s["bound"]] for s in sequences if s["bound"]}
-        methods = dict.fromkeys(s["method"] for s in sequences)
-        for number, method in enumerate(sorted(methods, key=lambda m: m in bounds)):
-            if number == len(methods) - len(bounds):
-                table.add_section()
-            rows = [s for s in sequences if s["method"] == method]
-            cells = [mean_and_deviation([r[key] for r in rows]) for key in columns]
-            seconds = sum(r["seconds"] for r in rows) / len(rows)
-            states = ", ".join(dict.fromkeys(r["status"] for r in rows))
-            table.add_row(method, *cells, f"{seconds:.1f} s", states)
-        console.print(table)
-        for method, meaning in bounds.items():
+        tables = [_table(title, sequences, columns, units) for units in (("tokens", "flops"), ("flops",), ())]
+        wide = console.options.update(width=1000)
+        console.print(
+            next((t for t in tables if console.measure(t, options=wide).maximum <= console.width), tables[-1])
+        )
+        for method, meaning in {s["method"]: BOUNDS[s["bound"]] for s in sequences if s["bound"]}.items():
             console.print(f"{method}: {meaning}", style="dim", highlight=False)
         _print_notes(sequences, console)
     console.print(LEGEND + (OPTIONS_LEGEND if has_options else ""), style="dim", highlight=False)
+
+
+def _table(title: str, sequences: list[dict[str, Any]], columns: dict[str, str], units: tuple[str, ...]) -> Table:
+    """A line a method. Of what training took, the time and the given units: the screen may be narrow."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for heading in (*columns.values(), "train", *({"flops": "FLOPs"}.get(u, u) for u in units)):
+        table.add_column(heading, justify="right")
+    finished = all(s["status"] == "finished" for s in sequences)
+    if not finished:
+        table.add_column("status")
+    bounds = {s["method"] for s in sequences if s["bound"]}
+    methods = dict.fromkeys(s["method"] for s in sequences)
+    for number, method in enumerate(sorted(methods, key=lambda m: m in bounds)):
+        if number == len(methods) - len(bounds):
+            table.add_section()
+        rows = [s for s in sequences if s["method"] == method]
+        cells = [mean_and_deviation([r[key] for r in rows]) for key in columns]
+        seconds = sum(r["seconds"] for r in rows) / len(rows)
+        states = [] if finished else [", ".join(dict.fromkeys(r["status"] for r in rows))]
+        table.add_row(method, *cells, f"{seconds:.1f} s", *(_mean_spent(rows, u) for u in units), *states)
+    return table
 
 
 def mean_and_deviation(values: list[float | None]) -> str:
@@ -178,6 +196,19 @@ def mean_and_deviation(values: list[float | None]) -> str:
     if len(known) == 1:
         return f"{known[0]:.1f}"
     return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
+
+
+def _mean_spent(rows: list[dict[str, Any]], unit: str) -> str:
+    """`41.2k` tokens, `3.1e12` FLOPs."""
+    known = [r[unit] for r in rows if r.get(unit) is not None]
+    if not known:
+        return "–"
+    mean = float(np.mean(known))
+    if unit == "flops":
+        digits, exponent = f"{mean:.1e}".split("e")
+        return f"{digits}e{int(exponent)}"
+    scale, letter = next((s, c) for s, c in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if mean >= s or s == 1)
+    return f"{mean / scale:.1f}{letter}"
 
 
 def _print_notes(sequences: list[dict[str, Any]], console: Console) -> None:

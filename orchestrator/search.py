@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from methods import Context
+from orchestrator.compute import epoch_steps
 from orchestrator.config import MethodEntry, RunConfig, SearchConfig, check_batch
 from orchestrator.driver import alone, checked, close, mirror_of, run_planned
 from orchestrator.errors import SequenceFailed, UserError
@@ -23,7 +24,6 @@ from orchestrator.progress import SearchScreen
 from orchestrator.search_report import print_choice, save_phase_1, search_results
 from orchestrator.space import Space, check_grid, check_names, space_of, with_values
 from orchestrator.tracking import Mirror
-from orchestrator.training import task_steps
 from orchestrator.trials import Contender, TrialBook, search_key
 from streams import Stream
 from streams.holdout import Proof, prove
@@ -81,11 +81,12 @@ def _check_measure(settings: SearchConfig, planner: Planner, tasks: int) -> None
 
 
 def _same_scenario(config: RunConfig, tuning: list[Stream], evaluation: list[Stream]) -> tuple[tuple[int, int], ...]:
-    """(train examples, steps) of each task, in order of size; the same for all streams. Raises UserError where it is not.
+    """(train examples, steps or budget) of each task, in order of size; the same for all streams. Raises UserError otherwise.
 
     Model, batch and the methods' memory are the same by construction: both phases have one configuration.
     """
     first = evaluation[0]
+    unit = config.training.budget.unit if config.training.budget else "steps"
     for method in config.methods:
         expected = _scenario(config, method, first)
         for stream in (*evaluation[1:], *tuning):
@@ -99,7 +100,7 @@ def _same_scenario(config: RunConfig, tuning: list[Stream], evaluation: list[Str
                 if (examples, steps) != (others, other_steps):
                     raise UserError(
                         f"search.streams: not the same scenario: stream {stream.name!r} has a task of {examples} train examples "
-                        f"({steps} steps) where {first.name!r} has {others} ({other_steps} steps); set max_train on both"
+                        f"({steps} {unit}) where {first.name!r} has {others} ({other_steps} {unit}); set max_train on both"
                     )
     return _scenario(config, config.methods[0], first)
 
@@ -107,11 +108,12 @@ def _same_scenario(config: RunConfig, tuning: list[Stream], evaluation: list[Str
 def _scenario(config: RunConfig, method: MethodEntry, stream: Stream) -> tuple[tuple[int, int], ...]:
     training = config.training_for(method)
 
-    def steps(name: str, examples: int) -> int:
-        return task_steps(examples, training.global_batch, training.epochs_per_task.get(name, training.epochs))
+    def length(name: str, examples: int) -> int:
+        budget = training.budget
+        return round(budget.amount) if budget else epoch_steps(training, name, examples, training.global_batch)
 
     sizes = ((task.name, len(task.read("train"))) for task in stream.tasks)
-    return tuple(sorted((examples, steps(name, examples)) for name, examples in sizes))
+    return tuple(sorted((examples, length(name, examples)) for name, examples in sizes))
 
 
 def _contender(config: RunConfig, settings: SearchConfig, planner: Planner, method: MethodEntry) -> Contender:
@@ -120,7 +122,7 @@ def _contender(config: RunConfig, settings: SearchConfig, planner: Planner, meth
         space = {name: d for name, d in space.items() if _acts_on_first_task(method, space, name)}
     if settings.searcher == "grid":
         check_grid(space, method.label, settings.trials)
-    _check_batches(config, method, space)
+    _check_together(config, method, space)
     pairs = itertools.product(settings.streams, settings.seeds)
     made = [s.cell_keys for stream, seed in pairs for s in planner.sequences(method, stream, seed, "dev")]
     how = settings.model_dump(mode="json", exclude={"streams", "seeds", "trials", "trial_tasks", "at_once", "space"})
@@ -128,11 +130,14 @@ def _contender(config: RunConfig, settings: SearchConfig, planner: Planner, meth
     return Contender(method, space, _sha([method.label, how, tried, made]))
 
 
-def _check_batches(config: RunConfig, method: MethodEntry, space: Space) -> None:
-    """Raises UserError where searched batch sizes do not divide among the workers."""
-    names = [n for n in ("training.global_batch", "training.micro_batch") if n in space and space[n].values]
-    for values in itertools.product(*(space[name].values or () for name in names)):
-        chosen: dict[str, Any] = dict(zip(names, values, strict=True))
+def _check_together(config: RunConfig, method: MethodEntry, space: Space) -> None:
+    """Raises UserError where searched values that are each allowed do not go together, or with the workers."""
+    if config.training.budget and "training.epochs" in space:
+        raise UserError("search.space.training.epochs: with training.budget, epochs are not used")
+    named = [n for n in ("global_batch", "micro_batch", "schedule", "warmup") if f"training.{n}" in space]
+    sides = [(d.values or (d.low, d.high)) for d in (space[f"training.{n}"] for n in named)]
+    for values in itertools.product(*sides):
+        chosen: dict[str, Any] = {f"training.{n}": value for n, value in zip(named, values, strict=True)}
         try:
             check_batch(config.training_for(with_values(method, chosen)), config.scaling.workers)
         except ValueError as error:

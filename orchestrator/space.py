@@ -19,7 +19,8 @@ from orchestrator.reading import explain
 
 Values = dict[str, Any]
 Space = dict[str, Dimension]
-_TRAINING = [f"training.{key}" for key in TrainingConfig.model_fields if key not in ("lrs", "epochs_per_task")]
+_NOT_SEARCHED = ("lrs", "epochs_per_task", "budget", "infinite")
+_TRAINING = [f"training.{key}" for key in TrainingConfig.model_fields if key not in _NOT_SEARCHED]
 
 
 def parameters_of(method: MethodEntry) -> list[str]:

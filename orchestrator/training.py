@@ -3,79 +3,80 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from methods import Batch, generator, trainable
-from orchestrator.batches import global_batches, micro_batches, steps_in_epoch
+from orchestrator.annealing import fork, put_moments, return_to
+from orchestrator.batches import micro_batches
+from orchestrator.compute import price, task_steps, tokens
 from orchestrator.config import TrainingConfig
 from orchestrator.errors import NonFiniteLoss
 from orchestrator.families import Feature
 from orchestrator.journal import Report
 from orchestrator.learner import Learner, to_device
+from orchestrator.schedules import make_schedule, phases
 
-
-def task_steps(examples: int, fresh: int, epochs: int) -> int:
-    """Optimizer steps of a task of which each takes `fresh` examples."""
-    return epochs * steps_in_epoch(examples, fresh)
+# The history of a task in which no step is made
+NO_STEPS: dict[str, Any] = {"seconds": 0.0, "steps": [], "spent": {"steps": 0, "tokens": 0, "flops": 0}}
 
 
 def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]:
     """Train one task from the state that `learner` holds; returns the history (see checkpoint.State).
 
+    With `schedule: infinite` the learner then holds the state from before annealing, and the annealed weights beside it; all
+    that a method does after the task, such as taking an anchor, it does with the former, which the next task starts from.
+
     Raises NonFiniteLoss, before the step that it would have spoilt.
     """
     sequence, family, stack = learner.sequence, learner.family, learner.stack
-    started, steps = time.monotonic(), []
+    started, training = time.monotonic(), learner.sequence.training
     features = learner.training_set(task_id)
     family.at_task(*(len(learner.stream.labels_until(t)) for t in (task_id, task_id + 1)))
-    learner.row = None
+    learner.row = learner.annealed = None
     if not stack.tuning.optimizes:
         stack.after_task(family.module, task_id, _TaskBatches(learner, features, task_id))
         learner.row = task_id + 1
-        return {"seconds": round(time.monotonic() - started, 3), "steps": [], "diagnostics": stack.numbers(task_id)}
+        return NO_STEPS | {"seconds": round(time.monotonic() - started, 3), "diagnostics": stack.numbers(task_id)}
     family.module.train()
     stack.grow(family.module, task_id + 1)
+    count, cost = task_steps(learner, task_id), price(learner, task_id)
     stack.before_task(family.module, task_id, _TaskBatches(learner, features, task_id))
     module = learner.workers.wrap(family.module)
-    optimizer = make_optimizer(family.module, family.head(), sequence.training)
-    epochs = sequence.epochs(sequence.tasks[task_id])
-    fresh = stack.fresh(task_id, sequence.training.global_batch)
-    schedule = make_schedule(optimizer, sequence.training, task_steps(len(features), fresh, epochs))
-    step = 0
-    for epoch in range(epochs):
-        for batch in global_batches(len(features), fresh, sequence.seed, task_id, epoch):
-            step, began = step + 1, time.monotonic()
-            lr = schedule.get_last_lr()[0]
-            chosen = stack.fill(task_id, step, [features[i] for i in batch])
-            loss, norm = train_step(learner, module, optimizer, chosen, (task_id, step))
-            schedule.step()
-            rate = sum(len(f["source"]) + len(f.get("target", ())) for f in chosen) / (time.monotonic() - began)
-            steps.append(
-                {
-                    "event": "step",
-                    "task_id": task_id,
-                    "step": step,
-                    "loss": loss,
-                    "lr": lr,
-                    "grad_norm": norm,
-                    "tokens_per_s": round(rate, 1),
-                    "time": int(time.time() * 1000),
-                }
-            )
-            report(steps[-1])
+    optimizer = make_optimizer(family.module, family.head(), training)
+    put_moments(optimizer, family.module, learner.moments)
+    learner.moments = {}
+    schedule = make_schedule(optimizer, training, count, task_id, len(sequence.tasks))
+    last_before = phases(training, count).constant if training.schedule == "infinite" else None
+    steps, spent, trunk = [], Counter(steps=0, tokens=0, flops=0), None
+    for step, batch in enumerate(itertools.islice(learner.global_batches(task_id), count), start=1):
+        began, lr = time.monotonic(), schedule.get_last_lr()[0]
+        loss, norm = train_step(learner, module, optimizer, batch, (task_id, step))
+        schedule.step()
+        read = tokens(batch)
+        spent.update(steps=1, tokens=read, flops=cost.flops(batch))
+        rate = round(read / (time.monotonic() - began), 1)
+        values = {"loss": loss, "lr": lr, "grad_norm": norm, "tokens_per_s": rate, "time": int(time.time() * 1000)}
+        steps.append({"event": "step", "task_id": task_id, "step": step, **values})
+        report(steps[-1])
+        if step == last_before:
+            trunk = fork(learner, optimizer)
+    if trunk:
+        return_to(learner, trunk)
     stack.after_task(family.module, task_id, _TaskBatches(learner, features, task_id))
-    learner.row = task_id + 1
+    if learner.annealed:  # without what the method had in the model for the task alone
+        learner.annealed = {name: learner.annealed[name] for name in learner.weights()}
+    learner.row = None if trunk else task_id + 1
     seconds = round(time.monotonic() - started, 3)
-    return {"seconds": seconds, "steps": steps, "diagnostics": stack.numbers(task_id)}
+    return {"seconds": seconds, "steps": steps, "spent": dict(spent), "diagnostics": stack.numbers(task_id)}
 
 
 def train_step(
@@ -158,22 +159,6 @@ def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: Tr
         weight_decay=training.weight_decay,
         fused=True,
     )
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int) -> LambdaLR:
-    """The learning rate over one task's steps: warm-up, then constant, linear to zero, or half a cosine to zero.
-
-    It begins anew with every task, so `cosine` is the repeated cosine of continual pre-training.
-    """
-    warm = math.ceil(training.warmup * steps)
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        left = (steps - step) / max(1, steps - warm)
-        return {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}.get(training.schedule, 1.0)
-
-    return LambdaLR(optimizer, factor)
 
 
 class _TaskBatches:

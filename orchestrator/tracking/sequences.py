@@ -147,7 +147,8 @@ class SequenceRuns:
         outputs = self.client.get_run(run_id).outputs
         if not (outputs and outputs.model_outputs):
             self.client.log_outputs(run_id, [LoggedModelOutput(self.model_ids[task_id], 0)])
-        self._log(PARENT, {"train_seconds": event["seconds"]}, event, task_id + 1)
+        cost = {"seconds": event["seconds"], **event.get("spent", {})}
+        self._log(PARENT, {f"train_{unit}": value for unit, value in cost.items()}, event, task_id + 1)
         for name, value in event.get("diagnostics", {}).items():
             self._take_diagnostic(event, name, value)
         self.client.set_terminated(run_id, "FINISHED", event["time"])

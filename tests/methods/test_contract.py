@@ -192,6 +192,26 @@ def test_state_is_tensors_and_plain_values(name: str, learner_of: Callable[..., 
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_what_changes_the_weights_after_a_task_says_so(name: str, learner_of: Callable[..., Learner]) -> None:
+    """`schedule: infinite` takes what is not said to change them."""
+    learner = learner_of(methods=[spec(name)], stream={"max_train": 8, "first": 3})
+    for task in range(2):
+        found: list[bool] = []
+
+        def after_task(model: Any, task_id: int, batches: Any, found: list[bool] = found) -> None:
+            before = {n: w.detach().clone() for n, w in learner.weights().items()}
+            type(learner.stack).after_task(learner.stack, model, task_id, batches)
+            found.append(all(torch.equal(w, before[n]) for n, w in learner.weights().items()))
+
+        kept = all(not getattr(part, "no_lasting", "") for _, part in learner.stack.parts)
+        if kept:  # else the weights are not the same ones before and after
+            learner.stack.after_task = after_task  # type: ignore[method-assign]
+        train_task(learner, task, lambda event: None)
+    says = any(part.reshapes for _, part in learner.stack.parts)
+    assert not kept or found == [not says]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_it_is_described(name: str) -> None:
     method = METHODS[name]
     assert method.summary

@@ -151,3 +151,18 @@ def test_a_bound_keeps_its_regime_in_its_name() -> None:
 def test_a_task_that_is_not_in_the_stream_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"unknown task 'nothing'.*Known:"):
         plan(small_config(tmp_path, stream={"only": "nothing"}))
+
+
+def test_joint_training_has_the_budget_of_all_tasks(sequence_of: Callable[..., Sequence]) -> None:
+    budget = {"training": {"budget": {"steps": 2}}}
+    joint, plain = (sequence_of(methods=[m], **FEW, **budget) for m in ("joint", "ft"))
+    steps = [sum(len(task.steps) for task in run_sequence(s).by_task.values()) for s in (joint, plain)]
+    assert steps == [6, 6]
+
+
+def test_joint_training_knows_no_tasks_and_so_no_exceptions_for_one(tmp_path: Path) -> None:
+    (name,) = plan(small_config(tmp_path, stream={"first": 1}))[0].tasks
+    training = {"epochs": 2, "epochs_per_task": {name: 5}}
+    joint, plain = plan(small_config(tmp_path, methods=["joint", "ft"], stream={"first": 2}, training=training))
+    assert joint.training.epochs_per_task == {}
+    assert plain.training.epochs_per_task == {name: 5}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from orchestrator.checkpoint import MANIFEST, State, Store
+from orchestrator.checkpoint import MANIFEST, State, Store, Trunk
 
 STATE = State(
     {"a.weight": torch.arange(6.0).reshape(2, 3)},
@@ -36,6 +37,20 @@ def test_round_trip(tmp_path: Path) -> None:
     assert size == sum(f.stat().st_size for f in files)
     assert {f.name for f in files} == {"weights.safetensors", "method.safetensors", "method.json", "history.json"}
     assert json.loads((store.path("k") / MANIFEST).read_text())["made_by"] == {"why": "test"}
+
+
+def test_a_trunk_is_read_where_it_is_wanted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    moments = {"a.weight": {"step": torch.tensor(3.0), "exp_avg": torch.ones(2, 3)}}
+    store.save("k", replace(STATE, trunk=Trunk({"a.weight": torch.zeros(2, 3)}, moments)), {})
+    assert store.load("k").trunk is None
+    trunk = store.load("k", trunk=True).trunk
+    assert trunk
+    assert torch.equal(trunk.weights["a.weight"], torch.zeros(2, 3))
+    assert trunk.moments.keys() == moments.keys()
+    assert all(torch.equal(moment, trunk.moments["a.weight"][name]) for name, moment in moments["a.weight"].items())
+    (store.path("k") / "resume.safetensors").unlink()
+    assert not store.is_sound("k")
 
 
 def test_a_changed_or_missing_file_is_noticed(tmp_path: Path) -> None:

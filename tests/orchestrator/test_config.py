@@ -28,6 +28,14 @@ def test_the_default_recipe() -> None:
     assert Path(config.out).is_absolute()
 
 
+def test_a_method_changes_some_phases_and_keeps_the_others() -> None:
+    method = "{preset: ft, training: {schedule: infinite, infinite: {final: 0.05}}}"
+    config = load_config(None, ["training.infinite={anneal: 0.7, final: 0.02}", f"methods=[{method}, average]"])
+    found = config.training_for(config.methods[0])
+    assert (found.schedule, found.infinite.anneal, found.infinite.final) == ("infinite", 0.7, 0.05)
+    assert config.training_for(config.methods[1]).schedule == "constant"
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_reads(name: str) -> None:
     assert load_config(name).name == name
@@ -117,6 +125,33 @@ def test_a_file_extends_a_recipe(tmp_path: Path) -> None:
         ("streams=[embeded]", ["streams.0", "unknown stream 'embeded'", "Did you mean 'embedded'?"]),
         ("training.learning_rate=1", ["training", "unknown key 'learning_rate'"]),
         ("trainng.lr=1", ["unknown key 'trainng'", "Did you mean 'training'?"]),
+        ("training.schedule=infinit", ["training.schedule", "'infinite'", "'infinit'"]),
+        ("training.infinite={cooldown: 0.9}", ["training.infinite: cooldown = 0.9 must be less than anneal = 0.8"]),
+        ("training.infinite={final: 0.5}", ["training.infinite: final = 0.5 must not be greater than constant = 0.1"]),
+        ("training.infinite={aneal: 0.5}", ["training.infinite", "unknown key 'aneal'", "Did you mean 'anneal'?"]),
+        ("training={schedule: infinite, warmup: 0.2}", ["training.warmup: 0.2", "training.infinite.cooldown = 0.15"]),
+        *(
+            (f"methods=[{{preset: {name}, training: {{schedule: infinite}}}}]", ["training.schedule", repr(part), why])
+            for name, part, why in (
+                ("opcm", "merge", "merges the weights"),
+                ("osf", "osf", "merged into the weights"),
+                ("inclora+migu", "inclora", "weights of its own"),
+                ("progprompt", "progprompt", "weights of its own"),
+            )
+        ),
+        ("training.outer=linear", ["training.outer", "'rsqrt'", "'linear'"]),
+        ("training.budget={}", ["training.budget: give exactly one of steps, tokens, flops"]),
+        ("training.budget={steps: 1, flops: 1}", ["training.budget: give exactly one of steps, tokens, flops"]),
+        ("training.budget={steps: 0}", ["training.budget.steps", "greater than or equal to 1", "found 0"]),
+        ("training.budget={seconds: 5}", ["training.budget", "unknown key 'seconds'"]),
+        (
+            "training={budget: {steps: 5}, epochs_per_task: {reviews: 2}}",
+            ["training.epochs_per_task", "training.budget"],
+        ),
+        (
+            "methods=[{preset: ft, training: {budget: {steps: 5}}}]",
+            ["methods.0.training: budget: a budget is the same for all methods"],
+        ),
         ("training.lr=-1", ["training.lr", "greater than 0"]),
         ("training.lr=fast", ["training.lr", "'fast'"]),
         ("methods=[{preset: ft, training: {lr: -1}}]", ["methods.0.training", "lr", "greater than 0"]),

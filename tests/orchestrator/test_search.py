@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator import search as search_module
-from orchestrator.config import RunConfig
+from orchestrator.config import Dimension, RunConfig
 from orchestrator.errors import UserError
 from orchestrator.experiment import Experiment
 from orchestrator.journal import Tail
@@ -300,6 +300,11 @@ def test_a_search_that_makes_no_sense_is_refused(tmp_path: Path, search: dict[st
         ({"scheduler": "asha", "grace": 3}, "3 is not below the 3 tasks"),
         ({"searcher": "grid", "trials": 1}, "the grid of ft has 2 points, but there are 1 trials"),
         ({"space": {"training.epochs": {"low": 1, "high": 4}}}, "search.space.training.epochs"),
+        ({"space": {"training.budget": [3, 4]}}, "search.space: unknown parameter 'training.budget'"),
+        (
+            {"space": {"training.schedule": ["infinite"], "training.warmup": {"low": 0.1, "high": 0.2}}},
+            "infinite.cooldown",
+        ),
         ({"space": {"training.global_batch": [8, 12], "training.micro_batch": [8]}}, "not a multiple of micro_batch"),
     ],
 )
@@ -307,6 +312,23 @@ def test_a_search_is_checked_before_the_first_trial(tmp_path: Path, search: dict
     with pytest.raises(UserError) as caught:
         prepare(searched(tmp_path, **search), gpu=False)
     assert part in str(caught.value)
+
+
+def test_schedules_and_budgets_are_checked_before_the_first_trial(tmp_path: Path) -> None:
+    space = {"training.schedule": ["cosine", "infinite"]}
+    assert prepare(searched(tmp_path, ["ft"], space=space), gpu=False).contenders
+    with pytest.raises(UserError, match="'infinite' cannot be combined with 'merge'"):
+        prepare(searched(tmp_path, ["ft", "average"], space=space), gpu=False)
+    config = searched(tmp_path, ["ft"], space={})
+    budgeted = config.model_copy(
+        update={"training": type(config.training).model_validate({"global_batch": 8, "budget": {"tokens": 900}})}
+    )
+    assert prepare(budgeted, gpu=False).scenario == ((24, 900),) * 3
+    assert config.search
+    space_of_epochs = {"training.epochs": Dimension(values=(1, 2))}
+    search = config.search.model_copy(update={"space": space_of_epochs})
+    with pytest.raises(UserError, match=r"with training\.budget, epochs are not used"):
+        prepare(budgeted.model_copy(update={"search": search}), gpu=False)
 
 
 def finished(tmp_path: Path) -> tuple[Search, TrialBook, dict[str, Any]]:

@@ -61,6 +61,9 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
     losses = client.get_metric_history(parent.info.run_id, "loss")
     assert [m.step for m in losses] == list(range(1, 16)), "three steps for each of five tasks, each once"
     assert losses[4].value == view.by_task[1].steps[2]["loss"]
+    for unit in ("steps", "tokens", "flops"):
+        spent = client.get_metric_history(parent.info.run_id, f"train_{unit}")
+        assert sum(m.value for m in spent) == view.spent(unit)
     scores = client.get_metric_history(parent.info.run_id, f"acc/{sequence.tasks[2]}")
     assert [(m.step, m.value) for m in scores] == [(row, view.cells[row, 2]["score"]) for row in range(6)]
     averages = client.get_metric_history(parent.info.run_id, "aa")

@@ -66,6 +66,12 @@ GENERATING: list[Any] = [
     {"name": "lfpt5", "tuning": {"name": "lfpt5", "tokens": 5, "samples": 4, "known_answers": False, "top_k": 2}}
 ]
 
+# Two states a task: the one that is scored, and the one that the next task starts from
+ANNEALED: list[Any] = [
+    {**method, "training": {"schedule": "infinite", "warmup": 0.1, "outer": "rsqrt"}}
+    for method in ({"name": "ewc", "tuning": "full", "plugins": [_SETTINGS[0]]}, {"name": "lora", "tuning": "lora"})
+]
+
 
 def configs(out: Path, methods: list[Any] = METHODS, examples: int = 80) -> list[RunConfig]:
     """Every method on every family; T5 with dropout and accumulation too, which then are equal on both sides."""
@@ -95,8 +101,8 @@ def _float64() -> Iterator[None]:
 @pytest.mark.usefixtures("_float64")
 @pytest.mark.parametrize(
     ("methods", "examples"),
-    [(METHODS, 80), (ADAPTERS, 24), (SUBSPACES, 24), (PROMPTS, 24), (PLUGINS, 24)],
-    ids=["plain", "adapters", "subspaces", "prompts", "plugins"],
+    [(METHODS, 80), (ADAPTERS, 24), (SUBSPACES, 24), (PROMPTS, 24), (PLUGINS, 24), (ANNEALED, 24)],
+    ids=["plain", "adapters", "subspaces", "prompts", "plugins", "annealed"],
 )
 def test_one_and_two_workers_agree(methods: list[Any], examples: int, tmp_path: Path) -> None:
     for config in configs(tmp_path / "one", methods, examples):
