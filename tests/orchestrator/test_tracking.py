@@ -74,8 +74,11 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
     assert [f.path for f in client.list_artifacts(parent.info.run_id)] == [
         "config.yaml",
         "data.json",
+        "diagnostics",
         "environment.json",
     ]
+    pictures = [f.path for f in client.list_artifacts(parent.info.run_id, "diagnostics") if f.path.endswith("png")]
+    assert pictures == [f"diagnostics/migu-overlap-after-{t}.png" for t in range(2, 6)]
 
     models = client.search_logged_models([parent.info.experiment_id], max_results=50)
     assert {m.params["key"] for m in models} == set(sequence.keys[1:])
