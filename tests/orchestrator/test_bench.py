@@ -22,7 +22,7 @@ def test_every_preset_has_its_price() -> None:
     rows = method_costs(Console(quiet=True), rounds=1, max_train=16)
     assert [row["method"] for row in rows] == [p for p in PRESETS if p not in ("zero-shot", "nmc", "expert", "joint")]
     costs = {row["method"]: row for row in rows}
-    assert costs["ft"]["time"] == 1.0
+    assert costs["ft"]["step"] == 1.0
     assert costs["ft"]["state_mb"] == 0.0
     # EWC keeps an anchor and a Fisher of all weights, which is twice the checkpoint
     assert costs["ewc"]["state_mb"] == pytest.approx(2 * costs["ft"]["checkpoint_mb"], rel=0.01)
