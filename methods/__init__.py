@@ -148,6 +148,10 @@ class MethodSpec(BaseModel):
                 f"the bound {self.bound!r} trains no sequence" if self.bound else f"{self.tuning.name!r} trains nothing"
             )
             raise ValueError(f"{self.plugins[0].name!r}: {why}, so there is nothing that a plug-in could change")
+        if self.bound == "zero-shot" and self.tuning.name != "full":
+            raise ValueError(
+                f"zero-shot is the untrained model, to which {self.tuning.name!r} adds nothing; tuning: full"
+            )
         if self.bound == "joint" and regime.no_lasting:
             raise ValueError(f"joint training cannot be combined with {self.tuning.name!r}: {regime.no_lasting}")
         if self.bound and not regime.optimizes:
@@ -167,10 +171,15 @@ class MethodSpec(BaseModel):
         return [METHODS[part.name] for part in (self.tuning, *self.plugins)]
 
     @property
+    def optimizes(self) -> bool:
+        """Whether it trains anything by gradient steps."""
+        regime = METHODS[self.tuning.name]
+        return self.bound != "zero-shot" and issubclass(regime, Tuning) and regime.optimizes
+
+    @property
     def makes_steps(self) -> bool:
         """Whether it trains every task of a sequence by gradient steps."""
-        regime = METHODS[self.tuning.name]
-        return self.bound is None and issubclass(regime, Tuning) and regime.optimizes
+        return self.bound is None and self.optimizes
 
     @property
     def label(self) -> str:

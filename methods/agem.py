@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Example, Method, Settings, at_least_float32, trainable
-from methods.memory import add_to_gradients, draw, gradient_of, losses, remembered
+from methods.base import Batch, Context, Example, Method, Passes, Settings, at_least_float32, trainable
+from methods.memory import add_to_gradients, draw, gradient_of, losses, remembered, remembered_count
 
 
 class AgemSettings(Settings):
@@ -65,10 +65,9 @@ class Agem(Method):
     def influence(self, task_id: int) -> Mapping[str, Any] | None:
         return None if task_id == 0 else self.settings.model_dump()
 
-    def passes(self, task_id: int, size: int) -> float:
-        """As if at least `examples` were kept."""
-        acts = task_id > 0 and self.settings.fraction > 0
-        return 3 * self.settings.examples / size if acts else 0.0
+    def passes(self, task_id: int, size: int) -> Passes:
+        there = remembered_count(self.context, task_id, self.settings.fraction)
+        return Passes(training=min(self.settings.examples, there) / size)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.task_id, self.steps, self.projected = task_id, 0, 0

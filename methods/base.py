@@ -6,9 +6,10 @@ A method of an experiment is one *tuning regime* (which parameters train) plus p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -58,6 +59,13 @@ class Context:
     batches: Callable[..., Iterator[Batch]] = _no_model
     labels: Sequence[int] = ()
     workers: int = 1
+
+
+class Passes(NamedTuple):
+    """Passes over a global batch: forward alone, and forward and backward as training's own."""
+
+    forward: float = 0.0
+    training: float = 0.0
 
 
 class Settings(BaseModel):
@@ -118,12 +126,12 @@ class Method:
         """The whole global batch of a step (counted from 1 over the task). A pure function, as `training_set` is."""
         return chosen
 
-    def passes(self, task_id: int, size: int) -> float:
-        """What it computes a step beside training's own pass, in forward passes over a global batch of `size`.
+    def passes(self, task_id: int, size: int) -> Passes:
+        """What it computes a step beside training's own pass, in passes over a global batch of `size`.
 
-        A backward pass counts two. What runs once a task is not counted.
+        What runs once a task is not counted.
         """
-        return 0.0
+        return Passes()
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Called before the optimizer of a task is made."""
@@ -259,8 +267,9 @@ class Stack(Method):
             chosen = part.fill(task_id, step, chosen)
         return chosen
 
-    def passes(self, task_id: int, size: int) -> float:
-        return sum(part.passes(task_id, size) for _, part in self.parts)
+    def passes(self, task_id: int, size: int) -> Passes:
+        found = [part.passes(task_id, size) for _, part in self.parts]
+        return Passes(sum(p.forward for p in found), sum(p.training for p in found))
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         for _, part in self.parts:
@@ -289,15 +298,24 @@ class Stack(Method):
             part.after_task(model, task_id, batches)
 
     def state_dict(self) -> State:
-        """Every part's state under its place and name; parts without state are absent."""
-        states = {f"{i}:{name}": part.state_dict() for i, (name, part) in enumerate(self.parts)}
+        """Every part's state under its number among the parts of its name, as `0:migu`; parts without state are absent.
+
+        Not under its place among all parts: a checkpoint is shared by methods that differ in parts which did nothing yet.
+        """
+        states = {f"{i}:{name}": part.state_dict() for i, name, part in self._numbered()}
         return {name: state for name, state in states.items() if state}
 
     def load_state_dict(self, state: State) -> None:
         """Restore each part. A part that the checkpoint does not know keeps its initial state."""
-        for i, (name, part) in enumerate(self.parts):
+        for i, name, part in self._numbered():
             if f"{i}:{name}" in state:
                 part.load_state_dict(state[f"{i}:{name}"])
+
+    def _numbered(self) -> Iterator[tuple[int, str, Method]]:
+        seen: Counter[str] = Counter()
+        for name, part in self.parts:
+            yield seen[name], name, part
+            seen[name] += 1
 
     def numbers(self, task_id: int) -> dict[str, float | list[Any]]:
         """The numbers of every part that took part in a task, as `part/number`."""

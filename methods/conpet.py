@@ -55,7 +55,10 @@ class Conpet(Method):
 
     def fresh(self, task_id: int, size: int) -> int:
         self.size = size  # what `fill` fills up to
-        return new_examples(size, self.settings.rho) if self._acts(task_id) else size
+        new = new_examples(size, self.settings.rho) if self._acts(task_id) else size
+        if self._acts(task_id) and new == size:
+            raise ValueError(f"conpet.rho: {self.settings.rho:g} leaves a batch of {size} no room for an old example")
+        return new
 
     def fill(self, task_id: int, step: int, chosen: Sequence[Example]) -> Sequence[Example]:
         if not self._acts(task_id):

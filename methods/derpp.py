@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Example, Method, Settings, State, at_least_float32
-from methods.memory import add_to_gradients, draw, gradient_of, kept, losses, remembered
+from methods.base import Batch, Context, Example, Method, Passes, Settings, State, at_least_float32
+from methods.memory import add_to_gradients, draw, gradient_of, kept, losses, remembered, remembered_count
 from methods.passes import answer_logits, evaluating, select
 
 
@@ -99,11 +99,10 @@ class Derpp(Method):
         # the first task is trained plainly, but its logits are part of the state
         return self.settings.model_dump(include={"fraction"}) if self._stores else None
 
-    def passes(self, task_id: int, size: int) -> float:
-        """As if at least `examples` were kept."""
+    def passes(self, task_id: int, size: int) -> Passes:
         s: DerppSettings = self.settings
-        acts = task_id > 0 and s.fraction > 0
-        return 3 * ((s.alpha > 0) + (s.beta > 0)) * s.examples / size if acts else 0.0
+        there = remembered_count(self.context, task_id, s.fraction)
+        return Passes(training=((s.alpha > 0) + (s.beta > 0)) * min(s.examples, there) / size)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.task_id, self.steps = task_id, 0

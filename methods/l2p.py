@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Settings, Tuning, at_least_float32, generator
+from methods.base import Batch, Context, Passes, Settings, Tuning, at_least_float32, generator
 from methods.inclora import freeze_all_but
 from methods.prompts import PromptedModel, example_shares, vocabulary_rows
 
@@ -86,8 +86,9 @@ class L2P(Tuning):
         model.add_module("soft_prompts", self.pool)
         return model
 
-    def passes(self, task_id: int, size: int) -> float:
-        return 1.0  # the question that is compared with the keys
+    def passes(self, task_id: int, size: int) -> Passes:
+        """The query that is compared with the keys. That of an encoder-decoder is the encoder's, and counts as a whole pass."""
+        return Passes(forward=1.0) if self.settings.query == "states" else Passes()
 
     def added_tokens(self, task_id: int) -> int:
         return min(self.settings.picked, self.settings.pool) * self.settings.tokens

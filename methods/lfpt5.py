@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Settings, State, Tuning, at_least_float32, generator
+from methods.base import Batch, Context, Passes, Settings, State, Tuning, at_least_float32, generator
 from methods.inclora import freeze_all_but
 from methods.prompts import PromptedModel, example_shares, vocabulary_rows
 
@@ -195,10 +195,10 @@ class LFPT5(Tuning):
 
         return next_scores
 
-    def passes(self, task_id: int, size: int) -> float:
+    def passes(self, task_id: int, size: int) -> Passes:
         s: LFPT5Settings = self.settings
         old = s.replay if task_id > 0 else 0.0
-        return 3 * old + (3 * (1 + old) if s.lm else 0.0) + (old if s.kd else 0.0)
+        return Passes(forward=old if s.kd else 0.0, training=old + (1 + old if s.lm else 0.0))
 
     def _name(self, task: int) -> list[int]:
         """Four tokens from the middle of the vocabulary, where no special ones are."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from methods.base import Batch, Context, Method, Settings, at_least_float32, trainable
+from methods.base import Batch, Context, Method, Passes, Settings, at_least_float32, trainable
 from methods.passes import answer_logits, copies, evaluating
 
 
@@ -51,8 +51,8 @@ class Lwf(Method):
     def influence(self, task_id: int) -> Mapping[str, Any] | None:
         return self.settings.model_dump() if task_id > 0 else None
 
-    def passes(self, task_id: int, size: int) -> float:
-        return 0.0 if self.influence(task_id) is None else 1.0
+    def passes(self, task_id: int, size: int) -> Passes:
+        return Passes() if self.influence(task_id) is None else Passes(forward=1.0)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         if self.influence(task_id) is not None:

@@ -28,14 +28,23 @@ def draw(items: Sequence[T], count: int, *seed: object) -> list[T]:
 
 
 def kept(seed: int, task_id: int, examples: Sequence[Example], fraction: float) -> list[Example]:
-    """The share of a task that is kept: fraction x size, rounded up. The same for every method of a sequence."""
-    count = math.ceil(fraction * len(examples) - 1e-9)
-    return draw(examples, count, seed, "kept", task_id)
+    """The share of a task that is kept. The same for every method of a sequence."""
+    return draw(examples, kept_count(len(examples), fraction), seed, "kept", task_id)
+
+
+def kept_count(examples: int, fraction: float) -> int:
+    """fraction x size, rounded up."""
+    return math.ceil(fraction * examples - 1e-9)
 
 
 def remembered(context: Context, task_id: int, fraction: float) -> list[Example]:
     """What is kept of all tasks before `task_id`, the first task's first."""
     return [e for i in range(task_id) for e in kept(context.seed, i, context.examples(i), fraction)]
+
+
+def remembered_count(context: Context, task_id: int, fraction: float) -> int:
+    """How many `remembered` gives."""
+    return sum(kept_count(len(context.examples(i)), fraction) for i in range(task_id))
 
 
 def losses(context: Context, model: nn.Module, examples: Sequence[Example]) -> Iterator[Tensor]:

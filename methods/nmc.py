@@ -61,8 +61,9 @@ class Nmc(Tuning):
         if not len(self.counts_K):
             return embedded_Bd.new_zeros(len(embedded_Bd), 0)
         seen = self.counts_K > 0
-        means_Kd = F.normalize(self.sums_Kd, dim=1).to(embedded_Bd)
-        return (embedded_Bd @ means_Kd.T).masked_fill(~seen.to(embedded_Bd.device), -2.0)
+        means_Kd = F.normalize(self.sums_Kd, dim=1).to(embedded_Bd.device)
+        cosines_BK = embedded_Bd.double() @ means_Kd.T  # they lie close together: not in bfloat16, as autocast would
+        return cosines_BK.masked_fill(~seen.to(embedded_Bd.device), -2.0)
 
     def state_dict(self) -> State:
         return {"sums": self.sums_Kd, "counts": self.counts_K} if len(self.counts_K) else {}

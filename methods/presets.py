@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# MIGU's ratios are 1 - T of its paper (arXiv 2406.17245): T 0.7, but 0.4 with replay of 2 % and 0.05 with O-LoRA.
+# MIGU's ratios are 1 - T of its paper (arXiv 2406.17245): T 0.7, but 0.4 for LoRAReplay (2 %) and 0.05 for O-LoRA.
 PRESETS: dict[str, dict[str, Any]] = {
     "ft": {"tuning": "full"},
     "ft+migu": {"tuning": "full", "plugins": ["migu"]},

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Method, Settings, State, generator, trainable
+from methods.base import Batch, Context, Method, Passes, Settings, State, generator, trainable
 from methods.passes import evaluating, fitted, mean_over_examples
 
 NOISE = 1e-3  # of the released code, as are the defaults
@@ -59,8 +59,8 @@ class Refresh(Method):
     def influence(self, task_id: int) -> Mapping[str, Any] | None:
         return self.settings.model_dump(exclude={"tau"} if task_id == 0 else None)
 
-    def passes(self, task_id: int, size: int) -> float:
-        return 3.0
+    def passes(self, task_id: int, size: int) -> Passes:
+        return Passes(training=1.0)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.fisher = fitted(self.fisher, trainable(model))

@@ -30,6 +30,7 @@ def methods() -> list[Row]:
             "extra memory": method.memory,
             "arXiv": method.paper,
             "searched": _searched(method),
+            "published": "",
         }
         for name, method in METHODS.items()
     ]
@@ -42,7 +43,8 @@ def _preset(name: str, spec: Mapping[str, Any]) -> Row:
     published = ", ".join(
         f"{key} {value}" for key, value in PUBLISHED.get(name, {}).items() if key in ("lr", "global_batch")
     )
-    return {"name": name, "kind": "preset", "what": made_of + bound, "published": published}
+    empty = dict.fromkeys(("needs", "extra memory", "arXiv", "searched"), "")
+    return {"name": name, "kind": "preset", "what": made_of + bound, **empty, "published": published}
 
 
 def _part(part: str | Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from torch import nn
 
+from methods.base import Passes
 from orchestrator.batches import steps_in_epoch
 from orchestrator.families import Family, Feature
 from orchestrator.learner import Learner
@@ -30,10 +31,13 @@ from orchestrator.training_config import TrainingConfig
 _OF_ENCODER_STATES = re.compile(r"(EncDecAttention\.[kv]|encoder_attn\.[kv]_proj)(\.|$)")
 
 
+NONE = Passes()
+
+
 @dataclass(frozen=True)
 class Price:
     """Of a step, as parameters of matrix products: those that a token of the input reads, and one of the answer, with those
-    of each that train; `added` vectors come with every input, and `passes` forward passes with every step.
+    of each that train; `added` vectors come with every input, and `passes` with every step.
     """
 
     source: int
@@ -41,7 +45,7 @@ class Price:
     source_trained: int
     target_trained: int
     added: int = 0
-    passes: float = 0.0
+    passes: Passes = NONE
 
     def flops(self, batch: Sequence[Feature]) -> int:
         """Of one step on a global batch."""
@@ -49,7 +53,8 @@ class Price:
         target = sum(len(f.get("target", ())) for f in batch)
         forward = 2 * (self.source * source + self.target * target)
         gradients = 2 * (self.source_trained * source + self.target_trained * target)
-        return round((2 + self.passes) * forward) + gradients
+        more = self.passes
+        return round((2 + more.forward + 2 * more.training) * forward + (1 + more.training) * gradients)
 
 
 def tokens(batch: Sequence[Feature]) -> int:
@@ -59,8 +64,8 @@ def tokens(batch: Sequence[Feature]) -> int:
 
 def price(learner: Learner, task_id: int) -> Price:
     """Of a step of a task. Brings the model to the structure that it has while the task is trained."""
-    family, stack = learner.family, learner.stack
-    stack.grow(family.module, task_id + 1)
+    family, stack, place = learner.family, learner.stack, learner.place(task_id)
+    stack.grow(family.module, place + 1)
     trained = {id(w) for w in stack.trains(family.module).values()}
     source, target = matrices(family)
 
@@ -72,8 +77,8 @@ def price(learner: Learner, task_id: int) -> Price:
         size(target),
         size(source, of_trained=True),
         size(target, of_trained=True),
-        stack.added_tokens(task_id),
-        stack.passes(task_id, learner.sequence.training.global_batch),
+        stack.added_tokens(place),
+        stack.passes(place, learner.sequence.training.global_batch),
     )
 
 
@@ -116,7 +121,7 @@ def task_steps(learner: Learner, task_id: int) -> int:
     together = task_id + 1 if sequence.method.bound == "joint" else 1
     training, examples = sequence.training, len(learner.training_set(task_id))
     if training.budget is None:
-        fresh = learner.stack.fresh(task_id, training.global_batch)
+        fresh = learner.stack.fresh(learner.place(task_id), training.global_batch)
         return epoch_steps(training, sequence.tasks[task_id], examples, fresh)
     if training.budget.steps is not None:
         return training.budget.steps * together

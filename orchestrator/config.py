@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 import streams as streams_package
-from methods import PUBLISHED, MethodSpec, method_spec, unknown
+from methods import PUBLISHED, Context, MethodSpec, method_spec, unknown
 from orchestrator.training_config import Section, TrainingConfig, check_training
 from streams import HubTask, Limits, Stream, half_of_labels
 from streams.holdout import Level
@@ -179,7 +179,7 @@ class MethodEntry(MethodSpec):
             value = {"preset": value}
         if isinstance(value, Mapping) and value.get("training") == "published":
             known = value.get("preset")
-            if known not in PUBLISHED:
+            if not isinstance(known, str) or known not in PUBLISHED:
                 raise ValueError(
                     f"training: no published training of {known!r} is known; known: {', '.join(PUBLISHED)}"
                 )
@@ -287,7 +287,8 @@ class RunConfig(Section):
         alone: dict[str, Any] = {"epochs_per_task": {}} if method.bound == "joint" else {}  # it has no tasks
         training = TrainingConfig.model_validate({**shared, **method.training, **parts, **alone})
         check_training(training)
-        if training.schedule == "infinite":
+        method.spec.build(Context(0)).fresh(1, training.global_batch)  # raises where a batch is too small to be shared
+        if training.schedule == "infinite" and method.spec.makes_steps:
             _check_goes_on(method)
         return training
 

@@ -75,7 +75,7 @@ def fill_cell(learner: Learner, store: Store, row: int, column: int) -> None:
     """Score the state that `learner` holds, the one after task `row` (0: before any), on one task; cache the cell."""
     sequence, started = learner.sequence, time.monotonic()
     task = learner.stream.tasks[column]
-    learner.stack.before_scoring(learner.family.module, column)
+    learner.stack.before_scoring(learner.family.module, learner.place(column))
     with learner.precision():
         cell = score_task(learner, task)
     cell["seconds"] = round(time.monotonic() - started, 3)

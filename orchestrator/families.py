@@ -359,7 +359,9 @@ class Similarity(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, option_ids: Tensor, option_mask: Tensor) -> Tensor:
         """[B, K] logits."""
-        return self.SCALE * self.embed(input_ids, attention_mask) @ self.embed(option_ids, option_mask).T
+        text_Bd, option_Kd = self.embed(input_ids, attention_mask), self.embed(option_ids, option_mask)
+        with torch.autocast(text_Bd.device.type, enabled=False):  # cosines lie close together, too close for bfloat16
+            return self.SCALE * text_Bd @ option_Kd.T
 
 
 class EncoderBySimilarity(EncoderWithHead):

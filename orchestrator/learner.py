@@ -18,6 +18,7 @@ from orchestrator.checkpoint import State, Trunk
 from orchestrator.families import Family, Feature, load_family
 from orchestrator.models import find_model
 from orchestrator.plan import Sequence as Planned
+from orchestrator.plan import place_of
 from orchestrator.workers import Workers
 from streams import Stream
 
@@ -124,26 +125,30 @@ class Learner:
                 "old_columns": family.old_columns,
             }
 
+    def place(self, task_id: int) -> int:
+        """Which task of its sequence a task is to the method."""
+        return place_of(self.sequence.method, task_id)
+
     def training_set(self, task_id: int) -> list[Feature]:
         """What a task is trained on: its own examples, unless the method changes that."""
         if self._training[0] != task_id:
-            joint = self.sequence.method.bound == "joint"
-            own = [f for t in range(0 if joint else task_id, task_id + 1) for f in self.features(t)]
-            chosen = self.stack.training_set(task_id, own, self.examples)
+            place = self.place(task_id)
+            own = [f for t in range(place, task_id + 1) for f in self.features(t)]
+            chosen = self.stack.training_set(place, own, self.examples)
             self._training = (task_id, [dict(feature) for feature in chosen])
         return self._training[1]
 
     def global_batches(self, task_id: int) -> Iterator[list[Feature]]:
         """The global batch of each step of a task, epoch after epoch without end."""
-        features, sequence = self.training_set(task_id), self.sequence
-        fresh = self.stack.fresh(task_id, sequence.training.global_batch)
+        features, sequence, place = self.training_set(task_id), self.sequence, self.place(task_id)
+        fresh = self.stack.fresh(place, sequence.training.global_batch)
         indices = (
             chosen
             for epoch in itertools.count()
-            for chosen in global_batches(len(features), fresh, sequence.seed, task_id, epoch)
+            for chosen in global_batches(len(features), fresh, sequence.seed, place, epoch)
         )
         for step, chosen in enumerate(indices, start=1):
-            yield list(self.stack.fill(task_id, step, [features[i] for i in chosen]))
+            yield list(self.stack.fill(place, step, [features[i] for i in chosen]))
 
     def precision(self) -> AbstractContextManager[Any]:
         """bfloat16 autocast where the sequence asks for it."""
@@ -153,7 +158,7 @@ class Learner:
 
     def take(self, state: State, row: int) -> None:
         """Go on from a saved state; from its trunk, if it comes with one."""
-        self.stack.grow(self.family.module, row)
+        self.stack.grow(self.family.module, self.place(row - 1) + 1 if row else 0)
         self.family.load_weights(state.weights if state.trunk is None else state.trunk.weights)
         self.stack.load_state_dict(dict(state.method))
         self.moments = {} if state.trunk is None else state.trunk.moments

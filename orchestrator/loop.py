@@ -158,8 +158,11 @@ class _Run:
 
     def hold(self, row: int, to_train: bool = False) -> None:
         """Bring the learner to the state after task `row`. A checkpoint that is corrupt is set aside and made again."""
-        if row == 0 and not self.learner.holds(0, to_train):
-            self.learner.begin()
+        if not any(is_trained(self.sequence.method, t, len(self.sequence.tasks)) for t in range(row)):
+            if self.learner.row is None or self.learner.row > row:
+                self.learner.begin()
+            self.learner.row = row
+            return
         while not self.learner.holds(row, to_train):
             key = self.sequence.keys[row]
             if self.workers.agree(self.store.is_sound(key) if self.workers.is_first else None):

@@ -224,17 +224,24 @@ def state_keys(
             keys.append(_sha(keys[0], "untrained"))
             passed.append(task.train_hash)
             continue
-        outer = outer_factor(training, t, len(stream.tasks))
+        place = place_of(method, t)
+        outer = outer_factor(training, place, len(stream.tasks))
         rates = settings if outer == 1 else settings | {"outer": outer}
         length = budget or training.epochs_of(task.name)
+        rates, length = (rates, length) if method.spec.optimizes else ({}, 0)
         data = [*passed, task.train_hash] if passed else task.train_hash
-        keys.append(_sha(keys[-1], data, dict(stack.influence(t)), rates, length))
+        keys.append(_sha(keys[-1], data, dict(stack.influence(place)), rates, length))
     return keys
 
 
 def is_trained(method: MethodEntry, task_id: int, tasks: int) -> bool:
     """Whether a task is trained on when its turn comes. Joint training comes with the last one, on the data of all."""
     return method.bound != "zero-shot" and (method.bound != "joint" or task_id == tasks - 1)
+
+
+def place_of(method: MethodEntry, task_id: int) -> int:
+    """Which task of its sequence a task is to the method: joint training is one task, the first."""
+    return 0 if method.bound == "joint" else task_id
 
 
 def _influential(training: TrainingConfig) -> dict[str, Any]:

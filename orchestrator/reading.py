@@ -78,7 +78,9 @@ def _load_mapping(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+        if (
+            isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "budget"
+        ):  # which is one thing
             value = _merge(dict(merged[key]), value)
         merged[key] = value
     return merged

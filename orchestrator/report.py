@@ -13,6 +13,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator import metrics
 from orchestrator.experiment import Experiment, tracking_uri
@@ -34,7 +35,7 @@ LEGEND = (
 )
 BOUNDS = {
     "zero-shot": "the untrained model",
-    "expert": "each task trained alone, and answered with its own labels",
+    "expert": "each task trained alone; a classifier's answers are then among its own labels",
     "joint": "all tasks trained at once",
 }
 OPTIONS_LEGEND = " · AA opt. AA when only the task's own options compete"
@@ -228,6 +229,6 @@ def matrix_table(sequence: dict[str, Any]) -> Table:
     for task in sequence["tasks"]:
         table.add_column(task, justify="right")
     for t, (name, row) in enumerate(zip(["–", *sequence["tasks"]], sequence["acc_TT"], strict=True)):
-        cells = ["" if c is None else f"[bold]{c:.1f}[/bold]" if j == t - 1 else f"{c:.1f}" for j, c in enumerate(row)]
+        cells = ["" if c is None else Text(f"{c:.1f}", style="bold" if j == t - 1 else "") for j, c in enumerate(row)]
         table.add_row(name, *cells)
     return table

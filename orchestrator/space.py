@@ -25,11 +25,15 @@ _TRAINING = [f"training.{key}" for key in TrainingConfig.model_fields if key not
 
 def parameters_of(method: MethodEntry) -> list[str]:
     """All that a search may vary for a method."""
+    if not method.spec.optimizes:
+        return []
     return _TRAINING + [f"{part.name}.{key}" for part in (method.tuning, *method.plugins) for key in part.settings]
 
 
 def declared_space(method: MethodEntry) -> Space:
     """What the method's parts declare as worth trying."""
+    if not method.spec.optimizes:
+        return {}
     tuning = METHODS[method.tuning.name]
     assert issubclass(tuning, Tuning)
     found = {f"training.{key}": values for key, values in tuning.training_space.items()}
@@ -71,7 +75,7 @@ def check_names(search: SearchConfig) -> None:
 
 
 def _has(method: MethodEntry, name: str) -> bool:
-    return name in parameters_of(method) or name.startswith("training.lrs.")
+    return name in parameters_of(method) or (name.startswith("training.lrs.") and method.spec.optimizes)
 
 
 def with_values(method: MethodEntry, values: Mapping[str, Any]) -> MethodEntry:

@@ -34,32 +34,33 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
 
     With `schedule: infinite` the learner then holds the state from before annealing, and the annealed weights beside it; all
     that a method does after the task, such as taking an anchor, it does with the former, which the next task starts from.
+    (What it gathers in its steps, as CoSO's sketch does, it gathers while annealing too.)
 
     Raises NonFiniteLoss, before the step that it would have spoilt.
     """
     sequence, family, stack = learner.sequence, learner.family, learner.stack
     started, training = time.monotonic(), learner.sequence.training
-    features = learner.training_set(task_id)
-    family.at_task(*(len(learner.stream.labels_until(t)) for t in (task_id, task_id + 1)))
+    features, place = learner.training_set(task_id), learner.place(task_id)
+    family.at_task(*(len(learner.stream.labels_until(t)) for t in (place, task_id + 1)))
     learner.row = learner.annealed = None
     if not stack.tuning.optimizes:
-        stack.after_task(family.module, task_id, _TaskBatches(learner, features, task_id))
+        stack.after_task(family.module, place, _TaskBatches(learner, features, place))
         learner.row = task_id + 1
-        return NO_STEPS | {"seconds": round(time.monotonic() - started, 3), "diagnostics": stack.numbers(task_id)}
+        return NO_STEPS | {"seconds": round(time.monotonic() - started, 3), "diagnostics": stack.numbers(place)}
     family.module.train()
-    stack.grow(family.module, task_id + 1)
+    stack.grow(family.module, place + 1)
     count, cost = task_steps(learner, task_id), price(learner, task_id)
-    stack.before_task(family.module, task_id, _TaskBatches(learner, features, task_id))
+    stack.before_task(family.module, place, _TaskBatches(learner, features, place))
     module = learner.workers.wrap(family.module)
     optimizer = make_optimizer(family.module, family.head(), training)
     put_moments(optimizer, family.module, learner.moments)
     learner.moments = {}
-    schedule = make_schedule(optimizer, training, count, task_id, len(sequence.tasks))
+    schedule = make_schedule(optimizer, training, count, place, len(sequence.tasks))
     last_before = phases(training, count).constant if training.schedule == "infinite" else None
     steps, spent, trunk = [], Counter(steps=0, tokens=0, flops=0), None
     for step, batch in enumerate(itertools.islice(learner.global_batches(task_id), count), start=1):
         began, lr = time.monotonic(), schedule.get_last_lr()[0]
-        loss, norm = train_step(learner, module, optimizer, batch, (task_id, step))
+        loss, norm = train_step(learner, module, optimizer, batch, (place, step))
         schedule.step()
         read = tokens(batch)
         spent.update(steps=1, tokens=read, flops=cost.flops(batch))
@@ -71,12 +72,12 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
             trunk = fork(learner, optimizer)
     if trunk:
         return_to(learner, trunk)
-    stack.after_task(family.module, task_id, _TaskBatches(learner, features, task_id))
+    stack.after_task(family.module, place, _TaskBatches(learner, features, place))
     if learner.annealed:  # without what the method had in the model for the task alone
         learner.annealed = {name: learner.annealed[name] for name in learner.weights()}
     learner.row = None if trunk else task_id + 1
     seconds = round(time.monotonic() - started, 3)
-    return {"seconds": seconds, "steps": steps, "spent": dict(spent), "diagnostics": stack.numbers(task_id)}
+    return {"seconds": seconds, "steps": steps, "spent": dict(spent), "diagnostics": stack.numbers(place)}
 
 
 def train_step(
@@ -123,8 +124,9 @@ def train_step(
 
 def _check_finite(value: float, what: str, learner: Learner, place: tuple[int, int]) -> None:
     if not math.isfinite(value):
-        task = learner.sequence.tasks[place[0]]
-        raise NonFiniteLoss(f"the {what} is {value} in task {task!r}, step {place[1]}")
+        joint = learner.sequence.method.bound == "joint"
+        where = "joint training" if joint else f"task {learner.sequence.tasks[place[0]]!r}"
+        raise NonFiniteLoss(f"the {what} is {value} in {where}, step {place[1]}")
 
 
 def _seed_dropout(seed: int, task_id: int, step: int, index: int) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -32,11 +32,21 @@ class InfiniteConfig(Section):
         return self
 
 
+def _whole(value: Any) -> Any:
+    """YAML reads 1e6 as text, and 1.0e+6 as a real number."""
+    try:
+        return int(float(value)) if float(value).is_integer() else value
+    except (TypeError, ValueError):
+        return value
+
+
 class Budget(Section):
     """What each task may take: exactly one of these, the same for all methods (see `orchestrator.compute`)."""
 
     steps: int | None = Field(None, ge=1)
-    tokens: int | None = Field(None, ge=1, description="real tokens of inputs and answers; at least one step")
+    tokens: Annotated[int, BeforeValidator(_whole)] | None = Field(
+        None, ge=1, description="real tokens of inputs and answers; at least one step"
+    )
     flops: float | None = Field(None, gt=0, allow_inf_nan=False, description="of the model; at least one step")
 
     @model_validator(mode="after")

@@ -76,6 +76,8 @@ def metrics_after(views: Many[View], tasks: int) -> dict[str, float | None]:
     for view in views:
         options_TT = view.matrix("score_options")[tasks, :tasks]
         row = metrics.summary(view.matrix(), view.test_sizes(), upto=tasks)
+        if view.start and view.start["sequence"]["method"].get("bound"):
+            row = dict.fromkeys(row, math.nan) | metrics.of_a_bound(row)
         rows.append(row | {"aa_options": float(np.mean(options_TT))})
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     return {key: None if math.isnan(value) else value for key, value in means.items()}

@@ -157,8 +157,13 @@ class _PerMethodAsha(_Unpickled, FIFOScheduler):
                 score = score_of(self.book.search, metrics_after(views, rung))
                 bracket.on_trial_result(None, stand, {"tasks": rung, "score": score})  # type: ignore[arg-type]
 
+    def _has_rungs(self, trial: Any) -> bool:
+        """Experts have one task each, so none of them is stopped."""
+        return max(t.tasks for t in self.book.of(trial.config["method"])) > self.book.search.grace
+
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self._bracket(trial).on_trial_add(tune_controller, trial)
+        if self._has_rungs(trial):
+            self._bracket(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if result["tasks"] >= max(t.tasks for t in self.book.of(trial.config["method"])):
@@ -166,7 +171,8 @@ class _PerMethodAsha(_Unpickled, FIFOScheduler):
         return str(self._bracket(trial).on_trial_result(tune_controller, trial, result))
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        self._bracket(trial).on_trial_remove(tune_controller, trial)
+        if self._has_rungs(trial):
+            self._bracket(trial).on_trial_remove(tune_controller, trial)
 
 
 def rungs(search: SearchConfig, tasks: int) -> list[int]:

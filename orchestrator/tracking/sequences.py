@@ -223,6 +223,6 @@ class SequenceRuns:
 
 
 def _method_name(sequence: dict[str, Any]) -> str:
-    return sequence["method"]["name"] or "+".join(
-        [sequence["method"]["tuning"]["name"], *(p["name"] for p in sequence["method"]["plugins"])]
-    )
+    method = sequence["method"]
+    parts = "+".join([method["tuning"]["name"], *(p["name"] for p in method["plugins"])])
+    return method["name"] or parts + (f" ({method['bound']})" if method.get("bound") else "")

@@ -167,9 +167,11 @@ def test_on_each_family(model: str, tuning: str, learner_of: Callable[..., Learn
 def test_the_first_task_is_shared_and_the_passes_are_counted(sequence_of: Callable[..., Planned]) -> None:
     assert sequence_of(methods=["agem"]).keys[1] == sequence_of(methods=["ft"]).keys[1]
     assert sequence_of(methods=["agem"]).keys[2] != sequence_of(methods=["ft"]).keys[2]
-    agem = Agem(AgemSettings(), toy.context())
-    assert (agem.passes(0, 16), agem.passes(1, 16)) == (0.0, 12.0)  # forward and backward over 64
-    assert Agem(AgemSettings(fraction=0.0), toy.context()).passes(1, 16) == 0.0
+    context = toy.context(examples=lambda task: [{}] * 50)
+    agem = Agem(AgemSettings(fraction=0.5), context)
+    passes = [agem.passes(task, 16) for task in (0, 1, 3)]  # of 0, 25 and 75 kept examples, 64 at most
+    assert passes == [(0, 0), (0, 25 / 16), (0, 64 / 16)]
+    assert Agem(AgemSettings(fraction=0.0), context).passes(1, 16) == (0, 0)
 
 
 @pytest.mark.parametrize("wrong", [{"examples": 0}, {"fraction": -0.1}, {"margin": -1.0}, {"samples": 3}])

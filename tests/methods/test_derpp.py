@@ -248,9 +248,13 @@ def test_what_shares_the_first_task(sequence_of: Callable[..., Planned]) -> None
 
 
 def test_the_passes_are_counted() -> None:
-    passes = [derpp_of(toy.context(), **s).passes(1, 16) for s in ({}, {"alpha": 0.0}, {"fraction": 0.0})]
-    assert passes == [12.0, 6.0, 0.0]  # forward and backward over 32, for each term
-    assert derpp_of(toy.context()).passes(0, 16) == 0.0
+    context = toy.context(examples=lambda task: [{}] * 1000)
+    few = {"fraction": 0.02, "examples": 32}
+    changes: list[dict[str, float]] = [{}, {"alpha": 0.0}, {"fraction": 0.0}]
+    passes = [derpp_of(context, **{**few, **c}).passes(1, 16) for c in changes]
+    assert passes == [(0, 2 * 20 / 16), (0, 20 / 16), (0, 0)]  # over the 20 that are kept, for each term
+    assert derpp_of(context, **few).passes(2, 16) == (0, 2 * 32 / 16)
+    assert derpp_of(context, **few).passes(0, 16) == (0, 0)
 
 
 @pytest.mark.parametrize("wrong", [{"alpha": -0.1}, {"beta": float("nan")}, {"fraction": 2.0}, {"examples": 0}])

@@ -129,15 +129,15 @@ def test_a_stream_that_grows_uses_the_old_fisher(sequence_of: Callable[..., Sequ
     whole = Store(Path(longer.out)).load(longer.keys[3])
     store = Store(Path(longer.out))
     first = store.load(longer.keys[1])
-    rows = first.method["1:ewc"]["fisher"]["classifier.weight"]
+    rows = first.method["0:ewc"]["fisher"]["classifier.weight"]
     used = int(rows.any(dim=1).sum())
     assert 0 < used < len(rows)
-    cut = dict(first.method["1:ewc"])
+    cut = dict(first.method["0:ewc"])
     for part in ("fisher", "anchor"):
         cut[part] = {n: t[:used] if n.startswith("classifier") else t for n, t in cut[part].items()}
     again = sequence_of("two", **tasks)
     weights = {n: w[:used] if n.startswith("classifier") else w for n, w in first.weights.items()}
-    short = type(first)(weights, {"1:ewc": cut}, first.history)
+    short = type(first)(weights, {"0:ewc": cut}, first.history)
     Store(Path(again.out)).save(again.keys[1], short, {})
     run_sequence(again, evaluate=False)
     found = Store(Path(again.out)).load(again.keys[3])

@@ -310,7 +310,7 @@ def test_looking_changes_no_weight_and_shares_the_first_task(sequence_of: Callab
     for name, weight in states[0].weights.items():
         assert torch.equal(weight, states[1].weights[name])
     assert not states[1].method
-    assert sorted(states[0].method["1:migu"]["kept_samples"]) == ["0", "1", "2"]
+    assert sorted(states[0].method["0:migu"]["kept_samples"]) == ["0", "1", "2"]
 
 
 def test_the_first_task_is_looked_at_as_if_it_had_just_ended(learner_of: Callable[..., Learner]) -> None:

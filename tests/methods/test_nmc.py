@@ -24,8 +24,19 @@ def test_the_nearest_class_mean_by_cosine_wins() -> None:
     nmc.sums_Kd = torch.tensor([[3.0, 0.0], [0.0, 0.0], [4.0, 4.0]], dtype=torch.float64)
     nmc.counts_K = torch.tensor([3.0, 0.0, 8.0], dtype=torch.float64)
     scores_BK = nmc.class_scores(torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
-    torch.testing.assert_close(scores_BK, torch.tensor([[1.0, -2.0, 0.5**0.5], [0.6, -2.0, 1.4 * 0.5**0.5]]))
+    expected = torch.tensor([[1.0, -2.0, 0.5**0.5], [0.6, -2.0, 1.4 * 0.5**0.5]])
+    torch.testing.assert_close(scores_BK, expected, check_dtype=False)
     assert nmc.class_scores(torch.ones(2, 2))[:, 1].max() < -1, "a class without examples never wins"
+
+
+def test_cosines_are_not_rounded_by_autocast() -> None:
+    """Mean-pooled embeddings lie closer together than bfloat16 can tell."""
+    nmc = Nmc(Settings(), Context(0))
+    nmc.sums_Kd = torch.tensor([[1.0, 0.030], [1.0, 0.032]], dtype=torch.float64)
+    nmc.counts_K = torch.ones(2, dtype=torch.float64)
+    embedded_Bd = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0300], [1.0, 0.0325]]), dim=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert nmc.class_scores(embedded_Bd).argmax(1).tolist() == [0, 1]
 
 
 def hidden_states(learner: Learner, task: int) -> list[np.ndarray]:

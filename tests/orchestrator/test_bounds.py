@@ -45,23 +45,55 @@ def test_zero_shot_trains_nothing(model: str, sequence_of: Callable[..., Sequenc
     assert len(list((Path(sequence.out) / "cells").iterdir())) == 3, "one state, so one score a task"
 
 
+RATES: dict[str, dict[str, Any]] = {
+    "constant": {},
+    "outer": {"outer": "cosine", "schedule": "linear"},
+    "infinite": {"schedule": "infinite", "warmup": 0.1, "infinite": {"anneal": 0.5}},
+}
+
+
+@pytest.mark.parametrize("training", RATES.values(), ids=RATES)
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
 def test_joint_training_is_one_task_of_all_the_examples(
-    model: str, sequence_of: Callable[..., Sequence], learner_of: Callable[..., Learner]
+    model: str,
+    training: dict[str, Any],
+    sequence_of: Callable[..., Sequence],
+    learner_of: Callable[..., Learner],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sequence = sequence_of(model=model, methods=["joint"], **FEW)
+    sequence = sequence_of(model=model, methods=["joint"], training=training, **FEW)
     view = run_sequence(sequence)
     assert [len(view.by_task[t].steps) for t in range(3)] == [0, 0, 6]  # 48 examples in batches of 8
     assert (view.matrix()[:3] == view.matrix()[0]).all()
 
-    plain = learner_of(model=model, methods=["ft"], **FEW)
+    plain = learner_of(model=model, methods=["ft"], training=training, **FEW)
     _ = plain.family
     everything = [f for task in range(3) for f in plain.features(task)]
-    plain._training = (2, everything)  # what fine-tuning would do with the union as its last task, from the base model
-    train_task(plain, 2, lambda event: None)
-    for name, weight in loaded(sequence, 3).items():
-        assert torch.equal(weight, plain.weights()[name]), name
-    assert sorted(i for batch in global_batches(48, 8, 7, 2, 0) for i in batch) == list(range(48))
+    plain._training = (0, everything)  # what fine-tuning does with a first task that has all the examples and labels
+    monkeypatch.setattr(plain.family, "at_task", lambda before, now: None)
+    history = train_task(plain, 0, lambda event: None)
+    assert [s["lr"] for s in history["steps"]] == [s["lr"] for s in view.by_task[2].steps.values()]
+    for name, weight in plain.give(history).weights.items():
+        assert torch.equal(weight, loaded(sequence, 3)[name]), name
+    assert sorted(i for batch in global_batches(48, 8, 7, 0, 0) for i in batch) == list(range(48))
+
+
+def test_joint_training_that_breaks_at_once_is_made_again(sequence_of: Callable[..., Sequence]) -> None:
+    """The model is then trained already, and has to begin anew."""
+    settings = {"methods": ["joint"], "training": RATES["infinite"], **FEW}
+    whole, broken = (sequence_of(out, **settings) for out in ("whole", "broken"))
+    run_sequence(whole, evaluate=False)
+    seen = []
+
+    def spoil(event: dict[str, Any]) -> None:
+        seen.append(event["event"])
+        if event["event"] == "checkpoint" and event["task_id"] == 2:
+            (Store(Path(broken.out)).path(broken.keys[3]) / "resume.safetensors").write_bytes(b"broken")
+
+    run_sequence(broken, spoil)
+    assert "checkpoint_corrupt" in seen
+    for name, weight in loaded(whole, 3).items():
+        assert torch.equal(weight, loaded(broken, 3)[name]), name
 
 
 def test_joint_training_depends_on_the_data_of_every_task(sequence_of: Callable[..., Sequence]) -> None:
@@ -137,6 +169,7 @@ def test_an_expert_that_was_not_run_leaves_the_entry_open(tmp_path: Path) -> Non
         ({"tuning": "inclora", "bound": "joint"}, "each task trains weights of its own"),
         ({"tuning": "nmc", "bound": "expert"}, "needs a regime that trains"),
         ({"tuning": "full", "bound": "best"}, "zero-shot"),
+        ({"tuning": "l2p", "bound": "zero-shot"}, "the untrained model, to which 'l2p' adds nothing"),
     ],
 )
 def test_what_makes_no_sense_is_refused(method: dict[str, Any], said: str) -> None:

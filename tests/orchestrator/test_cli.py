@@ -152,6 +152,9 @@ def test_evaluate_fills_what_is_missing_and_report_reads_it(finished: Path, call
     code, out, _ = call("report", "small", "--out", finished, "--matrices", "--json")
     assert code == 0
     assert json.loads(out.splitlines()[-1])["sequences"][0]["acc_TT"] == sequence["acc_TT"]
+    code, out, _ = call("report", "small", "--out", finished, "--matrices")
+    assert "score (%) on each task after each task" in out
+    assert "bold" not in out
     moved = finished.rename(finished.with_name("moved"))
     code, out, _ = call("report", "small", "--out", moved, "--json")
     assert json.loads(out.splitlines()[-1])["out"] == str(moved)

@@ -70,8 +70,27 @@ def test_published_training_is_asked_for() -> None:
     )
     assert second == config.training, "a preset brings no training unasked"
     assert set(PUBLISHED) <= set(PRESETS)
-    with pytest.raises(UserError, match=r"no published training of 'ewc' is known; known: ft, "):
-        load_config(None, ["methods=[{preset: ewc, training: published}]"])
+    for wrong in ("ewc", "[ft]"):
+        with pytest.raises(UserError, match=r"no published training of .* is known; known: ft, "):
+            load_config(None, [f"methods=[{{preset: {wrong}, training: published}}]"])
+
+
+def test_a_budget_takes_the_place_of_another(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("extends: embedded\ntraining: {budget: {steps: 5}}")
+    (tmp_path / "own.yaml").write_text(f"extends: {tmp_path / 'base.yaml'}\ntraining: {{budget: {{tokens: 1e6}}}}")
+    budget = load_config(str(tmp_path / "own.yaml")).training.budget
+    assert budget
+    assert (budget.steps, budget.tokens) == (None, 1_000_000)
+
+
+def test_what_makes_no_sequence_goes_with_the_infinite_schedule() -> None:
+    infinite = ["training.schedule=infinite", "methods=[nmc, {tuning: osf, bound: expert, name: osf alone}, ft, joint]"]
+    assert len(load_config(None, infinite).methods) == 4
+    assert "'osf'" in refused("training.schedule=infinite", "methods=[osf]")
+
+
+def test_a_batch_without_room_for_old_examples_is_refused() -> None:
+    assert "conpet.rho: 1 leaves a batch of 1 no room" in refused("methods=[conpet]", "training.global_batch=1")
 
 
 def test_set_changes_settings() -> None:

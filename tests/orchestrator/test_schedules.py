@@ -175,7 +175,7 @@ def test_the_annealed_weights_are_scored_and_anchors_are_of_the_trunk(sequence_o
     run_sequence(sequence, evaluate=False)
     state = stored(sequence, 1)
     assert state.trunk
-    assert equal(state.method["1:ewc"]["anchor"], dict(state.trunk.weights))
+    assert equal(state.method["0:ewc"]["anchor"], dict(state.trunk.weights))
     score_row(sequence, 1)
     learner = Learner(sequence, sequence.open_stream(), Workers())
     learner.take(Store(Path(sequence.out)).load(sequence.keys[1]), 1)

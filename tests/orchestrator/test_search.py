@@ -191,6 +191,39 @@ def test_the_measure_can_punish_forgetting(tmp_path: Path) -> None:
     assert end.score == pytest.approx((end.metrics["aa"] or 0) - 0.5 * (end.metrics["forgetting"] or 0), abs=1e-5)
 
 
+def test_bounds_are_measured_alike_in_both_phases(tmp_path: Path) -> None:
+    """They forget nothing, and what trains nothing has nothing to choose."""
+    methods = ["zero-shot", "nmc", "expert", "joint"]
+    search, book = opened(searched(tmp_path, methods, forgetting_weight=1.0, scheduler="asha"))
+    run_all(book)
+    assert [len(book.of(m)) for m in methods] == [1, 1, 2, 2]
+    assert book.of("nmc")[0].values == book.of("zero-shot")[0].values == {}
+    for method in ("zero-shot", "expert", "joint"):
+        for trial in book.of(method):
+            end = book.ends[trial.key]
+            assert end.metrics["forgetting"] is end.metrics["bwt"] is None
+            assert end.score == pytest.approx(end.metrics["aa"], abs=1e-5)
+    (trial, _) = book.of("expert")
+    assert book.ends[trial.key].score == pytest.approx(
+        np.mean([view.matrix()[1, 0] for view in trial.views()]), abs=1e-5
+    )
+    assert freeze(search, book)["missing"] == []
+
+
+def test_asha_stops_no_expert(tmp_path: Path) -> None:
+    """Each has one task, and rungs begin at two."""
+    from types import SimpleNamespace
+
+    from orchestrator.tune import _PerMethodAsha
+
+    _, book = opened(searched(tmp_path, ["expert"], trials=1, scheduler="asha"))
+    assert book.start_next()
+    scheduler, trial = _PerMethodAsha(book), SimpleNamespace(trial_id="one", config={"method": "expert"})
+    scheduler.on_trial_add(None, trial)
+    assert scheduler.on_trial_result(None, trial, {"tasks": 1, "score": 0.0}) == "CONTINUE"
+    scheduler.on_trial_remove(None, trial)
+
+
 def test_several_streams_and_seeds_are_one_trial(tmp_path: Path) -> None:
     _, book = opened(searched(tmp_path, ["ft"], trials=1, seeds=[1, 2]))
     (trial,) = run_all(book)
