@@ -50,8 +50,10 @@ def assert_equal(one: Any, two: Any) -> None:
         assert torch.equal(one, two) if isinstance(one, Tensor) else one == two
 
 
-CASES = [(name, model) for name, method in METHODS.items() for model in FAMILIES
-         if not (method.requires_generation and model == "tiny-bert")]  # fmt: skip
+# Each part on every family, for which the whole suite has the time
+ON_FAMILIES = [pytest.param(model, marks=[pytest.mark.slow] if model != "tiny-t5" else []) for model in FAMILIES]
+CASES = [pytest.param(name, *family.values, marks=family.marks) for name, method in METHODS.items() for family in ON_FAMILIES
+         if not (method.requires_generation and family.values == ("tiny-bert",))]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.requires_generation])
@@ -143,7 +145,7 @@ def test_every_plugin_says_where_its_strength_is_zero() -> None:
     )
 
 
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", ON_FAMILIES)
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 @pytest.mark.parametrize("name", STRENGTH_ZERO)
 def test_strength_zero_is_plain_training(
