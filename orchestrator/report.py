@@ -205,6 +205,8 @@ def _mean_spent(rows: list[dict[str, Any]], unit: str) -> str:
     if not known:
         return "–"
     mean = float(np.mean(known))
+    if not mean:
+        return "0"
     if unit == "flops":
         digits, exponent = f"{mean:.1e}".split("e")
         return f"{digits}e{int(exponent)}"

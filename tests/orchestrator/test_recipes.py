@@ -42,6 +42,7 @@ def test_real_text_on_the_real_sentence_encoder(tmp_path: Path, benchmark_folder
     assert view.start["data"][2]["left_out"] == {"train": 0, "test": 131}
 
 
+@pytest.mark.slow
 def test_a_published_recipe_runs_from_a_local_folder(tmp_path: Path, benchmark_folder: Path) -> None:
     """order1-t5 as it is written, but with a small T5 in a folder where t5-large would be, and less of everything."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
