@@ -1,6 +1,6 @@
 """Numbers about what a method did, from tensors that it has anyway. They influence nothing.
 
-Shapes: T tasks, L layers, d rows of a layer.
+Shapes: T tasks, d rows of a layer.
 """
 
 from __future__ import annotations
@@ -24,23 +24,21 @@ def kept_by_samples(magnitude_Nd: Tensor, masked_rows: int) -> Tensor:
     return (len(magnitude_Nd) - counts).to(torch.int16)
 
 
-def kept_overlap(kept_TLd: Sequence[Sequence[Tensor]]) -> list[list[float]]:
-    """[T, T]: how far two tasks keep the same rows, averaged over layers; 1 on the diagonal.
+def kept_overlap(kept_T: Sequence[Mapping[str, Tensor]]) -> list[list[float]]:
+    """[T, T]: how far two tasks keep the same rows, averaged over the layers that both have; 1 on the diagonal.
 
-    kept_TLd[t][l] counts, for each row, the samples of task t that keep it. With the shares p = counts / sum of counts, the
-    overlap is sum_k min(p_k, q_k): for one sample each, the share of the kept rows that is kept in both (arXiv 2406.17245,
-    section 5.3, compares tasks on 100 samples each).
+    kept_T[t][layer] [d] counts, for each row, the samples of task t that keep it. With the shares p = counts / sum of counts,
+    the overlap is sum_k min(p_k, q_k): for one sample each, the share of the kept rows that is kept in both (arXiv 2406.17245,
+    section 5.3, compares tasks on 100 samples each). Empty where two tasks have no layer in common.
     """
 
-    def overlap(a_d: Tensor, b_d: Tensor) -> float:
-        p, q = a_d.double() / a_d.sum(), b_d.double() / b_d.sum()
-        return float(torch.minimum(p, q).sum())
+    def overlap(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+        shares = [(a[name].double() / a[name].sum(), b[name].double() / b[name].sum()) for name in a if name in b]
+        return sum(float(torch.minimum(p, q).sum()) for p, q in shares) / len(shares)
 
-    layers = len(kept_TLd[0]) if kept_TLd else 0
-    return [
-        [sum(overlap(x, y) for x, y in zip(a, b, strict=True)) / layers for b in kept_TLd]
-        for a in kept_TLd
-    ]  # fmt: skip
+    if any(a.keys().isdisjoint(b) for a in kept_T for b in kept_T):
+        return []
+    return [[overlap(a, b) for b in kept_T] for a in kept_T]
 
 
 def moved_rows(before: Tensor, after: Tensor, rows: Tensor) -> int:

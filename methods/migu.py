@@ -243,12 +243,14 @@ class Migu(Method):
             self.kept_samples[str(task_id)] = self._kept_by_samples(model, batches)
             weights = {r.name: r.weight.detach().cpu() for r in self.rows}
             always = {r.name: (masked == self.steps).cpu() for r, masked in zip(self.rows, self.masked, strict=True)}
-            tasks = [list(self.kept_samples[t].values()) for t in sorted(self.kept_samples, key=int)]
+            tasks = [self.kept_samples[t] for t in sorted(self.kept_samples, key=int)]
             self.numbers["moved_though_masked"] = sum(
                 moved_rows(self.start[n], w, always[n]) for n, w in weights.items()
             )
             self.numbers["update_norm"] = update_norm(self.start, weights)
-            self.numbers["overlap"] = kept_overlap(tasks)
+            overlap = kept_overlap(tasks)
+            if overlap:  # none where each task trains layers of its own
+                self.numbers["overlap"] = overlap
             self.start = {}
 
     def _kept_by_samples(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tensor]:

@@ -162,11 +162,11 @@ def _second_task(sequence: Sequence) -> dict[str, float]:
     started = time.monotonic()
     history = train_task(learner, 1, lambda event: moments.append(time.monotonic()))
     seconds = time.monotonic() - started
-    step = median(after - before for before, after in itertools.pairwise(moments))
+    step = median([after - before for before, after in itertools.pairwise(moments)] or [seconds])
     state = learner.give(history)
     return {
         "step_s": step,
-        "once_s": seconds - (moments[-1] - moments[0]) - step,
+        "once_s": max(0.0, seconds - (moments[-1] - moments[0]) - step),
         "checkpoint_mb": round(_megabytes(state.weights), 2),
         "state_mb": round(_megabytes(state.method), 2),
         "peak_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if device.type == "cuda" else math.nan,

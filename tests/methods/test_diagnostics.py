@@ -21,13 +21,15 @@ def test_kept_by_samples() -> None:
 
 def test_overlap_of_one_sample_each_is_the_share_of_common_rows() -> None:
     a, b = torch.tensor([1, 1, 0, 0]), torch.tensor([0, 1, 1, 0])
-    assert kept_overlap([[a], [b]]) == [[1.0, 0.5], [0.5, 1.0]]
-    assert kept_overlap([[a, a], [b, a]]) == [[1.0, 0.75], [0.75, 1.0]]
+    assert kept_overlap([{"x": a}, {"x": b}]) == [[1.0, 0.5], [0.5, 1.0]]
+    assert kept_overlap([{"x": a, "y": a}, {"x": b, "y": a}]) == [[1.0, 0.75], [0.75, 1.0]]
+    assert kept_overlap([{"x": a}, {"x": b, "y": a}]) == [[1.0, 0.5], [0.5, 1.0]], "over the layers that both have"
+    assert kept_overlap([{"x": a}, {"y": a}]) == []
 
 
 def test_overlap_of_counts() -> None:
     a, b = torch.tensor([3, 1, 0]), torch.tensor([1, 1, 2])
-    assert kept_overlap([[a], [b]])[0][1] == pytest.approx(0.25 + 0.25)
+    assert kept_overlap([{"x": a}, {"x": b}])[0][1] == pytest.approx(0.25 + 0.25)
     assert kept_overlap([]) == []
 
 

@@ -329,3 +329,15 @@ def test_the_first_task_is_looked_at_as_if_it_had_just_ended(learner_of: Callabl
     assert begins.kept_samples["0"].keys() == ended.kept_samples["0"].keys()
     for name, counts in ended.kept_samples["0"].items():
         assert torch.equal(counts, begins.kept_samples["0"][name]), name
+
+
+@pytest.mark.parametrize("regime", ["moelora", "inclora", "olora"])
+def test_regimes_that_grow_are_looked_at_too(regime: str, learner_of: Callable[..., Learner]) -> None:
+    """A mixture keeps its layers and gets more; an adapter a task has no rows in common with the others'."""
+    learner = learner_of(methods=[{"tuning": regime, "plugins": ["migu"]}], stream={"max_train": 16})
+    _ = learner.family
+    for task in range(3):
+        history = train_task(learner, task, lambda event: None)
+    overlap = history["diagnostics"].get("migu/overlap")
+    assert (overlap is not None) == (regime == "moelora")
+    assert overlap is None or (len(overlap) == 3 and 0 < overlap[0][2] <= 1)
