@@ -47,7 +47,7 @@ class Context:
     method's own; `model` may be anything that is called as the model is. `embed(batch)` gives the unit-length mean over a
     text's last hidden states [B, d]. `examples(i)` gives the train split of task i, and `batches(examples, rng)` this worker's
     micro-batches of any examples (in a random order if `rng` is given), each with its "share" and the "units" of them all.
-    `labels[i]` counts the labels of tasks 0 to i.
+    `labels[i]` counts the labels of tasks 0 to i. `lasting` says whether tasks train the same weights one after another.
     """
 
     seed: int
@@ -59,6 +59,7 @@ class Context:
     batches: Callable[..., Iterator[Batch]] = _no_model
     labels: Sequence[int] = ()
     workers: int = 1
+    lasting: bool = True
 
 
 class Passes(NamedTuple):

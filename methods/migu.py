@@ -169,7 +169,7 @@ class Migu(Method):
     def _note_start(self, model: nn.Module, task_id: int) -> None:
         """Keep the weights; and look at an unmasked first task now, whose checkpoint is plain training's as well."""
         self.start = {r.name: r.weight.detach().cpu().clone() for r in self.rows}
-        if task_id == 1 and "0" not in self.kept_samples:
+        if self.context.lasting and task_id == 1 and "0" not in self.kept_samples:
             rng = generator(self.context.seed, "looking", 0)
             self.kept_samples["0"] = self._kept_by_samples(model, self.context.batches(self.context.examples(0), rng))
 
@@ -240,17 +240,16 @@ class Migu(Method):
         self.clusters = []
         self.numbers = {"kept_share": [kept_share(masked, self.steps) for masked in self.masked]}
         if self.masks and self.settings.diagnostics:
-            self.kept_samples[str(task_id)] = self._kept_by_samples(model, batches)
             weights = {r.name: r.weight.detach().cpu() for r in self.rows}
             always = {r.name: (masked == self.steps).cpu() for r, masked in zip(self.rows, self.masked, strict=True)}
-            tasks = [self.kept_samples[t] for t in sorted(self.kept_samples, key=int)]
             self.numbers["moved_though_masked"] = sum(
                 moved_rows(self.start[n], w, always[n]) for n, w in weights.items()
             )
             self.numbers["update_norm"] = update_norm(self.start, weights)
-            overlap = kept_overlap(tasks)
-            if overlap:  # none where each task trains layers of its own
-                self.numbers["overlap"] = overlap
+            if self.context.lasting:  # else each task's rows are its own
+                self.kept_samples[str(task_id)] = self._kept_by_samples(model, batches)
+                tasks = [self.kept_samples[t] for t in sorted(self.kept_samples, key=int)]
+                self.numbers["overlap"] = kept_overlap(tasks)
             self.start = {}
 
     def _kept_by_samples(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tensor]:

@@ -81,6 +81,7 @@ class Learner:
             batches=self.batches,
             labels=[len(self.stream.labels_until(t + 1)) for t in range(len(self.stream.tasks))],
             workers=self.workers.count,
+            lasting=not getattr(self.sequence.method.spec.types[0], "no_lasting", ""),
         )
         return self.sequence.method.spec.build(context)
 

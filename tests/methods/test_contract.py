@@ -260,10 +260,7 @@ def test_presets_are_methods(name: str) -> None:
     assert method_spec(name).label == name
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [(["ewc"], ["migu", "ewc"]), (["derpp"], ["agem", "derpp"]), (["mas", "ewc"], ["ewc", "lwf", "mas"])],
-)
+@pytest.mark.parametrize(("first", "second"), [(["ewc"], ["migu", "ewc"]), (["derpp"], ["agem", "derpp"])])
 def test_a_shared_checkpoint_gives_each_part_its_own_state(
     first: list[str], second: list[str], sequence_of: Callable[..., Sequence]
 ) -> None:
@@ -276,8 +273,6 @@ def test_a_shared_checkpoint_gives_each_part_its_own_state(
     for sequence in (made, shared, alone):
         run_sequence(sequence, evaluate=False)
     assert shared.keys == alone.keys
-    assert (made.keys[1] == shared.keys[1]) == (sorted(first) != ["ewc", "mas"]), (
-        "order is part of the name, idleness is not"
-    )
+    assert made.keys[1] == shared.keys[1], "else nothing is shared, and the test would prove nothing"
     for n, w in weights(alone, 2).items():
         assert torch.equal(w, weights(shared, 2)[n]), n

@@ -24,7 +24,6 @@ def test_overlap_of_one_sample_each_is_the_share_of_common_rows() -> None:
     assert kept_overlap([{"x": a}, {"x": b}]) == [[1.0, 0.5], [0.5, 1.0]]
     assert kept_overlap([{"x": a, "y": a}, {"x": b, "y": a}]) == [[1.0, 0.75], [0.75, 1.0]]
     assert kept_overlap([{"x": a}, {"x": b, "y": a}]) == [[1.0, 0.5], [0.5, 1.0]], "over the layers that both have"
-    assert kept_overlap([{"x": a}, {"y": a}]) == []
 
 
 def test_overlap_of_counts() -> None:

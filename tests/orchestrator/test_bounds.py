@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 
 from methods import method_spec
-from orchestrator.batches import global_batches
 from orchestrator.checkpoint import Store
 from orchestrator.config import MethodEntry
 from orchestrator.experiment import Experiment
@@ -75,7 +74,6 @@ def test_joint_training_is_one_task_of_all_the_examples(
     assert [s["lr"] for s in history["steps"]] == [s["lr"] for s in view.by_task[2].steps.values()]
     for name, weight in plain.give(history).weights.items():
         assert torch.equal(weight, loaded(sequence, 3)[name]), name
-    assert sorted(i for batch in global_batches(48, 8, 7, 0, 0) for i in batch) == list(range(48))
 
 
 def test_joint_training_that_breaks_at_once_is_made_again(sequence_of: Callable[..., Sequence]) -> None:
