@@ -8,32 +8,43 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from methods.agem import Agem
-from methods.base import Batch, Context, Method, Settings, Stack, State, Tuning, at_least_float32, generator, trainable
-from methods.conpet import Conpet
-from methods.coso import Coso
-from methods.derpp import Derpp
-from methods.ewc import Ewc
+from methods.adapters.inclora import IncLora
+from methods.adapters.lora import Lora
+from methods.adapters.moelora import MoeLora
+from methods.adapters.olora import OLora
+from methods.base import (
+    Batch,
+    Context,
+    Method,
+    Settings,
+    Stack,
+    State,
+    TuningMethod,
+    at_least_float32,
+    generator,
+    trainable,
+)
 from methods.full import Full
-from methods.inclora import IncLora
-from methods.l2 import L2
-from methods.l2p import L2P
-from methods.lfpt5 import LFPT5
-from methods.lora import Lora
-from methods.lwf import Lwf
-from methods.mas import Mas
-from methods.merge import Merge
-from methods.migu import Migu
-from methods.moelora import MoeLora
+from methods.masking.migu import Migu
+from methods.masking.random_mask import RandomMask
+from methods.merging.merge import Merge
 from methods.nmc import Nmc
-from methods.olora import OLora
-from methods.osf import Osf
 from methods.presets import PRESETS, PUBLISHED
-from methods.progprompt import ProgPrompt
-from methods.projection import Projection
-from methods.random_mask import RandomMask
-from methods.refresh import Refresh
-from methods.replay import Replay
+from methods.prompts.l2p import L2P
+from methods.prompts.lfpt5 import LFPT5
+from methods.prompts.progprompt import ProgPrompt
+from methods.regularisation.ewc import Ewc
+from methods.regularisation.l2 import L2
+from methods.regularisation.lwf import Lwf
+from methods.regularisation.mas import Mas
+from methods.regularisation.refresh import Refresh
+from methods.replay.agem import Agem
+from methods.replay.conpet import Conpet
+from methods.replay.derpp import Derpp
+from methods.replay.replay import Replay
+from methods.subspaces.coso import Coso
+from methods.subspaces.osf import Osf
+from methods.subspaces.projection import Projection
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
@@ -64,7 +75,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 class Part(BaseModel):
-    """One regime or plug-in: its registered name and its settings, all filled in."""
+    """One tuning method or plug-in: its registered name and its settings, all filled in."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -105,13 +116,13 @@ def _wrong_setting(part: str, error: ValidationError) -> str:
     return f"{part}.{key}: {first['msg']} (found {first['input']!r})"
 
 
-Bound = Literal["zero-shot", "expert", "joint"]
+Reference = Literal["zero-shot", "expert", "joint"]
 
 
 class MethodSpec(BaseModel):
-    """A method of an experiment: one tuning regime and plug-ins, under a name.
+    """A method of an experiment: one tuning method and plug-ins, under a name.
 
-    Or a bound, which trains no sequence: `zero-shot` trains nothing, `expert` each task alone from the base model, `joint` all
+    Or a reference run, which trains no sequence: `zero-shot` trains nothing, `expert` each task alone from the base model, `joint` all
     tasks together. An expert answers its own task, with that task's labels.
     """
 
@@ -119,83 +130,99 @@ class MethodSpec(BaseModel):
     name: str = ""
     tuning: Part = Part(name="full")
     plugins: tuple[Part, ...] = ()
-    bound: Bound | None = None
+    reference: Reference | None = None
 
     @field_validator("tuning")
     @classmethod
     def _is_tuning(cls, part: Part) -> Part:
-        if not issubclass(METHODS[part.name], Tuning):
-            raise ValueError(f"{part.name!r} is a plug-in, not a tuning regime; regimes: {', '.join(_names(True))}")
+        if not issubclass(METHODS[part.name], TuningMethod):
+            raise ValueError(
+                f"{part.name!r} is a plug-in, not a tuning method; tuning methods: {', '.join(_names(True))}"
+            )
         return part
 
     @field_validator("plugins")
     @classmethod
     def _are_plugins(cls, parts: tuple[Part, ...]) -> tuple[Part, ...]:
         for part in parts:
-            if issubclass(METHODS[part.name], Tuning):
+            if issubclass(METHODS[part.name], TuningMethod):
                 raise ValueError(
-                    f"{part.name!r} is a tuning regime, not a plug-in; plug-ins: {', '.join(_names(False))}"
+                    f"{part.name!r} is a tuning method, not a plug-in; plug-ins: {', '.join(_names(False))}"
                 )
         return parts
 
     @model_validator(mode="after")
     def _fits(self) -> MethodSpec:
         """Refuses what cannot work together, before anything is computed."""
-        regime = METHODS[self.tuning.name]
-        assert issubclass(regime, Tuning)
-        if self.plugins and (self.bound or not regime.optimizes):
+        tuning_type = METHODS[self.tuning.name]
+        assert issubclass(tuning_type, TuningMethod)
+        if self.plugins and (self.reference or not tuning_type.trains_by_gradient):
             why = (
-                f"the bound {self.bound!r} trains no sequence" if self.bound else f"{self.tuning.name!r} trains nothing"
+                f"the reference run {self.reference!r} trains no sequence"
+                if self.reference
+                else f"{self.tuning.name!r} trains nothing"
             )
             raise ValueError(f"{self.plugins[0].name!r}: {why}, so there is nothing that a plug-in could change")
-        if self.bound == "zero-shot" and self.tuning.name != "full":
+        if self.reference == "zero-shot" and self.tuning.name != "full":
             raise ValueError(
                 f"zero-shot is the untrained model, to which {self.tuning.name!r} adds nothing; tuning: full"
             )
-        if self.bound == "joint" and regime.no_lasting:
-            raise ValueError(f"joint training cannot be combined with {self.tuning.name!r}: {regime.no_lasting}")
-        if self.bound and not regime.optimizes:
-            raise ValueError(f"the bound {self.bound!r} needs a regime that trains; {self.tuning.name!r} does not")
+        if self.reference == "joint" and tuning_type.per_task_weights:
+            raise ValueError(
+                f"joint training cannot be combined with {self.tuning.name!r}: {tuning_type.per_task_weights}"
+            )
+        if self.reference and not tuning_type.trains_by_gradient:
+            raise ValueError(
+                f"the reference run {self.reference!r} needs a tuning method that trains; {self.tuning.name!r} does not"
+            )
         for part in self.plugins:
-            if METHODS[part.name].requires_rows and regime.no_rows:
-                raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_rows}")
-            if METHODS[part.name].requires_lasting and regime.no_lasting:
-                raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_lasting}")
-            if METHODS[part.name].requires_gradients and regime.no_gradients:
-                raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {regime.no_gradients}")
+            if METHODS[part.name].requires_output_units and tuning_type.no_output_units:
+                raise ValueError(
+                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.no_output_units}"
+                )
+            if METHODS[part.name].requires_shared_weights and tuning_type.per_task_weights:
+                raise ValueError(
+                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.per_task_weights}"
+                )
+            if METHODS[part.name].requires_gradients and tuning_type.no_gradients:
+                raise ValueError(
+                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.no_gradients}"
+                )
         return self
 
     @property
     def types(self) -> list[type[Method]]:
-        """The regime's class and its plug-ins'."""
+        """The tuning method's class and its plug-ins'."""
         return [METHODS[part.name] for part in (self.tuning, *self.plugins)]
 
     @property
-    def optimizes(self) -> bool:
+    def trains_by_gradient(self) -> bool:
         """Whether it trains anything by gradient steps."""
-        regime = METHODS[self.tuning.name]
-        return self.bound != "zero-shot" and issubclass(regime, Tuning) and regime.optimizes
+        tuning_type = METHODS[self.tuning.name]
+        return (
+            self.reference != "zero-shot" and issubclass(tuning_type, TuningMethod) and tuning_type.trains_by_gradient
+        )
 
     @property
-    def makes_steps(self) -> bool:
+    def trains_sequentially(self) -> bool:
         """Whether it trains every task of a sequence by gradient steps."""
-        return self.bound is None and self.optimizes
+        return self.reference is None and self.trains_by_gradient
 
     @property
     def label(self) -> str:
         """The given name, or one made of the parts."""
         parts = "+".join([self.tuning.name, *(p.name for p in self.plugins)])
-        return self.name or (f"{parts} ({self.bound})" if self.bound else parts)
+        return self.name or (f"{parts} ({self.reference})" if self.reference else parts)
 
     def build(self, context: Context) -> Stack:
-        """The regime and its plug-ins, ready to train."""
+        """The tuning method and its plug-ins, ready to train."""
         tuning = self.tuning.build(context)
-        assert isinstance(tuning, Tuning)
+        assert isinstance(tuning, TuningMethod)
         return Stack(tuning, [(p.name, p.build(context)) for p in self.plugins], self.tuning.name)
 
 
 def _names(tuning: bool) -> list[str]:
-    return [name for name, method in METHODS.items() if issubclass(method, Tuning) == tuning]
+    return [name for name, method in METHODS.items() if issubclass(method, TuningMethod) == tuning]
 
 
 def unknown(what: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """The Method seam: what a continual-learning method may see and change, and when.
 
-A method of an experiment is one *tuning regime* (which parameters train) plus plug-ins in a given order, held together by
-`Stack`. Both kinds are `Method`s; a regime adds `prepare`.
+A method of an experiment is one *tuning method* (which parameters train) plus plug-ins in a given order, held together by
+`Stack`. Both kinds are `Method`s; a tuning method adds `prepare`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 # Tensors by name, as the model takes them. Names that end in "mask" mark real tokens [B, S] (1) against padding (0), and
 # no two of them have the same shape, so that the shape of an activation [B, S, d] tells which tokens it holds.
 # "option_mask" marks tokens that every micro-batch of a step repeats.
-# batch["share"] (float) is the micro-batch's share of the global batch; over all micro-batches and workers it sums to 1,
-# so a penalty that is added in `after_forward` is weighted by it. batch["units"] is what a sum over the micro-batch's answer
-# tokens (or examples) is divided by to become a share of the global mean. batch["old_columns"] is how many leading columns of
+# batch["loss_weight"] (float) is the micro-batch's share of the global batch; over all micro-batches and workers it sums to 1,
+# so a penalty that is added in `after_forward` is weighted by it. batch["loss_denominator"] is what a sum over the micro-batch's answer
+# tokens (or examples) is divided by to become a share of the global mean. batch["num_old_classes"] is how many leading columns of
 # the logits earlier tasks have trained, None where all columns belong to every task (a vocabulary).
 # batch["classes"] [B] says which label of the stream, in order of first appearance, each example has.
 Batch = dict[str, Any]
@@ -59,10 +59,10 @@ class Context:
     batches: Callable[..., Iterator[Batch]] = _no_model
     labels: Sequence[int] = ()
     workers: int = 1
-    lasting: bool = True
+    shared_weights: bool = True
 
 
-class Passes(NamedTuple):
+class ExtraPasses(NamedTuple):
     """Passes over a global batch: forward alone, and forward and backward as training's own."""
 
     forward: float = 0.0
@@ -79,7 +79,7 @@ class Method:
     """Hooks, all no-ops, and two state methods. Hooks see the unwrapped model.
 
     `task_id` counts from 0. `batches` iterates over this worker's batches of the task in a random order that is not
-    training's; batch["places"] are the examples' places in that order, over all workers. A method's own forward passes run
+    training's; batch["example_indices"] are the examples' places in that order, over all workers. A method's own forward passes run
     in evaluation mode, in which no other method's forward hook may count.
     """
 
@@ -92,18 +92,18 @@ class Method:
     # what it keeps beside the model, in words
     memory: ClassVar[str] = ""
     # what a combination must offer: trained linear rows inside the blocks (see methods.rows), a model that generates
-    requires_rows: ClassVar[bool] = False
-    requires_lasting: ClassVar[bool] = False  # weights that later tasks train on
+    requires_output_units: ClassVar[bool] = False
+    requires_shared_weights: ClassVar[bool] = False  # weights that later tasks train on
     requires_generation: ClassVar[bool] = False
     requires_gradients: ClassVar[bool] = False  # steps along the gradients that `before_optimizer_step` leaves
     # how `after_task` changes the trained weights, where it does: then they cannot go on from before the last steps
-    reshapes: ClassVar[str] = ""
+    modifies_weights_after_task: ClassVar[str] = ""
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
         self.context = context
 
-    def influence(self, task_id: int) -> Mapping[str, Any] | None:
+    def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
         """The settings that can influence the weights while training task `task_id`; None where the method does nothing.
 
         Checkpoints are shared between all methods whose influence is the same up to a task.
@@ -119,20 +119,20 @@ class Method:
         """
         return chosen
 
-    def fresh(self, task_id: int, size: int) -> int:
-        """How many examples of a global batch of `size` come from the task's training set; `fill` adds the others."""
+    def num_new_examples(self, task_id: int, size: int) -> int:
+        """How many examples of a global batch of `size` come from the task's training set; `compose_batch` adds the others."""
         return size
 
-    def fill(self, task_id: int, step: int, chosen: Sequence[Example]) -> Sequence[Example]:
+    def compose_batch(self, task_id: int, step: int, chosen: Sequence[Example]) -> Sequence[Example]:
         """The whole global batch of a step (counted from 1 over the task). A pure function, as `training_set` is."""
         return chosen
 
-    def passes(self, task_id: int, size: int) -> Passes:
+    def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
         """What it computes a step beside training's own pass, in passes over a global batch of `size`.
 
         What runs once a task is not counted.
         """
-        return Passes()
+        return ExtraPasses()
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Called before the optimizer of a task is made."""
@@ -166,20 +166,20 @@ class Method:
         return {}
 
 
-class Tuning(Method):
-    """A tuning regime: decides which parameters train, at which rates, and what the model is after how many tasks."""
+class TuningMethod(Method):
+    """A tuning method: decides which parameters train, at which rates, and what the model is after how many tasks."""
 
     # whether it trains by gradients at all
-    optimizes: ClassVar[bool] = True
+    trains_by_gradient: ClassVar[bool] = True
     training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}
     # why no linear rows inside the blocks train by plain gradients, where that is so
-    no_rows: ClassVar[str] = ""
+    no_output_units: ClassVar[str] = ""
     # why what one task trains is not what the next one trains, where that is so
-    no_lasting: ClassVar[str] = ""
+    per_task_weights: ClassVar[str] = ""
     # why the optimizer does not follow the parameters' own gradients, where that is so
     no_gradients: ClassVar[str] = ""
 
-    def structure(self) -> Mapping[str, Any]:
+    def model_cache_fields(self) -> Mapping[str, Any]:
         """The settings that decide the untrained model. The others count from the first task that they influence."""
         return self.settings.model_dump()
 
@@ -209,27 +209,27 @@ class Tuning(Method):
         """Called before the model answers examples of a task, perhaps one that it was not trained on yet."""
 
     def class_scores(self, embedded_Bd: Tensor) -> Tensor:
-        """[B, K]: scores of the stream's labels so far. Asked of a regime that does not train the model but its own rule."""
+        """[B, K]: scores of the stream's labels so far. Asked of a tuning method that does not train the model but its own rule."""
         raise NotImplementedError
 
 
 class Stack(Method):
-    """A tuning regime and its plug-ins as one method; hooks run in the given order."""
+    """A tuning method and its plug-ins as one method; hooks run in the given order."""
 
-    def __init__(self, tuning: Tuning, plugins: Sequence[tuple[str, Method]], tuning_name: str) -> None:
+    def __init__(self, tuning: TuningMethod, plugins: Sequence[tuple[str, Method]], tuning_name: str) -> None:
         self.tuning = tuning
         self.parts: list[tuple[str, Method]] = [(tuning_name, tuning), *plugins]
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        """Let the regime prepare the model."""
+        """Let the tuning method prepare the model."""
         return self.tuning.prepare(model, head)
 
-    def origin(self) -> Mapping[str, Any]:
+    def initial_cache_fields(self) -> Mapping[str, Any]:
         """What decides the model before training."""
-        return {"name": self.parts[0][0], "settings": self.tuning.structure()}
+        return {"name": self.parts[0][0], "settings": self.tuning.model_cache_fields()}
 
     def grow(self, model: nn.Module, tasks: int) -> None:
-        """The regime's structure after so many tasks."""
+        """The tuning method's structure after so many tasks."""
         self.tuning.grow(model, tasks)
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
@@ -237,20 +237,20 @@ class Stack(Method):
         return self.tuning.weights(model)
 
     def trains(self, model: nn.Module) -> dict[str, Tensor]:
-        """The weights that the regime lets the next task move."""
+        """The weights that the tuning method lets the next task move."""
         return self.tuning.trains(model)
 
     def added_tokens(self, task_id: int) -> int:
-        """The regime's vectors among the tokens of each input."""
+        """The tuning method's vectors among the tokens of each input."""
         return self.tuning.added_tokens(task_id)
 
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
-        """Let the regime know which task is answered."""
+        """Let the tuning method know which task is answered."""
         self.tuning.before_scoring(model, task_id)
 
-    def influence(self, task_id: int) -> Mapping[str, Any]:
+    def cache_fields(self, task_id: int) -> Mapping[str, Any]:
         """The influences of all parts that have one, in order."""
-        found = [(name, part.influence(task_id)) for name, part in self.parts]
+        found = [(name, part.cache_fields(task_id)) for name, part in self.parts]
         return {"parts": [{"name": name, **settings} for name, settings in found if settings is not None]}
 
     def training_set(
@@ -260,17 +260,17 @@ class Stack(Method):
             chosen = part.training_set(task_id, chosen, old)
         return chosen
 
-    def fresh(self, task_id: int, size: int) -> int:
-        return min(part.fresh(task_id, size) for _, part in self.parts)
+    def num_new_examples(self, task_id: int, size: int) -> int:
+        return min(part.num_new_examples(task_id, size) for _, part in self.parts)
 
-    def fill(self, task_id: int, step: int, chosen: Sequence[Example]) -> Sequence[Example]:
+    def compose_batch(self, task_id: int, step: int, chosen: Sequence[Example]) -> Sequence[Example]:
         for _, part in self.parts:
-            chosen = part.fill(task_id, step, chosen)
+            chosen = part.compose_batch(task_id, step, chosen)
         return chosen
 
-    def passes(self, task_id: int, size: int) -> Passes:
-        found = [part.passes(task_id, size) for _, part in self.parts]
-        return Passes(sum(p.forward for p in found), sum(p.training for p in found))
+    def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
+        found = [part.extra_passes(task_id, size) for _, part in self.parts]
+        return ExtraPasses(sum(p.forward for p in found), sum(p.training for p in found))
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         for _, part in self.parts:
@@ -318,9 +318,9 @@ class Stack(Method):
             yield seen[name], name, part
             seen[name] += 1
 
-    def numbers(self, task_id: int) -> dict[str, float | list[Any]]:
+    def collect_diagnostics(self, task_id: int) -> dict[str, float | list[Any]]:
         """The numbers of every part that took part in a task, as `part/number`."""
-        parts = [(name, part) for name, part in self.parts if part.influence(task_id) is not None]
+        parts = [(name, part) for name, part in self.parts if part.cache_fields(task_id) is not None]
         return {f"{name}/{key}": value for name, part in parts for key, value in part.diagnostics().items()}
 
 

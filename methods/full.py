@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from methods.base import Settings, Tuning
+from methods.base import Settings, TuningMethod
 
 
 class FullSettings(Settings):
     """Full fine-tuning has no settings of its own."""
 
 
-class Full(Tuning):
+class Full(TuningMethod):
     """Every parameter of the model trains."""
 
     Settings = FullSettings

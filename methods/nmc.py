@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Settings, State, Tuning
-from methods.passes import evaluating
+from methods.base import Batch, Context, Settings, State, TuningMethod
+from methods.shared.passes import evaluating
 
 
-class Nmc(Tuning):
+class Nmc(TuningMethod):
     """The class whose mean embedding is nearest by cosine; embeddings are mean-pooled last hidden states, at length 1.
 
     The model stays as it is. Class means are sums and counts, so neither the order of the tasks nor the number of workers
@@ -25,9 +25,9 @@ class Nmc(Tuning):
     paper = "2210.04428"
     memory = "one mean for each class"
     training_space: ClassVar[Mapping[str, Sequence[Any]]] = {}
-    optimizes = False
-    no_rows = "it trains nothing"
-    no_lasting = "it trains nothing"
+    trains_by_gradient = False
+    no_output_units = "it trains nothing"
+    per_task_weights = "it trains nothing"
 
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)

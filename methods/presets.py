@@ -48,10 +48,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "progprompt": {"tuning": "progprompt"},
     "l2p": {"tuning": "l2p"},
     "lfpt5": {"tuning": "lfpt5"},
-    "zero-shot": {"tuning": "full", "bound": "zero-shot"},
+    "zero-shot": {"tuning": "full", "reference": "zero-shot"},
     "nmc": {"tuning": "nmc"},
-    "expert": {"tuning": "full", "bound": "expert"},
-    "joint": {"tuning": "full", "bound": "joint"},
+    "expert": {"tuning": "full", "reference": "expert"},
+    "joint": {"tuning": "full", "reference": "joint"},
 }
 
 # T5-large on the 15-task benchmark (arXiv 2406.17245), asked for by `training: published`. No other model needs the same

@@ -18,14 +18,15 @@ from rich.progress import track
 from rich.table import Table
 
 from methods import PRESETS, method_spec
-from orchestrator.config import RunConfig
+from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
-from orchestrator.journal import View
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence, plan
-from orchestrator.training import train_task
-from orchestrator.workers import Workers
+from orchestrator.planning.planner import plan
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.view import View
+from orchestrator.training.learner import Learner
+from orchestrator.training.parallel import Workers
+from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import train_task
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 RATES = (5e-4, 1e-3)
@@ -57,7 +58,7 @@ def search_reuse(console: Console, max_train: int = 160) -> dict[str, Any]:
     return result
 
 
-def _search(out: Path, max_train: int) -> list[Sequence]:
+def _search(out: Path, max_train: int) -> list[SequencePlan]:
     def entries() -> Iterator[dict[str, Any]]:
         for rate in RATES:
             training = {"lr": rate}
@@ -80,7 +81,7 @@ def _search(out: Path, max_train: int) -> list[Sequence]:
     return plan(config)
 
 
-def _timed(sequence: Sequence) -> tuple[View, float]:
+def _timed(sequence: SequencePlan) -> tuple[View, float]:
     started = time.monotonic()
     view = run_sequence(sequence)
     return view, time.monotonic() - started
@@ -113,7 +114,7 @@ def method_costs(
     round. `once_s` is what the task took beside its steps: passes over its examples, decompositions, written samples.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        methods = [name for name in PRESETS if method_spec(name).makes_steps]
+        methods = [name for name in PRESETS if method_spec(name).trains_sequentially]
         sequences = [_method_sequence(name, model, max_train, folder) for name in methods]
         fitting = [s for s in sequences if s is not None]
         found: dict[str, list[dict[str, float]]] = {s.method.label: [] for s in fitting}
@@ -133,7 +134,7 @@ def method_costs(
     ]
 
 
-def _method_sequence(name: str, model: str, max_train: int, out: str) -> Sequence | None:
+def _method_sequence(name: str, model: str, max_train: int, out: str) -> SequencePlan | None:
     """None for a method that does not go with the model."""
     config = RunConfig.model_validate(
         {
@@ -152,21 +153,21 @@ def _method_sequence(name: str, model: str, max_train: int, out: str) -> Sequenc
     return sequence
 
 
-def _second_task(sequence: Sequence) -> dict[str, float]:
+def _second_task(sequence: SequencePlan) -> dict[str, float]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Workers.here(device))
     train_task(learner, 0, lambda event: None)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    moments: list[float] = []
+    optimizer_state: list[float] = []
     started = time.monotonic()
-    history = train_task(learner, 1, lambda event: moments.append(time.monotonic()))
+    history = train_task(learner, 1, lambda event: optimizer_state.append(time.monotonic()))
     seconds = time.monotonic() - started
-    step = median([after - before for before, after in itertools.pairwise(moments)] or [seconds])
-    state = learner.give(history)
+    step = median([after - before for before, after in itertools.pairwise(optimizer_state)] or [seconds])
+    state = learner.to_state(history)
     return {
         "step_s": step,
-        "once_s": max(0.0, seconds - (moments[-1] - moments[0]) - step),
+        "once_s": max(0.0, seconds - (optimizer_state[-1] - optimizer_state[0]) - step),
         "checkpoint_mb": round(_megabytes(state.weights), 2),
         "state_mb": round(_megabytes(state.method), 2),
         "peak_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if device.type == "cuda" else math.nan,

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from orchestrator.config.loading import DEFAULT_RECIPE, load_config
 from orchestrator.errors import SequenceFailed, UserError
-from orchestrator.reading import DEFAULT_RECIPE, load_config
 
 app = typer.Typer(
     help="Train continual-learning methods over streams of tasks, on a laptop or a Ray cluster, and record all of it in MLflow.",
@@ -47,7 +47,7 @@ def run(
     With no recipe: the embedded stream, fine-tuning against MIGU and its random control, on this machine's CPUs.
     Running the same command again trains nothing that is already there; a run that was stopped goes on.
     """
-    from orchestrator.driver import run_experiment
+    from orchestrator.run import run_experiment
 
     config = load_config(recipe, set_ or [], str(out) if out else None)
     if config.search:
@@ -71,7 +71,7 @@ def tune(
     What is tuned on and what is evaluated is proven apart before the first trial. A search that was stopped goes on with
     the same command; more trials (--set search.trials=...) add to those that are there.
     """
-    from orchestrator.search import tune_experiment
+    from orchestrator.search.protocol import tune_experiment
 
     config = load_config(recipe, set_ or [], str(out) if out else None)
     raise typer.Exit(_finish(*tune_experiment(config, _console(stderr=True), retry_failed), as_json))
@@ -108,8 +108,8 @@ def bench_methods(
 @app.command()
 def evaluate(run: Run, out: Out = Path("runs"), as_json: AsJson = False) -> None:
     """Score what an experiment has trained so far, where a score is missing; train nothing."""
-    from orchestrator.driver import evaluate_experiment
-    from orchestrator.experiment import open_experiment
+    from orchestrator.planning.experiment import open_experiment
+    from orchestrator.run import evaluate_experiment
 
     experiment = open_experiment(run, str(out.resolve()))
     try:
@@ -127,9 +127,11 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Print the table of an experiment and write its CSV files, from its journals alone."""
-    from orchestrator.experiment import open_experiment
-    from orchestrator.report import matrix_table, results, write_csv
-    from orchestrator.search_report import is_search, search_results
+    from orchestrator.planning.experiment import open_experiment
+    from orchestrator.report.csv_files import write_csv
+    from orchestrator.report.results import results
+    from orchestrator.report.tables import matrix_table
+    from orchestrator.search.results import is_search, search_results
 
     experiment = open_experiment(run, str(out.resolve()))
     result = search_results(experiment) if is_search(experiment) else results(experiment)
@@ -150,14 +152,14 @@ def list_(
 ) -> None:
     """List what can be named in a configuration."""
     from methods import unknown
-    from orchestrator.catalogue import CATALOGUES, print_catalogue
+    from orchestrator.listing import LISTINGS, print_listing
 
-    if what not in CATALOGUES:
-        raise UserError(unknown("list", what, CATALOGUES))
+    if what not in LISTINGS:
+        raise UserError(unknown("list", what, LISTINGS))
     if as_json:
-        print(json.dumps({what: CATALOGUES[what]()}))
+        print(json.dumps({what: LISTINGS[what]()}))
     else:
-        print_catalogue(what, _console())
+        print_listing(what, _console())
 
 
 @app.command()
@@ -215,8 +217,8 @@ def _console(stderr: bool = False) -> Console:
 
 def _print_result(result: dict[str, Any], console: Console) -> None:
     """The table of an experiment, or of a search with both of its phases."""
-    from orchestrator.report import print_report
-    from orchestrator.search_report import print_search
+    from orchestrator.report.tables import print_report
+    from orchestrator.search.report import print_search
 
     if "search" in result:
         print_search(result, console)

@@ -23,9 +23,9 @@ from streams.catalogue import (
     hub_stream,
     named_stream,
 )
-from streams.embedded import vocabulary
 from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level, Proof, prove
-from streams.hub import HubTask
+from streams.sources.embedded import vocabulary
+from streams.sources.hub import HubTask
 
 __all__ = [
     "BENCHMARK_SPLIT",

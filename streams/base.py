@@ -144,7 +144,7 @@ class Task:
         """Whether anything was held out of train."""
         return bool(self._train_and_dev[1])
 
-    def left_out(self, split: Literal["train", "test"]) -> int:
+    def dropped_rows(self, split: Literal["train", "test"]) -> int:
         """How many rows of the raw split have a label outside the label set."""
         return (self._raw_train if split == "train" else self._raw_test)[1]
 
@@ -219,7 +219,7 @@ def _manifest_row(task: Task) -> dict[str, object]:
         "source": task.source,
         "labels": list(task.labels),
         "sizes": sizes if task.sealed else {**sizes, "test": len(task.read("test"))},
-        "left_out": {split: task.left_out(split) for split in raw},
+        "dropped_rows": {split: task.dropped_rows(split) for split in raw},
         "train_sha256": task.train_hash,
         "dev_sha256": task.split_hash("dev") if task.has_dev else None,
     }

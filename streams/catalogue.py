@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from streams.base import Limits, Stream
-from streams.embedded import GENERATED, embedded
-from streams.folder import canonical, find_tasks, folder_task
-from streams.hub import HubTask, hub_task
+from streams.sources.embedded import GENERATED, embedded
+from streams.sources.folder import canonical, find_tasks, folder_task
+from streams.sources.hub import HubTask, hub_task
 
 
 def _names(line: str) -> tuple[str, ...]:

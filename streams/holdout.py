@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from streams.base import SPLITS, Split, Stream, Task, bare_text, normalise_answer
-from streams.folder import canonical
 from streams.shingles import ShingleIndex
+from streams.sources.folder import canonical
 
 Level = Literal["tasks", "labels", "orders", "none"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -56,7 +56,7 @@ class Proof:
     """What was compared and found.
 
     `*_examples` count distinct texts. `near_duplicates` are evaluation texts of which a tuning text has half of the
-    five-word runs or more (Jaccard similarity); `worst` shows the closest pairs. `straddling` are the named pairs of data
+    five-word runs or more (Jaccard similarity); `worst` shows the closest pairs. `allowed_related_pairs` are the named pairs of data
     sets (tuning, evaluation) that do lie on two sides.
     """
 
@@ -67,11 +67,15 @@ class Proof:
     near_duplicates: int = 0
     near_duplicate_rate: float = 0.0
     worst: tuple[str, ...] = ()
-    straddling: tuple[tuple[str, str], ...] = ()
+    allowed_related_pairs: tuple[tuple[str, str], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON."""
-        return {**asdict(self), "worst": list(self.worst), "straddling": [list(pair) for pair in self.straddling]}
+        return {
+            **asdict(self),
+            "worst": list(self.worst),
+            "allowed_related_pairs": [list(pair) for pair in self.allowed_related_pairs],
+        }
 
 
 @dataclass(frozen=True)
@@ -88,17 +92,19 @@ class _Row:
         return f"task {self.task!r} {self.split} row {self.row}"
 
 
-def prove(level: Level, tuning: Streams, evaluation: Streams, straddling: Sequence[Sequence[str]] = ()) -> Proof:
+def prove(
+    level: Level, tuning: Streams, evaluation: Streams, allowed_related_pairs: Sequence[Sequence[str]] = ()
+) -> Proof:
     """Compares the two sides by the level's rules. Raises HoldoutViolation where they are too close.
 
-    `straddling` names pairs of related data sets that may lie on two sides all the same.
+    `allowed_related_pairs` names pairs of related data sets that may lie on two sides all the same.
     """
     if level not in LEVELS:
         raise HoldoutViolation(f"search: unknown holdout {level!r}: one of {', '.join(LEVELS)}")
     for side, streams in (("tuning", tuning), ("evaluation", evaluation)):
         if not streams:
             raise HoldoutViolation(f"search: there is no {side} stream")
-    named = _named_pairs(straddling, tuning, evaluation)
+    named = _named_pairs(allowed_related_pairs, tuning, evaluation)
     _RULES[level](tuning, evaluation, named)
     ours, theirs = _rows(tuning, TUNING_SPLITS), _rows(evaluation, SPLITS)
     near: list[str] = []
@@ -114,7 +120,7 @@ def prove(level: Level, tuning: Streams, evaluation: Streams, straddling: Sequen
         near_duplicates=len(near),
         near_duplicate_rate=len(near) / len(theirs),
         worst=tuple(near[:SHOWN]),
-        straddling=named,
+        allowed_related_pairs=named,
     )
 
 
@@ -173,18 +179,20 @@ def _related(one: str, other: str) -> bool:
 
 
 def _named_pairs(
-    straddling: Sequence[Sequence[str]], tuning: Streams, evaluation: Streams
+    allowed_related_pairs: Sequence[Sequence[str]], tuning: Streams, evaluation: Streams
 ) -> tuple[tuple[str, str], ...]:
-    """The pairs of `straddling` that do lie on two sides, as (tuning, evaluation). Raises for a name nobody knows."""
+    """The pairs of `allowed_related_pairs` that do lie on two sides, as (tuning, evaluation). Raises for a name nobody knows."""
     ours, theirs = (set().union(*(_names(task.dataset) for _, task in _tasks(s))) for s in (tuning, evaluation))
     pairs = []
-    for names in straddling:
+    for names in allowed_related_pairs:
         if isinstance(names, str) or len(names) != 2:
-            raise HoldoutViolation(f"search: straddling {names!r} is not a pair of data sets")
+            raise HoldoutViolation(f"search: allowed_related_pairs {names!r} is not a pair of data sets")
         for name in names:
             if canonical(name) not in ours | theirs | frozenset().union(*RELATED):
                 have = ", ".join(sorted({task.dataset for _, task in _tasks((*tuning, *evaluation))}))
-                raise HoldoutViolation(f"search: straddling names an unknown data set {name!r}: here are {have}")
+                raise HoldoutViolation(
+                    f"search: allowed_related_pairs names an unknown data set {name!r}: here are {have}"
+                )
         one, other = map(canonical, names)
         pairs += [(a, b) for a, b in ((one, other), (other, one)) if a in ours and b in theirs]
     return tuple(dict.fromkeys(pairs))
@@ -201,7 +209,7 @@ def _other_data_sets(tuning: Streams, evaluation: Streams, named: Sequence[tuple
         if _related(a.dataset, b.dataset) and not excused:
             raise HoldoutViolation(
                 f"search: {places} read related data sets, {a.dataset!r} and {b.dataset!r}; holdout 'tasks' forbids it "
-                "unless `straddling` names the two"
+                "unless `allowed_related_pairs` names the two"
             )
 
 

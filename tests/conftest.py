@@ -13,10 +13,11 @@ import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported: no test asks the network
 
-from orchestrator.config import RunConfig
-from orchestrator.learner import Learner
-from orchestrator.plan import Sequence, plan
-from orchestrator.workers import Workers
+from orchestrator.config.experiment import RunConfig
+from orchestrator.planning.planner import plan
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.training.learner import Learner
+from orchestrator.training.parallel import Workers
 
 SMALL: dict[str, dict[str, Any]] = {
     "tiny-t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 2},
@@ -55,10 +56,10 @@ def small_config(out: Path, **changes: Any) -> RunConfig:
 
 
 @pytest.fixture
-def sequence_of(tmp_path: Path) -> Callable[..., Sequence]:
+def sequence_of(tmp_path: Path) -> Callable[..., SequencePlan]:
     """Makes the one sequence of a small configuration; `out` names a store below the test's folder."""
 
-    def make(out: str = "out", **changes: Any) -> Sequence:
+    def make(out: str = "out", **changes: Any) -> SequencePlan:
         (sequence,) = plan(small_config(tmp_path / out, **changes))
         return sequence
 
@@ -66,7 +67,7 @@ def sequence_of(tmp_path: Path) -> Callable[..., Sequence]:
 
 
 @pytest.fixture
-def learner_of(sequence_of: Callable[..., Sequence]) -> Callable[..., Learner]:
+def learner_of(sequence_of: Callable[..., SequencePlan]) -> Callable[..., Learner]:
     """Makes a learner on one worker."""
 
     def make(**changes: Any) -> Learner:

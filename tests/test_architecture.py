@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = {"streams", "methods", "orchestrator"}
-RAY_MODULES = {"orchestrator/train.py", "orchestrator/tune.py"}
+RAY_MODULES = ("orchestrator/cluster/", "orchestrator/search/ray_tune.py")
 MLFLOW_PACKAGE = "orchestrator/tracking/"
 FILES = [p for package in sorted(OURS) for p in sorted((ROOT / package).rglob("*.py"))]
 
@@ -34,7 +34,7 @@ def test_dependencies_point_inward(path: Path) -> None:
     package = name.split("/")[0]
     if package in ("streams", "methods"):
         assert not found & ((OURS - {package}) | {"ray", "mlflow"})
-    assert "ray" not in found or name in RAY_MODULES
+    assert "ray" not in found or name.startswith(RAY_MODULES)
     assert "mlflow" not in found or name.startswith(MLFLOW_PACKAGE)
 
 
@@ -69,7 +69,7 @@ from pathlib import Path
 (sequence,) = plan(small_config(Path({str(tmp_path)!r}), methods=["ft+migu"]))
 view = run_sequence(sequence)
 assert view.status == "finished"
-print(len(view.cells))
+print(len(view.scores))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "30", done.stderr

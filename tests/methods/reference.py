@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestrator.batches import global_batches
-from orchestrator.learner import Learner
+from orchestrator.training.batches import global_batches
+from orchestrator.training.learner import Learner
 
 
 def batches_of(learner: Learner, task: int) -> list[dict[str, Tensor]]:

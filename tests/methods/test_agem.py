@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from methods import Batch, Context, method_spec, trainable
-from methods.agem import Agem, AgemSettings, shortfall
 from methods.base import Example
-from orchestrator.learner import Learner
-from orchestrator.plan import Sequence as Planned
-from orchestrator.training import train_task
+from methods.replay.agem import Agem, AgemSettings, shortfall
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods import toy, workers
 from tests.methods.reference import mean_loss
@@ -164,14 +164,14 @@ def test_on_each_family(model: str, tuning: str, learner_of: Callable[..., Learn
     torch.testing.assert_close(found - g, expected - g, rtol=2e-3, atol=1e-5 * float(r.abs().max()))
 
 
-def test_the_first_task_is_shared_and_the_passes_are_counted(sequence_of: Callable[..., Planned]) -> None:
+def test_the_first_task_is_shared_and_the_passes_are_counted(sequence_of: Callable[..., SequencePlan]) -> None:
     assert sequence_of(methods=["agem"]).keys[1] == sequence_of(methods=["ft"]).keys[1]
     assert sequence_of(methods=["agem"]).keys[2] != sequence_of(methods=["ft"]).keys[2]
     context = toy.context(examples=lambda task: [{}] * 50)
     agem = Agem(AgemSettings(fraction=0.5), context)
-    passes = [agem.passes(task, 16) for task in (0, 1, 3)]  # of 0, 25 and 75 kept examples, 64 at most
+    passes = [agem.extra_passes(task, 16) for task in (0, 1, 3)]  # of 0, 25 and 75 kept examples, 64 at most
     assert passes == [(0, 0), (0, 25 / 16), (0, 64 / 16)]
-    assert Agem(AgemSettings(fraction=0.0), context).passes(1, 16) == (0, 0)
+    assert Agem(AgemSettings(fraction=0.0), context).extra_passes(1, 16) == (0, 0)
 
 
 @pytest.mark.parametrize("wrong", [{"examples": 0}, {"fraction": -0.1}, {"margin": -1.0}, {"samples": 3}])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from methods import generator
-from methods.clusters import balanced_assignment, balanced_kmeans, clustered_rows_to_mask
+from methods.masking.clusters import balanced_assignment, balanced_kmeans, clustered_rows_to_mask
 
 
 @pytest.mark.parametrize(("points", "clusters"), [(12, 3), (13, 4), (64, 16), (10, 10), (7, 2), (5, 9)])

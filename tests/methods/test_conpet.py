@@ -10,13 +10,13 @@ import pytest
 
 from methods import Context, Stack, method_spec
 from methods.base import Example
-from methods.conpet import Conpet, ConpetSettings, new_examples
 from methods.full import Full, FullSettings
-from methods.memory import kept
-from orchestrator import training
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence as Planned
+from methods.replay.conpet import Conpet, ConpetSettings, new_examples
+from methods.replay.memory import kept
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.training import task as training
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
 
 TASKS: list[list[Example]] = [[{"source": (task, i)} for i in range(n)] for task, n in enumerate((400, 20, 60, 50))]
 
@@ -27,8 +27,8 @@ def conpet(seed: int = 3, **settings: Any) -> Conpet:
 
 def filled(method: Conpet, task_id: int, step: int, size: int = 8) -> list[tuple[int, int]]:
     """(task, number) of what a batch holds beside the new examples, after checking that these are there, first."""
-    new = TASKS[task_id][: method.fresh(task_id, size)]
-    batch = method.fill(task_id, step, new)
+    new = TASKS[task_id][: method.num_new_examples(task_id, size)]
+    batch = method.compose_batch(task_id, step, new)
     assert len(batch) == size
     assert list(batch[: len(new)]) == new
     return [e["source"] for e in batch[len(new) :]]
@@ -81,21 +81,21 @@ def test_draws_depend_on_seed_task_and_step_alone() -> None:
 
 def test_nothing_kept_is_plain_training() -> None:
     method = conpet(fraction=0.0)
-    assert method.fresh(2, 8) == 8
-    assert method.fill(2, 1, TASKS[2][:8]) is not None
-    assert list(method.fill(2, 1, TASKS[2][:8])) == TASKS[2][:8]
+    assert method.num_new_examples(2, 8) == 8
+    assert method.compose_batch(2, 1, TASKS[2][:8]) is not None
+    assert list(method.compose_batch(2, 1, TASKS[2][:8])) == TASKS[2][:8]
 
 
 def test_two_parts_that_fill_make_one_batch() -> None:
     """The first one listed fills what the smaller share of new examples leaves."""
     wide, narrow = conpet(rho=3.0), conpet(rho=1.0)
     stack = Stack(Full(FullSettings(), Context(0)), [("a", wide), ("b", narrow)], "full")
-    assert stack.fresh(2, 8) == 4
-    assert len(stack.fill(2, 1, TASKS[2][:4])) == 8
+    assert stack.num_new_examples(2, 8) == 4
+    assert len(stack.compose_batch(2, 1, TASKS[2][:4])) == 8
 
 
 def test_an_epoch_goes_once_over_the_new_examples(
-    sequence_of: Callable[..., Planned], learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
+    sequence_of: Callable[..., SequencePlan], learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, list[Example]]] = []
     step = training.train_step
@@ -118,7 +118,7 @@ def test_an_epoch_goes_once_over_the_new_examples(
         assert all(len(batch) == 8 and all(example in old for example in batch[4:]) for batch in batches)
 
 
-def test_the_first_task_is_shared_and_the_preset_has_the_papers_rank(sequence_of: Callable[..., Planned]) -> None:
+def test_the_first_task_is_shared_and_the_preset_has_the_papers_rank(sequence_of: Callable[..., SequencePlan]) -> None:
     lora = method_spec("conpet").tuning
     assert (lora.name, lora.settings["r"]) == ("lora", 4)
     plain = sequence_of(methods=[{"tuning": {"name": "lora", "r": 4, "alpha": 16.0}}])

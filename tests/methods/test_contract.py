@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods import METHODS, PRESETS, Tuning, method_spec
-from orchestrator.checkpoint import Store
+from methods import METHODS, PRESETS, TuningMethod, method_spec
 from orchestrator.errors import UserError
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence
-from orchestrator.training import train_task
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 
 # Where the defaults would only take long
@@ -26,10 +26,12 @@ SHORT: dict[str, dict[str, Any]] = {"lfpt5": {"tokens": 10, "samples": 4, "max_t
 def spec(name: str) -> dict[str, Any]:
     """A method that uses the registered part `name`."""
     part = {"name": name, **SHORT.get(name, {})}
-    return {"name": name, "tuning": part} if issubclass(METHODS[name], Tuning) else {"name": name, "plugins": [part]}
+    return (
+        {"name": name, "tuning": part} if issubclass(METHODS[name], TuningMethod) else {"name": name, "plugins": [part]}
+    )
 
 
-def weights(sequence: Sequence, row: int) -> Mapping[str, Tensor]:
+def weights(sequence: SequencePlan, row: int) -> Mapping[str, Tensor]:
     return Store(Path(sequence.out)).load(sequence.keys[row]).weights
 
 
@@ -57,14 +59,14 @@ CASES = [pytest.param(name, *family.values, marks=family.marks) for name, method
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.requires_generation])
-def test_what_needs_a_generating_model_refuses_an_encoder(name: str, sequence_of: Callable[..., Sequence]) -> None:
+def test_what_needs_a_generating_model_refuses_an_encoder(name: str, sequence_of: Callable[..., SequencePlan]) -> None:
     with pytest.raises(UserError, match="needs a model that generates"):
         sequence_of(model="tiny-bert", methods=[spec(name)])
 
 
 @pytest.mark.parametrize(("name", "model"), CASES)
 def test_it_trains_and_resuming_equals_not_stopping(
-    name: str, model: str, sequence_of: Callable[..., Sequence], learner_of: Callable[..., Learner]
+    name: str, model: str, sequence_of: Callable[..., SequencePlan], learner_of: Callable[..., Learner]
 ) -> None:
     few = {"stream": {"max_train": 16, "first": 3}, "training": {"micro_batch": 4}}
     whole = sequence_of("whole", model=model, methods=[spec(name)], **few)
@@ -77,10 +79,10 @@ def test_it_trains_and_resuming_equals_not_stopping(
         assert all(torch.isfinite(w).all() for w in weights(whole, row).values())
         assert start.keys() == weights(whole, row).keys()
         moved = [n for n, w in weights(whole, row).items() if not torch.equal(w, start[n])]
-        trains = method_spec(spec(name)).optimizes  # else it learns in its state alone
+        trains = method_spec(spec(name)).trains_by_gradient  # else it learns in its state alone
         assert bool(moved) == trains, f"what training moved from row {before} to row {row}"
         assert model != "tiny-bert" or not trains or "classifier.weight" in moved, (
-            "a task head trains under every regime"
+            "a task head trains under every tuning method"
         )
 
     stopped = sequence_of("stopped", model=model, methods=[spec(name)], **few)
@@ -141,7 +143,7 @@ def test_every_plugin_says_where_its_strength_is_zero() -> None:
     assert (
         set(STRENGTH_ZERO)
         == set(STRONG)
-        == {name for name, method in METHODS.items() if not issubclass(method, Tuning)}
+        == {name for name, method in METHODS.items() if not issubclass(method, TuningMethod)}
     )
 
 
@@ -149,17 +151,20 @@ def test_every_plugin_says_where_its_strength_is_zero() -> None:
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 @pytest.mark.parametrize("name", STRENGTH_ZERO)
 def test_strength_zero_is_plain_training(
-    name: str, tuning: str, model: str, sequence_of: Callable[..., Sequence]
+    name: str, tuning: str, model: str, sequence_of: Callable[..., SequencePlan]
 ) -> None:
-    regime = {"name": tuning}
-    plain = sequence_of("plain", model=model, methods=[{"tuning": regime}], stream={"max_train": 16, "first": 3})
+    tuning_part = {"name": tuning}
+    plain = sequence_of("plain", model=model, methods=[{"tuning": tuning_part}], stream={"max_train": 16, "first": 3})
     part = {"name": name, **STRENGTH_ZERO[name]}
     zero = sequence_of(
-        "zero", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16, "first": 3}
+        "zero", model=model, methods=[{"tuning": tuning_part, "plugins": [part]}], stream={"max_train": 16, "first": 3}
     )
     part = {**part, **STRONG[name]}
     strong = sequence_of(
-        "strong", model=model, methods=[{"tuning": regime, "plugins": [part]}], stream={"max_train": 16, "first": 3}
+        "strong",
+        model=model,
+        methods=[{"tuning": tuning_part, "plugins": [part]}],
+        stream={"max_train": 16, "first": 3},
     )
     for sequence in (plain, zero, strong):
         run_sequence(sequence, evaluate=False)
@@ -216,11 +221,11 @@ def test_what_changes_the_weights_after_a_task_says_so(name: str, learner_of: Ca
             type(learner.stack).after_task(learner.stack, model, task_id, batches)
             found.append(all(torch.equal(w, before[n]) for n, w in learner.weights().items()))
 
-        kept = all(not getattr(part, "no_lasting", "") for _, part in learner.stack.parts)
+        kept = all(not getattr(part, "per_task_weights", "") for _, part in learner.stack.parts)
         if kept:  # else the weights are not the same ones before and after
             learner.stack.after_task = after_task  # type: ignore[method-assign]
         train_task(learner, task, lambda event: None)
-    says = any(part.reshapes for _, part in learner.stack.parts)
+    says = any(part.modifies_weights_after_task for _, part in learner.stack.parts)
     assert not kept or found == [not says]
 
 
@@ -230,7 +235,7 @@ def test_it_is_described(name: str) -> None:
     assert method.summary
     assert method.__doc__
     assert name.replace("_", "") == method.__name__.lower()
-    assert method.memory or not issubclass(method, Tuning)
+    assert method.memory or not issubclass(method, TuningMethod)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -246,9 +251,11 @@ def test_what_a_search_tries_is_allowed(name: str) -> None:
 def test_a_stack_tells_every_parts_numbers(learner_of: Callable[..., Learner]) -> None:
     learner = learner_of(methods=[{"tuning": "full", "plugins": ["ewc", "projection", "migu"]}])
     train_task(learner, 0, lambda event: None)
-    assert not any(name.startswith("migu") for name in learner.stack.numbers(0)), "the first task is plain training's"
+    assert not any(name.startswith("migu") for name in learner.stack.collect_diagnostics(0)), (
+        "the first task is plain training's"
+    )
     history = train_task(learner, 1, lambda event: None)
-    found = learner.stack.numbers(1)
+    found = learner.stack.collect_diagnostics(1)
     assert found == history["diagnostics"]
     of_migu = {f"migu/{name}" for name in ("kept_share", "overlap", "moved_though_masked", "update_norm")}
     assert set(found) == {"projection/leakage", "projection/spanned_share"} | of_migu
@@ -262,7 +269,7 @@ def test_presets_are_methods(name: str) -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(["ewc"], ["migu", "ewc"]), (["derpp"], ["agem", "derpp"])])
 def test_a_shared_checkpoint_gives_each_part_its_own_state(
-    first: list[str], second: list[str], sequence_of: Callable[..., Sequence]
+    first: list[str], second: list[str], sequence_of: Callable[..., SequencePlan]
 ) -> None:
     """Whoever made the first task's state: parts that did nothing in it may stand before those that have a state."""
     few = {"stream": {"max_train": 16, "first": 2}}

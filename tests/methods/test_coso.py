@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.coso import Coso, extended, frequent_directions, left_directions, reserved
-from orchestrator.learner import Learner
-from orchestrator.training import train_task
+from methods.subspaces.coso import Coso, extended, frequent_directions, left_directions, reserved
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods.reference import assert_near, batches_of, mean_loss
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from methods import Batch, Context, method_spec, trainable
 from methods.base import Example
-from methods.derpp import Derpp, DerppSettings, logits_of, squared_error
-from methods.memory import kept
-from orchestrator.learner import Learner
-from orchestrator.plan import Sequence as Planned
-from orchestrator.training import train_task
+from methods.replay.derpp import Derpp, DerppSettings, logits_of, squared_error
+from methods.replay.memory import kept
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods import toy, workers
 from tests.methods.reference import mean_loss
@@ -229,7 +229,7 @@ def test_dropout_does_not_reach_the_stored_logits(learner_of: Callable[..., Lear
     assert family.module.training
 
 
-def test_what_shares_the_first_task(sequence_of: Callable[..., Planned]) -> None:
+def test_what_shares_the_first_task(sequence_of: Callable[..., SequencePlan]) -> None:
     """Its logits are part of the state: alike for every weight of the terms, but not for another memory."""
 
     def keys(**settings: Any) -> tuple[str, ...]:
@@ -241,7 +241,7 @@ def test_what_shares_the_first_task(sequence_of: Callable[..., Planned]) -> None
     assert keys(fraction=0.1)[1] != keys()[1]
     assert keys(alpha=0.0)[1] == keys(fraction=0.0)[1] == plain[1]
     assert keys(alpha=0.0)[2] != plain[2]
-    assert derpp_of(workers.context(), alpha=0.0).influence(0) is None
+    assert derpp_of(workers.context(), alpha=0.0).cache_fields(0) is None
     without = derpp_of(workers.context(), alpha=0.0)
     without.after_task(toy.Toy(toy.WEIGHT), 0, [])
     assert without.state_dict() == {}
@@ -251,10 +251,10 @@ def test_the_passes_are_counted() -> None:
     context = toy.context(examples=lambda task: [{}] * 1000)
     few = {"fraction": 0.02, "examples": 32}
     changes: list[dict[str, float]] = [{}, {"alpha": 0.0}, {"fraction": 0.0}]
-    passes = [derpp_of(context, **{**few, **c}).passes(1, 16) for c in changes]
+    passes = [derpp_of(context, **{**few, **c}).extra_passes(1, 16) for c in changes]
     assert passes == [(0, 2 * 20 / 16), (0, 20 / 16), (0, 0)]  # over the 20 that are kept, for each term
-    assert derpp_of(context, **few).passes(2, 16) == (0, 2 * 32 / 16)
-    assert derpp_of(context, **few).passes(0, 16) == (0, 0)
+    assert derpp_of(context, **few).extra_passes(2, 16) == (0, 2 * 32 / 16)
+    assert derpp_of(context, **few).extra_passes(0, 16) == (0, 0)
 
 
 @pytest.mark.parametrize("wrong", [{"alpha": -0.1}, {"beta": float("nan")}, {"fraction": 2.0}, {"examples": 0}])

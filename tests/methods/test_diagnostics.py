@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from methods.diagnostics import kept_by_samples, kept_overlap, kept_share, leaked_share, moved_rows, update_norm
+from methods.masking.diagnostics import kept_by_samples, kept_overlap, kept_share, leaked_share, moved_rows, update_norm
 
 
 def test_kept_share() -> None:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from methods import trainable
-from methods.ewc import Ewc, EwcSettings, fisher_diagonal, joined
-from orchestrator.checkpoint import Store
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence
-from orchestrator.training import _TaskBatches, train_task
+from methods.regularisation.ewc import Ewc, EwcSettings, fisher_diagonal, joined
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import _TaskBatches, train_task
 from tests.conftest import FAMILIES
 from tests.methods import toy
 
@@ -91,7 +91,9 @@ def gradient_of_the_penalty(ewc: Ewc, at: Tensor, shares: list[float]) -> Tensor
     model = toy.Toy(at)
     loss = torch.zeros((), dtype=torch.float64)
     for share in shares:
-        loss = loss + ewc.after_forward(model, {"share": share}, torch.zeros(1), torch.zeros((), dtype=torch.float64))
+        loss = loss + ewc.after_forward(
+            model, {"loss_weight": share}, torch.zeros(1), torch.zeros((), dtype=torch.float64)
+        )
     (gradient,) = torch.autograd.grad(loss, [model.weight])
     return gradient
 
@@ -110,7 +112,7 @@ def test_online_the_old_fisher_fades_and_the_anchor_is_the_newest() -> None:
     toy.assert_close(gradient_of_the_penalty(ewc, at, [1.0]), 3.0 * fisher * (at - anchors[2]))
 
 
-def test_all_strengths_share_the_first_task(sequence_of: Callable[..., Sequence]) -> None:
+def test_all_strengths_share_the_first_task(sequence_of: Callable[..., SequencePlan]) -> None:
     def keys(**settings: Any) -> tuple[str, ...]:
         return sequence_of(methods=[{"tuning": "full", "plugins": [{"name": "ewc", **settings}]}]).keys
 
@@ -120,7 +122,7 @@ def test_all_strengths_share_the_first_task(sequence_of: Callable[..., Sequence]
     assert len({keys()[2], keys(strength=5.0)[2], keys(gamma=0.9)[2]}) == 3
 
 
-def test_a_stream_that_grows_uses_the_old_fisher(sequence_of: Callable[..., Sequence]) -> None:
+def test_a_stream_that_grows_uses_the_old_fisher(sequence_of: Callable[..., SequencePlan]) -> None:
     """The classifier of the longer stream has more rows; its first tasks are those of the shorter one."""
     ewc = {"tuning": "full", "plugins": [{"name": "ewc", "strength": 1e4}]}
     tasks = {"model": "tiny-bert", "methods": [ewc], "stream": {"max_train": 16}}
@@ -153,7 +155,7 @@ def test_samples_caps_the_examples(learner_of: Callable[..., Learner]) -> None:
     context = learner.stack.parts[1][1].context
 
     def counted(model: Any, batch: Any) -> Any:
-        seen.append(len(batch["places"]))
+        seen.append(len(batch["example_indices"]))
         return learner.forward(model, batch)
 
     fisher_diagonal(type(context)(0, context.mean_over_workers, counted), module, batches, 5)

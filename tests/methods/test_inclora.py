@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from methods import trainable
-from methods.inclora import adapters, lora_layers
-from methods.rows import block_rows
-from orchestrator.learner import Learner
-from orchestrator.training import train_task
+from methods.adapters.inclora import adapters, lora_layers
+from methods.masking.rows import block_rows
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from methods.l2 import L2, L2Settings
-from orchestrator.learner import Learner
-from orchestrator.plan import Sequence
-from orchestrator.training import train_task
+from methods.regularisation.l2 import L2, L2Settings
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods import toy
 
@@ -21,14 +21,14 @@ def test_the_penalty_by_hand() -> None:
     l2.before_task(model, 1, [])
     with torch.no_grad():
         model.weight += torch.tensor([[0.5, -1.0]])
-    loss = l2.after_forward(model, {"share": 0.4}, torch.zeros(1), torch.tensor(2.0))
+    loss = l2.after_forward(model, {"loss_weight": 0.4}, torch.zeros(1), torch.tensor(2.0))
     assert loss.item() == pytest.approx(2.0 + 0.4 * 0.5 / 2 * (0.25 + 1.0))
     (gradient,) = torch.autograd.grad(loss, [model.weight])
     toy.assert_close(gradient, 0.4 * 0.5 * torch.tensor([[0.5, -1.0]]))
 
 
-def test_the_first_task_is_plain_and_shared(sequence_of: Callable[..., Sequence]) -> None:
-    assert L2(L2Settings(), toy.context()).influence(0) is None
+def test_the_first_task_is_plain_and_shared(sequence_of: Callable[..., SequencePlan]) -> None:
+    assert L2(L2Settings(), toy.context()).cache_fields(0) is None
     assert sequence_of(methods=["l2"]).keys[1] == sequence_of(methods=["ft"]).keys[1]
     assert sequence_of(methods=["l2"]).keys[2] != sequence_of(methods=["ft"]).keys[2]
 

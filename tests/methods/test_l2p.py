@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from methods import method_spec, trainable
-from methods.l2p import L2P, mean_over_tokens, nearest_keys
-from orchestrator.batches import global_batches
-from orchestrator.evaluate import score_task
-from orchestrator.families import Family
-from orchestrator.learner import Learner
-from orchestrator.training import train_task
+from methods.prompts.l2p import L2P, mean_over_tokens, nearest_keys
+from orchestrator.evaluation.scores import score_task
+from orchestrator.models.family import Family
+from orchestrator.training.batches import global_batches
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods.reference import Adam, assert_near
 
@@ -81,11 +81,11 @@ def test_a_task_equals_a_second_implementation(model: str, learner_of: Callable[
     try:
         for chosen in global_batches(len(features), 8, 7, 0, 0):
             batch = [features[i] for i in chosen]
-            total = sum(family.units(f) for f in batch)
+            total = sum(family.loss_terms(f) for f in batch)
             loss = torch.zeros(())
             for feature in batch:
                 summed, distance = one_by_one(plain, family, feature, prompt, key)
-                loss = loss + summed / total + 0.3 * distance * family.units(feature) / total
+                loss = loss + summed / total + 0.3 * distance * family.loss_terms(feature) / total
             adam.step(torch.autograd.grad(loss, [prompt, key, *heads]), decayed=2)
         train_task(learner, 0, lambda event: None)
     finally:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from methods import method_spec, trainable
-from methods.lfpt5 import IGNORED, LFPT5, distances, read_row, sample_rows, token_means
-from orchestrator.checkpoint import Store
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence
-from orchestrator.training import train_task
+from methods.prompts.lfpt5 import IGNORED, LFPT5, distances, read_row, sample_rows, token_means
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import train_task
 
 GENERATING = ("tiny-t5", "tiny-llama")
 SMALL = {"name": "lfpt5", "tokens": 4, "samples": 6, "max_text": 10, "max_answer": 4, "top_k": 3, "replay": 0.5}
@@ -111,7 +111,7 @@ def test_the_loss_of_a_batch_is_the_formula(model: str, learner_of: Callable[...
         )
         old = [(0, ([40, 41], [50, end])), (1, ([42], [51, 52, end])), (0, ([43, 44, 45], [53, end]))]
         tuning.old = old
-        batch: dict[str, Any] = {**family.collate(features), "share": 0.6}
+        batch: dict[str, Any] = {**family.collate(features), "loss_weight": 0.6}
         summed, logits = family.forward(module, batch)
         units = [len(f["target"]) for f in features]
         found = tuning.after_forward(module, batch, logits, 0.6 * summed / sum(units))
@@ -173,7 +173,7 @@ def test_only_samples_with_known_answers_stay(
 
 @pytest.mark.parametrize("model", GENERATING)
 def test_with_old_samples_resuming_equals_not_stopping(
-    model: str, sequence_of: Callable[..., Sequence], monkeypatch: pytest.MonkeyPatch
+    model: str, sequence_of: Callable[..., SequencePlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(scores: object, length: int, top_k: int, end: int, rng: torch.Generator) -> Tensor:
         rows = torch.randint(300, 330, (6, length), generator=rng)

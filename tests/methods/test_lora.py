@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from methods import trainable
-from orchestrator.learner import Learner
-from orchestrator.training import train_task
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from methods import trainable
-from methods.lwf import Lwf, LwfSettings, distillation
-from orchestrator.learner import Learner
-from orchestrator.plan import Sequence
-from orchestrator.training import _TaskBatches, train_task
+from methods.regularisation.lwf import Lwf, LwfSettings, distillation
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import _TaskBatches, train_task
 from tests.conftest import FAMILIES
 from tests.methods import toy
 
@@ -46,7 +46,7 @@ def test_the_teacher_is_the_model_before_the_task(model: str, tuning: str, learn
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     module.eval()
     batch = next(iter(_TaskBatches(learner, learner.features(1), 1)))
-    batch |= {"units": 11, "old_columns": family.old_columns}
+    batch |= {"loss_denominator": 11, "num_old_classes": family.num_old_classes}
     summed, logits = learner.forward(module, batch)
     loss = lwf.after_forward(module, batch, logits, summed / 11)
     with torch.no_grad():
@@ -70,8 +70,8 @@ def test_the_teacher_is_the_model_before_the_task(model: str, tuning: str, learn
     assert any(g is not None and g.abs().sum() > 0 for g in gradients)
 
 
-def test_the_first_task_is_plain_and_shared(sequence_of: Callable[..., Sequence]) -> None:
-    assert Lwf(LwfSettings(), toy.context()).influence(0) is None
+def test_the_first_task_is_plain_and_shared(sequence_of: Callable[..., SequencePlan]) -> None:
+    assert Lwf(LwfSettings(), toy.context()).cache_fields(0) is None
     assert sequence_of(methods=["lwf"]).keys[1] == sequence_of(methods=["ft"]).keys[1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.mas import Mas, MasSettings, sensitivity
+from methods.regularisation.mas import Mas, MasSettings, sensitivity
 from tests.methods import toy
 
 
@@ -40,7 +40,7 @@ def test_the_penalty_sums_importances_and_holds_the_newest_weights() -> None:
     anchor = model.weight.detach().clone()
     with torch.no_grad():
         model.weight += torch.tensor([[1.0, 2.0], [-1.0, 0.5], [0.0, -3.0]])
-    loss = mas.after_forward(model, {"share": 0.5}, torch.zeros(1), torch.zeros((), dtype=torch.float64))
+    loss = mas.after_forward(model, {"loss_weight": 0.5}, torch.zeros(1), torch.zeros((), dtype=torch.float64))
     expected = 0.5 * 0.5 * (sum(omegas) * (model.weight - anchor) ** 2).sum()
     toy.assert_close(loss, expected)
 
@@ -49,4 +49,4 @@ def test_nothing_is_added_in_the_first_task() -> None:
     mas = Mas(MasSettings(strength=9.0), toy.context())
     model, loss = toy.Toy(toy.WEIGHT), torch.ones(())
     mas.before_task(model, 0, toy.batches())
-    assert mas.after_forward(model, {"share": 1.0}, torch.zeros(1), loss) is loss
+    assert mas.after_forward(model, {"loss_weight": 1.0}, torch.zeros(1), loss) is loss

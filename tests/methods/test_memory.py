@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.memory import add_to_gradients, draw, gradient_of, kept, losses, remembered
-from methods.replay import Replay, ReplaySettings
+from methods.replay.memory import add_to_gradients, draw, gradient_of, kept, losses, remembered
+from methods.replay.replay import Replay, ReplaySettings
 from tests.methods import toy, workers
 
 MANY = [{"row": i} for i in range(50)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import Context
-from methods.merge import Merge, MergeSettings, drop_and_rescale, orthogonal_part
+from methods.merging.merge import Merge, MergeSettings, drop_and_rescale, orthogonal_part
 
 BASE = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
 

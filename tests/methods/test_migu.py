@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import Context
-from methods.migu import Migu, MiguSettings, rows_to_mask
-from methods.rows import Magnitudes, block_rows, masked_count
-from orchestrator.learner import Learner
-from orchestrator.training import train_task
+from methods.masking.migu import Migu, MiguSettings, rows_to_mask
+from methods.masking.rows import Magnitudes, block_rows, masked_count
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 
 # What the paper masks, spelt out for each architecture: query, key, value, output, feed-forward
@@ -101,7 +101,7 @@ class Reference:
 
 def batches_of(learner: Learner, task: int) -> list[dict[str, Tensor]]:
     """The global batches of a task as tensors, in the loop's order."""
-    from orchestrator.batches import global_batches
+    from orchestrator.training.batches import global_batches
 
     features = learner.features(task)
     found = []
@@ -196,9 +196,9 @@ def test_magnitudes_add_up_over_micro_batches_and_start_anew() -> None:
 
 
 def test_the_first_task_is_not_masked_by_default() -> None:
-    assert Migu(MiguSettings(ratio=0.3), Context(0)).influence(0) is None
-    assert Migu(MiguSettings(ratio=0.3, mask_first_task=True), Context(0)).influence(0) is not None
-    assert Migu(MiguSettings(ratio=0.3), Context(0)).influence(1) is not None
+    assert Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(0) is None
+    assert Migu(MiguSettings(ratio=0.3, mask_first_task=True), Context(0)).cache_fields(0) is not None
+    assert Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(1) is not None
 
 
 @pytest.mark.parametrize("model", FAMILIES)

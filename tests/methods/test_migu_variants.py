@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from methods import Context, MethodSpec, trainable
-from methods.migu import Migu, MiguSettings, rows_below_quantile
-from methods.rows import Magnitudes, block_rows, chosen_rows, example_magnitudes, ratios_of
-from orchestrator.checkpoint import Store
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence
-from orchestrator.training import _TaskBatches, train_task
+from methods.masking.migu import Migu, MiguSettings, rows_below_quantile
+from methods.masking.rows import Magnitudes, block_rows, chosen_rows, example_magnitudes, ratios_of
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import _TaskBatches, train_task
 from tests.conftest import FAMILIES
 from tests.methods.test_migu import batches_of
 
@@ -127,7 +127,7 @@ def test_weight_and_gradient_importance_by_hand(importance: str, kept: list[int]
     assert method.diagnostics() == {"kept_share": [0.5]}
 
 
-def test_random_importance_is_the_random_control(sequence_of: Callable[..., Sequence]) -> None:
+def test_random_importance_is_the_random_control(sequence_of: Callable[..., SequencePlan]) -> None:
     runs = []
     for name, settings in (("random_mask", {}), ("migu", {"importance": "random"})):
         sequence = sequence_of(name, methods=[{"tuning": "full", "plugins": [{"name": name, **settings}]}])
@@ -190,7 +190,7 @@ def test_frozen_rows_stand_still_and_others_do_not(learner_of: Callable[..., Lea
             learner_of, settings=settings, stream={"max_train": 24}, training={"weight_decay": 0.1, "lr": 1e-2}
         )
         train_task(learner, 0, lambda event: None)
-        numbers[freeze] = learner.stack.numbers(0)
+        numbers[freeze] = learner.stack.collect_diagnostics(0)
     assert numbers[False]["migu/moved_though_masked"] > 0
     assert numbers[True]["migu/moved_though_masked"] == 0
     assert numbers[True]["migu/update_norm"] > 0
@@ -277,8 +277,8 @@ def test_overlap_is_kept_over_a_stop(learner_of: Callable[..., Learner]) -> None
     for task in range(3):
         train_task(learner, task, lambda event: None)
         if task == 1:
-            state = copy.deepcopy(learner.give({}))
-    whole = learner.stack.numbers(2)
+            state = copy.deepcopy(learner.to_state({}))
+    whole = learner.stack.collect_diagnostics(2)
     overlap = whole["migu/overlap"]
     assert isinstance(overlap, list)
     matrix = torch.tensor(overlap)
@@ -289,15 +289,15 @@ def test_overlap_is_kept_over_a_stop(learner_of: Callable[..., Learner]) -> None
     store = Store(Path(learner.sequence.out))
     store.save("two", state, {})
     again = learner_of(out="again", methods=[method], stream={"max_train": 16})
-    again.take(store.load("two"), 2)
+    again.load_state(store.load("two"), 2)
     train_task(again, 2, lambda event: None)
-    assert again.stack.numbers(2) == whole
+    assert again.stack.collect_diagnostics(2) == whole
     shares = whole["migu/kept_share"]
     assert isinstance(shares, list)
     assert all(0.3 <= s < 0.35 for s in shares)
 
 
-def test_looking_changes_no_weight_and_shares_the_first_task(sequence_of: Callable[..., Sequence]) -> None:
+def test_looking_changes_no_weight_and_shares_the_first_task(sequence_of: Callable[..., SequencePlan]) -> None:
     few = {"stream": {"max_train": 16, "first": 3}}
     plain = sequence_of(**few)
     parts = [{"name": "migu", "diagnostics": on} for on in (True, False)]
@@ -331,16 +331,16 @@ def test_the_first_task_is_looked_at_as_if_it_had_just_ended(learner_of: Callabl
         assert torch.equal(counts, begins.kept_samples["0"][name]), name
 
 
-@pytest.mark.parametrize("regime", ["moelora", "inclora", "olora"])
-def test_regimes_that_grow_are_looked_at_too(regime: str, learner_of: Callable[..., Learner]) -> None:
+@pytest.mark.parametrize("tuning", ["moelora", "inclora", "olora"])
+def test_regimes_that_grow_are_looked_at_too(tuning: str, learner_of: Callable[..., Learner]) -> None:
     """A mixture keeps its layers and gets more; an adapter a task has no rows in common with the others'."""
-    learner = learner_of(methods=[{"tuning": regime, "plugins": ["migu"]}], stream={"max_train": 16})
+    learner = learner_of(methods=[{"tuning": tuning, "plugins": ["migu"]}], stream={"max_train": 16})
     _ = learner.family
     for task in range(3):
         numbers = train_task(learner, task, lambda event: None)["diagnostics"]
-        assert ("migu/overlap" in numbers) == (regime == "moelora" and task > 0)
+        assert ("migu/overlap" in numbers) == (tuning == "moelora" and task > 0)
     assert numbers["migu/update_norm"] > 0
-    if regime == "moelora":
+    if tuning == "moelora":
         overlap = numbers["migu/overlap"]
         assert len(overlap) == 3
         assert 0 < overlap[0][2] <= 1

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from methods import trainable
-from methods.moelora import MixtureLayer, MoeLoraSettings, gate
-from methods.rows import block_rows
-from orchestrator.learner import Learner
-from orchestrator.training import train_task
+from methods.adapters.moelora import MixtureLayer, MoeLoraSettings, gate
+from methods.masking.rows import block_rows
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods.reference import Adam, assert_near, batches_of, mean_loss
 

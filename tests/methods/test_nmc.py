@@ -12,10 +12,10 @@ import torch
 from methods import method_spec
 from methods.base import Context, Settings
 from methods.nmc import Nmc
-from orchestrator.checkpoint import Store
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
 from tests.conftest import FAMILIES
 
 
@@ -56,7 +56,7 @@ def hidden_states(learner: Learner, task: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_sums_and_counts_are_those_of_the_unit_mean_embeddings(
-    model: str, sequence_of: Callable[..., Sequence], learner_of: Callable[..., Learner]
+    model: str, sequence_of: Callable[..., SequencePlan], learner_of: Callable[..., Learner]
 ) -> None:
     settings = {"model": model, "methods": ["nmc"], "stream": {"first": 2}, "training": {"micro_batch": 4}}
     sequence = sequence_of(**settings)
@@ -75,7 +75,7 @@ def test_sums_and_counts_are_those_of_the_unit_mean_embeddings(
 
 
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
-def test_stopping_changes_nothing_and_no_step_is_made(model: str, sequence_of: Callable[..., Sequence]) -> None:
+def test_stopping_changes_nothing_and_no_step_is_made(model: str, sequence_of: Callable[..., SequencePlan]) -> None:
     whole, stopped = (sequence_of(out, model=model, methods=["nmc"], stream={"first": 3}) for out in ("a", "b"))
     view = run_sequence(whole)
     run_sequence(stopped, until=2)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from methods import Context
-from methods.inclora import adapters
-from methods.olora import OLora, OLoraSettings, overlap, strength
-from orchestrator.checkpoint import Store
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence
-from orchestrator.training import train_task
+from methods.adapters.inclora import adapters
+from methods.adapters.olora import OLora, OLoraSettings, overlap, strength
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods.reference import Adam, assert_near, batches_of, mean_loss
 
@@ -37,9 +37,9 @@ def test_a_value_for_each_task() -> None:
     assert [strength(0.5, t) for t in range(3)] == [0.5, 0.5, 0.5]
     assert [strength((0.5, 5.0), t) for t in range(4)] == [0.5, 5.0, 5.0, 5.0]
     method = OLora(OLoraSettings(lambda1=(0.5, 0.7), lambda2=(0.0, 0.1)), Context(0))
-    assert method.influence(0)["lambda1"] == 0.0, "there is nothing to be orthogonal to"
-    assert [method.influence(t)["lambda1"] for t in (1, 2)] == [0.7, 0.7]
-    assert [method.influence(t)["lambda2"] for t in (0, 1, 2)] == [0.0, 0.1, 0.1]
+    assert method.cache_fields(0)["lambda1"] == 0.0, "there is nothing to be orthogonal to"
+    assert [method.cache_fields(t)["lambda1"] for t in (1, 2)] == [0.7, 0.7]
+    assert [method.cache_fields(t)["lambda2"] for t in (0, 1, 2)] == [0.0, 0.1, 0.1]
 
 
 class Reference:
@@ -118,7 +118,7 @@ def test_two_tasks_equal_a_second_implementation(model: str, learner_of: Callabl
             assert_near(layer.lora_B[str(task)].weight, reference.b[name][task], f"{name}.B.{task}")
 
 
-def test_without_penalties_it_is_inclora_bit_for_bit(sequence_of: Callable[..., Sequence]) -> None:
+def test_without_penalties_it_is_inclora_bit_for_bit(sequence_of: Callable[..., SequencePlan]) -> None:
     zero = {"name": "olora", "lambda1": 0.0, "lambda2": 0.0}
     specs = {
         "zero": {"tuning": zero},
@@ -134,7 +134,7 @@ def test_without_penalties_it_is_inclora_bit_for_bit(sequence_of: Callable[..., 
     assert not all(torch.equal(w, states["plain"][n]) for n, w in states["strong"].items())
 
 
-def test_trials_share_the_task_that_the_penalty_does_not_touch(sequence_of: Callable[..., Sequence]) -> None:
+def test_trials_share_the_task_that_the_penalty_does_not_touch(sequence_of: Callable[..., SequencePlan]) -> None:
     keys = [sequence_of(methods=[{"tuning": {"name": "olora", "lambda1": x}}]).keys for x in (0.1, 5.0)]
     assert keys[0][:2] == keys[1][:2]
     assert set(keys[0][2:]).isdisjoint(keys[1][2:])

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from methods.osf import Osf, preserved_share
-from orchestrator.learner import Learner
-from orchestrator.training import train_task
+from methods.subspaces.osf import Osf, preserved_share
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods.reference import Adam, assert_near, batches_of, mean_loss
 

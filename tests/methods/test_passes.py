@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.passes import answer_logits, evaluating, first, fitted, mean_over_examples, squared_distance
-from orchestrator.learner import Learner
-from orchestrator.training import _TaskBatches
-from orchestrator.workers import Workers
+from methods.shared.passes import answer_logits, evaluating, first, fitted, mean_over_examples, squared_distance
+from orchestrator.training.learner import Learner
+from orchestrator.training.parallel import Workers
+from orchestrator.training.task import _TaskBatches
 from tests.conftest import FAMILIES
 from tests.methods import toy
 
 
 def test_the_cap_is_over_all_workers_and_cuts_a_micro_batch() -> None:
-    alone = [x for batch in first(toy.batches(2), 3) for x in batch["places"]]
-    shared = [[x for batch in first(toy.batches(2, rank, 2), 3) for x in batch["places"]] for rank in (0, 1)]
+    alone = [x for batch in first(toy.batches(2), 3) for x in batch["example_indices"]]
+    shared = [[x for batch in first(toy.batches(2, rank, 2), 3) for x in batch["example_indices"]] for rank in (0, 1)]
     assert alone == [0, 1, 2]
     assert shared == [[0, 1], [2]]
     assert [len(b["inputs"]) for b in first(toy.batches(2), 3)] == [2, 1]
-    assert [b["places"] for b in first(toy.batches(3), None)] == [[0, 1, 2], [3]]
+    assert [b["example_indices"] for b in first(toy.batches(3), None)] == [[0, 1, 2], [3]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -95,7 +95,7 @@ def test_batches_of_a_task_are_a_partition_for_any_number_of_workers(learner_of:
         for rank in range(workers):
             learner.workers = Workers(rank, workers)
             for batch in _TaskBatches(learner, features, 0):
-                found |= dict(zip(batch["places"], batch["input_ids"].tolist(), strict=True))
+                found |= dict(zip(batch["example_indices"], batch["input_ids"].tolist(), strict=True))
         return found
 
     one, two = seen(1), seen(2)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from methods import method_spec, trainable
-from methods.progprompt import ProgPrompt
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence, cell_keys
-from orchestrator.training import train_task
+from methods.prompts.progprompt import ProgPrompt
+from orchestrator.planning.keys import score_keys
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods.reference import Adam, assert_near, batches_of
 
@@ -115,7 +116,7 @@ def test_a_task_reads_its_own_prompts_and_earlier_ones(learner_of: Callable[...,
         assert torch.equal(tuning._read(embeds, mask)[0], torch.cat(expected))
 
 
-def test_old_tasks_are_never_forgotten(sequence_of: Callable[..., Sequence]) -> None:
+def test_old_tasks_are_never_forgotten(sequence_of: Callable[..., SequencePlan]) -> None:
     """Without a shared head, nothing that an old task reads changes: its column is constant from its own row on."""
     view = run_sequence(sequence_of(methods=["progprompt"], training={"lr": 0.1, "epochs": 3}))
     matrix = view.matrix()
@@ -123,11 +124,11 @@ def test_old_tasks_are_never_forgotten(sequence_of: Callable[..., Sequence]) -> 
         assert len(set(matrix[task + 1 :, task])) == 1
 
 
-def test_a_task_that_comes_twice_has_two_cells(sequence_of: Callable[..., Sequence]) -> None:
+def test_a_task_that_comes_twice_has_two_cells(sequence_of: Callable[..., SequencePlan]) -> None:
     """Its two places read different prompts; a method that is not told the place scores both alike."""
     twice = SimpleNamespace(tasks=[SimpleNamespace(split_hash=lambda split: "same")] * 2, labels_until=lambda count: [])
     told, untold = (
-        cell_keys(["key"], s.model, twice, s.method, "test")[0]  # type: ignore[arg-type]
+        score_keys(["key"], s.model, twice, s.method, "test")[0]  # type: ignore[arg-type]
         for s in (sequence_of(methods=[m]) for m in ("progprompt", "ft"))
     )
     assert len(set(told)) == 2

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from methods.projection import Inputs, Projection, grown, project_out
-from methods.rows import block_linears
-from orchestrator.learner import Learner
-from orchestrator.training import _TaskBatches, train_task
+from methods.masking.rows import block_linears
+from methods.subspaces.projection import Inputs, Projection, grown, project_out
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import _TaskBatches, train_task
 from tests.conftest import FAMILIES
 
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.prompts import PromptedModel, example_shares, vocabulary_rows
-from orchestrator.config import ModelConfig
-from orchestrator.families import Family, load_family
-from orchestrator.models import find_model
+from methods.prompts.soft_prompts import PromptedModel, example_shares, vocabulary_rows
+from orchestrator.config.model import ModelConfig
+from orchestrator.models.families import load_family
+from orchestrator.models.family import Family
+from orchestrator.models.source import find_model
 from streams import Limits, named_stream
 from tests.conftest import SMALL
 
@@ -142,8 +143,8 @@ def test_too_long_an_input_is_refused() -> None:
 
 def test_shares_of_examples_by_hand() -> None:
     labels = torch.tensor([[1, 2, -100], [3, -100, -100]])
-    torch.testing.assert_close(example_shares({"labels": labels, "share": 0.6}), torch.tensor([0.4, 0.2]))
-    assert example_shares({"labels": torch.tensor([5, 6]), "share": 0.5}).tolist() == [0.25, 0.25]
+    torch.testing.assert_close(example_shares({"labels": labels, "loss_weight": 0.6}), torch.tensor([0.4, 0.2]))
+    assert example_shares({"labels": torch.tensor([5, 6]), "loss_weight": 0.5}).tolist() == [0.25, 0.25]
 
 
 def test_prompts_start_from_tokens() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 
 from methods import generator
-from methods.random_mask import random_rows
-from orchestrator.learner import Learner
-from orchestrator.training import train_task
+from methods.masking.random_mask import random_rows
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 
 
 def test_it_really_masks_that_many_different_rows() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from methods import Context
-from methods.replay import Replay, ReplaySettings, deal, draw, weights
-from orchestrator.journal import View
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence
+from methods.replay.memory import draw
+from methods.replay.replay import Replay, ReplaySettings, deal, weights
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.view import View
+from orchestrator.training.sequence import run_sequence
 
 TASKS = [[{"source": [task, i]} for i in range(size)] for task, size in enumerate((40, 20, 60, 50))]
 
@@ -66,7 +67,7 @@ def test_few_examples_come_in_rounds() -> None:
     assert sorted(drawn.values()) == [2, 2, 3]
 
 
-def test_steps_count_the_old_examples_and_the_first_task_is_shared(sequence_of: Callable[..., Sequence]) -> None:
+def test_steps_count_the_old_examples_and_the_first_task_is_shared(sequence_of: Callable[..., SequencePlan]) -> None:
     plugin = {"name": "replay", "fraction": 0.25}
     stream = {"first": 3, "max_train": 24}
     sequence = sequence_of(methods=[{"tuning": "full", "plugins": [plugin]}], stream=stream)

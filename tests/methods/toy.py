@@ -43,7 +43,7 @@ def batches(size: int = 2, first: int = 0, step: int = 1) -> Iterator[Batch]:
     """The four examples in micro-batches: those of worker `first` of `step`."""
     for start in range(first * size, 4, step * size):
         rows = slice(start, start + size)
-        yield {"inputs": INPUTS[rows], "labels": LABELS[rows], "places": list(range(4))[rows]}
+        yield {"inputs": INPUTS[rows], "labels": LABELS[rows], "example_indices": list(range(4))[rows]}
 
 
 def gradients(weight: Tensor) -> list[Tensor]:

@@ -32,7 +32,13 @@ def batches(size: int = 2, rank: int = 0, workers: int = 1) -> Callable[[Sequenc
             rows = [chosen[place]["row"] for place in places]
             inputs, labels = toy.INPUTS[rows], toy.LABELS[rows]
             share = len(rows) / len(chosen)
-            yield {"inputs": inputs, "labels": labels, "places": places, "units": len(chosen), "share": share}
+            yield {
+                "inputs": inputs,
+                "labels": labels,
+                "example_indices": places,
+                "loss_denominator": len(chosen),
+                "loss_weight": share,
+            }
 
     return of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.batches import global_batches, micro_batches, steps_in_epoch
+from orchestrator.training.batches import global_batches, micro_batches, steps_in_epoch
 
 
 def test_every_example_is_seen_and_every_batch_is_full() -> None:

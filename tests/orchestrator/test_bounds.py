@@ -13,27 +13,29 @@ import torch
 from rich.console import Console
 
 from methods import method_spec
-from orchestrator.checkpoint import Store
-from orchestrator.config import MethodEntry
-from orchestrator.experiment import Experiment
-from orchestrator.journal import View
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.metrics import summary
-from orchestrator.plan import Sequence, plan
-from orchestrator.report import print_report, results
-from orchestrator.training import train_task
+from orchestrator.config.method import MethodEntry
+from orchestrator.evaluation.metrics import summary
+from orchestrator.planning.experiment import Experiment
+from orchestrator.planning.planner import plan
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.report.results import results
+from orchestrator.report.tables import print_report
+from orchestrator.store.checkpoints import Store
+from orchestrator.store.view import View
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import train_task
 from tests.conftest import small_config
 
 FEW: dict[str, Any] = {"stream": {"max_train": 16, "first": 3}}
 
 
-def loaded(sequence: Sequence, row: int) -> dict[str, torch.Tensor]:
+def loaded(sequence: SequencePlan, row: int) -> dict[str, torch.Tensor]:
     return dict(Store(Path(sequence.out)).load(sequence.keys[row]).weights)
 
 
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
-def test_zero_shot_trains_nothing(model: str, sequence_of: Callable[..., Sequence]) -> None:
+def test_zero_shot_trains_nothing(model: str, sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(model=model, methods=["zero-shot"], **FEW)
     view = run_sequence(sequence)
     assert not any(task.steps for task in view.by_task.values())
@@ -41,7 +43,7 @@ def test_zero_shot_trains_nothing(model: str, sequence_of: Callable[..., Sequenc
     assert (matrix == matrix[0]).all()
     plain = run_sequence(sequence_of("other", model=model, methods=["ft"], **FEW))
     np.testing.assert_array_equal(matrix[0], plain.matrix()[0])
-    assert len(list((Path(sequence.out) / "cells").iterdir())) == 3, "one state, so one score a task"
+    assert len(list((Path(sequence.out) / "scores").iterdir())) == 3, "one state, so one score a task"
 
 
 RATES: dict[str, dict[str, Any]] = {
@@ -56,7 +58,7 @@ RATES: dict[str, dict[str, Any]] = {
 def test_joint_training_is_one_task_of_all_the_examples(
     model: str,
     training: dict[str, Any],
-    sequence_of: Callable[..., Sequence],
+    sequence_of: Callable[..., SequencePlan],
     learner_of: Callable[..., Learner],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -72,11 +74,11 @@ def test_joint_training_is_one_task_of_all_the_examples(
     monkeypatch.setattr(plain.family, "at_task", lambda before, now: None)
     history = train_task(plain, 0, lambda event: None)
     assert [s["lr"] for s in history["steps"]] == [s["lr"] for s in view.by_task[2].steps.values()]
-    for name, weight in plain.give(history).weights.items():
+    for name, weight in plain.to_state(history).weights.items():
         assert torch.equal(weight, loaded(sequence, 3)[name]), name
 
 
-def test_joint_training_that_breaks_at_once_is_made_again(sequence_of: Callable[..., Sequence]) -> None:
+def test_joint_training_that_breaks_at_once_is_made_again(sequence_of: Callable[..., SequencePlan]) -> None:
     """The model is then trained already, and has to begin anew."""
     settings = {"methods": ["joint"], "training": RATES["infinite"], **FEW}
     whole, broken = (sequence_of(out, **settings) for out in ("whole", "broken"))
@@ -94,7 +96,7 @@ def test_joint_training_that_breaks_at_once_is_made_again(sequence_of: Callable[
         assert torch.equal(weight, loaded(broken, 3)[name]), name
 
 
-def test_joint_training_depends_on_the_data_of_every_task(sequence_of: Callable[..., Sequence]) -> None:
+def test_joint_training_depends_on_the_data_of_every_task(sequence_of: Callable[..., SequencePlan]) -> None:
     first = sequence_of(methods=["joint"], stream={"max_train": 16, "first": 3})
     longer = sequence_of(methods=["joint"], stream={"max_train": 16, "first": 4})
     other = sequence_of(methods=["joint"], stream={"max_train": 17, "first": 3})
@@ -136,13 +138,13 @@ def test_bounds_stand_in_the_table_of_the_methods(tmp_path: Path) -> None:
     assert list(rows) == ["zero-shot", "expert", "ft", "joint"]
     own = [view.matrix()[1, 0] for view in experts]
     assert rows["expert"]["aa"] == pytest.approx(np.mean(own))
-    assert np.diag(np.array(rows["expert"]["acc_TT"], dtype=float)[1:]).tolist() == own
+    assert np.diag(np.array(rows["expert"]["accuracy_matrix"], dtype=float)[1:]).tolist() == own
     assert rows["expert"]["tasks"] == rows["ft"]["tasks"]
     assert rows["expert"]["seconds"] == pytest.approx(sum(view.seconds for view in experts), abs=0.02)
     assert rows["zero-shot"]["aa"] == pytest.approx(zero.matrix()[0].mean())
     assert rows["joint"]["aa"] == pytest.approx(joint.matrix()[-1].mean())
-    for bound in ("zero-shot", "expert", "joint"):
-        assert rows[bound]["bwt"] is rows[bound]["forgetting"] is rows[bound]["learning_accuracy"] is None
+    for reference in ("zero-shot", "expert", "joint"):
+        assert rows[reference]["bwt"] is rows[reference]["forgetting"] is rows[reference]["learning_accuracy"] is None
     assert rows["ft"]["bwt"] == pytest.approx(summary(plain.matrix(), plain.test_sizes())["bwt"])
 
     console = Console(record=True, width=110)
@@ -163,11 +165,14 @@ def test_an_expert_that_was_not_run_leaves_the_entry_open(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ({"tuning": "full", "bound": "joint", "plugins": ["migu"]}, "'migu': the bound 'joint' trains no sequence"),
-        ({"tuning": "inclora", "bound": "joint"}, "each task trains weights of its own"),
-        ({"tuning": "nmc", "bound": "expert"}, "needs a regime that trains"),
-        ({"tuning": "full", "bound": "best"}, "zero-shot"),
-        ({"tuning": "l2p", "bound": "zero-shot"}, "the untrained model, to which 'l2p' adds nothing"),
+        (
+            {"tuning": "full", "reference": "joint", "plugins": ["migu"]},
+            "'migu': the reference run 'joint' trains no sequence",
+        ),
+        ({"tuning": "inclora", "reference": "joint"}, "each task trains weights of its own"),
+        ({"tuning": "nmc", "reference": "expert"}, "needs a tuning method that trains"),
+        ({"tuning": "full", "reference": "best"}, "zero-shot"),
+        ({"tuning": "l2p", "reference": "zero-shot"}, "the untrained model, to which 'l2p' adds nothing"),
     ],
 )
 def test_what_makes_no_sense_is_refused(method: dict[str, Any], said: str) -> None:
@@ -176,7 +181,7 @@ def test_what_makes_no_sense_is_refused(method: dict[str, Any], said: str) -> No
 
 
 def test_a_bound_keeps_its_regime_in_its_name() -> None:
-    assert MethodEntry.model_validate({"tuning": "lora", "bound": "joint"}).label == "lora (joint)"
+    assert MethodEntry.model_validate({"tuning": "lora", "reference": "joint"}).label == "lora (joint)"
 
 
 def test_a_task_that_is_not_in_the_stream_is_refused(tmp_path: Path) -> None:
@@ -184,7 +189,7 @@ def test_a_task_that_is_not_in_the_stream_is_refused(tmp_path: Path) -> None:
         plan(small_config(tmp_path, stream={"only": "nothing"}))
 
 
-def test_joint_training_has_the_budget_of_all_tasks(sequence_of: Callable[..., Sequence]) -> None:
+def test_joint_training_has_the_budget_of_all_tasks(sequence_of: Callable[..., SequencePlan]) -> None:
     budget = {"training": {"budget": {"steps": 2}}}
     joint, plain = (sequence_of(methods=[m], **FEW, **budget) for m in ("joint", "ft"))
     steps = [sum(len(task.steps) for task in run_sequence(s).by_task.values()) for s in (joint, plain)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.checkpoint import MANIFEST, State, Store, Trunk
+from orchestrator.store.checkpoints import MANIFEST, ResumeState, State, Store
 
 STATE = State(
     {"a.weight": torch.arange(6.0).reshape(2, 3)},
@@ -42,13 +42,16 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_a_trunk_is_read_where_it_is_wanted(tmp_path: Path) -> None:
     store = Store(tmp_path)
     moments = {"a.weight": {"step": torch.tensor(3.0), "exp_avg": torch.ones(2, 3)}}
-    store.save("k", replace(STATE, trunk=Trunk({"a.weight": torch.zeros(2, 3)}, moments)), {})
-    assert store.load("k").trunk is None
-    trunk = store.load("k", trunk=True).trunk
-    assert trunk
-    assert torch.equal(trunk.weights["a.weight"], torch.zeros(2, 3))
-    assert trunk.moments.keys() == moments.keys()
-    assert all(torch.equal(moment, trunk.moments["a.weight"][name]) for name, moment in moments["a.weight"].items())
+    store.save("k", replace(STATE, resume_state=ResumeState({"a.weight": torch.zeros(2, 3)}, moments)), {})
+    assert store.load("k").resume_state is None
+    resume_state = store.load("k", resume_state=True).resume_state
+    assert resume_state
+    assert torch.equal(resume_state.weights["a.weight"], torch.zeros(2, 3))
+    assert resume_state.optimizer_state.keys() == moments.keys()
+    assert all(
+        torch.equal(moment, resume_state.optimizer_state["a.weight"][name])
+        for name, moment in moments["a.weight"].items()
+    )
     (store.path("k") / "resume.safetensors").unlink()
     assert not store.is_sound("k")
 
@@ -97,17 +100,17 @@ def test_a_folder_without_its_manifest_is_set_aside(tmp_path: Path) -> None:
 
 def test_one_claim_at_a_time(tmp_path: Path) -> None:
     first, second = Store(tmp_path), Store(tmp_path)
-    with first.claim("k", 0) as mine:
+    with first.lock("k", 0) as mine:
         assert mine
-        with second.claim("k", 0) as also, second.claim("other", 0) as other:
+        with second.lock("k", 0) as also, second.lock("other", 0) as other:
             assert not also
             assert other
-    with second.claim("k", 0) as mine:
+    with second.lock("k", 0) as mine:
         assert mine
 
 
 def test_cells(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.cell("c") is None
-    store.save_cell("c", {"score": 50.0})
-    assert store.cell("c") == {"score": 50.0}
+    assert store.load_score("c") is None
+    store.save_score("c", {"score": 50.0})
+    assert store.load_score("c") == {"score": 50.0}

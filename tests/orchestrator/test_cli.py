@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import cli
-from orchestrator.journal import read_view
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.view import read_view
+from orchestrator.training.sequence import run_sequence
 from tests.streams.test_sources import write_task
 
 Call = Callable[..., tuple[int, str, str]]
@@ -127,10 +127,10 @@ def test_storage_that_cannot_be_written(call: Call, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def finished(sequence_of: Callable[..., Sequence], tmp_path: Path) -> Path:
+def finished(sequence_of: Callable[..., SequencePlan], tmp_path: Path) -> Path:
     """An experiment whose sequence was trained without scores; gives the output folder."""
-    from orchestrator.experiment import Experiment
-    from orchestrator.plan import plan
+    from orchestrator.planning.experiment import Experiment
+    from orchestrator.planning.planner import plan
     from tests.conftest import small_config
 
     config = small_config(tmp_path / "out", model="tiny-bert")
@@ -146,12 +146,12 @@ def test_evaluate_fills_what_is_missing_and_report_reads_it(finished: Path, call
     assert code == 0, err
     (sequence,) = json.loads(out.splitlines()[-1])["sequences"]
     assert sequence["status"] == "finished"
-    assert sequence["aa"] == pytest.approx(sum(sequence["acc_TT"][-1]) / 5)
+    assert sequence["aa"] == pytest.approx(sum(sequence["accuracy_matrix"][-1]) / 5)
     view = read_view(finished, sequence["id"])
-    assert len(view.cells) == 30
+    assert len(view.scores) == 30
     code, out, _ = call("report", "small", "--out", finished, "--matrices", "--json")
     assert code == 0
-    assert json.loads(out.splitlines()[-1])["sequences"][0]["acc_TT"] == sequence["acc_TT"]
+    assert json.loads(out.splitlines()[-1])["sequences"][0]["accuracy_matrix"] == sequence["accuracy_matrix"]
     code, out, _ = call("report", "small", "--out", finished, "--matrices")
     assert "score (%) on each task after each task" in out
     assert "bold" not in out

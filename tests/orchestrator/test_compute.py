@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.checkpoint import Store
-from orchestrator.compute import price, task_steps, tokens
-from orchestrator.journal import View, read_view
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence, plan
-from orchestrator.report import print_report, sequence_result, write_csv
-from orchestrator.workers import Workers
+from orchestrator.planning.planner import plan
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.report.csv_files import write_csv
+from orchestrator.report.results import sequence_result
+from orchestrator.report.tables import print_report
+from orchestrator.store.checkpoints import Store
+from orchestrator.store.view import View, read_view
+from orchestrator.training.cost import flops_model, task_steps, tokens
+from orchestrator.training.learner import Learner
+from orchestrator.training.parallel import Workers
+from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
 
 # The small T5: width 32, 4 heads of 8, feed-forward 64, 2 + 2 layers
@@ -34,7 +37,7 @@ def vocabulary(learner: Learner) -> int:
 
 def test_an_encoder_decoder_by_hand(learner_of: Callable[..., Learner]) -> None:
     learner = learner_of()
-    cost = price(learner, 0)
+    cost = flops_model(learner, 0)
     source, target = ENCODER + CROSS_KEYS_AND_VALUES, DECODER + 32 * vocabulary(learner)
     assert (cost.source, cost.target) == (source, target)
     assert (cost.source_trained, cost.target_trained) == (source, target), "all of it trains"
@@ -45,7 +48,7 @@ def test_an_encoder_decoder_by_hand(learner_of: Callable[..., Learner]) -> None:
 def test_a_decoder_by_hand(learner_of: Callable[..., Learner]) -> None:
     """Width 32, feed-forward 64 with a gate, 2 layers; every token passes all of it."""
     learner = learner_of(model="tiny-llama")
-    cost = price(learner, 0)
+    cost = flops_model(learner, 0)
     size = 2 * (4 * 32 * 32 + 3 * 32 * 64) + 32 * vocabulary(learner)
     assert (cost.source, cost.target) == (size, size)
     assert cost.flops(BATCH) == 6 * 15 * size
@@ -56,7 +59,7 @@ def test_an_encoder_by_hand(model: str, learner_of: Callable[..., Learner]) -> N
     """Neither the pooler nor the head, whose size tells how many labels the stream will have."""
     texts = [{"source": [5] * 7, "label": 1}, {"source": [5] * 3, "label": 0}]
     for stream in ({}, {"first": 1}):
-        cost = price(learner_of(model=model, stream=stream), 0)
+        cost = flops_model(learner_of(model=model, stream=stream), 0)
         assert cost.source == 2 * (4 * 32 * 32 + 2 * 32 * 64)
         assert cost.flops(texts) == 6 * 10 * cost.source
 
@@ -64,7 +67,7 @@ def test_an_encoder_by_hand(model: str, learner_of: Callable[..., Learner]) -> N
 def test_frozen_weights_take_no_gradients(learner_of: Callable[..., Learner]) -> None:
     """LoRA of rank 8 on the queries and values of all attention: 2 in the encoder, 4 in the decoder."""
     learner = learner_of(methods=["lora"])
-    cost = price(learner, 0)
+    cost = flops_model(learner, 0)
     adapter = 8 * (32 + 32)
     sources, targets = (2 * 2 + 2) * adapter, (2 * 2 + 2) * adapter  # the cross-attention's values read the input
     assert (cost.source_trained, cost.target_trained) == (sources, targets)
@@ -86,7 +89,7 @@ def test_soft_prompts_are_read_too(
     method: dict[str, Any], task_id: int, added: int, learner_of: Callable[..., Learner]
 ) -> None:
     """No matrix trains, so a step takes a forward pass, one backward, and what the method says."""
-    cost = price(learner_of(methods=[method]), task_id)
+    cost = flops_model(learner_of(methods=[method]), task_id)
     assert (cost.source_trained, cost.target_trained) == (0, 0)
     forward = 2 * ((10 + 2 * added) * cost.source + 5 * cost.target)
     assert cost.flops(BATCH) == pytest.approx((2 + cost.passes.forward + 2 * cost.passes.training) * forward, abs=1)
@@ -94,19 +97,19 @@ def test_soft_prompts_are_read_too(
 
 def test_subspaces_count_as_what_they_move(learner_of: Callable[..., Learner]) -> None:
     """Every matrix of the blocks, though OSF makes the factors that it moves only when a task begins; not the output."""
-    cost = price(learner_of(methods=["osf"]), 0)
+    cost = flops_model(learner_of(methods=["osf"]), 0)
     assert (cost.source_trained, cost.target_trained) == (ENCODER + CROSS_KEYS_AND_VALUES, DECODER)
 
 
 def test_a_methods_own_passes_count(learner_of: Callable[..., Learner]) -> None:
-    plain = price(learner_of(), 1)
-    refreshed = price(learner_of(methods=["refresh"]), 1)
+    plain = flops_model(learner_of(), 1)
+    refreshed = flops_model(learner_of(methods=["refresh"]), 1)
     assert refreshed.flops(BATCH) == 2 * plain.flops(BATCH), "one more forward and backward pass over all weights"
 
 
 def test_a_pass_of_a_methods_own_costs_what_trainings_does(learner_of: Callable[..., Learner]) -> None:
     def flops(tuning: Any, *plugins: Any, task: int = 1) -> int:
-        return price(learner_of(methods=[{"tuning": tuning, "plugins": list(plugins)}]), task).flops(BATCH)
+        return flops_model(learner_of(methods=[{"tuning": tuning, "plugins": list(plugins)}]), task).flops(BATCH)
 
     assert flops("lora", "refresh") == 2 * flops("lora"), "where little trains, little more is computed for it"
     forward = flops("lora", "lwf") - flops("lora")
@@ -137,10 +140,10 @@ def test_a_budget_of_steps_is_the_same_for_all_methods(tmp_path: Path) -> None:
         for view in found.values():
             assert [len(task.steps) for task in view.by_task.values()] == [budget] * 2
             assert [task.total_steps for task in view.by_task.values()] == [budget] * 2
-            assert view.spent("steps") == 2 * budget
+            assert view.usage("steps") == 2 * budget
 
 
-def test_epochs_go_on_as_they_would_without_a_budget(sequence_of: Callable[..., Sequence]) -> None:
+def test_epochs_go_on_as_they_would_without_a_budget(sequence_of: Callable[..., SequencePlan]) -> None:
     """Three steps an epoch: the first six of seven are those of two epochs."""
     losses = []
     for out, training in (("epochs", {"epochs": 2}), ("budget", {"budget": {"steps": 7}})):
@@ -151,30 +154,30 @@ def test_epochs_go_on_as_they_would_without_a_budget(sequence_of: Callable[..., 
 
 
 @pytest.mark.parametrize("unit", ["tokens", "flops"])
-def test_the_fewest_steps_that_reach_a_budget(unit: str, sequence_of: Callable[..., Sequence]) -> None:
+def test_the_fewest_steps_that_reach_a_budget(unit: str, sequence_of: Callable[..., SequencePlan]) -> None:
     plain = run_sequence(sequence_of("plain", stream={"first": 1}, training={"epochs": 2}), evaluate=False)
     learner = Learner(plan_ := sequence_of("plain", stream={"first": 1}), plan_.open_stream(), Workers())
     batches = learner.global_batches(0)
-    count = tokens if unit == "tokens" else price(learner, 0).flops
+    count = tokens if unit == "tokens" else flops_model(learner, 0).flops
     costs = [count(next(batches)) for _ in range(6)]
-    assert plain.spent(unit) == sum(costs)
+    assert plain.usage(unit) == sum(costs)
     four = sum(costs[:4])
     for amount, steps in ((four, 4), (four + 1, 5), (four - 1, 4), (1, 1)):
         sequence = sequence_of(f"{unit}-{amount}", stream={"first": 1}, training={"budget": {unit: amount}})
         view = run_sequence(sequence, evaluate=False)
         assert (len(view.by_task[0].steps), view.by_task[0].total_steps) == (steps, steps)
-        assert view.spent(unit) == sum(costs[:steps])
+        assert view.usage(unit) == sum(costs[:steps])
 
 
 def test_an_equal_budget_of_flops_gives_what_costs_less_more_steps(tmp_path: Path) -> None:
     found = views(tmp_path, budget={"flops": 2e8})
-    steps = {label: view.spent("steps") for label, view in found.items()}
+    steps = {label: view.usage("steps") for label, view in found.items()}
     assert steps["lora"] > steps["ft"] == steps["replay"]  # type: ignore[operator]
     for view in found.values():
-        assert 4e8 <= view.spent("flops") < 1.25 * 4e8  # type: ignore[operator]
+        assert 4e8 <= view.usage("flops") < 1.25 * 4e8  # type: ignore[operator]
 
 
-def test_the_rate_falls_over_the_steps_of_the_budget(sequence_of: Callable[..., Sequence]) -> None:
+def test_the_rate_falls_over_the_steps_of_the_budget(sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(stream={"first": 1}, training={"schedule": "linear", "budget": {"steps": 5}})
     view = run_sequence(sequence, evaluate=False)
     rates = [view.by_task[0].steps[n]["lr"] for n in range(1, 6)]
@@ -191,7 +194,7 @@ def test_the_cost_is_in_the_report_also_of_what_others_trained(tmp_path: Path) -
         assert result["flops"] > 0
     assert found[0]["flops"] == found[1]["flops"], "MIGU has no passes of its own"
     history = Store(tmp_path).history(sequences[1].keys[1])
-    assert history["spent"] == {"steps": 3, "tokens": each[0], "flops": history["spent"]["flops"]}
+    assert history["usage"] == {"steps": 3, "tokens": each[0], "flops": history["usage"]["flops"]}
 
     class Folder:
         folder = tmp_path
@@ -212,13 +215,13 @@ def shown(found: list[dict[str, Any]], width: int) -> str:
     return captured.get()
 
 
-def test_checkpoints_from_before_these_numbers_still_count(sequence_of: Callable[..., Sequence]) -> None:
+def test_checkpoints_from_before_these_numbers_still_count(sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(stream={"first": 2})
     run_sequence(sequence)
     store = Store(Path(sequence.out))
     file = store.path(sequence.keys[1]) / "history.json"
     history = json.loads(file.read_text())
-    del history["spent"]
+    del history["usage"]
     file.write_text(json.dumps(history))
     other = sequence_of(methods=[{"name": "again", "tuning": "full"}], stream={"first": 2})
     assert other.keys == sequence.keys

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from methods import PRESETS, PUBLISHED
+from orchestrator.config.loading import load_config, recipe_names
 from orchestrator.errors import UserError
-from orchestrator.plan import plan
-from orchestrator.reading import load_config, recipe_names
+from orchestrator.planning.planner import plan
 
 
 def refused(*overrides: str, source: str | None = None) -> str:
@@ -84,7 +84,10 @@ def test_a_budget_takes_the_place_of_another(tmp_path: Path) -> None:
 
 
 def test_what_makes_no_sequence_goes_with_the_infinite_schedule() -> None:
-    infinite = ["training.schedule=infinite", "methods=[nmc, {tuning: osf, bound: expert, name: osf alone}, ft, joint]"]
+    infinite = [
+        "training.schedule=infinite",
+        "methods=[nmc, {tuning: osf, reference: expert, name: osf alone}, ft, joint]",
+    ]
     assert len(load_config(None, infinite).methods) == 4
     assert "'osf'" in refused("training.schedule=infinite", "methods=[osf]")
 
@@ -121,8 +124,8 @@ def test_a_file_extends_a_recipe(tmp_path: Path) -> None:
     [
         ("methods=[ft+mgu]", ["methods.0", "unknown method 'ft+mgu'", "Did you mean 'ft+migu'?"]),
         ("methods=[{tuning: full, plugins: [mihu]}]", ["methods.0.plugins.0", "'mihu'", "Did you mean 'migu'?"]),
-        ("methods=[{tuning: migu}]", ["methods.0.tuning", "'migu' is a plug-in", "regimes: full, lora"]),
-        ("methods=[{tuning: full, plugins: [lora]}]", ["methods.0.plugins", "'lora' is a tuning regime"]),
+        ("methods=[{tuning: migu}]", ["methods.0.tuning", "'migu' is a plug-in", "tuning methods: full, lora"]),
+        ("methods=[{tuning: full, plugins: [lora]}]", ["methods.0.plugins", "'lora' is a tuning method"]),
         (
             "methods=[{tuning: full, plugins: [{name: migu, ratio: 0}]}]",
             ["plugins.0", "ratio", "greater than 0", "found 0"],

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.config import ModelConfig
-from orchestrator.evaluate import score_task
-from orchestrator.families import EncoderBySimilarity, EncoderWithHead, is_correct, load_family
-from orchestrator.learner import Learner
-from orchestrator.models import find_model
-from orchestrator.training import train_task
+from orchestrator.config.model import ModelConfig
+from orchestrator.evaluation.scorers import is_correct
+from orchestrator.evaluation.scores import score_task
+from orchestrator.models.encoder import EncoderWithHead
+from orchestrator.models.families import load_family
+from orchestrator.models.sentence_encoder import EncoderBySimilarity
+from orchestrator.models.source import find_model
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from streams import Example, Prompt
 from tests.conftest import FAMILIES, SMALL
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.journal import Journal, Tail, fold
+from orchestrator.store.journal import Journal, Tail
+from orchestrator.store.view import fold
 
 STARTED = {"event": "sequence_started", "tasks": ["a", "b"]}
 
 
 def cell(row: int, column: int, score: float, n: int = 10) -> dict[str, object]:
-    return {"event": "cell", "row": row, "column": column, "score": score, "score_options": None, "n": n}
+    return {"event": "score", "tasks_seen": row, "task_id": column, "score": score, "score_options": None, "n": n}
 
 
 def test_a_tail_gives_each_event_once_and_waits_for_whole_lines(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_of_two_events_on_one_fact_the_first_stands() -> None:
     events = [STARTED, {"event": "task_started", "task_id": 0, "steps": 3, "time": 5}, step, {**step, "loss": 2.0}]
     view = fold("s", [*events, cell(0, 0, 10.0), cell(0, 0, 20.0)])
     assert view.by_task[0].steps[1]["loss"] == 1.0
-    assert view.cells[0, 0]["score"] == 10.0
+    assert view.scores[0, 0]["score"] == 10.0
     assert not view.add(step)
     assert view.add({**step, "step": 2})
 
@@ -57,8 +58,8 @@ def test_matrix_and_sizes() -> None:
     view = fold("s", [STARTED, cell(0, 0, 1.0, 30), cell(0, 1, 2.0, 40), cell(1, 0, 3.0, 30)])
     np.testing.assert_array_equal(view.matrix(), [[1.0, 2.0], [3.0, np.nan], [np.nan, np.nan]])
     assert view.test_sizes() == [30, 40]
-    assert view.row_is_full(0)
-    assert not view.row_is_full(1)
+    assert view.has_all_scores(0)
+    assert not view.has_all_scores(1)
 
 
 def test_status_follows_the_last_word() -> None:

@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.checkpoint import Store
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
-from orchestrator.journal import Tail, journal_folder, read_view
-from orchestrator.learner import Learner
-from orchestrator.loop import is_complete, run_sequence
-from orchestrator.plan import Sequence
-from orchestrator.training import make_schedule, train_task
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.store.journal import Tail, journal_folder
+from orchestrator.store.view import read_view
+from orchestrator.training.learner import Learner
+from orchestrator.training.schedules import make_schedule
+from orchestrator.training.sequence import is_complete, run_sequence
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 
 
-def trained(sequence: Sequence) -> list[str]:
+def trained(sequence: SequencePlan) -> list[str]:
     """Run a sequence; the tasks that were really trained, not found."""
     done: list[str] = []
 
@@ -35,7 +37,7 @@ def trained(sequence: Sequence) -> list[str]:
 
 
 @pytest.mark.parametrize("model", [*FAMILIES, "tiny-roberta"])
-def test_a_whole_sequence(model: str, sequence_of: Callable[..., Sequence]) -> None:
+def test_a_whole_sequence(model: str, sequence_of: Callable[..., SequencePlan]) -> None:
     view = run_sequence(sequence_of(model=model))
     full = view.matrix()
     assert full.shape == (6, 5)
@@ -48,7 +50,7 @@ def test_a_whole_sequence(model: str, sequence_of: Callable[..., Sequence]) -> N
         assert np.isnan(options).all()
 
 
-def test_the_same_command_again_trains_and_scores_nothing(sequence_of: Callable[..., Sequence]) -> None:
+def test_the_same_command_again_trains_and_scores_nothing(sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of()
     assert len(trained(sequence)) == 5
     assert is_complete(sequence, Store(Path(sequence.out)))
@@ -74,7 +76,9 @@ def folder_with(tmp_path: Path, names: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", FAMILIES)
-def test_adding_a_task_trains_only_that_task(model: str, sequence_of: Callable[..., Sequence], tmp_path: Path) -> None:
+def test_adding_a_task_trains_only_that_task(
+    model: str, sequence_of: Callable[..., SequencePlan], tmp_path: Path
+) -> None:
     short = sequence_of(model=model, stream=folder_with(tmp_path, ["first", "second"]))
     longer = sequence_of(model=model, stream=folder_with(tmp_path, ["first", "second", "third"]))
     at_once = sequence_of("elsewhere", model=model, stream=folder_with(tmp_path, ["first", "second", "third"]))
@@ -86,7 +90,7 @@ def test_adding_a_task_trains_only_that_task(model: str, sequence_of: Callable[.
         torch.testing.assert_close(w, ends[1][name], rtol=1e-6, atol=1e-7)
 
 
-def test_methods_share_the_tasks_that_they_train_alike(sequence_of: Callable[..., Sequence]) -> None:
+def test_methods_share_the_tasks_that_they_train_alike(sequence_of: Callable[..., SequencePlan]) -> None:
     plain, migu, other = (sequence_of(methods=[m]) for m in ("ft", "ft+migu", {"tuning": "full", "plugins": [
         {"name": "migu", "ratio": 0.5}]}))  # fmt: skip
     masked_first = sequence_of(methods=[{"tuning": "full", "plugins": [{"name": "migu", "mask_first_task": True}]}])
@@ -99,7 +103,7 @@ def test_methods_share_the_tasks_that_they_train_alike(sequence_of: Callable[...
     assert len(reused.steps) == 3, "the log of the shared task is there too"
 
 
-def test_what_may_have_influenced_the_weights_is_in_the_key(sequence_of: Callable[..., Sequence]) -> None:
+def test_what_may_have_influenced_the_weights_is_in_the_key(sequence_of: Callable[..., SequencePlan]) -> None:
     base = sequence_of()
     same = [sequence_of(training={"micro_batch": 4}), sequence_of(scaling={"workers": 2}), sequence_of("elsewhere")]
     assert all(s.keys == base.keys for s in same)
@@ -121,7 +125,7 @@ def test_what_may_have_influenced_the_weights_is_in_the_key(sequence_of: Callabl
     assert later[3] != base.keys[3]
 
 
-def test_a_non_finite_loss_stops_the_sequence_and_keeps_what_was_done(sequence_of: Callable[..., Sequence]) -> None:
+def test_a_non_finite_loss_stops_the_sequence_and_keeps_what_was_done(sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(training={"lr": 1e-3})
     wild = sequence_of(methods=[{"tuning": "full", "training": {"lr": 1e20, "clip": None}}])
     with pytest.raises(NonFiniteLoss, match=r"the (loss|gradient's norm) is (nan|inf) in task 'reviews', step \d"):
@@ -129,12 +133,12 @@ def test_a_non_finite_loss_stops_the_sequence_and_keeps_what_was_done(sequence_o
     view = read_view(wild.out, wild.id)
     assert view.status == "failed"
     assert "task 'reviews', step" in view.failure
-    assert (0, 4) in view.cells
+    assert (0, 4) in view.scores
     assert not any(Store(Path(wild.out)).has(key) for key in wild.keys[1:])
     assert len(trained(sequence)) == 5
 
 
-def test_any_error_of_a_sequence_is_noted_with_its_reason(sequence_of: Callable[..., Sequence]) -> None:
+def test_any_error_of_a_sequence_is_noted_with_its_reason(sequence_of: Callable[..., SequencePlan]) -> None:
     """Nothing below the config can know that a LoRA's target is not in the model."""
     sequence = sequence_of(methods=[{"tuning": {"name": "lora", "targets": ["no_such_layer"]}}])
     with pytest.raises(SequenceFailed, match="no_such_layer"):
@@ -144,7 +148,7 @@ def test_any_error_of_a_sequence_is_noted_with_its_reason(sequence_of: Callable[
     assert "no_such_layer" in view.failure
 
 
-def test_data_that_changed_since_the_plan_is_refused(sequence_of: Callable[..., Sequence], tmp_path: Path) -> None:
+def test_data_that_changed_since_the_plan_is_refused(sequence_of: Callable[..., SequencePlan], tmp_path: Path) -> None:
     """Otherwise what is trained on the new data would be stored, and found again, as if it were of the old."""
     sequence = sequence_of(stream=folder_with(tmp_path, ["first", "second"]))
     file = tmp_path / "data" / "TC" / "first" / "train.json"
@@ -154,7 +158,7 @@ def test_data_that_changed_since_the_plan_is_refused(sequence_of: Callable[..., 
     assert not Store(Path(sequence.out)).has(sequence.keys[1])
 
 
-def test_weights_that_are_not_finite_are_never_stored(sequence_of: Callable[..., Sequence]) -> None:
+def test_weights_that_are_not_finite_are_never_stored(sequence_of: Callable[..., SequencePlan]) -> None:
     """One step a task: the loss is taken before the step that spoils the weights."""
     wild = {"tuning": "full", "training": {"lr": 1e38, "clip": None, "global_batch": 24, "weight_decay": 10.0}}
     sequence = sequence_of(methods=[wild])
@@ -165,14 +169,14 @@ def test_weights_that_are_not_finite_are_never_stored(sequence_of: Callable[...,
         assert not store.has(key) or all(torch.isfinite(w).all() for w in store.load(key).weights.values())
 
 
-def test_a_stream_without_a_dev_split_trains(sequence_of: Callable[..., Sequence]) -> None:
+def test_a_stream_without_a_dev_split_trains(sequence_of: Callable[..., SequencePlan]) -> None:
     view = run_sequence(sequence_of(stream={"dev_fraction": 0}), evaluate=False)
     assert view.status == "finished"
     assert view.start
     assert view.start["data"][0]["sizes"]["dev"] == 0
 
 
-def test_bf16_runs(sequence_of: Callable[..., Sequence]) -> None:
+def test_bf16_runs(sequence_of: Callable[..., SequencePlan]) -> None:
     low = sequence_of(methods=["lora+migu"], precision="bf16")
     assert low.keys[0] != sequence_of(methods=["lora+migu"]).keys[0]
     view = run_sequence(low)
@@ -180,7 +184,7 @@ def test_bf16_runs(sequence_of: Callable[..., Sequence]) -> None:
     assert not np.isnan(view.matrix()).any()
 
 
-def test_the_option_texts_count_once_whatever_the_micro_batch(sequence_of: Callable[..., Sequence]) -> None:
+def test_the_option_texts_count_once_whatever_the_micro_batch(sequence_of: Callable[..., SequencePlan]) -> None:
     """A sentence encoder reads the labels with every micro-batch; MIGU's choice must not depend on how many there are."""
     torch.set_default_dtype(torch.float64)
     try:
@@ -198,7 +202,7 @@ def test_the_option_texts_count_once_whatever_the_micro_batch(sequence_of: Calla
     assert losses[2] == pytest.approx(losses[0], rel=1e-9)
 
 
-def test_a_corrupt_checkpoint_is_set_aside_and_made_again(sequence_of: Callable[..., Sequence]) -> None:
+def test_a_corrupt_checkpoint_is_set_aside_and_made_again(sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of()
     trained(sequence)
     store = Store(Path(sequence.out))
@@ -223,7 +227,7 @@ def test_a_loss_is_the_mean_over_the_answer_tokens_of_the_global_batch(learner_o
         steps[micro] = [e["loss"] for e in events]
     learner = learner_of()
     features = learner.features(0)
-    from orchestrator.batches import global_batches
+    from orchestrator.training.batches import global_batches
 
     chosen = [features[i] for i in next(global_batches(len(features), 8, 7, 0, 0))]
     batch = learner.family.collate(chosen)
@@ -253,7 +257,9 @@ def test_a_loss_is_the_mean_over_the_answer_tokens_of_the_global_batch(learner_o
         ("cosine", 0.0, [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2]),
     ],
 )
-def test_schedules(schedule: str, warmup: float, expected: list[float], sequence_of: Callable[..., Sequence]) -> None:
+def test_schedules(
+    schedule: str, warmup: float, expected: list[float], sequence_of: Callable[..., SequencePlan]
+) -> None:
     training = sequence_of(training={"schedule": schedule, "warmup": warmup, "lr": 0.5}).training
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.AdamW([weight], lr=training.lr)
@@ -266,7 +272,9 @@ def test_schedules(schedule: str, warmup: float, expected: list[float], sequence
     assert rates == pytest.approx(expected)
 
 
-def test_dropout_depends_on_the_place_and_not_on_what_was_drawn_before(sequence_of: Callable[..., Sequence]) -> None:
+def test_dropout_depends_on_the_place_and_not_on_what_was_drawn_before(
+    sequence_of: Callable[..., SequencePlan],
+) -> None:
     """Two runs of one sequence with dropout are equal, also when the second stops in between and draws other numbers."""
     ends = []
     for out in ("a", "b"):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator import metrics
+from orchestrator.evaluation import metrics
 
 # From the checked-in logs of the O-LoRA repository: exact match after each task (rows) on each task (columns), in %, and
 # the test sizes of its long sequence. What the metrics must give stands beside them.

@@ -23,8 +23,8 @@ import mlflow
 import numpy as np
 import pytest
 
-from orchestrator.experiment import open_experiment
-from orchestrator.journal import View
+from orchestrator.planning.experiment import open_experiment
+from orchestrator.store.view import View
 from tests.conftest import SMALL
 
 ROOT = Path(__file__).parent.parent.parent
@@ -88,7 +88,7 @@ def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
     assert [s["method"] for s in good] == ["ft", "ft+migu", "ft+random"]
     for sequence in good:
         assert sequence["status"] == "finished"
-        matrix = np.array(sequence["acc_TT"], dtype=float)
+        matrix = np.array(sequence["accuracy_matrix"], dtype=float)
         assert matrix.shape == (6, 5)
         assert not np.isnan(matrix).any()
         assert sequence["aa"] == pytest.approx(matrix[-1].mean())
@@ -118,9 +118,9 @@ def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
 
 
 def test_scoring_aside_gives_the_same_cells(tmp_path: Path, environment: dict[str, str]) -> None:
-    inline = run(tmp_path / "a", environment, "methods=[ft]", "evaluation.where=inline")
-    aside = run(tmp_path / "b", environment, "methods=[ft]", "evaluation.where=async")
-    assert aside["sequences"][0]["acc_TT"] == inline["sequences"][0]["acc_TT"]
+    inline = run(tmp_path / "a", environment, "methods=[ft]", "evaluation.placement=inline")
+    aside = run(tmp_path / "b", environment, "methods=[ft]", "evaluation.placement=async")
+    assert aside["sequences"][0]["accuracy_matrix"] == inline["sequences"][0]["accuracy_matrix"]
     folder = tmp_path / "b" / "sequences" / aside["sequences"][0]["id"]
     assert (folder / "evaluate.jsonl").exists()
     assert '"cell"' not in (folder / "train.jsonl").read_text()
@@ -141,7 +141,7 @@ def test_a_killed_driver_loses_nothing_that_was_done(tmp_path: Path, environment
     (view,) = views(tmp_path)
     assert [len(view.by_task[t].steps) for t in range(5)] == [150] * 5
     again = run(tmp_path, environment, "methods=[ft]", "training.epochs=3")
-    assert again["sequences"][0]["acc_TT"] == sequence["acc_TT"]
+    assert again["sequences"][0]["accuracy_matrix"] == sequence["accuracy_matrix"]
 
 
 def workers_below(folder: str) -> list[int]:

@@ -14,10 +14,12 @@ import mlflow
 import numpy as np
 import pytest
 
-from orchestrator.loop import run_sequence
-from orchestrator.reading import load_config
-from orchestrator.search import evaluation_sequences, freeze, frozen_config, prepare
-from orchestrator.trials import TrialBook, metrics_after
+from orchestrator.config.loading import load_config
+from orchestrator.search.choice import evaluation_sequences, freeze, frozen_config
+from orchestrator.search.definition import prepare
+from orchestrator.search.trial_store import TrialStore
+from orchestrator.search.trials import metrics_after
+from orchestrator.training.sequence import run_sequence
 from tests.conftest import SMALL
 from tests.orchestrator.test_ray import environment, ray_folder, wait_for, workers_below
 
@@ -62,12 +64,12 @@ def trial_events(out: Path, kind: str) -> list[dict[str, Any]]:
 def never_stopped(out: Path) -> tuple[dict[str, Any], dict[str, float]]:
     """The same search in this process without Ray: what it chooses, and each method's AA in the evaluation."""
     search = prepare(load_config("embedded-quick", KILLED, str(out)), gpu=False)
-    book = TrialBook(search.folder, search.settings, search.planner, search.contenders)
-    while trial := book.start_next():
+    trial_store = TrialStore(search.folder, search.settings, search.planner, search.method_searches)
+    while trial := trial_store.start_next():
         with contextlib.suppress(RuntimeError):
             run_sequence(trial.sequences[0])
-        book.end(trial)
-    chosen = freeze(search, book)
+        trial_store.end(trial)
+    chosen = freeze(search, trial_store)
     finals = {}
     for sequence in evaluation_sequences(search, frozen_config(search.config, chosen), chosen):
         finals[sequence.method.label] = float(np.mean(run_sequence(sequence).matrix()[-1]))
@@ -136,7 +138,7 @@ def test_asha_halves_each_method_at_rungs_of_finished_tasks(tmp_path: Path, envi
         "training.epochs=4",
         "search.trials=3",
         "search.seed=1",  # the best rate comes first, so the others are stopped
-        "search.at_once=1",
+        "search.max_concurrent=1",
         "search.scheduler=asha",
         "search.reduction=2",
         "search.space={training.lr: [1.0e-6, 3.0e-3, 1.0e-2]}",
@@ -144,9 +146,9 @@ def test_asha_halves_each_method_at_rungs_of_finished_tasks(tmp_path: Path, envi
     tune(tmp_path, environment, settings)
     ends = [e["end"] for e in trial_events(tmp_path, "trial_ended")]
     search = prepare(load_config("embedded-quick", settings, str(tmp_path)), gpu=False)
-    book = TrialBook(search.folder, search.settings, search.planner, search.contenders)
+    trial_store = TrialStore(search.folder, search.settings, search.planner, search.method_searches)
     seen: list[float] = []
-    for trial, end in zip(book.of("ft"), ends, strict=True):
+    for trial, end in zip(trial_store.of("ft"), ends, strict=True):
         score = metrics_after(trial.views(), 2)["aa"]
         assert score is not None
         # arXiv 1810.05934: goes on if among the best half of those that reached the rung before it

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import metrics
-from orchestrator.loop import run_sequence
-from orchestrator.models import load_tokenizer
-from orchestrator.plan import plan
-from orchestrator.reading import load_config
+from orchestrator.config.loading import load_config
+from orchestrator.evaluation import metrics
+from orchestrator.models.loading import load_tokenizer
+from orchestrator.planning.planner import plan
+from orchestrator.training.sequence import run_sequence
 from tests.conftest import SMALL
 
 
@@ -39,7 +39,7 @@ def test_real_text_on_the_real_sentence_encoder(tmp_path: Path, benchmark_folder
     assert options[0, 0] > 50, "four topics, before any training"
     assert full[2, 1] > full[0, 1], "dbpedia after its task"
     assert view.start
-    assert view.start["data"][2]["left_out"] == {"train": 0, "test": 131}
+    assert view.start["data"][2]["dropped_rows"] == {"train": 0, "test": 131}
 
 
 @pytest.mark.slow
@@ -47,8 +47,8 @@ def test_a_published_recipe_runs_from_a_local_folder(tmp_path: Path, benchmark_f
     """order1-t5 as it is written, but with a small T5 in a folder where t5-large would be, and less of everything."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-    from orchestrator.config import ModelConfig
-    from orchestrator.models import find_model
+    from orchestrator.config.model import ModelConfig
+    from orchestrator.models.source import find_model
 
     described = ModelConfig(name="tiny-t5")
     tokenizer = load_tokenizer(find_model(described), described)

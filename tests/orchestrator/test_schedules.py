@@ -11,16 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.batches import global_batches
-from orchestrator.checkpoint import State, Store
-from orchestrator.evaluate import score_task
-from orchestrator.learner import Learner
-from orchestrator.loop import run_sequence, score_row
-from orchestrator.plan import Sequence
-from orchestrator.schedules import outer_factor, phases
-from orchestrator.training import make_schedule
-from orchestrator.training_config import TrainingConfig
-from orchestrator.workers import Workers
+from orchestrator.config.training import TrainingConfig, outer_factor
+from orchestrator.evaluation.scores import score_task
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import State, Store
+from orchestrator.training.batches import global_batches
+from orchestrator.training.learner import Learner
+from orchestrator.training.parallel import Workers
+from orchestrator.training.schedules import make_schedule, phases
+from orchestrator.training.sequence import run_sequence, score_state
 from tests.orchestrator.test_loop import folder_with, trained
 
 ANNEALED = {"schedule": "infinite", "warmup": 0.1}
@@ -79,7 +78,7 @@ def test_a_group_of_parameters_has_its_own_height() -> None:
         ("cosine", [1, 0.853553390593, 0.5, 0.146446609407]),
     ],
 )
-def test_the_rate_over_tasks(outer: str, expected: list[float], sequence_of: Callable[..., Sequence]) -> None:
+def test_the_rate_over_tasks(outer: str, expected: list[float], sequence_of: Callable[..., SequencePlan]) -> None:
     training = TrainingConfig.model_validate({"lr": 2.0, "outer": outer, "schedule": "linear"})
     assert [outer_factor(training, t, 4) for t in range(4)] == pytest.approx(expected, abs=1e-11)
     assert rates(training, 2, 3, 4) == pytest.approx([2.0 * expected[3], expected[3]], abs=1e-11)
@@ -87,7 +86,7 @@ def test_the_rate_over_tasks(outer: str, expected: list[float], sequence_of: Cal
     assert [view.by_task[t].steps[1]["lr"] for t in range(4)] == pytest.approx([1e-3 * g for g in expected], rel=1e-9)
 
 
-def test_keys_from_before_these_settings_stay(sequence_of: Callable[..., Sequence]) -> None:
+def test_keys_from_before_these_settings_stay(sequence_of: Callable[..., SequencePlan]) -> None:
     """The digests are those that the version before these settings computed: its checkpoints are found again."""
     assert sequence_of().keys == (
         "0c1b972a15fe81b3015def5af54429ca", "929e7e7abc550cc00a90604095e20486", "78e2edad7a5825a6df8c41211b069dc4",
@@ -101,7 +100,7 @@ def test_keys_from_before_these_settings_stay(sequence_of: Callable[..., Sequenc
     assert sequence_of(training=unused).keys == sequence_of().keys
 
 
-def test_what_these_settings_influence_is_in_the_key(sequence_of: Callable[..., Sequence]) -> None:
+def test_what_these_settings_influence_is_in_the_key(sequence_of: Callable[..., SequencePlan]) -> None:
     base = sequence_of().keys
     changes: list[dict[str, Any]] = [
         {"schedule": "infinite"},
@@ -119,8 +118,8 @@ def test_what_these_settings_influence_is_in_the_key(sequence_of: Callable[..., 
     assert len({base[2], *(k[2] for k in falling)}) == 3
 
 
-def stored(sequence: Sequence, row: int) -> State:
-    return Store(Path(sequence.out)).load(sequence.keys[row], trunk=True)
+def stored(sequence: SequencePlan, row: int) -> State:
+    return Store(Path(sequence.out)).load(sequence.keys[row], resume_state=True)
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -142,7 +141,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("method", "model"), CASES, ids=lambda case: str(case)[:20])
-def test_stopping_and_resuming_equals_going_on(method: Any, model: str, sequence_of: Callable[..., Sequence]) -> None:
+def test_stopping_and_resuming_equals_going_on(
+    method: Any, model: str, sequence_of: Callable[..., SequencePlan]
+) -> None:
     few = {"model": model, "methods": [method], "stream": {"first": 3, "max_test": 4}, "training": ANNEALED}
     whole, stopped = sequence_of("whole", **few), sequence_of("stopped", **few)
     run_sequence(whole, evaluate=False)
@@ -160,49 +161,49 @@ def test_stopping_and_resuming_equals_going_on(method: Any, model: str, sequence
     run_sequence(stopped)  # scoring every state in between changes nothing
     for row in (1, 2, 3):
         a, b = stored(whole, row), stored(stopped, row)
-        assert a.trunk
-        assert b.trunk
+        assert a.resume_state
+        assert b.resume_state
         assert equal(a.weights, b.weights)
-        assert equal(a.trunk.weights, b.trunk.weights)
-        assert equal(a.trunk.moments, b.trunk.moments)
-        assert a.trunk.moments
-        assert a.weights.keys() == a.trunk.weights.keys()
-        assert not equal(a.weights, a.trunk.weights), "nothing was annealed"
+        assert equal(a.resume_state.weights, b.resume_state.weights)
+        assert equal(a.resume_state.optimizer_state, b.resume_state.optimizer_state)
+        assert a.resume_state.optimizer_state
+        assert a.weights.keys() == a.resume_state.weights.keys()
+        assert not equal(a.weights, a.resume_state.weights), "nothing was annealed"
 
 
-def test_the_annealed_weights_are_scored_and_anchors_are_of_the_trunk(sequence_of: Callable[..., Sequence]) -> None:
+def test_the_annealed_weights_are_scored_and_anchors_are_of_the_trunk(sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(methods=[EWC], stream={"first": 2}, training={**ANNEALED, "lr": 0.1})
     run_sequence(sequence, evaluate=False)
     state = stored(sequence, 1)
-    assert state.trunk
-    assert equal(state.method["0:ewc"]["anchor"], dict(state.trunk.weights))
-    score_row(sequence, 1)
+    assert state.resume_state
+    assert equal(state.method["0:ewc"]["anchor"], dict(state.resume_state.weights))
+    score_state(sequence, 1)
     learner = Learner(sequence, sequence.open_stream(), Workers())
-    learner.take(Store(Path(sequence.out)).load(sequence.keys[1]), 1)
+    learner.load_state(Store(Path(sequence.out)).load(sequence.keys[1]), 1)
     assert equal({n: w.detach() for n, w in learner.weights().items()}, state.weights)
     assert learner.holds(1, to_train=False)
     assert not learner.holds(1, to_train=True)
     task = learner.stream.tasks[0]
     expected = score_task(learner, task)
-    cell = Store(Path(sequence.out)).cell(sequence.cell_keys[1][0])
+    cell = Store(Path(sequence.out)).load_score(sequence.score_keys[1][0])
     assert cell
     assert cell["correct"] == expected["correct"]
 
 
-def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[..., Sequence]) -> None:
+def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[..., SequencePlan]) -> None:
     """Of two steps a task one is not annealed. So the trunk after task 2 is one step of AdamW, worked here by its formula,
     from the trunk after task 1, with that step's moments and the constant rate.
     """
     sequence = sequence_of(stream={"first": 2}, training={"schedule": "infinite", "budget": {"steps": 2}})
     view = run_sequence(sequence, evaluate=False)
     first, second = stored(sequence, 1), stored(sequence, 2)
-    assert first.trunk
-    assert second.trunk
+    assert first.resume_state
+    assert second.resume_state
     assert [view.by_task[1].steps[n]["lr"] for n in (1, 2)] == pytest.approx([1e-4, 1e-5])
 
     def first_step(start: State, weights: Any, moments: Any) -> dict[str, Tensor]:
         learner = Learner(sequence, sequence.open_stream(), Workers())
-        learner.take(start, 1)
+        learner.load_state(start, 1)
         learner.family.load_weights(weights)
         features = learner.features(1)
         chosen = [features[i] for i in next(global_batches(len(features), 8, 7, 1, 0))]
@@ -222,18 +223,20 @@ def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[.
         return found
 
     def distance(expected: dict[str, Tensor]) -> float:
-        assert second.trunk
-        return max(float((w - expected[n]).abs().max()) for n, w in second.trunk.weights.items())
+        assert second.resume_state
+        return max(float((w - expected[n]).abs().max()) for n, w in second.resume_state.weights.items())
 
-    assert {float(m["step"]) for m in first.trunk.moments.values()} == {1.0}
-    assert {float(m["step"]) for m in second.trunk.moments.values()} == {2.0}
-    assert distance(first_step(first, first.trunk.weights, first.trunk.moments)) < 2e-6
-    assert distance(first_step(first, first.trunk.weights, {})) > 5e-5, "the moments would not matter"
-    assert distance(first_step(first, first.weights, first.trunk.moments)) > 5e-6, "the annealing would not matter"
+    assert {float(m["step"]) for m in first.resume_state.optimizer_state.values()} == {1.0}
+    assert {float(m["step"]) for m in second.resume_state.optimizer_state.values()} == {2.0}
+    assert distance(first_step(first, first.resume_state.weights, first.resume_state.optimizer_state)) < 2e-6
+    assert distance(first_step(first, first.resume_state.weights, {})) > 5e-5, "the moments would not matter"
+    assert distance(first_step(first, first.weights, first.resume_state.optimizer_state)) > 5e-6, (
+        "the annealing would not matter"
+    )
 
 
 def test_adding_a_task_with_new_labels_trains_only_that_task(
-    sequence_of: Callable[..., Sequence], tmp_path: Path
+    sequence_of: Callable[..., SequencePlan], tmp_path: Path
 ) -> None:
     """The head of the longer stream has more rows, and so have the optimizer's moments."""
     changes = {"model": "tiny-bert", "training": ANNEALED}
@@ -244,17 +247,20 @@ def test_adding_a_task_with_new_labels_trains_only_that_task(
     assert trained(longer) == ["third"]
     assert trained(at_once) == ["first", "second", "third"]
     ends = [stored(s, 3) for s in (longer, at_once)]
-    assert ends[0].trunk
-    assert ends[1].trunk
-    assert len(ends[0].trunk.moments["classifier.weight"]["exp_avg"]) == 6
+    assert ends[0].resume_state
+    assert ends[1].resume_state
+    assert len(ends[0].resume_state.optimizer_state["classifier.weight"]["exp_avg"]) == 6
     for name, w in ends[0].weights.items():
         torch.testing.assert_close(w, ends[1].weights[name], rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(
-            ends[0].trunk.moments[name]["exp_avg"], ends[1].trunk.moments[name]["exp_avg"], rtol=1e-5, atol=1e-7
+            ends[0].resume_state.optimizer_state[name]["exp_avg"],
+            ends[1].resume_state.optimizer_state[name]["exp_avg"],
+            rtol=1e-5,
+            atol=1e-7,
         )
 
 
-def test_a_checkpoint_that_breaks_at_once_is_made_again(sequence_of: Callable[..., Sequence]) -> None:
+def test_a_checkpoint_that_breaks_at_once_is_made_again(sequence_of: Callable[..., SequencePlan]) -> None:
     """The model is then past the first task, and has to begin anew."""
     whole, broken = (sequence_of(out, stream={"first": 2}, training=ANNEALED) for out in ("whole", "broken"))
     run_sequence(whole, evaluate=False)

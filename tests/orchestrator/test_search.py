@@ -12,17 +12,21 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator import search as search_module
-from orchestrator.config import Dimension, RunConfig
+from orchestrator.config.experiment import RunConfig
+from orchestrator.config.search import Dimension
 from orchestrator.errors import UserError
-from orchestrator.experiment import Experiment
-from orchestrator.journal import Tail
-from orchestrator.ledger import Ledger
-from orchestrator.loop import run_sequence
-from orchestrator.search import Search, evaluation_sequences, freeze, frozen_config, prepare, read_chosen
-from orchestrator.search_report import notes, print_search, ranking, save_phase_1, search_results
-from orchestrator.space import with_values
-from orchestrator.trials import Trial, TrialBook, metrics_after
+from orchestrator.planning.experiment import Experiment
+from orchestrator.search import definition as search_module
+from orchestrator.search.choice import evaluation_sequences, freeze, frozen_config, read_chosen
+from orchestrator.search.definition import Search, prepare
+from orchestrator.search.report import notes, print_search
+from orchestrator.search.results import ranking, save_phase_1, search_results
+from orchestrator.search.space import with_values
+from orchestrator.search.trial_store import TrialStore
+from orchestrator.search.trials import Trial, metrics_after
+from orchestrator.store.journal import Tail
+from orchestrator.store.test_access_log import TestAccessLog
+from orchestrator.training.sequence import run_sequence
 from streams.base import SealedSplit
 from tests.conftest import small_config
 
@@ -38,18 +42,18 @@ def searched(out: Path, methods: Any = ("ft", "ft+migu"), evaluated: Any = None,
     return small_config(out, **changes, streams=evaluated or [EVALUATION])
 
 
-def opened(config: RunConfig) -> tuple[Search, TrialBook]:
+def opened(config: RunConfig) -> tuple[Search, TrialStore]:
     search = prepare(config, gpu=False)
-    return search, TrialBook(search.folder, search.settings, search.planner, search.contenders)
+    return search, TrialStore(search.folder, search.settings, search.planner, search.method_searches)
 
 
-def run_all(book: TrialBook, count: int | None = None) -> list[Trial]:
+def run_all(trial_store: TrialStore, count: int | None = None) -> list[Trial]:
     """Run trials in this process until there are no more, or `count` of them."""
     done = []
-    while (count is None or len(done) < count) and (trial := book.start_next()):
+    while (count is None or len(done) < count) and (trial := trial_store.start_next()):
         for sequence in trial.sequences:
             run_sequence(sequence)
-        book.end(trial)
+        trial_store.end(trial)
         done.append(trial)
     return done
 
@@ -81,21 +85,21 @@ def with_test(folder: Path, name: str, data: list[tuple[str, str]]) -> None:
 
 
 def test_the_choice_is_the_best_finished_trial_on_the_dev_split(tmp_path: Path) -> None:
-    search, book = opened(searched(tmp_path))
-    trials = run_all(book)
+    search, trial_store = opened(searched(tmp_path))
+    trials = run_all(trial_store)
     assert [t.key for t in trials] == ["ft-000", "ft+migu-000", "ft-001", "ft+migu-001"], "methods take turns"
     for label in ("ft", "ft+migu"):
         scores = {}
-        for trial in book.of(label):
+        for trial in trial_store.of(label):
             (view,) = trial.views()
             assert view.test_sizes() == [12] * 3, "scored on dev"
-            scores[trial.number] = float(np.mean([view.cells[3, j]["score"] for j in range(3)]))
-            assert book.ends[trial.key].score == pytest.approx(scores[trial.number])
-        best = book.best(label)
+            scores[trial.number] = float(np.mean([view.scores[3, j]["score"] for j in range(3)]))
+            assert trial_store.ends[trial.key].score == pytest.approx(scores[trial.number])
+        best = trial_store.best(label)
         assert best
         assert scores[best.number] == max(scores.values())
-    chosen = freeze(search, book)
-    assert chosen["methods"]["ft"]["values"] == book.trials[f"ft-{chosen['methods']['ft']['trial']:03d}"].values
+    chosen = freeze(search, trial_store)
+    assert chosen["methods"]["ft"]["values"] == trial_store.trials[f"ft-{chosen['methods']['ft']['trial']:03d}"].values
     frozen = frozen_config(search.config, chosen)
     assert [m.label for m in frozen.methods] == ["ft", "ft+migu"]
     assert frozen.training_for(frozen.methods[0]).lr == chosen["methods"]["ft"]["values"]["training.lr"]
@@ -103,17 +107,17 @@ def test_the_choice_is_the_best_finished_trial_on_the_dev_split(tmp_path: Path) 
 
 
 def test_methods_share_what_they_train_alike(tmp_path: Path) -> None:
-    _, book = opened(searched(tmp_path))
-    run_all(book)
-    trained = {key: end.cost.trained for key, end in book.ends.items()}
+    _, trial_store = opened(searched(tmp_path))
+    run_all(trial_store)
+    trained = {key: end.cost.trained for key, end in trial_store.ends.items()}
     assert trained == {"ft-000": 3, "ft+migu-000": 2, "ft-001": 3, "ft+migu-001": 2}
-    assert all(end.cost.tasks == 3 for end in book.ends.values())
+    assert all(end.cost.tasks == 3 for end in trial_store.ends.values())
 
 
 def test_a_stopped_search_goes_on_and_more_trials_add_to_it(tmp_path: Path) -> None:
     space = {"training.lr": [1e-4, 1e-3, 3e-3], "migu.ratio": [0.3, 0.6]}
-    whole, book = opened(searched(tmp_path / "whole", trials=3, searcher="tpe", space=space))
-    run_all(book)
+    whole, trial_store = opened(searched(tmp_path / "whole", trials=3, searcher="tpe", space=space))
+    run_all(trial_store)
     config = searched(tmp_path / "parts", trials=2, searcher="tpe", space=space)
     _, first = opened(config)
     done = run_all(first, count=1)
@@ -126,15 +130,15 @@ def test_a_stopped_search_goes_on_and_more_trials_add_to_it(tmp_path: Path) -> N
     parts, more = opened(searched(tmp_path / "parts", trials=3, searcher="tpe", space=space))
     run_all(more)
     assert len(more.trials) == 6
-    assert {k: t.values for k, t in more.trials.items()} == {k: t.values for k, t in book.trials.items()}
-    assert {k: e.score for k, e in more.ends.items()} == {k: e.score for k, e in book.ends.items()}
-    assert freeze(parts, more)["methods"] == freeze(whole, book)["methods"]
+    assert {k: t.values for k, t in more.trials.items()} == {k: t.values for k, t in trial_store.trials.items()}
+    assert {k: e.score for k, e in more.ends.items()} == {k: e.score for k, e in trial_store.ends.items()}
+    assert freeze(parts, more)["methods"] == freeze(whole, trial_store)["methods"]
 
 
 def test_what_was_done_when_the_process_died_is_noted_without_training(tmp_path: Path) -> None:
     config = searched(tmp_path, ["ft"], trials=1)
-    _, book = opened(config)
-    trial = book.start_next()
+    _, trial_store = opened(config)
+    trial = trial_store.start_next()
     assert trial
     run_sequence(trial.sequences[0])  # and the process dies before the end is noted
     _, resumed = opened(config)
@@ -144,109 +148,112 @@ def test_what_was_done_when_the_process_died_is_noted_without_training(tmp_path:
 
 
 def test_another_definition_is_another_search(tmp_path: Path) -> None:
-    _, book = opened(searched(tmp_path, ["ft"], trials=1))
-    run_all(book)
+    _, trial_store = opened(searched(tmp_path, ["ft"], trials=1))
+    run_all(trial_store)
     _, other = opened(searched(tmp_path, ["ft"], trials=1, seeds=[2]))
     assert not other.trials
-    _, same = opened(searched(tmp_path, ["ft"], trials=2, at_once=1))
+    _, same = opened(searched(tmp_path, ["ft"], trials=2, max_concurrent=1))
     assert len(same.trials) == 1
 
 
 def test_a_trial_that_fails_is_noted_and_the_search_goes_on(tmp_path: Path) -> None:
     config = searched(tmp_path, ["ft"], space={"training.lr": [1e-3, 1e30]})
     config = config.model_copy(update={"training": config.training.model_copy(update={"clip": None})})
-    search, book = opened(config)
-    while trial := book.start_next():
+    search, trial_store = opened(config)
+    while trial := trial_store.start_next():
         with contextlib.suppress(RuntimeError):
             run_sequence(trial.sequences[0])
-        book.end(trial)
-    failed = next(k for k, t in book.trials.items() if t.values["training.lr"] == 1e30)
-    assert book.ends[failed].status == "failed"
-    assert "in task" in book.ends[failed].reason
-    assert freeze(search, book)["methods"]["ft"]["values"] == {"training.lr": 1e-3}
+        trial_store.end(trial)
+    failed = next(k for k, t in trial_store.trials.items() if t.values["training.lr"] == 1e30)
+    assert trial_store.ends[failed].status == "failed"
+    assert "in task" in trial_store.ends[failed].reason
+    assert freeze(search, trial_store)["methods"]["ft"]["values"] == {"training.lr": 1e-3}
 
 
 def test_a_budget_of_tasks_ends_a_method_that_has_spent_it(tmp_path: Path) -> None:
-    _, book = opened(searched(tmp_path, trials=2, trial_tasks=4))
-    run_all(book)
-    assert {label: book.spent(label) for label in ("ft", "ft+migu")} == {"ft": 6, "ft+migu": 6}
+    _, trial_store = opened(searched(tmp_path, trials=2, trial_tasks=4))
+    run_all(trial_store)
+    assert {label: trial_store.usage(label) for label in ("ft", "ft+migu")} == {"ft": 6, "ft+migu": 6}
     _, small = opened(searched(tmp_path / "small", trials=2, trial_tasks=3))
     run_all(small)
     assert {label: len(small.of(label)) for label in ("ft", "ft+migu")} == {"ft": 1, "ft+migu": 1}
 
 
 def test_first_task_selection_trains_one_task_and_leaves_the_rest_at_its_default(tmp_path: Path) -> None:
-    search, book = opened(searched(tmp_path, select="first-task"))
-    run_all(book)
-    assert {c.label: list(c.space) for c in search.contenders} == {"ft": ["training.lr"], "ft+migu": ["training.lr"]}
-    assert all(t.tasks == 1 for t in book.trials.values())
-    entry = frozen_config(search.config, freeze(search, book)).methods[1]
+    search, trial_store = opened(searched(tmp_path, select="first-task"))
+    run_all(trial_store)
+    assert {c.label: list(c.space) for c in search.method_searches} == {
+        "ft": ["training.lr"],
+        "ft+migu": ["training.lr"],
+    }
+    assert all(t.tasks == 1 for t in trial_store.trials.values())
+    entry = frozen_config(search.config, freeze(search, trial_store)).methods[1]
     assert entry.plugins[0].settings["ratio"] == 0.3
 
 
 def test_the_measure_can_punish_forgetting(tmp_path: Path) -> None:
-    _, book = opened(searched(tmp_path, ["ft"], trials=1, forgetting_weight=0.5))
-    (trial,) = run_all(book)
-    end = book.ends[trial.key]
+    _, trial_store = opened(searched(tmp_path, ["ft"], trials=1, forgetting_weight=0.5))
+    (trial,) = run_all(trial_store)
+    end = trial_store.ends[trial.key]
     assert end.score == pytest.approx((end.metrics["aa"] or 0) - 0.5 * (end.metrics["forgetting"] or 0), abs=1e-5)
 
 
 def test_bounds_are_measured_alike_in_both_phases(tmp_path: Path) -> None:
     """They forget nothing, and what trains nothing has nothing to choose."""
     methods = ["zero-shot", "nmc", "expert", "joint"]
-    search, book = opened(searched(tmp_path, methods, forgetting_weight=1.0, scheduler="asha"))
-    run_all(book)
-    assert [len(book.of(m)) for m in methods] == [1, 1, 2, 2]
-    assert book.of("nmc")[0].values == book.of("zero-shot")[0].values == {}
+    search, trial_store = opened(searched(tmp_path, methods, forgetting_weight=1.0, scheduler="asha"))
+    run_all(trial_store)
+    assert [len(trial_store.of(m)) for m in methods] == [1, 1, 2, 2]
+    assert trial_store.of("nmc")[0].values == trial_store.of("zero-shot")[0].values == {}
     for method in ("zero-shot", "expert", "joint"):
-        for trial in book.of(method):
-            end = book.ends[trial.key]
+        for trial in trial_store.of(method):
+            end = trial_store.ends[trial.key]
             assert end.metrics["forgetting"] is end.metrics["bwt"] is None
             assert end.score == pytest.approx(end.metrics["aa"], abs=1e-5)
-    (trial, _) = book.of("expert")
-    assert book.ends[trial.key].score == pytest.approx(
+    (trial, _) = trial_store.of("expert")
+    assert trial_store.ends[trial.key].score == pytest.approx(
         np.mean([view.matrix()[1, 0] for view in trial.views()]), abs=1e-5
     )
-    assert freeze(search, book)["missing"] == []
+    assert freeze(search, trial_store)["missing"] == []
 
 
 def test_asha_stops_no_expert(tmp_path: Path) -> None:
     """Each has one task, and rungs begin at two."""
     from types import SimpleNamespace
 
-    from orchestrator.tune import _PerMethodAsha
+    from orchestrator.search.ray_tune import _PerMethodAsha
 
-    _, book = opened(searched(tmp_path, ["expert"], trials=1, scheduler="asha"))
-    assert book.start_next()
-    scheduler, trial = _PerMethodAsha(book), SimpleNamespace(trial_id="one", config={"method": "expert"})
+    _, trial_store = opened(searched(tmp_path, ["expert"], trials=1, scheduler="asha"))
+    assert trial_store.start_next()
+    scheduler, trial = _PerMethodAsha(trial_store), SimpleNamespace(trial_id="one", config={"method": "expert"})
     scheduler.on_trial_add(None, trial)
     assert scheduler.on_trial_result(None, trial, {"tasks": 1, "score": 0.0}) == "CONTINUE"
     scheduler.on_trial_remove(None, trial)
 
 
 def test_several_streams_and_seeds_are_one_trial(tmp_path: Path) -> None:
-    _, book = opened(searched(tmp_path, ["ft"], trials=1, seeds=[1, 2]))
-    (trial,) = run_all(book)
+    _, trial_store = opened(searched(tmp_path, ["ft"], trials=1, seeds=[1, 2]))
+    (trial,) = run_all(trial_store)
     finals = [np.mean(view.matrix()[-1]) for view in trial.views()]
     assert len(finals) == 2
-    assert book.ends[trial.key].score == pytest.approx(np.mean(finals))
+    assert trial_store.ends[trial.key].score == pytest.approx(np.mean(finals))
 
 
 def test_tuning_runs_where_no_test_split_exists(tmp_path: Path) -> None:
     folder = files(tmp_path / "data", {"alpha": rows("apple"), "beta": rows("brick")})
     with_test(folder, "beta", rows("cloud", 10))  # alpha, which is tuned on, has none
-    _, book = opened(on_folder(tmp_path / "out", folder, ["alpha"], ["beta"]))
-    run_all(book)
-    assert all(end.status == "finished" for end in book.ends.values())
-    read = Ledger(tmp_path / "out").entries()
+    _, trial_store = opened(on_folder(tmp_path / "out", folder, ["alpha"], ["beta"]))
+    run_all(trial_store)
+    assert all(end.status == "finished" for end in trial_store.ends.values())
+    read = TestAccessLog(tmp_path / "out").entries()
     assert {entry["dataset"] for entry in read} == {"beta"}
     assert {entry["by"] for entry in read} == {"plan"}
     assert all("hashes alone" in entry["why"] for entry in read)
 
 
 def test_a_peek_at_a_test_split_is_refused(tmp_path: Path) -> None:
-    _, book = opened(searched(tmp_path, ["ft"], trials=1))
-    trial = book.start_next()
+    _, trial_store = opened(searched(tmp_path, ["ft"], trials=1))
+    trial = trial_store.start_next()
     assert trial
     stream = trial.sequences[0].open_stream()
     with pytest.raises(SealedSplit, match="sealed while tuning"):
@@ -349,7 +356,7 @@ def test_a_search_is_checked_before_the_first_trial(tmp_path: Path, search: dict
 
 def test_schedules_and_budgets_are_checked_before_the_first_trial(tmp_path: Path) -> None:
     space = {"training.schedule": ["cosine", "infinite"]}
-    assert prepare(searched(tmp_path, ["ft"], space=space), gpu=False).contenders
+    assert prepare(searched(tmp_path, ["ft"], space=space), gpu=False).method_searches
     with pytest.raises(UserError, match="'infinite' cannot be combined with 'merge'"):
         prepare(searched(tmp_path, ["ft", "average"], space=space), gpu=False)
     config = searched(tmp_path, ["ft"], space={})
@@ -364,19 +371,19 @@ def test_schedules_and_budgets_are_checked_before_the_first_trial(tmp_path: Path
         prepare(budgeted.model_copy(update={"search": search}), gpu=False)
 
 
-def finished(tmp_path: Path) -> tuple[Search, TrialBook, dict[str, Any]]:
+def finished(tmp_path: Path) -> tuple[Search, TrialStore, dict[str, Any]]:
     """Both phases, in this process."""
-    search, book = opened(searched(tmp_path))
-    run_all(book)
-    chosen = freeze(search, book)
-    save_phase_1(search, book, chosen)
+    search, trial_store = opened(searched(tmp_path))
+    run_all(trial_store)
+    chosen = freeze(search, trial_store)
+    save_phase_1(search, trial_store, chosen)
     frozen = frozen_config(search.config, chosen)
     sequences = evaluation_sequences(search, frozen, chosen)
     for sequence in sequences:
         run_sequence(sequence)
     experiment = Experiment(frozen, tuple(sequences))
     experiment.save()
-    return search, book, search_results(experiment)
+    return search, trial_store, search_results(experiment)
 
 
 def test_both_phases_in_one_report(tmp_path: Path) -> None:
@@ -387,7 +394,7 @@ def test_both_phases_in_one_report(tmp_path: Path) -> None:
         assert method["gap"] == pytest.approx(method["tuning_score"] - sequence["aa"])
         assert method["trials"] == {"finished": 2}
         assert sequence["test_sizes"] == [10] * 3
-    readers = {entry["by"] for entry in result["search"]["ledger"]}
+    readers = {entry["by"] for entry in result["search"]["test_access_log"]}
     assert readers == {"plan", *(s["id"] for s in result["sequences"])}, "no trial read a test split"
     console = Console(width=200)
     with console.capture() as captured:
@@ -404,34 +411,34 @@ def test_both_phases_in_one_report(tmp_path: Path) -> None:
 
 
 def test_the_evaluation_takes_no_values_but_the_chosen(tmp_path: Path) -> None:
-    search, book, _ = finished(tmp_path)
+    search, trial_store, _ = finished(tmp_path)
     written = read_chosen(search)
-    assert freeze(search, book) == written, "the same choice again is no other choice"
+    assert freeze(search, trial_store) == written, "the same choice again is no other choice"
     file = search.folder / "chosen.json"
     file.write_text(file.read_text().replace('"training.lr": 0.00', '"training.lr": 0.01'))
     with pytest.raises(UserError, match="not the values that the search chose"):
-        freeze(search, book)
+        freeze(search, trial_store)
     with pytest.raises(UserError, match="takes no others"):
         read_chosen(search)
     written["methods"]["ft"]["values"] = {"training.lr": 0.5}
-    written["sha256"] = search_module._sha({k: v for k, v in written.items() if k != "sha256"})
+    written["sha256"] = search_module.content_hash({k: v for k, v in written.items() if k != "sha256"})
     file.write_text(json.dumps(written))
     with pytest.raises(UserError, match="takes no others"):  # sound in itself, but not of this search
         read_chosen(search)
     file.unlink()
-    freeze(search, book)
+    freeze(search, trial_store)
     assert read_chosen(search)["methods"]["ft"]["values"] != {"training.lr": 0.5}
 
 
 def test_a_process_that_dies_while_it_freezes_locks_nothing(tmp_path: Path) -> None:
     config = searched(tmp_path, ["ft"], trials=1)
-    search, book = opened(config)
-    run_all(book)
-    first = freeze(search, book)
-    more, book = opened(searched(tmp_path, ["ft"], trials=2))
-    run_all(book)
-    second = freeze(more, book)  # noted and written; the pictures and what follows never came
-    assert freeze(more, book) == second
+    search, trial_store = opened(config)
+    run_all(trial_store)
+    first = freeze(search, trial_store)
+    more, trial_store = opened(searched(tmp_path, ["ft"], trials=2))
+    run_all(trial_store)
+    second = freeze(more, trial_store)  # noted and written; the pictures and what follows never came
+    assert freeze(more, trial_store) == second
     assert {e["sha256"] for e in events(search) if e["event"] == "search_chosen"} >= {first["sha256"], second["sha256"]}
 
 
@@ -440,8 +447,8 @@ def events(search: Search) -> list[dict[str, Any]]:
 
 
 def test_fewer_trials_than_before_count_for_every_method(tmp_path: Path) -> None:
-    _, book = opened(searched(tmp_path, trials=2))
-    run_all(book, count=3)  # ft has two, ft+migu one
+    _, trial_store = opened(searched(tmp_path, trials=2))
+    run_all(trial_store, count=3)  # ft has two, ft+migu one
     search, less = opened(searched(tmp_path, trials=1))
     assert run_all(less) == []
     assert {label: len(less.of(label)) for label in ("ft", "ft+migu")} == {"ft": 1, "ft+migu": 1}
@@ -449,21 +456,21 @@ def test_fewer_trials_than_before_count_for_every_method(tmp_path: Path) -> None
 
 
 def test_machinery_that_failed_around_a_whole_trial_does_not_fail_it(tmp_path: Path) -> None:
-    _, book = opened(searched(tmp_path, ["ft"], trials=1))
-    trial = book.start_next()
+    _, trial_store = opened(searched(tmp_path, ["ft"], trials=1))
+    trial = trial_store.start_next()
     assert trial
     run_sequence(trial.sequences[0])
-    book.end(trial, "its process died")
-    assert book.ends[trial.key].status == "finished"
+    trial_store.end(trial, "its process died")
+    assert trial_store.ends[trial.key].status == "finished"
 
 
 def test_failed_trials_run_again_on_request(tmp_path: Path) -> None:
     config = searched(tmp_path, ["ft"], trials=1)
-    _, book = opened(config)
-    trial = book.start_next()
+    _, trial_store = opened(config)
+    trial = trial_store.start_next()
     assert trial
-    book.end(trial, "the machine had no memory")
-    assert book.ends[trial.key].reason == "the machine had no memory"
+    trial_store.end(trial, "the machine had no memory")
+    assert trial_store.ends[trial.key].reason == "the machine had no memory"
     _, later = opened(config)
     assert later.is_done()
     later.reopen_failed()
@@ -475,13 +482,13 @@ def test_failed_trials_run_again_on_request(tmp_path: Path) -> None:
 def test_asha_remembers_what_earlier_trials_reached(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from orchestrator.tune import _PerMethodAsha, rungs
+    from orchestrator.search.ray_tune import _PerMethodAsha, rungs
 
     config = searched(tmp_path, ["ft"], trials=2, scheduler="asha", reduction=2)
-    _, book = opened(config)
-    trials = run_all(book)
+    _, trial_store = opened(config)
+    trials = run_all(trial_store)
     reached = [metrics_after(t.views(), 2)["aa"] or 0.0 for t in trials]
-    scheduler = _PerMethodAsha(book)
+    scheduler = _PerMethodAsha(trial_store)
     new = SimpleNamespace(trial_id="new", config={"method": "ft"})
     scheduler.on_trial_add(None, new)
     cutoff = float(np.percentile(reached, 50))
@@ -511,7 +518,7 @@ def test_kendalls_tau_by_hand() -> None:
 
 
 def test_learning_rates_of_parameter_groups(sequence_of: Callable[..., Any], learner_of: Callable[..., Any]) -> None:
-    from orchestrator.training import make_optimizer
+    from orchestrator.training.optimizer import make_optimizer
 
     learner = learner_of(training={"lrs": {"*.SelfAttention.*": 0.5, "shared*": 0.25}})
     training = learner.sequence.training

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.config import Dimension, MethodEntry, SearchConfig
+from orchestrator.config.method import MethodEntry
+from orchestrator.config.search import Dimension, SearchConfig
 from orchestrator.errors import UserError
-from orchestrator.space import declared_space, grid, random_draws, space_of, with_values
+from orchestrator.search.space import declared_space, grid, random_draws, space_of, with_values
 
 
 def search(**changes: Any) -> SearchConfig:

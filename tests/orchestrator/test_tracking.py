@@ -13,16 +13,16 @@ import pytest
 from mlflow.entities import Run
 
 from orchestrator.errors import UserError
-from orchestrator.experiment import Experiment, tracking_uri
-from orchestrator.journal import Journal, journal_folder
-from orchestrator.loop import run_sequence
-from orchestrator.plan import Sequence
-from orchestrator.tracking import Mirror, check_uri
+from orchestrator.planning.experiment import Experiment, tracking_uri
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.tracking import MlflowSync, check_uri
+from orchestrator.training.sequence import run_sequence
 
 
-def mirror(sequences: list[Sequence], uri: str) -> None:
+def mirror(sequences: list[SequencePlan], uri: str) -> None:
     """Copy finished journals."""
-    copy = Mirror(uri, "test", sequences[0].out)
+    copy = MlflowSync(uri, "test", sequences[0].out)
     copy.follow(s.id for s in sequences)
     assert copy.close(60), copy.trouble
 
@@ -43,7 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_everything_is_there_and_a_second_copy_changes_nothing(
-    store: str, sequence_of: Callable[..., Sequence]
+    store: str, sequence_of: Callable[..., SequencePlan]
 ) -> None:
     sequence = sequence_of(methods=["ft+migu"])
     view = run_sequence(sequence)
@@ -62,10 +62,10 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
     assert [m.step for m in losses] == list(range(1, 16)), "three steps for each of five tasks, each once"
     assert losses[4].value == view.by_task[1].steps[2]["loss"]
     for unit in ("steps", "tokens", "flops"):
-        spent = client.get_metric_history(parent.info.run_id, f"train_{unit}")
-        assert sum(m.value for m in spent) == view.spent(unit)
+        usage = client.get_metric_history(parent.info.run_id, f"train_{unit}")
+        assert sum(m.value for m in usage) == view.usage(unit)
     scores = client.get_metric_history(parent.info.run_id, f"acc/{sequence.tasks[2]}")
-    assert [(m.step, m.value) for m in scores] == [(row, view.cells[row, 2]["score"]) for row in range(6)]
+    assert [(m.step, m.value) for m in scores] == [(row, view.scores[row, 2]["score"]) for row in range(6)]
     averages = client.get_metric_history(parent.info.run_id, "aa")
     full = view.matrix()
     assert [m.value for m in averages] == pytest.approx([full[t, :t].mean() for t in range(1, 6)])
@@ -100,7 +100,7 @@ def snapshot(uri: str) -> dict[str, Any]:
     }
 
 
-def test_a_resumed_sequence_goes_on_in_the_same_run(store: str, sequence_of: Callable[..., Sequence]) -> None:
+def test_a_resumed_sequence_goes_on_in_the_same_run(store: str, sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(methods=[{"tuning": "lora", "name": "resumed"}])
 
     def stop(event: dict[str, Any]) -> None:
@@ -120,7 +120,7 @@ def test_a_resumed_sequence_goes_on_in_the_same_run(store: str, sequence_of: Cal
     assert parent.info.status == "FINISHED"
 
 
-def test_a_failure_is_shown(store: str, sequence_of: Callable[..., Sequence]) -> None:
+def test_a_failure_is_shown(store: str, sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(methods=[{"tuning": "full", "name": "failing"}])
     run_sequence(sequence)
     Journal(journal_folder(sequence.out, sequence.id)).append({"event": "sequence_failed", "reason": "the loss is nan"})
@@ -135,7 +135,7 @@ def test_a_failure_is_shown(store: str, sequence_of: Callable[..., Sequence]) ->
 
 def test_a_server_that_is_down_delays_the_mirror_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    down = Mirror("http://127.0.0.1:9", "test", str(tmp_path))
+    down = MlflowSync("http://127.0.0.1:9", "test", str(tmp_path))
     down.follow(["nothing"])
     assert not down.close(60)
     assert down.trouble
@@ -160,7 +160,7 @@ def test_the_default_store_is_in_the_output_folder(tmp_path: Path) -> None:
 
 
 def test_what_a_method_says_of_itself_is_in_metrics_and_pictures(
-    store: str, sequence_of: Callable[..., Sequence]
+    store: str, sequence_of: Callable[..., SequencePlan]
 ) -> None:
     migu = {"name": "migu", "ratio": 0.5, "diagnostics": True}
     sequence = sequence_of(methods=[{"name": "watched", "tuning": "full", "plugins": [migu]}], stream={"first": 2})

@@ -18,11 +18,11 @@ import pytest
 import torch
 import yaml
 
-from orchestrator.checkpoint import Store
-from orchestrator.config import RunConfig
-from orchestrator.journal import read_view
-from orchestrator.loop import run_sequence
-from orchestrator.plan import plan
+from orchestrator.config.experiment import RunConfig
+from orchestrator.planning.planner import plan
+from orchestrator.store.checkpoints import Store
+from orchestrator.store.view import read_view
+from orchestrator.training.sequence import run_sequence
 from tests.conftest import FAMILIES, small_config
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,7 +46,7 @@ _SETTINGS = [
     {"name": "migu", "importance": "gradient", "cluster": "comagnitude", "clusters": 8, "diagnostics": True},
 ]
 PLUGINS: list[Any] = [{"name": f"plugin-{i}", "tuning": "full", "plugins": [s]} for i, s in enumerate(_SETTINGS)]
-# All other regimes, with what they share out or decompose; the plug-ins that mask rows where there are rows
+# All other tuning methods, with what they share out or decompose; the plug-ins that mask rows where there are rows
 ADAPTERS: list[Any] = [
     "inclora+migu",
     {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}},

@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from orchestrator.config import RunConfig
-from orchestrator.loop import run_sequence
-from orchestrator.plan import plan
+from orchestrator.config.experiment import RunConfig
+from orchestrator.planning.planner import plan
+from orchestrator.training.sequence import run_sequence
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

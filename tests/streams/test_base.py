@@ -64,8 +64,8 @@ def test_a_smaller_limit_takes_a_part_of_a_larger_one() -> None:
 
 def test_rows_outside_the_label_set_are_left_out_and_counted() -> None:
     t = task([*ROWS, Example("odd one", "-"), Example("odd two", "-")])
-    assert t.left_out("train") == 2
-    assert t.left_out("test") == 0
+    assert t.dropped_rows("train") == 2
+    assert t.dropped_rows("test") == 0
     assert all(e.label in ("yes", "no") for e in (*t.read("train"), *t.read("dev")))
 
 
@@ -135,7 +135,7 @@ WAYS_TO_TEST: list[Callable[[Task], object]] = [
     lambda t: t.read("test"),
     lambda t: t.test_hash,
     lambda t: t.split_hash("test"),
-    lambda t: t.left_out("test"),
+    lambda t: t.dropped_rows("test"),
 ]
 
 
@@ -146,7 +146,7 @@ def test_a_sealed_task_has_no_way_to_its_test_split(way: Callable[[Task], object
     for t in stream.sealed().tasks:
         with pytest.raises(SealedSplit, match=f"task '{t.name}': the test split is sealed while tuning"):
             way(t)
-        assert (t.left_out("train"), t.has_dev) == (0, True)
+        assert (t.dropped_rows("train"), t.has_dev) == (0, True)
     assert "test" not in loads.asked
     way(stream.tasks[0])
     assert loads.asked[-1] == "test"
@@ -158,7 +158,7 @@ def test_reading_test_is_announced_once_and_before_it_happens() -> None:
     first = stream.tasks[0]
     first.read("train"), first.train_hash, first.read("dev")
     assert seen == []
-    first.read("test"), first.test_hash, first.left_out("test")
+    first.read("test"), first.test_hash, first.dropped_rows("test")
     assert seen == [("a", ["train"])]
     assert loads.asked == ["train", "test"]
     stream.manifest()
@@ -182,7 +182,7 @@ def test_the_manifest_says_what_the_data_is() -> None:
             "source": "here",
             "labels": ["yes", "no"],
             "sizes": {"train": 36, "dev": 4, "test": 5},
-            "left_out": {"train": 1, "test": 0},
+            "dropped_rows": {"train": 1, "test": 0},
             "train_sha256": t.train_hash,
             "dev_sha256": t.split_hash("dev"),
             "test_sha256": t.test_hash,
@@ -198,7 +198,7 @@ def test_the_manifest_of_a_sealed_stream_says_nothing_of_test() -> None:
     assert row == {
         **{key: value for key, value in full.items() if key != "test_sha256"},
         "sizes": {"train": 36, "dev": 4},
-        "left_out": {"train": 0},
+        "dropped_rows": {"train": 0},
     }
     assert loads.asked.count("test") == 2, "only the full manifest of two tasks reads test"
 
@@ -227,7 +227,7 @@ def test_halves_of_the_rows_share_no_text() -> None:
     assert not texts[0] & texts[1]
     assert texts[0] | texts[1] == {f"text number {i}" for i in range(40)} | {f"t {i}" for i in range(20)}
     assert min(map(len, texts)) >= 20
-    assert sorted(t.left_out("test") for t in halves) == [0, 1]
+    assert sorted(t.dropped_rows("test") for t in halves) == [0, 1]
     for t in halves:
         assert all(e.row == int(e.text.split()[2]) + 1 for e in (*t.read("train"), *t.read("dev")))
     reseeded = dataclasses.replace(halves[0], limits=Limits(row_half=0, seed=5))
@@ -243,7 +243,7 @@ def test_texts_can_be_skipped() -> None:
     t = task(limits=Limits(dev_fraction=0, skip_texts=frozenset({"text number 3", "text number 7"})))
     assert {e.row for e in t.read("train")} == set(range(1, 41)) - {4, 8}
     assert {e.row for e in t.read("test")} == {1, 2, 3, 5}
-    assert t.left_out("train") == 0
+    assert t.dropped_rows("train") == 0
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(4, (2, 2)), (5, (2, 3)), (10, (5, 5))])
@@ -257,7 +257,7 @@ def test_halves_of_the_labels_are_disjoint(count: int, sizes: tuple[int, int]) -
         assert t.name == "t"
         assert t.labels == tuple(label for label in labels if label in t.labels)
         assert {e.label for e in t.read("train")} == set(t.labels)
-    assert sum(t.left_out("train") for t in halves) == 100
+    assert sum(t.dropped_rows("train") for t in halves) == 100
 
 
 def test_the_choice_of_labels_is_a_function_of_their_set_and_the_seed() -> None:

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from streams import Limits, Stream, named_stream, vocabulary
-from streams.embedded import GENERATED, generate
-from streams.wordings import EMBEDDED, EMBEDDED_TUNING, Wording
+from streams.sources.embedded import GENERATED, generate
+from streams.sources.wordings import EMBEDDED, EMBEDDED_TUNING, Wording
 
 NAMES = ("embedded", "embedded-tuning")
 FRAME = {"task", "dataset", "option", "answer"}

@@ -28,8 +28,8 @@ from streams import (
     named_stream,
     prove,
 )
-from streams.folder import canonical
 from streams.shingles import ShingleIndex, shingles
+from streams.sources.folder import canonical
 
 LABELS = ("yes", "no")
 DEFAULT = Limits()
@@ -66,9 +66,9 @@ def evaluation(dataset: str = "", limits: Limits = DEFAULT) -> Stream:
     return Stream("y", (task("b", texts("b"), texts("c", 10), limits, dataset=dataset),))
 
 
-def refusal(level: Level, ours: Stream, theirs: Stream, straddling: Sequence[Sequence[str]] = ()) -> str:
+def refusal(level: Level, ours: Stream, theirs: Stream, allowed_related_pairs: Sequence[Sequence[str]] = ()) -> str:
     with pytest.raises(HoldoutViolation) as caught:
-        prove(level, [ours], [theirs], straddling)
+        prove(level, [ours], [theirs], allowed_related_pairs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -117,7 +117,7 @@ def test_what_is_apart_is_counted_and_test_is_never_asked_for_while_tuning() -> 
         "near_duplicates": 0,
         "near_duplicate_rate": 0.0,
         "worst": (),
-        "straddling": (),
+        "allowed_related_pairs": (),
     }
     assert announced == ["b"]
 
@@ -190,14 +190,14 @@ def test_near_duplicates_are_counted_and_the_closest_are_shown() -> None:
 
 
 def test_tasks_may_not_share_a_data_set_or_a_related_one() -> None:
-    assert prove("tasks", [tuning(texts("a"), dataset="yelp")], [evaluation("imdb")]).straddling == ()
+    assert prove("tasks", [tuning(texts("a"), dataset="yelp")], [evaluation("imdb")]).allowed_related_pairs == ()
     assert refusal("tasks", tuning(texts("a"), dataset="yelp"), evaluation("yelp")) == (
         "search: tuning stream 'x', task 'a' and evaluation stream 'y', task 'b' read one data set, 'yelp'; "
         "holdout 'tasks' forbids it"
     )
     assert refusal("tasks", tuning(texts("a"), dataset="yelp"), evaluation("amazon")) == (
         "search: tuning stream 'x', task 'a' and evaluation stream 'y', task 'b' read related data sets, 'yelp' and "
-        "'amazon'; holdout 'tasks' forbids it unless `straddling` names the two"
+        "'amazon'; holdout 'tasks' forbids it unless `allowed_related_pairs` names the two"
     )
 
 
@@ -236,7 +236,7 @@ def test_related_data_may_straddle_where_it_is_named() -> None:
     ours, theirs = tuning(texts("a"), dataset="amazon"), evaluation("yelp")
     for pair in (("yelp", "amazon"), ["Amazon", "Yelp"]):
         proof = prove("tasks", [ours], [theirs], [pair, ("imdb", "sst2")])
-        assert proof.straddling == (("amazon", "yelp"),)
+        assert proof.allowed_related_pairs == (("amazon", "yelp"),)
         assert proof.statement.startswith(STATEMENTS["tasks"])
         assert "amazon (tuning), yelp (evaluation)" in proof.statement
     assert "related data sets" in refusal("tasks", ours, theirs, [("imdb", "sst2")])
@@ -246,7 +246,7 @@ def test_related_data_may_straddle_where_it_is_named() -> None:
 def test_what_straddles_must_be_a_pair_of_known_data_sets() -> None:
     ours, theirs = tuning(texts("a"), dataset="amazon"), evaluation("yelp")
     assert refusal("tasks", ours, theirs, [("yelp", "amazn")]) == (
-        "search: straddling names an unknown data set 'amazn': here are amazon, yelp"
+        "search: allowed_related_pairs names an unknown data set 'amazn': here are amazon, yelp"
     )
     for wrong in (["yelp"], ["yelp", "amazon", "imdb"], "ab"):
         assert "is not a pair of data sets" in refusal("tasks", ours, theirs, [wrong])
@@ -301,7 +301,7 @@ def test_without_a_holdout_nothing_is_compared() -> None:
 def test_a_proof_is_plain_data(level: Level) -> None:
     proof = prove(level, [tuning(texts("a"), dataset="yelp")], [evaluation("amazon")], [("yelp", "amazon")])
     assert json.loads(json.dumps(proof.as_dict())) == proof.as_dict()
-    assert proof.as_dict()["straddling"] == [["yelp", "amazon"]]
+    assert proof.as_dict()["allowed_related_pairs"] == [["yelp", "amazon"]]
     assert proof.as_dict()["statement"].startswith(STATEMENTS[level])
 
 

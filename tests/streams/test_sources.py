@@ -122,7 +122,7 @@ def test_the_real_benchmark(benchmark_folder: Path) -> None:
         stream = named_stream(order, folder=benchmark_folder)
         assert len(stream.tasks) == len(names)
         for task in stream.tasks:
-            sizes[task.name] = len(task.read("test")), task.left_out("test"), task.left_out("train")
+            sizes[task.name] = len(task.read("test")), task.dropped_rows("test"), task.dropped_rows("train")
     assert len(sizes) == 15
     assert sizes["MNLI"] == (7600 - 131, 131, 0)
     assert {left for name, (_, left, _) in sizes.items() if name != "MNLI"} == {0}

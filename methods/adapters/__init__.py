@@ -1,0 +1,1 @@
+"""Low-rank adapters: one for all tasks, or one a task."""

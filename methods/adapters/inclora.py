@@ -1,0 +1,94 @@
+"""IncLoRA: a new low-rank adapter for every task; the earlier ones stay as they are, and all are added up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from methods.adapters.lora import LoraSettings, inject_lora
+from methods.base import TuningMethod, generator, trainable
+
+
+class IncLoraSettings(LoraSettings):
+    """As LoRA's, for each of the adapters."""
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The layers that have adapters, by name."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            assert isinstance(module, nn.Module)
+            yield name, module
+
+
+@torch.no_grad()
+def grow_adapters(model: nn.Module, settings: LoraSettings, tasks: int, seed: int) -> None:
+    """Bring the model to `tasks` adapters, named "0", "1", …, of which the last trains.
+
+    A new one starts at B = 0 and A uniform in ±1/sqrt(d_in), as peft's do, but drawn from (seed, layer, adapter).
+    """
+    known = adapters(model)
+    head = [p for n, p in trainable(model).items() if n not in known]
+    have = max((len(layer.lora_A) for _, layer in lora_layers(model)), default=0)  # type: ignore[arg-type]
+    for adapter in range(tasks, have):
+        for _, layer in lora_layers(model):
+            layer.delete_adapter(str(adapter))  # type: ignore[operator]
+    for adapter in range(have, tasks):
+        model.__dict__.pop("peft_config", None)  # else peft warns of a second adapter, which is meant
+        inject_lora(model, settings, str(adapter))
+        for name, layer in lora_layers(model):
+            a: Tensor = layer.lora_A[str(adapter)].weight  # type: ignore[index, union-attr]
+            drawn = torch.rand(a.shape, generator=generator(seed, "lora", name, adapter))
+            a.copy_((2 * drawn - 1) / math.sqrt(a.shape[1]))
+    active = [str(adapter) for adapter in range(tasks)]
+    for _, layer in lora_layers(model):
+        layer.set_adapter(active)  # type: ignore[operator]
+    for name, parameter in adapters(model).items():
+        parameter.requires_grad_(name.endswith(f".{tasks - 1}.weight"))
+    for parameter in head:
+        parameter.requires_grad_(True)  # peft froze it
+
+
+def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of all adapters, by name."""
+    return {n: p for n, p in model.named_parameters() if ".lora_A." in n or ".lora_B." in n}
+
+
+def freeze_all_but(model: nn.Module, head: Sequence[nn.Parameter]) -> None:
+    """Only the task head trains."""
+    model.requires_grad_(False)
+    for parameter in head:
+        parameter.requires_grad_(True)
+
+
+class IncLora(TuningMethod):
+    """y = W x + (alpha / r) sum over tasks of B_i A_i x in the target modules; only the newest B_i, A_i and a head train.
+
+    The baseline of O-LoRA (arXiv 2310.14152), which is this with penalties. No task label is needed: all adapters always
+    act. The state before the first task has none.
+    """
+
+    Settings = IncLoraSettings
+    per_task_weights = "each task trains weights of its own, so there are no old ones to hold"
+    summary = "a new low-rank adapter for every task, all added up"
+    paper = "2310.14152"
+    space: ClassVar[Mapping[str, Sequence[Any]]] = {"r": (4, 8, 16)}
+    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}
+    needs = ("boundaries",)
+    memory = "one adapter a task"
+
+    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
+        freeze_all_but(model, head)
+        return model
+
+    def grow(self, model: nn.Module, tasks: int) -> None:
+        grow_adapters(model, self.settings, tasks, self.context.seed)
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        return {**adapters(model), **trainable(model)}

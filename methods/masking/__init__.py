@@ -1,0 +1,1 @@
+"""Methods that update only some output units of each layer."""

@@ -1,0 +1,1 @@
+"""Weights merged after each task."""

@@ -1,0 +1,185 @@
+"""Merging after each task: averages, task arithmetic, TIES, DARE and OPCM over the weights that each task gave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.base import Batch, Context, Method, Settings, State, at_least_float32, generator, trainable
+from methods.shared.passes import copies, fitted
+
+Tensors = dict[str, Tensor]
+
+
+class MergeSettings(Settings):
+    """`ema` and `average` go on from the merged weights; the other rules train every task from the weights before training."""
+
+    rule: Literal["ema", "average", "arithmetic", "ties", "dare", "opcm"] = "average"
+    weight: float = Field(0.5, gt=0, le=1, description="ema: of the newest task")
+    scale: float = Field(0.3, gt=0, description="arithmetic, ties, dare: of the merged task vectors")
+    density: float = Field(0.2, gt=0, le=1, description="ties, dare: share of each task vector that is kept")
+    alpha: float = Field(
+        0.5, ge=0, lt=1, description="opcm: share of the merged update's singular values to stay clear of"
+    )
+
+
+def drop_and_rescale(vector: Tensor, density: float, rng: torch.Generator) -> Tensor:
+    """DARE (arXiv 2311.03099): each entry stays with probability `density`, and is divided by it."""
+    stays = torch.rand(vector.shape, generator=rng) < density
+    return vector * stays.to(vector.device) / density
+
+
+def orthogonal_part(merged_MN: Tensor, vector_MN: Tensor, alpha: float) -> Tensor:
+    """OPCM (arXiv 2501.09522): of a new task vector, what lies outside the main directions of the merged update.
+
+    With merged = U S V^T, P = U^T vector V: P's diagonal and its first r x r block are zeroed, r the first index at which the
+    singular values sum to more than `alpha` of their total; the result is U P V^T.
+    """
+    u, s, vh = torch.linalg.svd(at_least_float32(merged_MN), full_matrices=True)
+    if not bool(s.sum() > 0):
+        return vector_MN
+    rank = int((torch.cumsum(s, 0) / s.sum() > alpha).nonzero()[0]) + 1
+    p = u.T @ at_least_float32(vector_MN) @ vh.T
+    p.fill_diagonal_(0.0)
+    p[:rank, :rank] = 0.0
+    return (u @ p @ vh).to(vector_MN.dtype)
+
+
+def norm(tensors: Mapping[str, Tensor]) -> float:
+    """Length over all tensors together."""
+    return math.sqrt(sum(float(t.double().square().sum()) for t in tensors.values()))
+
+
+class Merge(Method):
+    """After task t the trained weights become a merge of what all tasks so far gave; see each rule.
+
+    ema: theta <- merged + weight (theta - merged); average: the same with weight 1/t. arithmetic (arXiv 2212.04089): theta_0 +
+    scale sum_i tau_i, with tau_i = theta_i - theta_0; ties (arXiv 2306.01708): theta_0 + scale TIES(tau_1..tau_t), trimmed per
+    tensor, by peft; dare (arXiv 2311.03099): arithmetic of `drop_and_rescale`d vectors; opcm (arXiv 2501.09522): theta_0 +
+    (lambda_(t-1) T + T') / lambda_t with T' the `orthogonal_part` of tau_t (linear layers inside the model; other parameters
+    as they are), lambda_t such that the merged update is as long as the task vectors on average. Of LoRA, A and B are merged
+    separately, which is not the merge of their product.
+    """
+
+    Settings = MergeSettings
+    summary = "merge each task's weights into those before"
+    paper = "2212.04089"
+    requires_shared_weights = True
+    modifies_weights_after_task = "it merges the weights after each task"
+    space: ClassVar = {"rule": ["ema", "average", "arithmetic", "ties", "dare", "opcm"], "scale": [0.3, 0.5, 1.0]}
+    needs = ("boundaries",)
+    memory = "1 copy of the trained weights; arithmetic, dare, opcm 2; ties one more for each task"
+
+    def __init__(self, settings: MergeSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.base: Tensors = {}
+        self.merged: Tensors = {}
+        self.vectors: list[Tensors] = []
+        self.norms: list[float] = []
+        self.scale = 1.0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a task begins with the merged weights."""
+        return self.settings.rule in ("ema", "average")
+
+    def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
+        return None if task_id == 0 and self.goes_on else self.settings.model_dump()
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        weights = trainable(model)
+        if self.goes_on or task_id == 0:
+            self.base = copies(weights)
+        else:  # a checkpoint lies on the CPU, and may come from a stream with fewer or more labels
+            self.base = {name: _with_new_rows(saved, weights[name]) for name, saved in self.base.items()}
+            self.merged = fitted(self.merged, weights)
+            self.vectors = [fitted(vector, weights) for vector in self.vectors]
+            _put(weights, self.base)
+
+    @torch.no_grad()
+    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        weights, s = trainable(model), self.settings
+        if self.goes_on:
+            share = s.weight if s.rule == "ema" else 1 / (task_id + 1)
+            if task_id > 0:
+                _put(weights, {n: w + (1 - share) * (self.base[n] - w) for n, w in weights.items()})
+            self.base = {}
+            return
+        vector = {n: w.detach() - self.base[n] for n, w in weights.items()}
+        merged = self._merge(model, vector, task_id)
+        _put(weights, {n: self.base[n] + merged[n] for n in weights})
+
+    def _merge(self, model: nn.Module, vector: Tensors, task_id: int) -> Tensors:
+        """theta^(t) - theta_0 for the new task vector; keeps what the next one needs."""
+        s = self.settings
+        if s.rule == "ties":
+            self.vectors.append(vector)
+            return {n: s.scale * _ties([v[n] for v in self.vectors], s.density) for n in vector}
+        if s.rule == "opcm":
+            return self._opcm(model, vector)
+        if s.rule == "dare":
+            seed = (self.context.seed, "dare", task_id)
+            vector = {n: drop_and_rescale(v, s.density, generator(*seed, n)) for n, v in vector.items()}
+        self.merged = {n: self.merged[n] + v if self.merged else v for n, v in vector.items()}
+        return {n: s.scale * v for n, v in self.merged.items()}
+
+    def _opcm(self, model: nn.Module, vector: Tensors) -> Tensors:
+        self.norms.append(norm(vector))
+        if not self.merged:
+            self.merged = vector
+            return vector
+        matrices = _inner_matrices(model)
+        sums = {}
+        for name, new in vector.items():
+            part = orthogonal_part(self.merged[name], new, self.settings.alpha) if name in matrices else new
+            # a decomposition may differ in its last bits from worker to worker
+            sums[name] = self.context.from_first_worker(self.scale * self.merged[name] + part)
+        wanted = sum(self.norms) / len(self.norms)
+        self.scale = norm(sums) / wanted if wanted else 1.0
+        self.merged = {name: total / self.scale if self.scale else total for name, total in sums.items()}
+        return self.merged
+
+    def state_dict(self) -> State:
+        if self.goes_on or not self.base:
+            return {}
+        vectors = {str(i): v for i, v in enumerate(self.vectors)}
+        return {"base": self.base, "merged": self.merged, "vectors": vectors, "norms": self.norms, "scale": self.scale}
+
+    def load_state_dict(self, state: State) -> None:
+        self.base, self.merged = dict(state["base"]), dict(state["merged"])
+        self.vectors = [dict(state["vectors"][str(i)]) for i in range(len(state["vectors"]))]
+        self.norms, self.scale = list(state["norms"]), float(state["scale"])
+
+
+@torch.no_grad()
+def _put(weights: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+    for name, parameter in weights.items():
+        parameter.copy_(values[name])
+
+
+def _with_new_rows(saved: Tensor, present: Tensor) -> Tensor:
+    """A weight before training: rows of labels that the checkpoint's stream did not have are as they are, untrained."""
+    return torch.cat([saved.to(present.device)[: len(present)], present.detach()[len(saved) :]])
+
+
+def _ties(vectors: Sequence[Tensor], density: float) -> Tensor:
+    from peft.utils.merge_utils import ties
+
+    return ties(list(vectors), torch.ones(len(vectors), device=vectors[0].device), density)
+
+
+def _inner_matrices(model: nn.Module) -> set[str]:
+    """Weights of linear layers that are no head: neither over a vocabulary nor over labels, nor tied to an embedding.
+
+    A head has rows that no task has trained. Its update has singular values of zero, whose directions are arbitrary.
+    """
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    found = {
+        f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m.weight) not in embeddings
+    }
+    return {name for name in found if not name.endswith(("lm_head.weight", "classifier.weight", "score.weight"))}

@@ -1,0 +1,1 @@
+"""Soft prompts, alone or one a task."""

@@ -1,0 +1,116 @@
+"""L2P, learning to prompt: each input picks its prompts from one pool by keys (arXiv 2112.08654).
+
+Shapes: B examples, S tokens, M prompts in the pool, N picked, L vectors each, d the width of the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.adapters.inclora import freeze_all_but
+from methods.base import Batch, Context, ExtraPasses, Settings, TuningMethod, at_least_float32, generator
+from methods.prompts.soft_prompts import PromptedModel, example_shares, vocabulary_rows
+
+
+class L2PSettings(Settings):
+    """Defaults: the paper's for CIFAR-100."""
+
+    pool: int = Field(10, ge=1, description="prompts in the pool")
+    picked: int = Field(5, ge=1, description="prompts that an input gets (the whole pool, if it has fewer)")
+    tokens: int = Field(5, ge=1, description="vectors of a prompt")
+    pull: float = Field(0.5, ge=0, description="weight of the distance between an input and its prompts' keys")
+    query: Literal["states", "embeddings"] = Field(
+        "states",
+        description="what is matched with keys: the mean of the frozen model's last states, or of its embeddings",
+    )
+
+
+class _Pool(nn.Module):
+    """The prompts [M, L, d] and their keys [M, d]."""
+
+    def __init__(self, prompt: Tensor, key: Tensor) -> None:
+        super().__init__()
+        self.prompt, self.key = nn.Parameter(prompt), nn.Parameter(key)
+
+
+def nearest_keys(query_Bd: Tensor, key_Md: Tensor, picked: int) -> tuple[Tensor, Tensor]:
+    """(cosine similarity, index) [B, N] of each query's most similar keys, the nearest first."""
+    similarity = F.normalize(at_least_float32(query_Bd), dim=1) @ F.normalize(at_least_float32(key_Md), dim=1).T
+    found = similarity.topk(min(picked, len(key_Md)), dim=1)
+    return found.values, found.indices
+
+
+def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
+    """[B, d], padding left out."""
+    weight = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+class L2P(TuningMethod):
+    """Input [p_1, ..., p_N, x] with the prompts whose keys are most similar (cosine) to the query q(x); prompts, keys and a
+    task head train. loss += pull · mean over examples of the sum over its keys of 1 - cos(q(x), k).
+
+    No task is named, in training or after. The paper's query, the frozen model's class token, becomes the mean over the
+    tokens of the text without its answer; each example picks for itself (released code: a batch may vote). The optional
+    penalty on frequent prompts, which needs task boundaries, is left out. Prompts start from random tokens' embeddings.
+    """
+
+    Settings = L2PSettings
+    summary = "a pool of soft prompts, from which each input picks by keys"
+    paper = "2112.08654"
+    space: ClassVar[Mapping[str, Sequence[Any]]] = {"pool": (10, 20, 30), "picked": (1, 3, 5), "pull": (0.1, 0.5, 1.0)}
+    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)}
+    memory = "the pool and its keys"
+    no_output_units = "it trains no linear layer, only soft prompts"
+
+    def __init__(self, settings: L2PSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.matches: list[Tensor] = []
+        self.source: Tensor | None = None
+
+    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
+        s: L2PSettings = self.settings
+        freeze_all_but(model, head)
+        self.prompted = PromptedModel(model, self._read)
+        embeddings, rng = self.prompted.embeddings, generator(self.context.seed, "l2p")
+        width = embeddings.embedding_dim
+        prompt = vocabulary_rows(embeddings, s.pool * s.tokens, rng).view(s.pool, s.tokens, width)
+        key = 2 * torch.rand((s.pool, width), generator=rng) - 1
+        self.pool = _Pool(prompt, key.to(prompt))
+        model.add_module("soft_prompts", self.pool)
+        return model
+
+    def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
+        """The query that is compared with the keys. That of an encoder-decoder is the encoder's, and counts as a whole pass."""
+        return ExtraPasses(forward=1.0) if self.settings.query == "states" else ExtraPasses()
+
+    def added_tokens(self, task_id: int) -> int:
+        return min(self.settings.picked, self.settings.pool) * self.settings.tokens
+
+    def on_batch(self, batch: Batch) -> Batch:
+        """Note which tokens an answer follows: where the text contains it, the query must not."""
+        mask, labels = batch["attention_mask"], batch["labels"]
+        self.source = mask * (labels == -100) if labels.shape == mask.shape else None
+        self.matches = []
+        return batch
+
+    def _read(self, embeds: Tensor, mask: Tensor) -> Tensor:
+        training = self.prompted.reader.training
+        seen = mask if self.source is None or not training else self.source
+        bare = self.prompted.read_bare(embeds, mask) if self.settings.query == "states" else embeds.detach()
+        similarity, index = nearest_keys(mean_over_tokens(bare, seen), self.pool.key, self.settings.picked)
+        if training:
+            self.matches.append(similarity)
+        return self.pool.prompt[index].flatten(1, 2)
+
+    def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
+        # of what was read the texts come first; a sentence encoder reads the labels too
+        distance_B = (1 - self.matches[0]).sum(1)
+        self.source, self.matches = None, []
+        return loss + self.settings.pull * (example_shares(batch) * distance_B).sum()

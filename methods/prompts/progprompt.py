@@ -1,0 +1,125 @@
+"""Progressive Prompts: a new soft prompt for every task, before those of all earlier tasks (arXiv 2301.12314)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.adapters.inclora import freeze_all_but
+from methods.base import Batch, Context, Settings, TuningMethod, generator, trainable
+from methods.prompts.soft_prompts import PromptedModel, vocabulary_rows
+
+
+class ProgPromptSettings(Settings):
+    """`tokens`: 10 a task in the released example for T5-large, where the learning rate is 0.3 (for BERT 3e-5)."""
+
+    tokens: int = Field(10, ge=1, description="vectors of each task's prompt")
+    mlp: int | None = Field(
+        None,
+        ge=1,
+        description="width of a residual two-layer network that the prompt passes while it trains; none: none",
+    )
+
+
+class _Prompts(nn.Module):
+    """The prompts of the tasks so far, and the network through which the newest passes while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task = nn.ParameterList()
+        self.mlp: nn.Sequential | None = None
+
+    def newest(self) -> Tensor:
+        """[P, d]"""
+        prompt: Tensor = self.task[-1]
+        return prompt + self.mlp(prompt) if self.mlp else prompt
+
+    def until(self, count: int) -> Tensor | None:
+        """The prompts of the first `count` tasks, the newest first."""
+        if not count:
+            return None
+        last = self.newest() if count == len(self.task) else self.task[count - 1]
+        return torch.cat([last, *(self.task[i] for i in reversed(range(count - 1)))])
+
+
+class ProgPrompt(TuningMethod):
+    """Input of task k: [P_k, ..., P_1, x], with P_k (and a task head) trained and everything else frozen.
+
+    A prompt starts from random tokens' embeddings. When task j is answered its own prompts [P_j, ..., P_1] are read, so the
+    task must be known; for a task that was not trained yet, all that there are. In encoders the prompts stand behind the
+    first token. We train all tasks' heads as one, and stop where the steps end, not where a dev score is best.
+    """
+
+    Settings = ProgPromptSettings
+    per_task_weights = "each task trains weights of its own, so there are no old ones to hold"
+    summary = "a new soft prompt for every task, before those of all earlier tasks"
+    paper = "2301.12314"
+    space: ClassVar[Mapping[str, Sequence[Any]]] = {"tokens": (5, 10, 20, 50), "mlp": (None, 800)}
+    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)}
+    needs = ("boundaries", "task labels")
+    memory = "one prompt a task"
+    no_output_units = "it trains no linear layer, only soft prompts"
+
+    def __init__(self, settings: ProgPromptSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.prompts = _Prompts()
+        self.used = 0
+
+    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
+        freeze_all_but(model, head)
+        self.prompted = PromptedModel(model, self._read)
+        model.add_module("soft_prompts", self.prompts)
+        return model
+
+    def _read(self, embeds: Tensor, mask: Tensor) -> Tensor:
+        vectors = self.prompts.until(self.used)
+        if vectors is None:
+            return embeds[:, :0]
+        return vectors.expand(len(embeds), -1, -1)
+
+    def grow(self, model: nn.Module, tasks: int) -> None:
+        task = self.prompts.task
+        kept = [p.requires_grad_(False) for p in list(task)[:tasks]]
+        for i in range(len(kept), tasks):
+            rng = generator(self.context.seed, "progprompt", i)
+            kept.append(nn.Parameter(vocabulary_rows(self.prompted.embeddings, self.settings.tokens, rng)))
+        if kept:
+            kept[-1].requires_grad_(True)
+        self.prompts.task = nn.ParameterList(kept)
+        self.prompts.mlp = None
+        self.used = tasks
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        prompts: dict[str, Tensor] = {f"soft_prompts.{n}": p for n, p in self.prompts.named_parameters()}
+        return prompts | trainable(model)
+
+    def added_tokens(self, task_id: int) -> int:
+        return (task_id + 1) * self.settings.tokens
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        self.used = task_id + 1
+        if self.settings.mlp:
+            self.prompts.mlp = self._network(task_id, self.prompts.task[-1])
+
+    def _network(self, task_id: int, like: Tensor) -> nn.Sequential:
+        """Linear, tanh, linear; uniform in ±1/sqrt(d_in), as torch's, but from the seed."""
+        width, hidden = like.shape[1], self.settings.mlp
+        network = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, width)).to(like)
+        rng = generator(self.context.seed, "progprompt", "mlp", task_id)
+        with torch.no_grad():
+            for p, d_in in zip(network.parameters(), (width, width, hidden, hidden), strict=True):
+                p.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / math.sqrt(d_in))
+        return network
+
+    def before_scoring(self, model: nn.Module, task_id: int) -> None:
+        self.used = min(task_id + 1, len(self.prompts.task))
+
+    @torch.no_grad()
+    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        self.prompts.task[-1].copy_(self.prompts.newest())
+        self.prompts.mlp = None

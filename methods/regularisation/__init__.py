@@ -1,0 +1,1 @@
+"""Penalties that hold old weights or old answers."""

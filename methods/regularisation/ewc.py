@@ -1,0 +1,92 @@
+"""Elastic weight consolidation (arXiv 1612.00796) and its online form (arXiv 1805.06370)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.base import Batch, Context, Method, Settings, State, trainable
+from methods.shared.passes import copies, fitted, mean_over_examples, squared_distance
+
+
+class EwcSettings(Settings):
+    """`gamma` chooses between the two papers."""
+
+    strength: float = Field(100.0, ge=0, allow_inf_nan=False, description="lambda")
+    gamma: float | None = Field(
+        None, ge=0, le=1, description="online EWC: how much of the old Fisher stays; null: a penalty for every task"
+    )
+    samples: int | None = Field(256, ge=1, description="examples for the Fisher, drawn at random; null: all")
+
+
+def fisher_diagonal(
+    context: Context, model: nn.Module, batches: Iterable[Batch], samples: int | None
+) -> dict[str, Tensor]:
+    """Mean over examples of (d log p(answer | input) / d theta_i)^2."""
+    return mean_over_examples(
+        context, model, batches, samples, lambda example: context.forward(model, example)[0], lambda g, loss: g**2
+    )
+
+
+def joined(fisher_a: Tensor, anchor_a: Tensor, fisher_b: Tensor, anchor_b: Tensor) -> tuple[Tensor, Tensor]:
+    """One quadratic that is F_a (x - a)^2 + F_b (x - b)^2 but for a constant: F_a + F_b about the weighted mean."""
+    fisher = fisher_a + fisher_b
+    # exactly b where only b holds: a new label's rows must not depend on what stood in for them before
+    return fisher, torch.where(fisher_a > 0, anchor_a + fisher_b / fisher * (anchor_b - anchor_a), anchor_b)
+
+
+class Ewc(Method):
+    """Adds lambda / 2 * sum_{s < t} sum_i F_{s,i} (theta_i - theta_{s,i})^2 while training task t.
+
+    F_s is the diagonal of the Fisher information at the weights theta_s after task s, from the true labels (the "empirical"
+    Fisher) of each example alone, in evaluation mode. The tasks' penalties add up to one quadratic about the F-weighted mean
+    of the theta_s, and that is what is kept: the same gradients as the paper's in the memory of one task; the loss is
+    smaller by a constant. With `gamma`, online EWC: F <- gamma F + F_t about the newest weights.
+    """
+
+    Settings = EwcSettings
+    summary = "hold weights by their Fisher information"
+    paper = "1612.00796"
+    requires_shared_weights = True
+    space: ClassVar = {"strength": [1.0, 10.0, 100.0, 1e3, 1e4, 1e5], "gamma": [None, 0.9, 1.0]}
+    needs = ("boundaries",)
+    memory = "2 copies of the trained weights"
+
+    def __init__(self, settings: EwcSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.fisher: dict[str, Tensor] = {}
+        self.anchor: dict[str, Tensor] = {}
+
+    def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
+        # the first task's penalty is none, but its Fisher is part of the state
+        return self.settings.model_dump(include={"samples"} if task_id == 0 else None)
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        parameters = trainable(model)
+        self.fisher, self.anchor = fitted(self.fisher, parameters), fitted(self.anchor, parameters)
+
+    def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
+        if not self.anchor:
+            return loss
+        penalty = squared_distance(dict(model.named_parameters()), self.anchor, self.fisher)
+        return loss + batch["loss_weight"] * self.settings.strength / 2 * penalty
+
+    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        fisher = fisher_diagonal(self.context, model, batches, self.settings.samples)
+        anchor, gamma = copies(trainable(model)), self.settings.gamma
+        for name, old in self.fisher.items():
+            if gamma is None:
+                fisher[name], anchor[name] = joined(old, self.anchor[name], fisher[name], anchor[name])
+            else:
+                fisher[name] += gamma * old
+        self.fisher, self.anchor = fisher, anchor
+
+    def state_dict(self) -> State:
+        return {"fisher": self.fisher, "anchor": self.anchor} if self.anchor else {}
+
+    def load_state_dict(self, state: State) -> None:
+        self.fisher, self.anchor = dict(state["fisher"]), dict(state["anchor"])

@@ -1,0 +1,61 @@
+"""L2 to the previous task's weights: the plainest of the rehearsal-free regularisers (arXiv 2203.17269)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.base import Batch, Context, Method, Settings, trainable
+from methods.masking.rows import group_of
+from methods.shared.passes import copies, squared_distance
+
+
+class L2Settings(Settings):
+    """The paper's best scope for pretrained transformers is attention."""
+
+    strength: float = Field(0.1, ge=0, allow_inf_nan=False, description="lambda")
+    scope: Literal["all", "attention"] = Field("all", description="which trained parameters are held")
+
+
+class L2(Method):
+    """Adds lambda / 2 * sum_i (theta_i - theta_i^{t-1})^2 while training task t > 0.
+
+    Of LoRA, it holds A and B, not their product. The anchor is taken when a task begins, so nothing is kept between tasks.
+    """
+
+    Settings = L2Settings
+    summary = "stay near the previous task's weights"
+    paper = "2203.17269"
+    requires_shared_weights = True
+    space: ClassVar = {"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0], "scope": ["all", "attention"]}
+    needs = ("boundaries",)
+    memory = "1 copy of the trained weights"
+
+    def __init__(self, settings: L2Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.anchor: dict[str, Tensor] = {}
+
+    def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
+        return self.settings.model_dump() if task_id > 0 else None
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        if self.cache_fields(task_id) is None:
+            return
+        held = trainable(model)
+        if self.settings.scope == "attention":
+            held = {name: p for name, p in held.items() if group_of(name) == "attention"}
+        if not held:
+            raise ValueError("l2.scope: no trained parameter belongs to an attention block")
+        self.anchor = copies(held)
+
+    def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
+        if not self.anchor:
+            return loss
+        penalty = squared_distance(dict(model.named_parameters()), self.anchor)
+        return loss + batch["loss_weight"] * self.settings.strength / 2 * penalty
+
+    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        self.anchor = {}

@@ -1,0 +1,75 @@
+"""Memory aware synapses (arXiv 1711.09601): weights are important where the outputs are sensitive to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.base import Batch, Context, Method, Settings, State, at_least_float32, trainable
+from methods.shared.passes import answer_logits, copies, fitted, mean_over_examples, squared_distance
+
+
+class MasSettings(Settings):
+    """The paper's lambda is 1."""
+
+    strength: float = Field(1.0, ge=0, allow_inf_nan=False, description="lambda")
+    samples: int | None = Field(256, ge=1, description="examples for the importance, drawn at random; null: all")
+
+
+def sensitivity(context: Context, model: nn.Module, batches: Iterable[Batch], samples: int | None) -> dict[str, Tensor]:
+    """Omega_i: the mean over examples of |d ||f(x)||^2 / d theta_i|, f being the logits of the answer."""
+
+    def squared_norm(example: Batch) -> Tensor:
+        logits = context.forward(model, example)[1]
+        return at_least_float32(answer_logits(example, logits)).square().sum()
+
+    return mean_over_examples(context, model, batches, samples, squared_norm, lambda g, norm: g.abs())
+
+
+class Mas(Method):
+    """Adds lambda * sum_i Omega_i (theta_i - theta_i^{t-1})^2, where Omega sums the sensitivities after all earlier tasks.
+
+    Of a classifier, f(x) are the logits of the labels seen so far. Of a language model they are the logits at the answer's
+    tokens; the answer is read along, so there the method is not free of labels as it is in the paper.
+    """
+
+    Settings = MasSettings
+    summary = "hold weights by the outputs' sensitivity to them"
+    paper = "1711.09601"
+    requires_shared_weights = True
+    space: ClassVar = {"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0]}
+    needs = ("boundaries",)
+    memory = "2 copies of the trained weights"
+
+    def __init__(self, settings: MasSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.omega: dict[str, Tensor] = {}
+        self.anchor: dict[str, Tensor] = {}
+
+    def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
+        # the first task's penalty is none, but its sensitivities are part of the state
+        return self.settings.model_dump(include={"samples"} if task_id == 0 else None)
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        parameters = trainable(model)
+        self.omega, self.anchor = fitted(self.omega, parameters), fitted(self.anchor, parameters)
+
+    def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
+        if not self.anchor:
+            return loss
+        penalty = squared_distance(dict(model.named_parameters()), self.anchor, self.omega)
+        return loss + batch["loss_weight"] * self.settings.strength * penalty
+
+    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        new = sensitivity(self.context, model, batches, self.settings.samples)
+        self.omega = {name: self.omega[name] + o if name in self.omega else o for name, o in new.items()}
+        self.anchor = copies(trainable(model))
+
+    def state_dict(self) -> State:
+        return {"omega": self.omega, "anchor": self.anchor} if self.anchor else {}
+
+    def load_state_dict(self, state: State) -> None:
+        self.omega, self.anchor = dict(state["omega"]), dict(state["anchor"])

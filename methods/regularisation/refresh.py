@@ -1,0 +1,139 @@
+"""Refresh learning: unlearn the current batch a little after every step (arXiv 2403.13249)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.base import Batch, Context, ExtraPasses, Method, Settings, State, generator, trainable
+from methods.shared.passes import evaluating, fitted, mean_over_examples
+
+NOISE = 1e-3  # of the released code, as are the defaults
+
+
+DAMPING = 1e-3
+
+
+EPSILON = 1e-20
+
+
+class RefreshSettings(Settings):
+    """Defaults as in the released code."""
+
+    delta: float = Field(1e-5, ge=0, allow_inf_nan=False, description="size of the unlearning step")
+    tau: float = Field(1e-5, ge=0, le=1, description="how much of the old Fisher stays")
+    samples: int | None = Field(256, ge=0, description="examples for the Fisher; null: all; 0: no Fisher")
+
+
+def unlearning(weight: Tensor, gradient: Tensor, noise: Tensor, fisher: Tensor | float) -> Tensor:
+    """(g ||w|| / ||g|| + 0.001 noise) / (1 + 0.001 F): the direction in which the loss rises, as long as the weight."""
+    ascent = weight.norm() / (gradient.norm() + EPSILON) * gradient
+    return (ascent + NOISE * noise) / (1 + DAMPING * fisher)
+
+
+class Refresh(Method):
+    """After every optimizer step: theta += delta * (u + 0.001 N(0, 1)) / (1 + 0.001 F), per tensor, with
+    u = g ||theta|| / ||g|| and g the gradient of the step's loss on its batch at the new weights.
+
+    That is the released code's one-step form of theta += gamma F^-1 grad L + N(0, 2 gamma F^-1). F is the Fisher of earlier
+    tasks, each example weighted by the probability of its answer: F <- tau F + F_t. We depart from the code in that the pass
+    for g has no dropout, and in that matrix rows without a gradient (words that are not in the batch, labels still to come)
+    neither move nor count in the norms, and vectors get no noise: a head that is longer changes nothing.
+    Rows that another plug-in masks are moved too. All workers draw the same noise.
+    """
+
+    Settings = RefreshSettings
+    summary = "unlearn each batch a little before the next"
+    paper = "2403.13249"
+    space: ClassVar = {"delta": [1e-6, 1e-5, 1e-4]}
+    needs = ("boundaries",)
+    memory = "1 copy of the trained weights, and a forward and backward pass more"
+
+    def __init__(self, settings: RefreshSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.fisher: dict[str, Tensor] = {}
+        self.task_id = 0
+        self.step = 0
+        self.batches: list[Batch] = []
+
+    def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
+        return self.settings.model_dump(exclude={"tau"} if task_id == 0 else None)
+
+    def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
+        return ExtraPasses(training=1.0)
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        self.fisher = fitted(self.fisher, trainable(model))
+        self.task_id, self.step = task_id, 0
+
+    def on_batch(self, batch: Batch) -> Batch:
+        self.batches.append(batch)
+        return batch
+
+    def after_optimizer_step(self, model: nn.Module) -> None:
+        parameters = trainable(model)
+        gradients = self._gradients(model, parameters)
+        self.batches = []
+        self.step += 1
+        with torch.no_grad():
+            for name, p in parameters.items():
+                self._move(name, p, gradients[name])
+
+    def _gradients(self, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Of the task's loss on the whole step's batch; their length does not matter."""
+        sums = [torch.zeros_like(p) for p in parameters.values()]
+        with evaluating(model):
+            for batch in self.batches:
+                loss = self.context.forward(model, batch)[0] / batch["loss_denominator"]
+                found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                for total, gradient in zip(sums, found, strict=True):
+                    if gradient is not None:
+                        total += gradient
+        fused = self.context.mean_over_workers(torch.cat([s.flatten() for s in sums]))
+        parts = fused.split([s.numel() for s in sums])
+        return {name: part.view_as(p) for part, (name, p) in zip(parts, parameters.items(), strict=True)}
+
+    def _move(self, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
+        delta, fisher = self.settings.delta, self.fisher.get(name)
+        if parameter.ndim < 2:
+            damping = 0.0 if fisher is None else fisher
+            parameter.add_(delta * unlearning(parameter, gradient, torch.zeros_like(parameter), damping))
+            return
+        live = gradient.flatten(1).ne(0).any(dim=1)
+        weight = parameter[live]
+        rng = torch.Generator(weight.device)
+        rng.manual_seed(generator(self.context.seed, "refresh", self.task_id, self.step, name).initial_seed())
+        noise = torch.randn(weight.shape, generator=rng, device=weight.device, dtype=weight.dtype)
+        damping = 0.0 if fisher is None else fisher[live]
+        parameter[live] = weight + delta * unlearning(weight, gradient[live], noise, damping)
+
+    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        if self.settings.samples == 0:
+            return
+        new = weighted_fisher(self.context, model, batches, self.settings.samples)
+        tau = self.settings.tau
+        self.fisher = {n: tau * self.fisher[n] + f if n in self.fisher else f for n, f in new.items()}
+
+    def state_dict(self) -> State:
+        return dict(self.fisher)
+
+    def load_state_dict(self, state: State) -> None:
+        self.fisher = dict(state)
+
+
+def weighted_fisher(
+    context: Context, model: nn.Module, batches: Iterable[Batch], samples: int | None
+) -> dict[str, Tensor]:
+    """Mean over examples of p(answer | input) * (d log p / d theta_i)^2."""
+    return mean_over_examples(
+        context,
+        model,
+        batches,
+        samples,
+        lambda example: context.forward(model, example)[0],
+        lambda g, loss: torch.exp(-loss) * g**2,
+    )

@@ -1,0 +1,1 @@
+"""Old examples, trained again or used as constraints."""

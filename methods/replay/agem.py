@@ -1,0 +1,91 @@
+"""A-GEM: no step against the gradient on old examples (arXiv 1812.00420)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.base import Batch, Context, Example, ExtraPasses, Method, Settings, at_least_float32, trainable
+from methods.replay.memory import add_to_gradients, draw, gradient_of, losses, remembered, remembered_count
+
+
+class AgemSettings(Settings):
+    """What is kept of old tasks, and how much of it a step looks at. `margin` 0 is the paper."""
+
+    fraction: float = Field(0.02, ge=0, le=1, description="share of each task's examples that is kept")
+    examples: int = Field(
+        64, ge=1, description="kept examples for a step's reference gradient; all where fewer are kept"
+    )
+    margin: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="old descent that a step must have, as a share of the reference's own",
+    )
+
+
+def shortfall(gradients: Mapping[str, Tensor | None], references: Mapping[str, Tensor], margin: float) -> float:
+    """max(0, margin - (g . r) / (r . r)) over all tensors together: so many r bring g to where g . r = margin r . r.
+
+    A missing gradient is zero; a zero reference asks for nothing.
+    """
+    pairs = [(gradients[name], at_least_float32(r)) for name, r in references.items()]
+    dot = float(sum(((at_least_float32(g) * r).sum() for g, r in pairs if g is not None), torch.zeros(())))
+    square = float(sum((r.square().sum() for _, r in pairs), torch.zeros(())))
+    return max(0.0, margin - dot / square) if square > 0 else 0.0
+
+
+class Agem(Method):
+    """From the second task on: where g . r < 0, g <- g - (g . r) / (r . r) r, over all trained parameters as one vector.
+
+    With `margin` (ours, after GEM's, arXiv 1706.08840): where g . r < margin r . r, g <- g + (margin - (g . r) / (r . r)) r.
+    g is the step's gradient, penalties of other plug-ins included, before clipping. r is the gradient of the mean loss on
+    examples drawn for each step from what is kept of all earlier tasks together, none twice. We depart from the paper in that
+    the pass for r has no dropout, and in that the optimizer may be AdamW, whose step is not along g: the
+    promise that old losses do not rise, to first order, is SGD's. A plug-in listed later changes the projected gradient.
+    """
+
+    Settings = AgemSettings
+    summary = "project the gradient where it would undo old examples"
+    paper = "1812.00420"
+    requires_gradients = True
+    space: ClassVar = {"fraction": [0.01, 0.02, 0.05, 0.1], "examples": [16, 64, 256]}
+    needs = ("boundaries", "old data")
+    memory = "a share of each task's examples, and a second gradient"
+
+    def __init__(self, settings: AgemSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.kept: list[Example] = []
+        self.task_id = self.steps = self.projected = 0
+
+    def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
+        return None if task_id == 0 else self.settings.model_dump()
+
+    def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
+        there = remembered_count(self.context, task_id, self.settings.fraction)
+        return ExtraPasses(training=min(self.settings.examples, there) / size)
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        self.task_id, self.steps, self.projected = task_id, 0, 0
+        self.kept = remembered(self.context, task_id, self.settings.fraction)
+
+    def before_optimizer_step(self, model: nn.Module) -> None:
+        if not self.kept:
+            return
+        self.steps += 1
+        count = min(self.settings.examples, len(self.kept))
+        drawn = draw(self.kept, count, self.context.seed, "agem", self.task_id, self.steps)
+        references = gradient_of(self.context, model, losses(self.context, model, drawn))
+        gradients = {name: p.grad for name, p in trainable(model).items()}
+        missing = shortfall(gradients, references, self.settings.margin)
+        if missing > 0:
+            self.projected += 1
+            add_to_gradients(model, references, missing)
+
+    def diagnostics(self) -> Mapping[str, float | list[Any]]:
+        """`projected_share`: the share of the task's steps whose gradient was projected."""
+        return {"projected_share": self.projected / self.steps} if self.steps else {}

@@ -1,0 +1,154 @@
+"""DER++: old examples again, with their answers and with the logits that the model once gave (arXiv 2004.07211).
+
+Shapes: N answer tokens (examples, for a classifier), K columns of the logits (vocabulary or labels), E examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.base import Batch, Context, Example, ExtraPasses, Method, Settings, State, at_least_float32
+from methods.replay.memory import add_to_gradients, draw, gradient_of, kept, losses, remembered, remembered_count
+from methods.shared.passes import answer_logits, evaluating, select
+
+
+class DerppSettings(Settings):
+    """Defaults within the paper's usual range: alpha 0.1 to 1, beta 0.5 to 1; 0 leaves a term out."""
+
+    alpha: float = Field(0.3, ge=0, allow_inf_nan=False, description="weight of the distance to the stored logits")
+    beta: float = Field(0.5, ge=0, allow_inf_nan=False, description="weight of the loss on kept examples")
+    fraction: float = Field(0.02, ge=0, le=1, description="share of each task's examples that is kept")
+    examples: int = Field(32, ge=1, description="kept examples for each term of a step; all where fewer are kept")
+
+
+def squared_error(new_NK: Tensor, old: Sequence[Tensor]) -> Tensor:
+    """Sum over rows of the mean over columns of (new - old)^2. `old` has the rows of each example in turn, [n, K'] with
+    K' <= K: columns that came later do not count.
+    """
+    parts = at_least_float32(new_NK).split([len(rows) for rows in old])
+    errors = [(new[:, : o.shape[1]] - o.to(new)).square().mean(1).sum() for new, o in zip(parts, old, strict=True)]
+    return torch.stack(errors).sum()
+
+
+@torch.no_grad()
+def logits_of(context: Context, model: nn.Module, examples: Sequence[Example]) -> tuple[Tensor, list[int]]:
+    """([N, K], N of each example): the answers' logits in evaluation mode, on the CPU, the same on every worker."""
+    found: dict[int, Tensor] = {}
+    with evaluating(model):
+        for batch in context.batches(examples):
+            logits = context.forward(model, batch)[1]
+            for i, place in enumerate(batch["example_indices"]):
+                one = slice(i, i + 1)
+                found[place] = answer_logits(select(batch, one), logits[one])
+    weight = at_least_float32(next(model.parameters()))
+    shapes_E2 = weight.new_zeros(len(examples), 2)
+    for place, rows in found.items():
+        shapes_E2[place] = torch.tensor(rows.shape).to(shapes_E2)
+    # each worker knows its own examples; what it lacks is zero, so the sum over workers is whole
+    shapes_E2 = (context.mean_over_workers(shapes_E2) * context.workers).round().long()
+    counts = shapes_E2[:, 0].tolist()
+    together_NK = weight.new_zeros(sum(counts), int(shapes_E2[:, 1].max()))
+    parts = together_NK.split(counts)
+    for place, rows in found.items():
+        parts[place].copy_(rows)
+    return (context.mean_over_workers(together_NK) * context.workers).cpu(), counts
+
+
+class Derpp(Method):
+    """Adds alpha mean (z(x') - z')^2 + beta CE(x'', y'') to the loss, from the second task on.
+
+    x' and x'' are drawn for each step, independently, from what is kept of all earlier tasks together, none twice in a draw.
+    The first mean is over answer tokens (a classifier's examples) and over the columns that z' has: the vocabulary, or the
+    labels that there were. We depart from the paper: it keeps a reservoir, and the logits of the moment in training at which
+    an example came in; here a seeded share of each task is kept, and z' is what the model gives right after the task, in
+    evaluation mode, which depends on no order and no number of workers. The passes for both terms have no dropout. The
+    reported loss is without them. A plug-in listed later changes the summed gradient; list `merge` before this one.
+    """
+
+    Settings = DerppSettings
+    summary = "old examples with their answers and the model's old logits"
+    paper = "2004.07211"
+    requires_gradients = True
+    space: ClassVar = {"alpha": [0.1, 0.2, 0.5, 1.0], "beta": [0.5, 1.0], "fraction": [0.01, 0.02, 0.05, 0.1]}
+    needs = ("boundaries", "old data")
+    memory = (
+        "a share of each task's examples; of their answers, 4 bytes for each column of the logits: "
+        "the labels, or for each token the vocabulary (T5's: 128 kB); and a second gradient"
+    )
+
+    def __init__(self, settings: DerppSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.logits: dict[int, Tensor] = {}  # of each task, [N, K]
+        self.counts: dict[int, list[int]] = {}  # of each task, N of each example
+        self.kept: list[Example] = []
+        self.old: list[Tensor] = []  # logits of each
+        self.task_id = self.steps = 0
+
+    @property
+    def _stores(self) -> bool:
+        return self.settings.alpha > 0 and self.settings.fraction > 0
+
+    def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
+        if task_id > 0:
+            return self.settings.model_dump()
+        # the first task is trained plainly, but its logits are part of the state
+        return self.settings.model_dump(include={"fraction"}) if self._stores else None
+
+    def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
+        s: DerppSettings = self.settings
+        there = remembered_count(self.context, task_id, s.fraction)
+        return ExtraPasses(training=((s.alpha > 0) + (s.beta > 0)) * min(s.examples, there) / size)
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        self.task_id, self.steps = task_id, 0
+        self.kept = remembered(self.context, task_id, self.settings.fraction)
+        self.old = []
+        if self._stores:
+            self.old = [rows for i in range(task_id) for rows in self.logits[i].split(self.counts[i])]
+            assert len(self.old) == len(self.kept)
+
+    def before_optimizer_step(self, model: nn.Module) -> None:
+        """Gradients add up as losses do, so this equals adding the terms to the loss, once a step whatever its batches."""
+        self.steps += 1
+        if self.kept and (self.settings.alpha > 0 or self.settings.beta > 0):
+            add_to_gradients(model, gradient_of(self.context, model, self._shares(model)))
+
+    def _draw(self, what: str) -> list[int]:
+        """Places in `kept`."""
+        count = min(self.settings.examples, len(self.kept))
+        return draw(range(len(self.kept)), count, self.context.seed, "derpp", what, self.task_id, self.steps)
+
+    def _shares(self, model: nn.Module) -> Iterator[Tensor]:
+        """Both terms of a step, cut into this worker's micro-batches."""
+        s: DerppSettings = self.settings
+        if s.alpha > 0:
+            drawn = self._draw("logits")
+            old = [self.old[i] for i in drawn]
+            for batch in self.context.batches([self.kept[i] for i in drawn]):
+                new = answer_logits(batch, self.context.forward(model, batch)[1])
+                error = squared_error(new, [old[place] for place in batch["example_indices"]])
+                yield s.alpha * error / sum(len(rows) for rows in old)
+        if s.beta > 0:
+            for loss in losses(self.context, model, [self.kept[i] for i in self._draw("answers")]):
+                yield s.beta * loss
+
+    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        if self._stores:
+            examples = kept(self.context.seed, task_id, self.context.examples(task_id), self.settings.fraction)
+            self.logits[task_id], self.counts[task_id] = logits_of(self.context, model, examples)
+
+    def state_dict(self) -> State:
+        """`logits` [N, K] and `counts` by task."""
+        if not self.logits:
+            return {}
+        logits = {str(task): rows for task, rows in self.logits.items()}
+        return {"logits": logits, "counts": {str(task): counts for task, counts in self.counts.items()}}
+
+    def load_state_dict(self, state: State) -> None:
+        self.logits = {int(task): rows for task, rows in state["logits"].items()}
+        self.counts = {int(task): list(counts) for task, counts in state["counts"].items()}

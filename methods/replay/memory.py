@@ -1,0 +1,83 @@
+"""The memory of earlier tasks' examples: which are kept, draws from them, and gradients on what was drawn.
+
+No example is stored: which are kept is a seeded choice that never changes, and they are read again from the stream.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Context, Example, generator, trainable
+from methods.shared.passes import evaluating
+
+T = TypeVar("T")
+
+
+def draw(items: Sequence[T], count: int, *seed: object) -> list[T]:
+    """`count` items at random: each once before any comes again."""
+    drawn: list[T] = []
+    while items and len(drawn) < count:
+        order = torch.randperm(len(items), generator=generator(*seed, len(drawn)))
+        drawn += [items[int(i)] for i in order[: count - len(drawn)]]
+    return drawn
+
+
+def kept(seed: int, task_id: int, examples: Sequence[Example], fraction: float) -> list[Example]:
+    """The share of a task that is kept. The same for every method of a sequence."""
+    return draw(examples, kept_count(len(examples), fraction), seed, "kept", task_id)
+
+
+def kept_count(examples: int, fraction: float) -> int:
+    """fraction x size, rounded up."""
+    return math.ceil(fraction * examples - 1e-9)
+
+
+def remembered(context: Context, task_id: int, fraction: float) -> list[Example]:
+    """What is kept of all tasks before `task_id`, the first task's first."""
+    return [e for i in range(task_id) for e in kept(context.seed, i, context.examples(i), fraction)]
+
+
+def remembered_count(context: Context, task_id: int, fraction: float) -> int:
+    """How many `remembered` gives."""
+    return sum(kept_count(len(context.examples(i)), fraction) for i in range(task_id))
+
+
+def losses(context: Context, model: nn.Module, examples: Sequence[Example]) -> Iterator[Tensor]:
+    """The mean loss over examples as shares, one for each of this worker's micro-batches."""
+    for batch in context.batches(examples):
+        yield context.forward(model, batch)[0] / batch["loss_denominator"]
+
+
+def gradient_of(context: Context, model: nn.Module, shares: Iterable[Tensor]) -> dict[str, Tensor]:
+    """The gradient of the sum of all workers' shares with respect to each trained parameter; no `.grad` is touched.
+
+    `shares` is run through in evaluation mode, so one that makes each share when it is asked for holds one graph at a time.
+    Every worker must call this, also one that has no share. Zero where nothing depends on a parameter.
+    """
+    parameters = trainable(model)
+    values = list(parameters.values())
+    sizes = [p.numel() for p in values]
+    together = values[0].new_zeros(sum(sizes))  # one tensor, so that the workers average once
+    with evaluating(model), torch.enable_grad():
+        for share in shares:
+            found = torch.autograd.grad(share, values, allow_unused=True)
+            for total, gradient in zip(together.split(sizes), found, strict=True):
+                if gradient is not None:
+                    total += gradient.flatten()
+    together = context.mean_over_workers(together).mul_(context.workers)
+    return {name: part.view_as(p) for part, (name, p) in zip(together.split(sizes), parameters.items(), strict=True)}
+
+
+@torch.no_grad()
+def add_to_gradients(model: nn.Module, extra: Mapping[str, Tensor], factor: float = 1.0) -> None:
+    """grad += factor x extra. A parameter without gradient gets one only where there is something to add."""
+    for name, p in trainable(model).items():
+        if p.grad is not None:
+            p.grad.add_(extra[name], alpha=factor)
+        elif extra[name].any():
+            p.grad = factor * extra[name]

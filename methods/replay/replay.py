@@ -1,0 +1,86 @@
+"""Replay: a small share of the earlier tasks' examples is trained on again, beside the new task's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from methods.base import Example, Method, Settings
+from methods.replay.memory import draw, kept
+
+Allocation = Literal["all", "uniform", "power", "exponential", "recent", "reservoir"]
+
+
+class ReplaySettings(Settings):
+    """`fraction` of an old task's examples is kept; `allocation` says how many of these come back with the present task."""
+
+    fraction: float = Field(0.02, ge=0, le=1, description="share of each task's examples that is kept")
+    allocation: Allocation = Field(
+        "all", description="all that is kept; or fraction x new examples, dealt out among tasks"
+    )
+    alpha: float = Field(1.0, gt=0, description="power: exponent; exponential: rate; of the age of a task")
+    recent: int = Field(1, ge=1, description="recent: of the last so many tasks")
+
+
+def weights(allocation: Allocation, task_id: int, alpha: float, recent: int) -> list[float]:
+    """The share of each earlier task i < t, summing to 1: w_i by its age t - i.
+
+    uniform: 1; power: (age + 1)^-alpha; exponential: e^(-alpha age); recent: 1 for the last tasks, else 0.
+    """
+    raw = []
+    for age in range(task_id, 0, -1):
+        power, exponential = (age + 1) ** -alpha, math.exp(-alpha * age)
+        raw.append({"power": power, "exponential": exponential, "recent": float(age <= recent)}.get(allocation, 1.0))
+    return [weight / sum(raw) for weight in raw]
+
+
+def deal(total: int, shares: Sequence[float]) -> list[int]:
+    """`total` whole examples in these shares; what rounding leaves goes to the largest remainders, the first of equal ones."""
+    exact = [total * share for share in shares]
+    counts = [math.floor(x + 1e-9) for x in exact]
+    rest = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
+    for i in rest[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+class Replay(Method):
+    """Adds kept examples of earlier tasks to a task's training set, which is shuffled as a whole.
+
+    What is kept of a task is a seeded choice that never changes; it is read again from the stream, so no checkpoint holds
+    examples and the first task is plain training's. allocation: `all` (as LoRAReplay in arXiv 2310.14152: every kept example
+    with every later task); `uniform`, `power` (arXiv 2204.05842 in spirit: its constants are not published), `exponential`,
+    `recent`: round(fraction x new examples), dealt out by `weights`, so these differ in the allocation alone; `reservoir`: as
+    many, drawn evenly from all kept examples together.
+    """
+
+    Settings = ReplaySettings
+    summary = "train on a few old examples again"
+    paper = "2310.14152"
+    space: ClassVar = {"fraction": [0.01, 0.02, 0.05, 0.1], "allocation": ["all", "uniform", "power"]}
+    needs = ("boundaries", "old data")
+    memory = "a share of each task's examples"
+
+    def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
+        return None if task_id == 0 else self.settings.model_dump()
+
+    def training_set(
+        self, task_id: int, chosen: Sequence[Example], old: Callable[[int], Sequence[Example]]
+    ) -> Sequence[Example]:
+        if self.cache_fields(task_id) is None:
+            return chosen
+        s = self.settings
+        by_task = [kept(self.context.seed, i, old(i), s.fraction) for i in range(task_id)]
+        together = [example for examples in by_task for example in examples]
+        seed = (self.context.seed, "replay", task_id)
+        if s.allocation == "all":
+            return [*chosen, *together]
+        total = round(s.fraction * len(chosen))
+        if s.allocation == "reservoir":
+            return [*chosen, *draw(together, total, *seed)]
+        counts = deal(total, weights(s.allocation, task_id, s.alpha, s.recent))
+        parts = (draw(examples, n, *seed, i) for i, (examples, n) in enumerate(zip(by_task, counts, strict=True)))
+        return [*chosen, *(example for part in parts for example in part)]

@@ -1,0 +1,1 @@
+"""Updates that are kept within, or out of, chosen subspaces."""

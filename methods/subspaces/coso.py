@@ -1,0 +1,176 @@
+"""CoSO: full-rank training in a series of gradient subspaces, orthogonal to those of earlier tasks (arXiv 2505.11816).
+
+Shapes: W, G [O, I]; basis M [O, m]; projector P [O, r1]; sketch S [O, r2].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.adapters.inclora import freeze_all_but
+from methods.base import Batch, Context, Settings, State, TuningMethod, at_least_float32
+from methods.shared.linears import target_linears, usual_targets
+
+_OUTPUT = {
+    "t5": ("o",),
+    "bert": ("attention.output.dense",),
+    "roberta": ("attention.output.dense",),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), ("o_proj",)),
+}
+
+
+class CosoSettings(Settings):
+    """Published for ViT-B/16: rank 15, 50 or 70, sketch 100, 120 or 160, every 1 or 20, threshold 0.98, attention outputs."""
+
+    rank: int = Field(15, ge=1, description="r1: directions of a step's subspace")
+    sketch: int = Field(100, ge=1, description="r2: directions of the sketch of a task's gradients")
+    every: int = Field(1, ge=1, description="steps between new subspaces")
+    threshold: float = Field(0.98, gt=0, le=1, description="share of the sketch's energy that a task reserves")
+    cap: float = Field(1.0, gt=0, le=1, description="share of a layer's directions that all tasks reserve at most")
+    targets: tuple[str, ...] | None = Field(None, description="module names; none: the output layers of attention")
+
+
+def left_directions(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(U, sigma): the `count` first left singular directions, the largest entry of each positive, and their values.
+
+    A fixed sign lets Adam's moments, which are kept when the subspace changes, mean the same after it.
+    """
+    u, sigma, _ = torch.linalg.svd(matrix, full_matrices=False)
+    u = u[:, :count]
+    signs = u.gather(0, u.abs().argmax(0, keepdim=True)).sign()
+    return u * signs, sigma[:count]
+
+
+def frequent_directions(sketch: Tensor | None, u: Tensor, sigma: Tensor, count: int) -> Tensor:
+    """The sketch after another gradient U diag(sigma) (Frequent Directions, arXiv 1501.01711), of at most `count` columns.
+
+    The squares of the singular values shrink by the first one that is left out. The first gradient is taken as it is.
+    """
+    new = u[:, :count] * sigma[:count]
+    if sketch is None:
+        return new
+    both_u, both, _ = torch.linalg.svd(torch.cat([sketch, new], dim=1), full_matrices=False)
+    dropped_rows = both[count].square() if len(both) > count else both.new_zeros(())
+    return both_u[:, :count] * (both[:count].square() - dropped_rows).clamp(min=0).sqrt()
+
+
+def reserved(sketch: Tensor, threshold: float) -> Tensor:
+    """The sketch's first directions, as long as their share of its energy is below the threshold."""
+    u, sigma, _ = torch.linalg.svd(sketch, full_matrices=False)
+    energy = sigma.square()
+    share = energy.cumsum(0) / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
+    return u[:, : int((share < threshold).sum())]
+
+
+def extended(basis: Tensor, new: Tensor, limit: int) -> Tensor:
+    """An orthonormal basis of both, the old directions first, of at most `limit` columns."""
+    new = new - basis @ (basis.T @ new)
+    return torch.cat([basis, torch.linalg.qr(new).Q], dim=1)[:, :limit]
+
+
+class _Layer:
+    """One weight with its reserved basis and, while a task is trained, its subspace and sketch."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self.basis: Tensor = at_least_float32(weight.detach().new_zeros(weight.shape[0], 0))
+        self.projector: Tensor | None = None
+        self.sketch: Tensor | None = None
+
+
+class Coso(TuningMethod):
+    """G' = G - M M^T G; every K steps P = the first r1 left singular directions of G', which also go into the sketch;
+    W -= lr P Adam(P^T G'). At the task's end the sketch's directions with 98 % of its energy join M.
+
+    As the released code, which keeps Adam's moments when P changes, and updates the sketch as often as P. We fix the signs
+    of P's columns, decay no weights, and sum the head's gradient and P^T G' in the norm that is clipped. The published
+    temperature of 3 in the loss is left out. Its authors trained vision transformers only: nothing is known for text.
+    """
+
+    Settings = CosoSettings
+    summary = "training in gradient subspaces orthogonal to those of earlier tasks"
+    paper = "2505.11816"
+    space: ClassVar[Mapping[str, Sequence[Any]]] = {"rank": (8, 16, 32), "sketch": (32, 64, 128), "every": (1, 20, 200)}
+    needs = ("boundaries",)
+    memory = "reserved directions of each layer, at most a square matrix"
+    no_output_units = "its updates are mixtures of rows, projected after the gradients"
+    no_gradients = "it moves coordinates of its own, made of the gradients before plug-ins can change them"
+
+    def __init__(self, settings: CosoSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.layers: dict[str, _Layer] = {}
+        self.moves = nn.ParameterList()
+        self.step = 0
+
+    def model_cache_fields(self) -> Mapping[str, Any]:
+        return {"targets": self.settings.targets}
+
+    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
+        freeze_all_but(model, head)
+        for name, linear in target_linears(model, self.settings.targets or usual_targets(model, _OUTPUT)).items():
+            linear.weight.requires_grad_(True)
+            self.layers[name] = _Layer(linear.weight)
+        return model
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        """Adds to the model the coordinates that the optimizer moves; they are zero whenever the model runs."""
+        self.step = 0
+        self.moves = nn.ParameterList()
+        for layer in self.layers.values():
+            layer.projector = layer.sketch = None
+            layer.basis = layer.basis.to(layer.weight.device)
+            rank = min(self.settings.rank, *layer.weight.shape)
+            self.moves.append(nn.Parameter(layer.weight.new_zeros(rank, layer.weight.shape[1])))
+        model.add_module("coso_moves", self.moves)
+
+    def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
+        # adds nothing; several workers wait for a gradient of every parameter
+        return loss + 0 * torch.stack([move.sum() for move in self.moves]).sum()
+
+    @torch.no_grad()
+    def before_optimizer_step(self, model: nn.Module) -> None:
+        for layer, move in zip(self.layers.values(), self.moves, strict=True):
+            assert layer.weight.grad is not None
+            gradient = at_least_float32(layer.weight.grad)
+            gradient = gradient - layer.basis @ (layer.basis.T @ gradient)
+            if self.step % self.settings.every == 0:
+                self._new_subspace(layer, gradient, len(move))
+            assert layer.projector is not None
+            move.grad = (layer.projector.T @ gradient).to(move.dtype)
+            layer.weight.grad = None  # the optimizer leaves the weight alone
+        self.step += 1
+
+    def _new_subspace(self, layer: _Layer, gradient: Tensor, rank: int) -> None:
+        count = self.settings.sketch
+        u, sigma = (self.context.from_first_worker(t) for t in left_directions(gradient, max(rank, count)))
+        layer.projector = u[:, :rank]
+        layer.sketch = self.context.from_first_worker(frequent_directions(layer.sketch, u, sigma, count))
+
+    @torch.no_grad()
+    def after_optimizer_step(self, model: nn.Module) -> None:
+        for layer, move in zip(self.layers.values(), self.moves, strict=True):
+            assert layer.projector is not None
+            layer.weight.add_(layer.projector.to(move.dtype) @ move)
+            move.zero_()
+
+    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        for layer in self.layers.values():
+            assert layer.sketch is not None
+            limit = int(self.settings.cap * layer.weight.shape[0])
+            new = self.context.from_first_worker(reserved(layer.sketch, self.settings.threshold))
+            layer.basis = extended(layer.basis, new, limit)
+            layer.projector = layer.sketch = None
+        self.moves = nn.ParameterList()
+        del model.coso_moves
+
+    def state_dict(self) -> State:
+        return {"bases": {name: layer.basis for name, layer in self.layers.items()}}
+
+    def load_state_dict(self, state: State) -> None:
+        for name, basis in state["bases"].items():
+            self.layers[name].basis = basis

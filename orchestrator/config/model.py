@@ -1,0 +1,26 @@
+"""TODO orchestrator.config.model"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from orchestrator.config.section import Section
+
+
+class ModelConfig(Section):
+    """The model, and how text goes in and answers come out."""
+
+    name: str = Field("tiny-t5", description="a built-in name, a local folder, or a hub id")
+    revision: str | None = Field(None, description="the hub commit; by default the newest, which is then recorded")
+    overrides: dict[str, Any] = Field(default_factory=dict, description="changes to a built-in model's configuration")
+    scoring: Literal["auto", "generate", "head", "similarity"] = Field(
+        "auto", description="auto: generate for (encoder-)decoders, similarity for sentence encoders, else head"
+    )
+    input: Literal["auto", "prompt", "text"] = Field(
+        "auto", description="auto: the prompt if generating, else the text"
+    )
+    precision: Literal["auto", "float32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, float32 elsewhere")
+    max_source: int = Field(512, ge=8, description="tokens of the input at most; longer texts are shortened")
+    max_target: int = Field(50, ge=2, description="tokens of the answer at most")

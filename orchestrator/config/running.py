@@ -1,0 +1,39 @@
+"""TODO orchestrator.config.running"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from orchestrator.config.section import Section
+
+
+class ScalingConfig(Section):
+    """The workers of one sequence. Sequences run side by side as far as the cluster reaches."""
+
+    workers: int = Field(1, ge=1)
+    cpus_per_worker: float = Field(1, gt=0)
+    gpus_per_worker: float | None = Field(None, ge=0, description="null: 1 where the cluster has GPUs, else 0")
+    max_concurrent: int | None = Field(
+        None,
+        ge=1,
+        description="sequences side by side; null: as many as fit now. A number also waits for nodes to come",
+    )
+    max_failures: int = Field(2, ge=0, description="how often a crashed group of workers is started again")
+
+
+class EvaluationConfig(Section):
+    """How checkpoints are scored."""
+
+    batch: int = Field(64, ge=1)
+    placement: Literal["auto", "inline", "async"] = Field(
+        "auto", description="async: on resources that training leaves free; inline: in the training workers"
+    )
+
+
+class TrackingConfig(Section):
+    """Where MLflow is. Without a URI: an sqlite store and an artifact folder in the output folder."""
+
+    uri: str | None = None
+    experiment: str | None = Field(None, description="MLflow experiment; default: the experiment's name")

@@ -1,0 +1,86 @@
+"""TODO orchestrator.config.search"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from orchestrator.config.section import Section, Seeds, check_unique
+from orchestrator.config.stream import Streams
+from streams.holdout import Level
+
+
+class Dimension(Section):
+    """What a search tries for one parameter: listed values, or a range."""
+
+    values: tuple[float | int | bool | str | None, ...] | None = Field(None, min_length=1)
+    low: float | None = Field(None, allow_inf_nan=False)
+    high: float | None = Field(None, allow_inf_nan=False)
+    log: bool = Field(False, description="drawn evenly in the logarithm")
+    integer: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        """Accepts [0.1, 0.3] and {low: 1e-5, high: 1e-3, log: true}."""
+        return {"values": value} if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Dimension:
+        if self.values is not None:
+            if self.low is not None or self.high is not None or self.log or self.integer:
+                raise ValueError("give either a list of values, or low and high")
+            if len(set(self.values)) != len(self.values):
+                raise ValueError("a value is given twice")
+        elif self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError("expected a list of values, or {low, high, log, integer} with low < high")
+        elif self.log and self.low <= 0:
+            raise ValueError("a logarithmic range needs low > 0")
+        return self
+
+    @property
+    def size(self) -> float:
+        """How many values there are; infinite for a real range."""
+        if self.values is not None:
+            return len(self.values)
+        assert self.low is not None and self.high is not None
+        return math.floor(self.high) - math.ceil(self.low) + 1 if self.integer else math.inf
+
+
+class SearchConfig(Section):
+    """How hyper-parameters are chosen, on streams that the evaluation never sees.
+
+    One trial is one method with one choice of values, trained on every tuning stream with every tuning seed and scored on
+    the dev split. The protocol is that of arXiv 2403.09066 with text; see `streams.holdout` for its levels.
+    """
+
+    streams: Streams
+    holdout: Level = Field("tasks", description="what the tuning streams may share with the evaluation streams")
+    allowed_related_pairs: tuple[tuple[str, str], ...] = Field(
+        (), description="related data sets that may lie on two sides"
+    )
+    searcher: Literal["random", "grid", "tpe", "cma"] = Field(
+        "random", description="tpe and cma: Optuna's; cma searches at random what is not a number, or is the only one"
+    )
+    scheduler: Literal["fifo", "asha"] = Field("fifo", description="asha stops weak trials at rungs of finished tasks")
+    grace: int = Field(2, ge=2, description="asha: tasks before a trial can be stopped; early tasks mislead")
+    reduction: float = Field(3, gt=1, description="asha: one in so many goes on at each rung")
+    trials: int = Field(30, ge=1, description="for every method")
+    trial_tasks: int | None = Field(None, ge=1, description="stop proposing when a method's trials took so many tasks")
+    select: Literal["final", "first-task"] = Field("final", description="first-task: tune on the first task alone")
+    metric: Literal["aa", "aa_options"] = "aa"
+    forgetting_weight: float = Field(0.0, ge=0, allow_inf_nan=False, description="score = metric - weight x forgetting")
+    seeds: Seeds = (0,)
+    seed: int = Field(0, ge=0, description="of the searcher's own draws")
+    max_concurrent: int | None = Field(None, ge=1, description="trials side by side; null: as many as fit now")
+    space: dict[str, Dimension] = Field(default_factory=dict, description="what is tried, where not as declared")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchConfig:
+        check_unique("search.seeds", self.seeds)
+        check_unique("search.streams", [s.name for s in self.streams])
+        if self.select == "first-task" and self.scheduler == "asha":
+            raise ValueError("search.scheduler: asha needs several tasks, and select: first-task trains one")
+        return self

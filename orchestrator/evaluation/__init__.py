@@ -1,0 +1,1 @@
+"""Scores of a state on a task, and metrics over an accuracy matrix."""

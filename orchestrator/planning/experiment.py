@@ -1,0 +1,89 @@
+"""An experiment in the output folder: what was asked for, and what its journals say by now."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from orchestrator.config.experiment import RunConfig
+from orchestrator.errors import UserError
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.view import View, read_view
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration and its sequences."""
+
+    config: RunConfig
+    sequences: tuple[SequencePlan, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where its configuration and its report are."""
+        return Path(self.config.out) / "experiments" / self.config.name
+
+    def save(self) -> None:
+        """Write what was asked for. Raises UserError where the output folder cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "config.yaml").write_text(
+                yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+            )
+            plan = [s.model_dump(mode="json") for s in self.sequences]
+            (self.folder / "sequences.json").write_text(json.dumps(plan))
+        except OSError as error:
+            raise UserError(f"out: cannot write to {self.config.out!r}: {error.strerror}") from error
+
+    def views(self) -> list[View]:
+        """What each sequence's journal says."""
+        return [read_view(self.config.out, s.id) for s in self.sequences]
+
+
+def search_folder(out: str, name: str) -> Path:
+    """Where a search of that name keeps its journal, its choice and its pictures."""
+    return Path(out) / "experiments" / name / "search"
+
+
+def is_search_folder(out: str, name: str) -> bool:
+    """Whether an experiment's folder is that of a search."""
+    return (search_folder(out, name) / "search.jsonl").exists()
+
+
+def tracking_uri(config: RunConfig) -> str:
+    """The MLflow store: the one asked for, or an sqlite file in the output folder."""
+    return config.tracking.uri or f"sqlite:///{config.out}/mlflow.db"
+
+
+def open_experiment(run: str, out: str) -> Experiment:
+    """The experiment of that name in `out`, or in that folder. Raises UserError."""
+    folder = Path(run) if (Path(run) / "sequences.json").exists() else Path(out) / "experiments" / run
+    try:
+        values = yaml.safe_load((folder / "config.yaml").read_text())
+        plan = json.loads((folder / "sequences.json").read_text())
+    except FileNotFoundError:
+        known = sorted(p.name for p in (Path(out) / "experiments").glob("*")) if Path(out).is_dir() else []
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise UserError(f"no experiment {run!r} in {str(out)!r}: {has}") from None
+    # the folder may have been moved or copied since: what counts is where it is now
+    here = str(folder.resolve().parent.parent)
+    try:
+        config = RunConfig.model_validate(values).model_copy(update={"out": here})
+        return Experiment(config, tuple(SequencePlan.model_validate({**s, "out": here}) for s in plan))
+    except ValueError as error:
+        raise UserError(
+            f"{folder}: not an experiment that this version can read: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def check_writable(out: str) -> None:
+    """Raises UserError where nothing can be written below `out`, before anything is computed for it."""
+    folder = Path(out)
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"out: cannot write to {out!r}")

@@ -1,0 +1,50 @@
+"""TODO orchestrator.planning.sequence_plan"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from orchestrator.config.method import MethodEntry
+from orchestrator.config.model import ModelConfig
+from orchestrator.config.running import EvaluationConfig
+from orchestrator.config.section import Section
+from orchestrator.config.stream import StreamConfig
+from orchestrator.config.training import TrainingConfig
+from orchestrator.store.test_access_log import TestAccessLog
+from streams import Stream
+
+Split = Literal["dev", "test"]
+
+
+class SequencePlan(Section):
+    """One (model, stream, method, settings, seed), trained from its first task to its last.
+
+    `keys[t]` names the state after task t (`keys[0]`: before training) by all that made it, `cell_keys[t][j]` its score on
+    task j, and `id` the sequence by its name and all of these. `parents` are the (key, name) of the MLflow runs above it.
+    """
+
+    id: str
+    experiment: str
+    model: ModelConfig
+    model_identity: str
+    stream: StreamConfig
+    method: MethodEntry
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    seed: int
+    split: Split = Field("test", description="what it is scored on; dev: the test split stays sealed")
+    parents: tuple[tuple[str, str], ...] = ()
+    tasks: tuple[str, ...]
+    keys: tuple[str, ...]
+    score_keys: tuple[tuple[str, ...], ...]
+    out: str
+
+    def open_stream(self, why: str = "scores") -> Stream:
+        """The data: with the test split sealed while tuning; else each reading of a test split goes to the ledger."""
+        stream = self.stream.build()
+        if self.split == "dev":
+            return stream.sealed()
+        return stream.watched(TestAccessLog(Path(self.out)).reader(self.experiment, self.id, why))

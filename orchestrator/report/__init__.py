@@ -1,0 +1,1 @@
+"""What came out: results, tables, files, plots, and the screen while it runs."""

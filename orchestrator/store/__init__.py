@@ -1,0 +1,1 @@
+"""What is kept on disk: checkpoints, scores, journals, and who read a test split."""

@@ -1,0 +1,76 @@
+"""What a result was made with: software, source commit, and the load of the machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from orchestrator.store.journal import Report
+
+PACKAGES = ("continual-orchestrator", "torch", "transformers", "peft", "ray", "mlflow", "datasets", "tokenizers")
+
+
+def describe() -> dict[str, Any]:
+    """Versions, git commit (None outside a checkout) and machine."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "versions": versions,
+        "git_commit": git_commit(),
+        "machine": f"{platform.machine()}, {psutil.cpu_count()} CPUs",
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the source, with "+changes" where files differ from it."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changed else "")
+
+
+class SystemSampler:
+    """Notes the machine's load every few seconds, where the training is, under MLflow's names for system metrics."""
+
+    def __init__(self, report: Report, every: float = 5.0) -> None:
+        self.report, self.every, self.last = report, every, 0.0
+        psutil.cpu_percent()  # the first call only sets the start of the interval
+
+    def tick(self) -> None:
+        """Take a sample if one is due."""
+        now = time.monotonic()
+        if now - self.last < self.every:
+            return
+        self.last = now
+        memory = psutil.virtual_memory()
+        sample = {
+            "cpu_utilization_percentage": psutil.cpu_percent(),
+            "system_memory_usage_percentage": memory.percent,
+            "system_memory_usage_megabytes": round(memory.used / 2**20),
+            "process_memory_megabytes": round(psutil.Process().memory_info().rss / 2**20),
+        }
+        if torch.cuda.is_available():
+            sample["gpu_0_memory_usage_megabytes"] = round(torch.cuda.memory_allocated() / 2**20)
+        self.report({"event": "system", **sample})

@@ -1,0 +1,67 @@
+"""Learning rates over the steps of a task and over the tasks of a stream."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from orchestrator.config.training import TrainingConfig, outer_factor
+
+
+class Phases(NamedTuple):
+    """The last step (counted from 1) of the warm-up, of the cooldown and of the constant rate."""
+
+    warm: int
+    cool: int
+    constant: int
+
+
+def phases(training: TrainingConfig, steps: int) -> Phases:
+    """Of `schedule: infinite`, in whole steps. A task that is too short for all phases has no annealing."""
+    warm, cool = (math.ceil(share * steps - 1e-9) for share in (training.warmup, training.infinite.cooldown))
+    return Phases(warm, cool, min(steps, max(1, cool, math.floor(training.infinite.anneal * steps + 1e-9))))
+
+
+def infinite(training: TrainingConfig, step: int, steps: int, task_id: int) -> float:
+    """The rate in a step (counted from 1), as a share of lr (arXiv 2503.02844).
+
+    With the phases' ends w, c, d and the shares k (constant) and f (final), in the first task: n/w up to w; then
+    k + (1 - k)/2 (1 + cos(pi (n - w)/(c - w))) up to c; then k up to d; then k (f/k)^((n - d)/(N - d)). Later tasks begin
+    with the constant rate and have the last two phases alone.
+
+    The next task goes on from the weights and the optimizer's state at step d; the annealed weights are scored and reported.
+    We depart from the paper in that each task is annealed (there one branch is, where a model is wanted), and in that tasks
+    are known to end, so that all phases are shares of a task's steps.
+    """
+    s, (warm, cool, constant) = training.infinite, phases(training, steps)
+    if step > constant:
+        return s.constant * (s.final / s.constant) ** ((step - constant) / max(1, steps - constant))
+    if task_id > 0 or step > cool:
+        return s.constant
+    if step <= warm:
+        return step / warm
+    return s.constant + (1 - s.constant) / 2 * (1 + math.cos(math.pi * (step - warm) / (cool - warm)))
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int, task_id: int = 0, tasks: int = 1
+) -> LambdaLR:
+    """The learning rate over one task's steps: warm-up, then constant, linear to zero, or half a cosine to zero; or
+    `infinite`. All times the task's `outer_factor`.
+
+    The first three begin anew with every task, so `cosine` is the repeated cosine of continual pre-training.
+    """
+    warm, outer = math.ceil(training.warmup * steps), outer_factor(training, task_id, tasks)
+
+    def factor(step: int) -> float:
+        if training.schedule == "infinite":
+            return outer * infinite(training, step + 1, steps, task_id)
+        if step < warm:
+            return outer * (step + 1) / (warm + 1)
+        left = (steps - step) / max(1, steps - warm)
+        return outer * {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}.get(training.schedule, 1.0)
+
+    return LambdaLR(optimizer, factor)
