@@ -122,8 +122,8 @@ Reference = Literal["zero-shot", "expert", "joint"]
 class MethodSpec(BaseModel):
     """A method of an experiment: one tuning method and plug-ins, under a name.
 
-    Or a reference run, which trains no sequence: `zero-shot` trains nothing, `expert` each task alone from the base model, `joint` all
-    tasks together. An expert answers its own task, with that task's labels.
+    Or a reference run, which trains no sequence: `zero-shot` trains nothing, `expert` each task alone from the base model,
+    `joint` all tasks together. An expert answers its own task, with that task's labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 # no two of them have the same shape, so that the shape of an activation [B, S, d] tells which tokens it holds.
 # "option_mask" marks tokens that every micro-batch of a step repeats.
 # batch["loss_weight"] (float) is the micro-batch's share of the global batch; over all micro-batches and workers it sums to 1,
-# so a penalty that is added in `after_forward` is weighted by it. batch["loss_denominator"] is what a sum over the micro-batch's answer
-# tokens (or examples) is divided by to become a share of the global mean. batch["num_old_classes"] is how many leading columns of
+# so a penalty that is added in `after_forward` is weighted by it. batch["loss_denominator"] is what a sum over the micro-batch's
+# answer tokens (or examples) is divided by to become a share of the global mean. batch["num_old_classes"] is how many leading columns of
 # the logits earlier tasks have trained, None where all columns belong to every task (a vocabulary).
 # batch["classes"] [B] says which label of the stream, in order of first appearance, each example has.
 Batch = dict[str, Any]
@@ -79,8 +79,8 @@ class Method:
     """Hooks, all no-ops, and two state methods. Hooks see the unwrapped model.
 
     `task_id` counts from 0. `batches` iterates over this worker's batches of the task in a random order that is not
-    training's; batch["example_indices"] are the examples' places in that order, over all workers. A method's own forward passes run
-    in evaluation mode, in which no other method's forward hook may count.
+    training's; batch["example_indices"] are the examples' places in that order, over all workers. A method's own forward
+    passes run in evaluation mode, in which no other method's forward hook may count.
     """
 
     Settings: ClassVar[type[Settings]] = Settings
@@ -209,7 +209,7 @@ class TuningMethod(Method):
         """Called before the model answers examples of a task, perhaps one that it was not trained on yet."""
 
     def class_scores(self, embedded_Bd: Tensor) -> Tensor:
-        """[B, K]: scores of the stream's labels so far. Asked of a tuning method that does not train the model but its own rule."""
+        """[B, K]: scores of the stream's labels so far. Asked of a method that trains its own rule, not the model."""
         raise NotImplementedError
 
 

@@ -56,8 +56,8 @@ class Proof:
     """What was compared and found.
 
     `*_examples` count distinct texts. `near_duplicates` are evaluation texts of which a tuning text has half of the
-    five-word runs or more (Jaccard similarity); `worst` shows the closest pairs. `allowed_related_pairs` are the named pairs of data
-    sets (tuning, evaluation) that do lie on two sides.
+    five-word runs or more (Jaccard similarity); `worst` shows the closest pairs. `allowed_related_pairs` are the named pairs
+    of data sets (tuning, evaluation) that do lie on two sides.
     """
 
     level: Level

@@ -110,7 +110,7 @@ class Learner:
     def batches(self, examples: Sequence[Feature], rng: torch.Generator | None = None) -> Iterator[Batch]:
         """This worker's micro-batches of examples, on its device; in a random order where `rng` is given.
 
-        The cut is training's, so the number of workers changes none of them. "example_indices" are the examples' places in the order.
+        The cut is training's, so the number of workers changes none of them. "example_indices" are places in that order.
         """
         training, workers, family = self.sequence.training, self.workers, self.family
         size = training.micro_batch or training.global_batch // workers.count

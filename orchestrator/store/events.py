@@ -1,0 +1,238 @@
+"""The facts that a journal holds, as typed records: one class for each kind, found by the name in its `event` field.
+
+An event that is read back is checked against its class: an unknown name, a missing field or a value of another type raises
+ValueError. Times are in milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+def now_ms() -> int:
+    """The present time in milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+class Event(BaseModel):
+    """A fact and when it was recorded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: ClassVar[str] = ""
+
+    time: int = Field(default_factory=now_ms)
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as plain values, with its name under `event`."""
+        return {"event": self.name, **self.model_dump(mode="json")}
+
+
+Report = Callable[[Event], None]
+
+
+class SequenceStarted(Event):
+    """A group of workers took up a sequence: the whole configuration, the data and the software."""
+
+    name = "sequence_started"
+    id: str
+    tasks: tuple[str, ...]
+    sequence: dict[str, Any]
+    data: list[dict[str, Any]]
+    workers: int
+    device: str
+    versions: dict[str, str]
+    git_commit: str | None
+    machine: str
+
+
+class TaskStarted(Event):
+    """The training of a task began, or its state was found (`reused`)."""
+
+    name = "task_started"
+    task_id: int
+    task: str
+    steps: int
+    reused: bool
+
+
+class Step(Event):
+    """One optimizer step, counted from 1 over its task."""
+
+    name = "step"
+    task_id: int
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens_per_s: float
+
+
+class SystemSample(Event):
+    """The load of the machine that trains, under MLflow's names for system metrics."""
+
+    name = "system"
+    values: dict[str, float]
+
+
+class CheckpointSaved(Event):
+    """The state after a task is in the store. `usage` holds steps, tokens and flops; `seconds` is training time."""
+
+    name = "checkpoint"
+    task_id: int
+    task: str
+    key: str
+    path: str
+    bytes: int
+    seconds: float
+    usage: dict[str, float]
+    reused: bool
+    diagnostics: dict[str, Any]
+
+
+class CheckpointCorrupt(Event):
+    """A checkpoint's files were not what its manifest says; it was set aside and is made again."""
+
+    name = "checkpoint_corrupt"
+    key: str
+
+
+class ScoreComputed(Event):
+    """The score (in %) on one task of the state after `tasks_seen` tasks (0: the initial model)."""
+
+    name = "score"
+    tasks_seen: int
+    task_id: int
+    key: str
+    score: float
+    score_options: float | None
+    correct: int
+    n: int
+    seconds: float
+
+
+class SequenceFinished(Event):
+    """Every task was trained, and scored where the workers do that."""
+
+    name = "sequence_finished"
+
+
+class SequenceFailed(Event):
+    """A sequence cannot go on: why, where it was, and where the whole traceback is."""
+
+    name = "sequence_failed"
+    reason: str
+    traceback: str = ""
+    method: str = ""
+    task: str | None = None
+    step: int | None = None
+    worker: int | None = None
+    log: str | None = None
+
+
+class SearchStarted(Event):
+    """A search was defined and checked."""
+
+    name = "search_started"
+    config: dict[str, Any]
+
+
+class SearchChosen(Event):
+    """Values were chosen, and named by the hash of the file that holds them."""
+
+    name = "search_chosen"
+    sha256: str
+
+
+class SearchFrozen(Event):
+    """The tuning phase is over; `files` are its artifacts."""
+
+    name = "search_frozen"
+    sha256: str
+    files: list[str]
+
+
+class SearchFinished(Event):
+    """Both phases are done."""
+
+    name = "search_finished"
+    summary: dict[str, Any]
+
+
+class TrialProposed(Event):
+    """A trial's values were drawn. `notes` are what the sampler wants to remember of how it came to them."""
+
+    name = "trial_proposed"
+    definition: str
+    method: str
+    number: int
+    values: dict[str, Any]
+    notes: dict[str, Any]
+
+
+class TrialReopened(Event):
+    """A trial that failed is to run again."""
+
+    name = "trial_reopened"
+    definition: str
+    method: str
+    number: int
+
+
+class TrialEnded(Event):
+    """How a trial ended (see `orchestrator.search.trials.TrialResult`)."""
+
+    name = "trial_ended"
+    definition: str
+    method: str
+    number: int
+    result: dict[str, Any]
+
+
+class TrialProblem(Event):
+    """What went wrong with the machinery around a trial."""
+
+    name = "trial_problem"
+    trial: str
+    reason: str
+
+
+EVENTS: dict[str, type[Event]] = {
+    event.name: event
+    for event in (
+        SequenceStarted,
+        TaskStarted,
+        Step,
+        SystemSample,
+        CheckpointSaved,
+        CheckpointCorrupt,
+        ScoreComputed,
+        SequenceFinished,
+        SequenceFailed,
+        SearchStarted,
+        SearchChosen,
+        SearchFrozen,
+        SearchFinished,
+        TrialProposed,
+        TrialReopened,
+        TrialEnded,
+        TrialProblem,
+    )
+}
+
+
+def parse_event(values: Mapping[str, Any]) -> Event:
+    """The typed record of what `Event.to_json` gave. Raises ValueError for an unknown event or fields that are not its own."""
+    name = values.get("event")
+    if name not in EVENTS:
+        raise ValueError(f"unknown event {name!r}")
+    fields = {key: value for key, value in values.items() if key != "event"}
+    try:
+        return EVENTS[name].model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"event {name!r}: {place}: {first['msg']}") from None
