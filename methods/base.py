@@ -20,7 +20,8 @@ from torch import Tensor, nn
 # "option_mask" marks tokens that every micro-batch of a step repeats.
 # batch["loss_weight"] (float) is the micro-batch's share of the global batch; over all micro-batches and workers it sums to 1,
 # so a penalty that is added in `after_forward` is weighted by it. batch["loss_denominator"] is what a sum over the micro-batch's
-# answer tokens (or examples) is divided by to become a share of the global mean. batch["num_old_classes"] is how many leading columns of
+# answer tokens (or examples) is divided by to become a share of the global mean.
+# batch["num_old_classes"] is how many leading columns of
 # the logits earlier tasks have trained, None where all columns belong to every task (a vocabulary).
 # batch["classes"] [B] says which label of the stream, in order of first appearance, each example has.
 Batch = dict[str, Any]

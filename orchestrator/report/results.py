@@ -44,7 +44,7 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         **{unit: view.usage(unit) for unit in USAGE_UNITS},
         "status": status,
         "reason": view.failure or None,
-        "dropped_rows": {d["task"]: d["dropped_rows"] 
+        "dropped_rows": {d["task"]: d["dropped_rows"]
             for d in (view.start or {}).get("data", []) if any(d["dropped_rows"].values())},
     }  # fmt: skip
 
