@@ -17,7 +17,6 @@ from methods.base import (
     Context,
     Method,
     Settings,
-    Stack,
     State,
     TuningMethod,
     at_least_float32,
@@ -42,6 +41,8 @@ from methods.replay.agem import Agem
 from methods.replay.conpet import Conpet
 from methods.replay.derpp import Derpp
 from methods.replay.replay import Replay
+from methods.seam.card import Card
+from methods.stack import Stack
 from methods.subspaces.coso import Coso
 from methods.subspaces.osf import Osf
 from methods.subspaces.projection import Projection
@@ -167,26 +168,26 @@ class MethodSpec(BaseModel):
             raise ValueError(
                 f"zero-shot is the untrained model, to which {self.tuning.name!r} adds nothing; tuning: full"
             )
-        if self.reference == "joint" and tuning_type.per_task_weights:
+        if self.reference == "joint" and tuning_type.card.per_task_weights:
             raise ValueError(
-                f"joint training cannot be combined with {self.tuning.name!r}: {tuning_type.per_task_weights}"
+                f"joint training cannot be combined with {self.tuning.name!r}: {tuning_type.card.per_task_weights}"
             )
         if self.reference and not tuning_type.trains_by_gradient:
             raise ValueError(
                 f"the reference run {self.reference!r} needs a tuning method that trains; {self.tuning.name!r} does not"
             )
         for part in self.plugins:
-            if METHODS[part.name].requires_output_units and tuning_type.no_output_units:
+            if METHODS[part.name].card.requires_output_units and tuning_type.card.no_output_units:
                 raise ValueError(
-                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.no_output_units}"
+                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.card.no_output_units}"
                 )
-            if METHODS[part.name].requires_shared_weights and tuning_type.per_task_weights:
+            if METHODS[part.name].card.requires_shared_weights and tuning_type.card.per_task_weights:
                 raise ValueError(
-                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.per_task_weights}"
+                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.card.per_task_weights}"
                 )
-            if METHODS[part.name].requires_gradients and tuning_type.no_gradients:
+            if METHODS[part.name].card.requires_gradients and tuning_type.card.no_gradients:
                 raise ValueError(
-                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.no_gradients}"
+                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.card.no_gradients}"
                 )
         return self
 
@@ -246,7 +247,7 @@ __all__ = [
     "PRESETS",
     "PUBLISHED",
     "Batch",
-    "Bound",
+    "Card",
     "Context",
     "Method",
     "MethodSpec",
@@ -254,7 +255,7 @@ __all__ = [
     "Settings",
     "Stack",
     "State",
-    "Tuning",
+    "TuningMethod",
     "ValidationError",
     "at_least_float32",
     "generator",

@@ -44,9 +44,9 @@ def declared_space(method: MethodEntry) -> Space:
         return {}
     tuning = METHODS[method.tuning.name]
     assert issubclass(tuning, TuningMethod)
-    found = {f"training.{key}": values for key, values in tuning.training_space.items()}
+    found = {f"training.{key}": values for key, values in tuning.card.training_space.items()}
     for part in (method.tuning, *method.plugins):
-        found |= {f"{part.name}.{key}": values for key, values in METHODS[part.name].space.items()}
+        found |= {f"{part.name}.{key}": values for key, values in METHODS[part.name].card.space.items()}
     return {name: Dimension.model_validate(values) for name, values in found.items()}
 
 
