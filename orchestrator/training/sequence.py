@@ -80,7 +80,7 @@ def score_state(sequence: SequencePlan, row: int, workers: Workers | None = None
             raise ValueError(f"checkpoint {store.path(sequence.keys[row])} is missing or changed")
         learner.load_state(store.load(sequence.keys[row]), row)
     for column in missing:
-        compute_score(learner, store, row, column)
+        compute_score(learner.scored_model(), sequence, stream, store, row, column)
 
 
 def is_complete(sequence: SequencePlan, store: Store) -> bool:
@@ -245,7 +245,7 @@ class _Run:
         if missing:
             self.ensure_loaded(row)
         for column in missing[self.workers.rank :: self.workers.count]:
-            compute_score(self.learner, self.store, row, column)
+            compute_score(self.learner.scored_model(), self.sequence, self.stream, self.store, row, column)
         if missing:
             self.workers.barrier()
         if self.workers.is_first:
