@@ -16,7 +16,6 @@ from methods import Batch, Context, Stack
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.source import find_model
-from orchestrator.planning.keys import task_position
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import ResumeState, State
 from orchestrator.training.batches import global_batches, micro_batches
@@ -129,13 +128,14 @@ class Learner:
 
     def place(self, task_id: int) -> int:
         """Which task of its sequence a task is to the method."""
-        return task_position(self.sequence.method, task_id)
+        return self.sequence.method.run_kind.task_position(task_id)
 
     def training_set(self, task_id: int) -> list[Feature]:
         """What a task is trained on: its own examples, unless the method changes that."""
         if self._training[0] != task_id:
             place = self.place(task_id)
-            own = [f for t in range(place, task_id + 1) for f in self.features(t)]
+            tasks = self.sequence.method.run_kind.tasks_to_train(task_id, len(self.sequence.tasks))
+            own = [f for t in tasks for f in self.features(t)]
             chosen = self.stack.training_set(place, own, self.examples)
             self._training = (task_id, [dict(feature) for feature in chosen])
         return self._training[1]

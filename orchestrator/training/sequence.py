@@ -10,7 +10,7 @@ import torch
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluation.scores import compute_score, missing_scores, score_events
-from orchestrator.planning.keys import check_unchanged, is_trained
+from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.journal import Event, Journal, Report, journal_folder, stamped
@@ -160,7 +160,8 @@ class _Run:
 
     def ensure_loaded(self, row: int, to_train: bool = False) -> None:
         """Bring the learner to the state after task `row`. A checkpoint that is corrupt is set aside and made again."""
-        if not any(is_trained(self.sequence.method, t, len(self.sequence.tasks)) for t in range(row)):
+        kind = self.sequence.method.run_kind
+        if not any(kind.is_trained(t, len(self.sequence.tasks)) for t in range(row)):
             if self.learner.row is None or self.learner.row > row:
                 self.learner.begin()
             self.learner.row = row
@@ -181,7 +182,7 @@ class _Run:
     def train(self, task_id: int) -> None:
         """Train one task and save its state. Where a reference run leaves the task out, the state is that before training."""
         sequence = self.sequence
-        if not is_trained(sequence.method, task_id, len(sequence.tasks)):
+        if not sequence.method.run_kind.is_trained(task_id, len(sequence.tasks)):
             self.record(self._task_started(task_id, 0, reused=False))
             self.save(task_id, State({}, {}, NO_STEPS))
             self.learner.row = task_id + 1

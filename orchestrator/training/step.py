@@ -58,8 +58,7 @@ def train_step(
 
 def _check_finite(value: float, what: str, learner: Learner, place: tuple[int, int]) -> None:
     if not math.isfinite(value):
-        joint = learner.sequence.method.reference == "joint"
-        where = "joint training" if joint else f"task {learner.sequence.tasks[place[0]]!r}"
+        where = learner.sequence.method.run_kind.turn(learner.sequence.tasks[place[0]])
         raise NonFiniteLoss(f"the {what} is {value} in {where}, step {place[1]}")
 
 
