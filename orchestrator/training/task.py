@@ -47,7 +47,7 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
     stack.grow(family.module, place + 1)
     count, cost = task_steps(learner, task_id), flops_model(learner, task_id)
     stack.before_task(family.module, place, _TaskBatches(learner, features, place))
-    module = learner.workers.wrap(family.module)
+    module = learner.parallel.prepare(family.module)
     optimizer = make_optimizer(family.module, family.head(), training)
     load_optimizer_state(optimizer, family.module, learner.optimizer_state)
     learner.optimizer_state = {}
