@@ -47,7 +47,7 @@ def score_task(learner: Learner, task: Task, batch: int | None = None) -> dict[s
 
 def _answers(learner: Learner, task: Task, features: list[Feature]) -> list[tuple[str, str | None]]:
     """The model's own answers, or those of a method that answers by embeddings."""
-    family, device = learner.family, learner.workers.device
+    family, device = learner.family, learner.parallel.device
     if learner.stack.tuning.trains_by_gradient:
         return family.answers(task, features, device)
     embedded_Bd = family.embed(to_device(family.collate(features), device))
