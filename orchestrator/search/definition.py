@@ -78,6 +78,7 @@ class Search:
     def description(self) -> dict[str, Any]:
         """The search without its trials, as plain values: the first half of `search.json` (see `results`)."""
         settings = self.settings
+        tuning, evaluation = open_streams(self.config, settings, self.planner)
         spaces = {}
         for method_search in self.method_searches:
             spaces[method_search.label] = _plain_space(method_search.space)
@@ -93,26 +94,23 @@ class Search:
             "tuning_streams": [s.name for s in settings.streams],
             "tuning_seeds": list(settings.seeds),
             "trials_each": settings.trials,
-            "datasets": {
-                "tuning": _dataset_names(self.tuning_streams()),
-                "evaluation": _dataset_names(self.evaluation_streams()),
-            },
+            "datasets": {"tuning": _dataset_names(tuning), "evaluation": _dataset_names(evaluation)},
             "spaces": spaces,
         }
 
-    def tuning_streams(self) -> list[Stream]:
-        """The streams that are tuned on, their test splits sealed."""
-        return [self.planner.stream(s, "dev") for s in self.settings.streams]
 
-    def evaluation_streams(self) -> list[Stream]:
-        """The streams that the chosen values are evaluated on."""
-        return [self.planner.stream(s) for s in self.config.streams]
+def open_streams(config: RunConfig, settings: SearchConfig, planner: Planner) -> tuple[list[Stream], list[Stream]]:
+    """The streams that are tuned on, their test splits sealed, and those that the chosen values are evaluated on."""
+    tuning = [planner.stream(stream, "dev") for stream in settings.streams]
+    evaluation = [planner.stream(stream) for stream in config.streams]
+    return tuning, evaluation
 
 
 def _dataset_names(streams: list[Stream]) -> list[str]:
-    names = set()
+    names: set[str] = set()
     for stream in streams:
-        names.update(task.dataset for task in stream.tasks)
+        for task in stream.tasks:
+            names.add(task.dataset)
     return sorted(names)
 
 
@@ -133,8 +131,7 @@ def prepare(config: RunConfig, gpu: bool) -> Search:
         raise UserError("search: this recipe has no such section; it names the streams to tune on (see README)")
     check_names(settings)
     planner = Planner(config, gpu, why="hashes alone, for keys and the proof that nothing overlaps")
-    tuning = [planner.stream(s, "dev") for s in settings.streams]
-    evaluation = [planner.stream(s) for s in config.streams]
+    tuning, evaluation = open_streams(config, settings, planner)
     scenario = _same_scenario(config, tuning, evaluation)
     try:
         proof = prove(settings.holdout, tuning, evaluation, settings.allowed_related_pairs)

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.search.trial_store import TrialStore
-from orchestrator.search.trials import Trial, TrialResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +52,7 @@ def draw(trial_store: TrialStore, folder: Path) -> list[Path]:
     files = []
     for method_search in trial_store.method_searches:
         label = method_search.label
-        trials = [_scored(trial, result) for trial, result in trial_store.ended_trials(label) if result.metrics]
+        trials = _scored_trials(trial_store, label)
         if not trials:
             continue
         file_label = label.replace("/", "-")
@@ -65,18 +64,31 @@ def draw(trial_store: TrialStore, folder: Path) -> list[Path]:
     return files
 
 
-def _scored(trial: Trial, result: TrialResult) -> ScoredTrial:
-    return ScoredTrial(trial.values, result.metrics, result.status != "finished")
+def _scored_trials(trial_store: TrialStore, label: str) -> list[ScoredTrial]:
+    trials = []
+    for trial, result in trial_store.ended_trials(label):
+        # One that failed has none.
+        if result.metrics:
+            trials.append(ScoredTrial(trial.values, result.metrics, result.status == "stopped"))
+    return trials
 
 
 def _varied_parameters(parameters: Sequence[str], trials: Sequence[ScoredTrial]) -> list[str]:
     """Parameters of which the trials have two or more numbers."""
     varied = []
     for name in parameters:
-        numbers = {trial.values[name] for trial in trials if _is_number(trial.values[name])}
-        if len(numbers) > 1:
+        numbers = filter(_is_number, _values_of(trials, name))
+        if len(set(numbers)) > 1:
             varied.append(name)
     return varied
+
+
+def _values_of(trials: Sequence[ScoredTrial], parameter: str) -> list[Any]:
+    return [trial.values[parameter] for trial in trials]
+
+
+def _metrics_of(trials: Sequence[ScoredTrial], metric: str) -> list[float]:
+    return [trial.metric(metric) for trial in trials]
 
 
 def _is_number(value: Any) -> bool:
@@ -90,14 +102,14 @@ def _draw_parallel(label: str, parameters: Sequence[str], trials: Sequence[Score
     columns: dict[str, list[Any]] = {}
     for name in parameters:
         setting = name.split(".", 1)[1]
-        columns[setting] = [trial.values[name] for trial in trials]
+        columns[setting] = _values_of(trials, name)
     for name in SHOWN:
-        columns[name] = [trial.metric(name) for trial in trials]
+        columns[name] = _metrics_of(trials, name)
     figure, axes = plt.subplots(figsize=(1.5 + 1.9 * len(columns), 4.2), layout="constrained")
     heights_by_column = []
     for column_index, (title, values) in enumerate(columns.items()):
         heights_by_column.append(_draw_axis(axes, column_index, title, values))
-    scores = [trial.metric("aa") for trial in trials]
+    scores = _metrics_of(trials, "aa")
     # Above the highest score by a little: a single score would span nothing.
     norm = plt.Normalize(min(scores), max(scores) + 1e-9)
     # In rising order, so that the best line lies on top.
@@ -128,7 +140,7 @@ def _draw_axis(axes: Axes, column_index: int, title: str, values: Sequence[Any])
         text = f"{value:.3g}" if _is_number(value) else str(value)
         axes.text(column_index - 0.04, heights[value], text, ha="right", va="center", fontsize=8, bbox=ground, zorder=4)
     axes.text(column_index, 1.06, title, ha="center", fontweight="bold", fontsize=9)
-    return [heights[value] for value in values]
+    return list(map(heights.__getitem__, values))
 
 
 def axis_heights(values: Sequence[Any]) -> dict[Any, float]:
@@ -138,7 +150,7 @@ def axis_heights(values: Sequence[Any]) -> dict[Any, float]:
     """
     distinct = sorted(set(values), key=_axis_order)
     raw: dict[Any, float] = {}
-    if not all(_is_number(value) for value in distinct):
+    if not all(map(_is_number, distinct)):
         for index, value in enumerate(distinct):
             raw[value] = float(index)
     elif distinct[0] > 0 and distinct[-1] / distinct[0] > LOG_ABOVE_RATIO:
@@ -169,12 +181,15 @@ def _draw_contours(label: str, x: str, y: str, trials: Sequence[ScoredTrial], fi
     """Average accuracy and forgetting over two parameters; where the trials do not span an area, the points alone."""
     import matplotlib.pyplot as plt
 
-    usable = [trial for trial in trials if _is_number(trial.values[x]) and _is_number(trial.values[y])]
-    x_values = np.array([trial.values[x] for trial in usable])
-    y_values = np.array([trial.values[y] for trial in usable])
+    usable = []
+    for trial in trials:
+        if _is_number(trial.values[x]) and _is_number(trial.values[y]):
+            usable.append(trial)
+    x_values = np.array(_values_of(usable, x))
+    y_values = np.array(_values_of(usable, y))
     figure, panels = plt.subplots(1, len(SHOWN), figsize=(5.2 * len(SHOWN), 4.2), layout="constrained")
     for axes, (metric, title) in zip(panels, SHOWN.items(), strict=True):
-        heights = np.array([trial.metric(metric) for trial in usable])
+        heights = np.array(_metrics_of(usable, metric))
         # Of forgetting less is better: bright is good in both panels.
         colours = "viridis" if metric == "aa" else "viridis_r"
         _draw_panel(axes, x_values, y_values, heights, colours)
@@ -217,7 +232,7 @@ def _scale_axis(axes: Axes, name: str, values: NDArray[Any]) -> NDArray[np.float
     distinct = sorted(set(values))
     if len(distinct) <= MAX_TICKS:
         axis = axes.xaxis if name == "x" else axes.yaxis
-        axis.set_ticks(distinct, [f"{value:g}" for value in distinct])
+        axis.set_ticks(distinct, list(map("{:g}".format, distinct)))
         axis.set_minor_formatter(NullFormatter())
     scaled: NDArray[np.float64] = (positions - positions.min()) / ((positions.max() - positions.min()) or 1.0)
     return scaled

@@ -90,9 +90,8 @@ def freezing(search: Search, trial_store: TrialStore, console: Console) -> dict[
     files = [search.folder / CHOSEN]
     files += save_tuning_results(search.folder, search.description(), trial_store, chosen)
     files += draw(trial_store, search.folder)
-    record_once(
-        search.folder, {"event": "search_frozen", "sha256": chosen["sha256"], "files": [str(file) for file in files]}
-    )
+    frozen = {"event": "search_frozen", "sha256": chosen["sha256"], "files": list(map(str, files))}
+    record_once(search.folder, frozen)
     print_choice(chosen, console)
     if not chosen["methods"]:
         first = trial_store.all_trials()[0]
@@ -106,8 +105,8 @@ def evaluation_phase(search: Search, chosen: dict[str, Any], sync: MlflowSync, c
     problems = [f"{label}: no trial finished, so it is not evaluated" for label in chosen["missing"]]
     frozen = frozen_config(search.config, chosen)
     result, run_problems = run_planned(frozen, evaluation_sequences(search, frozen, chosen), console, sync)
-    finished = all(sequence["status"] == "finished" for sequence in result["sequences"])
-    if finished and not run_problems:
+    unfinished = [sequence for sequence in result["sequences"] if sequence["status"] != "finished"]
+    if not unfinished and not run_problems:
         summary = search_results(open_experiment(frozen.name, frozen.out))["search"]["summary"]
         record_once(search.folder, {"event": "search_finished", "summary": summary})
     return problems + run_problems

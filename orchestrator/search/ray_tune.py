@@ -213,10 +213,15 @@ class _Watch(_StoredEmpty, tune.Callback):
 
 def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
     """A trial's driver: trains and scores its sequences up to each rung, and reports. Ends where Tune does not go on."""
-    sequences = [SequencePlan.model_validate(values) for values in config["sequences"]]
+    sequences = []
+    views = []
+    tails = []
+    for values in config["sequences"]:
+        sequence = SequencePlan.model_validate(values)
+        sequences.append(sequence)
+        views.append(View(sequence.id))
+        tails.append(Tail(journal_folder(sequence.out, sequence.id)))
     num_tasks = len(sequences[0].tasks)
-    views = [View(s.id) for s in sequences]
-    tails = [Tail(journal_folder(s.out, s.id)) for s in sequences]
 
     def watch() -> list[View]:
         for view, tail in zip(views, tails, strict=True):

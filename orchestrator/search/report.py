@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.report.tables import mean_and_deviation
-from orchestrator.search.results import evaluation_score_of
+from orchestrator.search.results import column, evaluation_score_of, of_method
 from orchestrator.search.screen import show_values
 
 MEASURES = {"aa": "AA (mean score over tasks after the last one)", "aa_options": "AA among each task's options"}
@@ -33,18 +33,15 @@ def print_search(result: dict[str, Any], console: Console) -> None:
 
 def _score_table(result: dict[str, Any]) -> Table:
     search = result["search"]
-    seeds = sorted({sequence["seed"] for sequence in result["sequences"]})
-    streams = dict.fromkeys(sequence["stream"] for sequence in result["sequences"])
-    title = (
-        f"{result['experiment']}: evaluated on {', '.join(streams)} (test split, seed {', '.join(map(str, seeds))}), "
-        f"tuned on {', '.join(search['tuning_streams'])} (dev split)"
-    )
+    seeds = ", ".join(map(str, sorted(set(column(result["sequences"], "seed")))))
+    streams = ", ".join(dict.fromkeys(column(result["sequences"], "stream")))
+    tuning_streams = ", ".join(search["tuning_streams"])
+    title = f"{result['experiment']}: evaluated on {streams} (test split, seed {seeds}), tuned on {tuning_streams} (dev split)"
     table = _empty_table(title, "evaluation ↑", "tuning", "gap", "BWT ↑", "status")
     for label, method in search["methods"].items():
-        sequences = [sequence for sequence in result["sequences"] if sequence["method"] == label]
+        sequences = of_method(result["sequences"], label)
         scores = [evaluation_score_of(sequence, search) for sequence in sequences]
-        transfers = [sequence["bwt"] for sequence in sequences]
-        states = dict.fromkeys(sequence["status"] for sequence in sequences)
+        states = dict.fromkeys(column(sequences, "status"))
         gap = "–"
         if method["gap"] is not None:
             gap = f"{method['gap']:+.1f}"
@@ -53,7 +50,7 @@ def _score_table(result: dict[str, Any]) -> Table:
             mean_and_deviation(scores),
             f"{method['tuning_score']:.1f}",
             gap,
-            mean_and_deviation(transfers),
+            mean_and_deviation(column(sequences, "bwt")),
             ", ".join(states),
         )
     return table

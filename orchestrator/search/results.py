@@ -57,7 +57,10 @@ def save_tuning_results(
         facts: dict[str, Any] = {"method": trial.method, "number": trial.number, "values": trial.values}
         result = trial_store.results.get(trial.key)
         trials.append(facts | (asdict(result) if result else _NO_RESULT))
-    choice = {name: value for name, value in chosen.items() if name not in ("definition", "search")}
+    choice = dict(chosen)
+    # The search is named above, and its definition is of use to the search alone.
+    del choice["search"]
+    del choice["definition"]
     content = description | {"choices": len(choices_made(folder)), "trials": trials, "chosen": choice}
     search_file = folder / "search.json"
     search_file.write_text(json.dumps(content, indent=1))
@@ -104,8 +107,7 @@ def search_results(experiment: Experiment) -> dict[str, Any]:
     search: dict[str, Any] = json.loads((experiment.folder / "search" / "search.json").read_text())
     methods = {}
     for label in search["chosen"]["methods"]:
-        sequences = [sequence for sequence in result["sequences"] if sequence["method"] == label]
-        methods[label] = method_result(label, search, sequences)
+        methods[label] = method_result(label, search, of_method(result["sequences"], label))
     search["methods"] = methods
     search["ranking"] = ranking(methods)
     log = TestAccessLog(Path(experiment.config.out)).entries()
@@ -118,7 +120,7 @@ def search_results(experiment: Experiment) -> dict[str, Any]:
 def method_result(label: str, search: dict[str, Any], sequences: list[dict[str, Any]]) -> dict[str, Any]:
     """A method in both phases, from the tuning phase's object and the results of its sequences in the evaluation."""
     chosen = search["chosen"]["methods"][label]
-    trials = [trial for trial in search["trials"] if trial["method"] == label]
+    trials = of_method(search["trials"], label)
     evaluation_score = None
     gap = None
     known = []
@@ -136,8 +138,18 @@ def method_result(label: str, search: dict[str, Any], sequences: list[dict[str, 
         "evaluation_score": evaluation_score,
         "gap": gap,
         "cost": _total_cost(trials),
-        "trials": dict(Counter(trial["status"] for trial in trials)),
+        "trials": dict(Counter(column(trials, "status"))),
     }
+
+
+def of_method(items: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
+    """Those of a list of trials or sequences that are a method's."""
+    return [item for item in items if item["method"] == label]
+
+
+def column(items: list[dict[str, Any]], name: str) -> list[Any]:
+    """One field of each item."""
+    return [item[name] for item in items]
 
 
 def evaluation_score_of(sequence: dict[str, Any], search: dict[str, Any]) -> float | None:
@@ -149,8 +161,11 @@ def evaluation_score_of(sequence: dict[str, Any], search: dict[str, Any]) -> flo
 def _total_cost(trials: list[dict[str, Any]]) -> dict[str, float]:
     total = {}
     for field in fields(Cost):
-        # A trial that has not ended has no cost yet.
-        total[field.name] = round(sum(trial["cost"].get(field.name, 0) for trial in trials), 2)
+        amount: float = 0
+        for trial in trials:
+            # A trial that has not ended has no cost yet.
+            amount += trial["cost"].get(field.name, 0)
+        total[field.name] = round(amount, 2)
     return total
 
 
@@ -168,11 +183,14 @@ def ranking(methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
     Tau is 1 for the same order, -1 for the reverse, None for fewer than two methods. Methods that were not evaluated are
     left out.
     """
-    evaluated = {label: method for label, method in methods.items() if method["evaluation_score"] is not None}
-    tuning = {label: method["tuning_score"] for label, method in evaluated.items()}
-    evaluation = {label: method["evaluation_score"] for label, method in evaluated.items()}
+    tuning = {}
+    evaluation = {}
+    for label, method in methods.items():
+        if method["evaluation_score"] is not None:
+            tuning[label] = method["tuning_score"]
+            evaluation[label] = method["evaluation_score"]
     tau = None
-    if len(evaluated) > 1:
+    if len(evaluation) > 1:
         statistic = float(kendalltau(list(tuning.values()), list(evaluation.values())).statistic)
         # Undefined where all methods have the same score.
         if not np.isnan(statistic):
@@ -196,7 +214,7 @@ def access_summary(log: list[dict[str, Any]], experiment: str, datasets: set[str
         groups[reader, entry["why"]].append(entry)
     summary = []
     for (reader, why), entries in groups.items():
-        names = {entry["dataset"] for entry in entries}
+        names = set(column(entries, "dataset"))
         # The log comes oldest first.
         summary.append(
             {

@@ -65,12 +65,17 @@ class SearchScreen(LiveScreen):
         # The screen is drawn by a thread of its own while trials end: so copies, and what is taken later knows all that
         # was taken before.
         best = self._best_keys()
-        trials = {trial.key: trial for trial in self.trial_store.all_trials()}
+        trials = {}
+        running = []
         results = {}
-        for key, result in dict(self.trial_store.results).items():
+        all_results = dict(self.trial_store.results)
+        for trial in self.trial_store.all_trials():
+            trials[trial.key] = trial
+            if trial.key not in all_results:
+                running.append(trial)
+        for key, result in all_results.items():
             if key in trials:
                 results[key] = result
-        running = [trial for key, trial in trials.items() if key not in results]
         table = Table(box=None, pad_edge=False, title_justify="left", title_style="dim")
         table.title = f"{self.statement}\n{self._summary(results)}"
         for heading in ("trial", "values", "progress", "score", ""):
@@ -97,17 +102,22 @@ class SearchScreen(LiveScreen):
         return sorted(keys)
 
     def _summary(self, results: Mapping[str, TrialResult]) -> str:
-        trained = sum(result.cost.trained for result in results.values())
-        asked = sum(result.cost.tasks for result in results.values())
+        trained = 0
+        asked = 0
+        for result in results.values():
+            trained += result.cost.trained
+            asked += result.cost.tasks
         planned = self.trial_store.num_planned()
         return f"{len(results)} of {planned} trials, {trained} of {asked} tasks trained, the rest shared"
 
     def _progress(self, trial: Trial) -> tuple[float, str]:
         """The fraction of a trial that is trained, over all of its sequences, and the task that it is at."""
-        views = [self.views.get(sequence.id) or View(sequence.id) for sequence in trial.sequences]
+        views = []
         done = 0.0
         started = False
-        for view in views:
+        for sequence in trial.sequences:
+            view = self.views.get(sequence.id) or View(sequence.id)
+            views.append(view)
             for task in list(view.by_task.values()):
                 started = True
                 # A state that was found in the store has no steps.
@@ -132,8 +142,11 @@ def tasks_trained(views: Sequence[View]) -> int:
     """The number of tasks that all of the views have trained."""
     counts = []
     for view in views:
-        trained = [task for task in list(view.by_task.values()) if task.checkpoint]
-        counts.append(len(trained))
+        count = 0
+        for task in list(view.by_task.values()):
+            if task.checkpoint:
+                count += 1
+        counts.append(count)
     return min(counts)
 
 

@@ -6,7 +6,6 @@ A parameter is named by where it is set: `training.lr`, `training.lrs.head`, or 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -56,7 +55,10 @@ def declared_space(method: MethodEntry) -> Space:
 
 def size_of(space: Space) -> float:
     """The number of choices; infinite with a real range, and 1 for an empty space: there is one way to choose nothing."""
-    return math.prod(dimension.size for dimension in space.values())
+    size: float = 1
+    for dimension in space.values():
+        size *= dimension.size
+    return size
 
 
 def space_of(search: SearchConfig, method: MethodEntry) -> Space:
@@ -188,10 +190,9 @@ def value_at(dimension: Dimension, fraction: float) -> float | int:
     low = dimension.low
     high = dimension.high
     assert low is not None and high is not None
+    value = low + (high - low) * fraction
     if dimension.log:
         value = low * (high / low) ** fraction
-    else:
-        value = low + (high - low) * fraction
     if dimension.integer:
         return round(value)
     # Six digits are what is written and printed, so that a value read back is the one that was trained with.

@@ -125,7 +125,7 @@ def score_after(search: SearchConfig, views: Sequence[View], tasks_seen: int) ->
 
 def tasks_done(views: Sequence[View]) -> int:
     """The number of tasks, from the first, that all of a trial's sequences have trained and scored."""
-    return min(_tasks_done(view) for view in views)
+    return min(map(_tasks_done, views))
 
 
 def _tasks_done(view: View) -> int:
@@ -159,9 +159,7 @@ def trial_result(trial: Trial, search: SearchConfig, workers: int, gpus: float, 
     """
     views = trial.views()
     cost = cost_of(views, workers, gpus)
-    done = 0
-    if all(view.tasks for view in views):
-        done = tasks_done(views)
+    done = tasks_done(views)
     reason = _failure(views)
     if not reason and done < trial.num_tasks:
         reason = problem
