@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from methods import Batch, Context, Stack
+from orchestrator.evaluation.scores import ScoredModel
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.source import find_model
@@ -157,6 +158,10 @@ class Learner:
         if self.sequence.model.precision == "bf16":
             return torch.autocast(self.parallel.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
+
+    def scored_model(self) -> ScoredModel:
+        """The present state, as scoring takes it."""
+        return ScoredModel(self.family, self.stack, self.parallel.device, self.precision)
 
     def load_state(self, state: State, row: int) -> None:
         """Go on from a saved state; from its trunk, if it comes with one."""

@@ -80,7 +80,7 @@ def score_state(sequence: SequencePlan, row: int, parallel: Parallel | None = No
             raise ValueError(f"checkpoint {store.path(sequence.keys[row])} is missing or changed")
         learner.load_state(store.load(sequence.keys[row]), row)
     for column in missing:
-        compute_score(learner, store, row, column)
+        compute_score(learner.scored_model(), sequence, stream, store, row, column)
 
 
 def is_complete(sequence: SequencePlan, store: Store) -> bool:
@@ -246,7 +246,7 @@ class _Run:
         if missing:
             self.ensure_loaded(row)
         for column in self.parallel.share_of(missing):
-            compute_score(self.learner, self.store, row, column)
+            compute_score(self.learner.scored_model(), self.sequence, self.stream, self.store, row, column)
         if missing:
             self.parallel.barrier()
         if self.parallel.writes:
