@@ -9,10 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from methods import METHODS, PRESETS, PUBLISHED, Method, TuningMethod
+from methods import METHODS, PRESETS, PUBLISHED, REFERENCE_RUNS, Method, TuningMethod
 from orchestrator.config.loading import load_config, recipe_names
 from orchestrator.models.source import DESCRIPTIONS as MODELS
-from orchestrator.report.tables import REFERENCE_RUNS
 from streams import DESCRIPTIONS as STREAMS
 from streams import FOLDER_STREAMS
 
@@ -25,10 +24,10 @@ def methods() -> list[Row]:
         {
             "name": name,
             "kind": "tuning method" if issubclass(method, TuningMethod) else "plug-in",
-            "what": method.summary,
-            "needs": ", ".join(method.needs),
-            "extra memory": method.memory,
-            "arXiv": method.paper,
+            "what": method.card.summary,
+            "needs": ", ".join(method.card.needs),
+            "extra memory": method.card.memory,
+            "arXiv": method.card.paper,
             "searched": _searched(method),
             "published": "",
         }
@@ -39,7 +38,7 @@ def methods() -> list[Row]:
 
 def _preset(name: str, spec: Mapping[str, Any]) -> Row:
     made_of = " + ".join(map(_part, [spec["tuning"], *spec.get("plugins", [])]))
-    reference = f" ({REFERENCE_RUNS[spec['reference']]})" if "reference" in spec else ""
+    reference = f" ({REFERENCE_RUNS[spec['reference']].sentence})" if "reference" in spec else ""
     published = ", ".join(
         f"{key} {value}" for key, value in PUBLISHED.get(name, {}).items() if key in ("lr", "global_batch")
     )
@@ -55,7 +54,7 @@ def _part(part: str | Mapping[str, Any]) -> str:
 
 
 def _searched(method: type[Method]) -> str:
-    space = {**(method.training_space if issubclass(method, TuningMethod) else {}), **method.space}
+    space = {**(method.card.training_space if issubclass(method, TuningMethod) else {}), **method.card.space}
     return "; ".join(f"{key} {' '.join(map(str, values))}" for key, values in space.items())
 
 

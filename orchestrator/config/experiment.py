@@ -47,7 +47,7 @@ class RunConfig(Section):
         """The training settings with the method's own on top. Raises ValueError where they do not go together."""
         shared = self.training.model_dump()
         parts = {key: shared[key] | method.training.get(key, {}) for key in ("lrs", "infinite")}
-        alone: dict[str, Any] = {"epochs_per_task": {}} if method.reference == "joint" else {}  # it has no tasks
+        alone: dict[str, Any] = {} if method.run_kind.has_task_boundaries else {"epochs_per_task": {}}
         training = TrainingConfig.model_validate({**shared, **method.training, **parts, **alone})
         check_training(training)
         method.spec.build(Context(0)).num_new_examples(
@@ -61,7 +61,7 @@ class RunConfig(Section):
 def _check_goes_on(method: MethodEntry) -> None:
     """Raises ValueError where the next task cannot go on from weights of before the annealing."""
     for part, kind in zip((method.tuning, *method.plugins), method.types, strict=True):
-        reason = kind.modifies_weights_after_task or getattr(kind, "per_task_weights", "")
+        reason = kind.card.modifies_weights_after_task or kind.card.per_task_weights
         if reason:
             raise ValueError(f"training.schedule: 'infinite' cannot be combined with {part.name!r}: {reason}")
 

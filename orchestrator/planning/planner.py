@@ -45,7 +45,7 @@ class Planner:
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
         for method in config.methods:
-            if not self.family.generates and any(part.requires_generation for part in method.types):
+            if not self.family.generates and any(part.card.requires_generation for part in method.types):
                 raise UserError(
                     f"methods: {method.label!r} needs a model that generates text; {config.model.name!r} is an encoder"
                 )
@@ -83,7 +83,7 @@ class Planner:
         parents: tuple[tuple[str, str], ...] = (),
     ) -> list[SequencePlan]:
         """The one sequence of a method; of experts one a task. `prefix` goes before a name."""
-        if method.reference != "expert":
+        if not method.run_kind.one_sequence_per_task:
             return [self._sequence(method, stream, seed, split, prefix, parents)]
         only = [stream.model_copy(update={"only": task.name}) for task in self.stream(stream, split).tasks]
         return [self._sequence(method, part, seed, split, prefix, parents) for part in only]
