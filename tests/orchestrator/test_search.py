@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from streams.base import SealedSplit
 
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.search import Dimension
@@ -27,7 +28,6 @@ from orchestrator.search.trials import Trial, metrics_after
 from orchestrator.store.journal import Tail
 from orchestrator.store.test_access_log import TestAccessLog
 from orchestrator.training.sequence import run_sequence
-from streams.base import SealedSplit
 from tests.conftest import small_config
 
 TUNING: dict[str, Any] = {"name": "embedded-tuning", "first": 3, "max_train": 24, "max_dev": 12}
