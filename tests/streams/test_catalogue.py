@@ -22,7 +22,8 @@ from streams import (
 )
 
 
-def test_the_benchmark_split_reads_from_a_folder() -> None:
+def test_the_benchmark_split_reads_from_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CL_BENCHMARK_DIR", raising=False)
     with pytest.raises(ValueError, match="'benchmark-tuning' reads a local folder"):
         named_stream("benchmark-tuning")
 

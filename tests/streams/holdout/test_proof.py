@@ -123,9 +123,8 @@ def test_the_real_benchmark_split_is_apart(benchmark_folder: Path) -> None:
 
 def test_a_real_text_on_two_sides_is_found(benchmark_folder: Path) -> None:
     """The one text that the tuning stream of the benchmark leaves out."""
-    ours, theirs = (
-        FolderSource(folder=str(benchmark_folder), tasks=(name,)).stream(name, Limits()) for name in ("yelp", "SST-2")
-    )
+    folder = str(benchmark_folder)
+    ours, theirs = (FolderSource(folder=folder, tasks=(name,)).stream(name, Limits()) for name in ("yelp", "SST-2"))
     assert refusal("tasks", ours, theirs) == (
         "search: tuning stream 'yelp', task 'yelp', train row 114 and evaluation stream 'SST-2', task 'SST-2', "
         "train row 1655 hold the same text; holdout 'tasks' forbids it"
