@@ -15,6 +15,7 @@ from orchestrator.evaluation.scorers import is_correct
 from orchestrator.models.family import Family, Feature
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import ScoreComputed
 from orchestrator.training.learner import Learner, to_device
 from streams import Task
 
@@ -83,9 +84,9 @@ def compute_score(learner: Learner, store: Store, row: int, column: int) -> None
     store.save_score(sequence.score_keys[row][column], cell)
 
 
-def score_events(sequence: SequencePlan, row: int, store: Store) -> Iterator[dict[str, Any]]:
-    """The `cell` events of a row whose cells are all cached."""
+def score_events(sequence: SequencePlan, row: int, store: Store) -> Iterator[ScoreComputed]:
+    """The events of the scores of one state, all of which are cached."""
     for column, key in enumerate(sequence.score_keys[row]):
         cell = store.load_score(key)
         assert cell is not None
-        yield {"event": "score", "tasks_seen": row, "task_id": column, "key": key, **cell}
+        yield ScoreComputed(tasks_seen=row, task_id=column, task=sequence.tasks[column], key=key, **cell)

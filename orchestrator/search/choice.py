@@ -14,13 +14,13 @@ from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.space import with_values
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import search_key
+from orchestrator.store.events import Event, SearchChosen
 from orchestrator.store.journal import Journal, Tail
 
 
-def record(search: Search, event: dict[str, Any]) -> None:
+def record(search: Search, event: Event) -> None:
     """Note a fact in the search's journal, once for all that it says."""
-    known = [{k: v for k, v in e.items() if k != "time"} for e in Tail(search.folder).new_events()]
-    if event not in known:
+    if not any(known.says_the_same_as(event) for known in Tail(search.folder).new_events()):
         Journal(search.folder, "search").append(event)
 
 
@@ -56,7 +56,7 @@ def freeze(search: Search, trial_store: TrialStore) -> dict[str, Any]:
             f"{file}: these are not the values that the search chose (their SHA-256 is not in its journal); "
             "the evaluation takes no others. Delete the file to have the chosen ones written again"
         )
-    record(search, {"event": "search_chosen", "sha256": chosen["sha256"]})
+    record(search, SearchChosen(sha256=chosen["sha256"]))
     aside = file.with_name(".chosen.json")
     aside.write_text(json.dumps(chosen, indent=1))
     aside.replace(file)
@@ -73,7 +73,7 @@ def read_chosen(search: Search) -> dict[str, Any]:
 
 
 def _chosen_before(search: Search) -> list[str]:
-    return [e["sha256"] for e in Tail(search.folder).new_events() if e["event"] == "search_chosen"]
+    return [e.sha256 for e in Tail(search.folder).new_events() if isinstance(e, SearchChosen)]
 
 
 def _sha256_of(file: Path) -> str:

@@ -18,6 +18,7 @@ from orchestrator.search.report import print_choice
 from orchestrator.search.results import save_phase_1, search_results
 from orchestrator.search.screen import SearchScreen
 from orchestrator.search.trial_store import TrialStore
+from orchestrator.store.events import SearchFinished, SearchFrozen, SearchStarted
 from orchestrator.tracking import MlflowSync
 
 
@@ -34,7 +35,7 @@ def tune_experiment(
             trial_store = TrialStore(search.folder, search.settings, search.planner, search.method_searches, gpus)
             if retry_failed:
                 trial_store.reopen_failed()
-            record(search, {"event": "search_started", "config": config.model_dump(mode="json")})
+            record(search, SearchStarted(config=config.model_dump(mode="json")))
             sync = sync_of(config, search.folder)
             try:
                 _run_phase_1(search, trial_store, sync, console, kept_open)
@@ -49,7 +50,7 @@ def _run_phase_2(search: Search, trial_store: TrialStore, sync: MlflowSync, cons
     freeze(search, trial_store)
     chosen = read_chosen(search)
     files = save_phase_1(search, trial_store, chosen)
-    record(search, {"event": "search_frozen", "sha256": chosen["sha256"], "files": [str(f) for f in files]})
+    record(search, SearchFrozen(sha256=chosen["sha256"], files=[str(f) for f in files]))
     print_choice(chosen, console)
     if not chosen["methods"]:
         reason = trial_store.ends[trial_store.all()[0].key].reason
@@ -59,7 +60,7 @@ def _run_phase_2(search: Search, trial_store: TrialStore, sync: MlflowSync, cons
     result, more = run_planned(frozen, evaluation_sequences(search, frozen, chosen), console, sync)
     if not more and all(s["status"] == "finished" for s in result["sequences"]):
         summary = search_results(open_experiment(frozen.name, frozen.out))["search"]["summary"]
-        record(search, {"event": "search_finished", "summary": summary})
+        record(search, SearchFinished(summary=summary))
     return problems + more
 
 

@@ -20,6 +20,7 @@ from orchestrator.config.search import SearchConfig
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, metrics_after, score_of, tasks_done
+from orchestrator.store.events import TrialProblem
 from orchestrator.store.journal import Journal, Tail, journal_folder
 from orchestrator.store.view import View
 
@@ -202,8 +203,7 @@ def _trial(config: dict[str, Any], running: Running) -> None:
 
     def watch() -> list[View]:
         for view, tail in zip(views, tails, strict=True):
-            for event in tail.new_events():
-                view.add(event)
+            view.read(tail)
         return views
 
     for until in [*rungs(running.search, total), total]:
@@ -213,7 +213,7 @@ def _trial(config: dict[str, Any], running: Running) -> None:
         if any(view.status == "failed" for view in views) or tasks_done(views) < until:
             if problems:
                 Journal(Path(running.folder), f"problem-{config['trial']}").append(
-                    {"event": "trial_problem", "trial": config["trial"], "reason": problems[0]}
+                    TrialProblem(trial=config["trial"], reason=problems[0])
                 )
             return
         tune.report({"tasks": until, "score": score_of(running.search, metrics_after(views, until))})
@@ -221,6 +221,6 @@ def _trial(config: dict[str, Any], running: Running) -> None:
 
 def _problem(folder: Path, key: str, since: float) -> str:
     """What a trial's driver said went wrong with the machinery in this run of the search."""
-    events = (e for e in Tail(folder).new_events() if e["event"] == "trial_problem")
-    said = [e["reason"] for e in events if e["trial"] == key and e["time"] >= since]
-    return str(said[-1]) if said else ""
+    events = (e for e in Tail(folder).new_events() if isinstance(e, TrialProblem))
+    reasons = [e.reason for e in events if e.trial == key and e.time >= since]
+    return reasons[-1] if reasons else ""

@@ -17,6 +17,7 @@ from orchestrator.report.results import results
 from orchestrator.search.plots import draw
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Cost
+from orchestrator.store.events import SearchChosen
 from orchestrator.store.journal import Tail
 from orchestrator.store.test_access_log import TestAccessLog
 
@@ -45,7 +46,7 @@ def save_phase_1(search: Search, trial_store: TrialStore, chosen: dict[str, Any]
         "tuning_seeds": list(search.settings.seeds),
         "trials_each": search.settings.trials,
         "datasets": {side: sorted({t.dataset for s in streams for t in s.tasks}) for side, streams in sides.items()},
-        "choices": sum(e["event"] == "search_chosen" for e in Tail(folder).new_events()),
+        "choices": sum(isinstance(e, SearchChosen) for e in Tail(folder).new_events()),
         "spaces": {c.label: {n: d.model_dump(mode="json") for n, d in c.space.items()} for c in search.method_searches},
         "trials": trials,
         "chosen": {k: v for k, v in chosen.items() if k not in ("definition", "search")},

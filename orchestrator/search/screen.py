@@ -41,8 +41,7 @@ class SearchScreen(LiveScreen):
                 for sequence in trial.sequences:
                     view = self.views.setdefault(sequence.id, View(sequence.id))
                     tail = self.tails.setdefault(sequence.id, Tail(journal_folder(sequence.out, sequence.id)))
-                    for event in tail.new_events():
-                        view.add(event)
+                    view.read(tail)
         for key, end in list(self.trial_store.ends.items()):
             if key not in self.said:
                 self.said.add(key)

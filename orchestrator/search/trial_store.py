@@ -24,7 +24,8 @@ from orchestrator.search.trials import (
     trial_result,
 )
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.journal import Event, Journal, Tail
+from orchestrator.store.events import Event, TrialEnded, TrialEvent, TrialProposed, TrialReopened
+from orchestrator.store.journal import Journal, Tail
 from orchestrator.training.sequence import is_complete
 
 
@@ -53,19 +54,20 @@ class TrialStore:
         self._journal = Journal(folder, "trials")
         by_definition = {c.definition: c for c in method_searches}
         for event in Tail(folder).new_events():
-            method_search = by_definition.get(event.get("definition", ""))
+            method_search = by_definition.get(event.definition) if isinstance(event, TrialEvent) else None
             if method_search:  # else of a search that was defined differently
                 self._take(event, method_search)
 
     def _take(self, event: Event, method_search: MethodSearch) -> None:
-        key = f"{method_search.label}-{event['number']:03d}"
-        if event["event"] == "trial_proposed":
-            self.trials.setdefault(key, self._trial(method_search, event["number"], event["values"]))
-            self._notes[key] = event["notes"]
-        elif event["event"] == "trial_reopened":
+        assert isinstance(event, TrialEvent)
+        key = f"{method_search.label}-{event.number:03d}"
+        if isinstance(event, TrialProposed):
+            self.trials.setdefault(key, self._trial(method_search, event.number, event.values))
+            self._notes[key] = event.notes
+        elif isinstance(event, TrialReopened):
             self.ends.pop(key, None)
-        elif event["event"] == "trial_ended" and key in self.trials:
-            fields = {**event["end"], "cost": Cost(**event["end"]["cost"])}
+        elif isinstance(event, TrialEnded) and key in self.trials:
+            fields = {**event.result, "cost": Cost(**event.result["cost"])}
             self.ends.setdefault(key, TrialResult(**fields))
 
     def _trial(self, method_search: MethodSearch, number: int, values: Values) -> Trial:
@@ -115,7 +117,7 @@ class TrialStore:
         trial = self._cut_off()
         if trial is None and (planned := self._plan_next()):
             trial, notes = planned
-            self._append("trial_proposed", trial, values=trial.values, notes=notes)
+            self._journal.append(TrialProposed(**_names(trial), values=trial.values, notes=notes))
             self.trials[trial.key], self._notes[trial.key] = trial, notes
         if trial:
             self.running.add(trial.key)
@@ -145,7 +147,7 @@ class TrialStore:
         for trial in self.all():
             if trial.key in self.ends and self.ends[trial.key].status == "failed":
                 del self.ends[trial.key]
-                self._append("trial_reopened", trial)
+                self._journal.append(TrialReopened(**_names(trial)))
 
     def end_complete(self) -> None:
         """Note the end of trials that were done when the last process died before it could."""
@@ -161,11 +163,7 @@ class TrialStore:
         end = trial_result(trial, self.search, self.planner.config.scaling.workers, self.gpus, problem)
         if trial.key not in self.ends:
             self.ends[trial.key] = end
-            self._append("trial_ended", trial, end=asdict(end))
-
-    def _append(self, event: str, trial: Trial, **values: Any) -> None:
-        place = {"definition": trial.definition, "method": trial.method, "number": trial.number}
-        self._journal.append({"event": event, **place, **values})
+            self._journal.append(TrialEnded(**_names(trial), result=asdict(end)))
 
     def best(self, label: str) -> Trial | None:
         """The finished trial with the highest score; of equal ones the first. None where none finished."""
@@ -181,3 +179,8 @@ class TrialStore:
             if t.key in self.ends
         ]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def _names(trial: Trial) -> dict[str, Any]:
+    """The fields that every event of a trial has."""
+    return {"definition": trial.definition, "method": trial.method, "number": trial.number}

@@ -69,7 +69,7 @@ def metrics_after(views: Sequence[View], tasks: int) -> dict[str, float | None]:
     for view in views:
         options_TT = view.matrix("score_options")[tasks, :tasks]
         row = metrics.summary(view.matrix(), view.test_sizes(), upto=tasks)
-        if view.start and view.start["sequence"]["method"].get("reference"):
+        if view.start and view.start.sequence["method"].get("reference"):
             row = dict.fromkeys(row, math.nan) | metrics.of_a_reference_run(row)
         rows.append(row | {"aa_options": float(np.mean(options_TT))})
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
@@ -97,8 +97,8 @@ def tasks_done(views: Sequence[View]) -> int:
 def cost_of(trial: Trial, views: Sequence[View], workers: int, gpus: float) -> Cost:
     """From the journals: training time of what the trial itself trained."""
     made = [task.checkpoint for view in views for task in view.by_task.values() if task.checkpoint]
-    seconds = sum(event["seconds"] for event in made if not event["reused"])
-    trained = sum(not event["reused"] for event in made)
+    seconds = sum(event.seconds for event in made if not event.reused)
+    trained = sum(not event.reused for event in made)
     return Cost(len(made), trained, round(seconds, 2), round(seconds * workers * gpus, 2))
 
 
