@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Method, Settings, State, at_least_float32, generator, trainable
+from methods.base import Context, Method, Settings, State, at_least_float32, generator, trainable
+from methods.batch import Batch
 from methods.shared.passes import copies, fitted
 
 Tensors = dict[str, Tensor]

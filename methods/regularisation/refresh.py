@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, ExtraPasses, Method, Settings, State, generator, trainable
+from methods.base import Context, ExtraPasses, Method, Settings, State, generator, trainable
+from methods.batch import Batch
 from methods.shared.passes import evaluating, fitted, mean_over_examples
 
 NOISE = 1e-3  # of the released code, as are the defaults
@@ -88,7 +89,7 @@ class Refresh(Method):
         sums = [torch.zeros_like(p) for p in parameters.values()]
         with evaluating(model):
             for batch in self.batches:
-                loss = self.context.forward(model, batch)[0] / batch["loss_denominator"]
+                loss = self.context.forward(model, batch)[0] / batch.loss_denominator
                 found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                 for total, gradient in zip(sums, found, strict=True):
                     if gradient is not None:

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Example, ExtraPasses, Method, Settings, at_least_float32, trainable
+from methods.base import Context, Example, ExtraPasses, Method, Settings, at_least_float32, trainable
+from methods.batch import Batch
 from methods.replay.memory import add_to_gradients, draw, gradient_of, losses, remembered, remembered_count
 
 

@@ -15,7 +15,7 @@ from orchestrator.evaluation.scorers import is_correct
 from orchestrator.models.family import Family, Feature
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
-from orchestrator.training.learner import Learner, to_device
+from orchestrator.training.learner import Learner
 from streams import Task
 
 
@@ -50,7 +50,7 @@ def _answers(learner: Learner, task: Task, features: list[Feature]) -> list[tupl
     family, device = learner.family, learner.workers.device
     if learner.stack.tuning.trains_by_gradient:
         return family.answers(task, features, device)
-    embedded_Bd = family.embed(to_device(family.collate(features), device))
+    embedded_Bd = family.embed(family.collate(features).to(device))
     scores_BK = learner.stack.tuning.class_scores(embedded_Bd)
     unseen = len(family.labels) - scores_BK.shape[1]
     answers = family.best_labels(task, F.pad(scores_BK, (0, unseen), value=-math.inf))
