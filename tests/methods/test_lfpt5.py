@@ -111,7 +111,7 @@ def test_the_loss_of_a_batch_is_the_formula(model: str, learner_of: Callable[...
         )
         old = [(0, ([40, 41], [50, end])), (1, ([42], [51, 52, end])), (0, ([43, 44, 45], [53, end]))]
         tuning.old = old
-        batch: dict[str, Any] = {**family.collate(features), "loss_weight": 0.6}
+        batch = family.collate(features).replace(loss_weight=0.6)
         summed, logits = family.forward(module, batch)
         units = [len(f["target"]) for f in features]
         found = tuning.after_forward(module, batch, logits, 0.6 * summed / sum(units))
