@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -33,6 +33,7 @@ from methods.presets import PRESETS, PUBLISHED
 from methods.prompts.l2p import L2P
 from methods.prompts.lfpt5 import LFPT5
 from methods.prompts.progprompt import ProgPrompt
+from methods.reference_runs import REFERENCE_RUNS, ReferenceRun, RunKind, run_kind
 from methods.regularisation.ewc import Ewc
 from methods.regularisation.l2 import L2
 from methods.regularisation.lwf import Lwf
@@ -116,21 +117,17 @@ def _wrong_setting(part: str, error: ValidationError) -> str:
     return f"{part}.{key}: {first['msg']} (found {first['input']!r})"
 
 
-Reference = Literal["zero-shot", "expert", "joint"]
-
-
 class MethodSpec(BaseModel):
     """A method of an experiment: one tuning method and plug-ins, under a name.
 
-    Or a reference run, which trains no sequence: `zero-shot` trains nothing, `expert` each task alone from the base model,
-    `joint` all tasks together. An expert answers its own task, with that task's labels.
+    Or a reference run, which learns no sequence (see `methods.reference_runs`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = ""
     tuning: Part = Part(name="full")
     plugins: tuple[Part, ...] = ()
-    reference: Reference | None = None
+    reference: str | None = None
 
     @field_validator("tuning")
     @classmethod
@@ -151,6 +148,13 @@ class MethodSpec(BaseModel):
                 )
         return parts
 
+    @field_validator("reference")
+    @classmethod
+    def _is_reference_run(cls, name: str | None) -> str | None:
+        if name is not None and name not in REFERENCE_RUNS:
+            raise ValueError(unknown("reference run", name, REFERENCE_RUNS))
+        return name
+
     @model_validator(mode="after")
     def _fits(self) -> MethodSpec:
         """Refuses what cannot work together, before anything is computed."""
@@ -163,18 +167,9 @@ class MethodSpec(BaseModel):
                 else f"{self.tuning.name!r} trains nothing"
             )
             raise ValueError(f"{self.plugins[0].name!r}: {why}, so there is nothing that a plug-in could change")
-        if self.reference == "zero-shot" and self.tuning.name != "full":
-            raise ValueError(
-                f"zero-shot is the untrained model, to which {self.tuning.name!r} adds nothing; tuning: full"
-            )
-        if self.reference == "joint" and tuning_type.per_task_weights:
-            raise ValueError(
-                f"joint training cannot be combined with {self.tuning.name!r}: {tuning_type.per_task_weights}"
-            )
-        if self.reference and not tuning_type.trains_by_gradient:
-            raise ValueError(
-                f"the reference run {self.reference!r} needs a tuning method that trains; {self.tuning.name!r} does not"
-            )
+        refusal = self.run_kind.refusal(self.tuning.name, tuning_type.trains_by_gradient, tuning_type.per_task_weights)
+        if refusal:
+            raise ValueError(refusal)
         for part in self.plugins:
             if METHODS[part.name].requires_output_units and tuning_type.no_output_units:
                 raise ValueError(
@@ -191,6 +186,11 @@ class MethodSpec(BaseModel):
         return self
 
     @property
+    def run_kind(self) -> RunKind:
+        """What is trained in the turn of each task, and on which data."""
+        return run_kind(self.reference)
+
+    @property
     def types(self) -> list[type[Method]]:
         """The tuning method's class and its plug-ins'."""
         return [METHODS[part.name] for part in (self.tuning, *self.plugins)]
@@ -199,14 +199,13 @@ class MethodSpec(BaseModel):
     def trains_by_gradient(self) -> bool:
         """Whether it trains anything by gradient steps."""
         tuning_type = METHODS[self.tuning.name]
-        return (
-            self.reference != "zero-shot" and issubclass(tuning_type, TuningMethod) and tuning_type.trains_by_gradient
-        )
+        assert issubclass(tuning_type, TuningMethod)
+        return self.run_kind.trains_anything and tuning_type.trains_by_gradient
 
     @property
     def trains_sequentially(self) -> bool:
         """Whether it trains every task of a sequence by gradient steps."""
-        return self.reference is None and self.trains_by_gradient
+        return self.run_kind.learns_a_sequence and self.trains_by_gradient
 
     @property
     def label(self) -> str:
@@ -247,21 +246,24 @@ __all__ = [
     "NO_CLASS",
     "PRESETS",
     "PUBLISHED",
+    "REFERENCE_RUNS",
     "Batch",
-    "Bound",
     "Context",
     "Method",
     "MethodSpec",
     "Part",
+    "ReferenceRun",
+    "RunKind",
     "Settings",
     "Stack",
     "State",
     "TokenStream",
-    "Tuning",
+    "TuningMethod",
     "ValidationError",
     "at_least_float32",
     "generator",
     "method_spec",
+    "run_kind",
     "trainable",
     "unknown",
 ]

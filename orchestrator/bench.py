@@ -24,7 +24,7 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.view import View
 from orchestrator.training.learner import Learner
-from orchestrator.training.parallel import Workers
+from orchestrator.training.parallel import Parallel
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 
@@ -155,7 +155,7 @@ def _method_sequence(name: str, model: str, max_train: int, out: str) -> Sequenc
 
 def _second_task(sequence: SequencePlan) -> dict[str, float]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Workers.here(device))
+    learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Parallel.current(device))
     train_task(learner, 0, lambda event: None)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -9,10 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from methods import METHODS, PRESETS, PUBLISHED, Method, TuningMethod
+from methods import METHODS, PRESETS, PUBLISHED, REFERENCE_RUNS, Method, TuningMethod
 from orchestrator.config.loading import load_config, recipe_names
 from orchestrator.models.source import DESCRIPTIONS as MODELS
-from orchestrator.report.tables import REFERENCE_RUNS
 from streams import DESCRIPTIONS as STREAMS
 from streams import FOLDER_STREAMS
 
@@ -39,7 +38,7 @@ def methods() -> list[Row]:
 
 def _preset(name: str, spec: Mapping[str, Any]) -> Row:
     made_of = " + ".join(map(_part, [spec["tuning"], *spec.get("plugins", [])]))
-    reference = f" ({REFERENCE_RUNS[spec['reference']]})" if "reference" in spec else ""
+    reference = f" ({REFERENCE_RUNS[spec['reference']].sentence})" if "reference" in spec else ""
     published = ", ".join(
         f"{key} {value}" for key, value in PUBLISHED.get(name, {}).items() if key in ("lr", "global_batch")
     )

@@ -17,7 +17,7 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.learner import Learner
-from orchestrator.training.parallel import Workers
+from orchestrator.training.parallel import Parallel
 
 SMALL: dict[str, dict[str, Any]] = {
     "tiny-t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 2},
@@ -72,7 +72,7 @@ def learner_of(sequence_of: Callable[..., SequencePlan]) -> Callable[..., Learne
 
     def make(**changes: Any) -> Learner:
         sequence = sequence_of(**changes)
-        return Learner(sequence, sequence.open_stream(), Workers())
+        return Learner(sequence, sequence.open_stream(), Parallel())
 
     return make
 

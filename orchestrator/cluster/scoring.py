@@ -17,10 +17,10 @@ def _score_state(values: dict[str, Any], row: int, gpu: bool) -> None:
     """A Ray task: fill the missing cells of one row."""
     import torch
 
-    from orchestrator.training.parallel import Workers
+    from orchestrator.training.parallel import Parallel
     from orchestrator.training.sequence import score_state
 
-    score_state(SequencePlan.model_validate(values), row, Workers.here(torch.device("cuda" if gpu else "cpu")))
+    score_state(SequencePlan.model_validate(values), row, Parallel.current(torch.device("cuda" if gpu else "cpu")))
 
 
 @dataclass

@@ -23,22 +23,20 @@ def work_through(settings: dict[str, Any]) -> None:
     import ray.train.torch
     import torch
 
-    from orchestrator.training.parallel import Workers
+    from orchestrator.training.parallel import Parallel
     from orchestrator.training.sequence import run_sequence
 
     device = ray.train.torch.get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    workers = Workers.here(device)
+    parallel = Parallel.current(device)
     for values in settings["sequences"]:
         sequence = SequencePlan.model_validate(values)
-        with (
-            _lock_sequence(sequence, settings["started"]) if workers.is_first else contextlib.nullcontext(True) as mine
-        ):
-            if not workers.agree(mine and _is_due(sequence, settings)):
+        with _lock_sequence(sequence, settings["started"]) if parallel.writes else contextlib.nullcontext(True) as mine:
+            if not parallel.agree(mine and _is_due(sequence, settings)):
                 continue
             try:
-                run_sequence(sequence, evaluate=settings["evaluate"], workers=workers, until=settings["until"])
+                run_sequence(sequence, evaluate=settings["evaluate"], parallel=parallel, until=settings["until"])
             except SequenceFailed:
                 continue  # it is in the journal; the other sequences go on
 

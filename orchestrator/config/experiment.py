@@ -47,7 +47,7 @@ class RunConfig(Section):
         """The training settings with the method's own on top. Raises ValueError where they do not go together."""
         shared = self.training.model_dump()
         parts = {key: shared[key] | method.training.get(key, {}) for key in ("lrs", "infinite")}
-        alone: dict[str, Any] = {"epochs_per_task": {}} if method.reference == "joint" else {}  # it has no tasks
+        alone: dict[str, Any] = {} if method.run_kind.has_task_boundaries else {"epochs_per_task": {}}
         training = TrainingConfig.model_validate({**shared, **method.training, **parts, **alone})
         check_training(training)
         method.spec.build(Context(0)).num_new_examples(

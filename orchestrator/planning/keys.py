@@ -42,30 +42,20 @@ def state_keys(
     keys = [_sha(CHECKPOINT_FORMAT, identity, reading, dict(stack.initial_cache_fields()), seed)]
     settings = _influential(training)
     budget = training.budget.model_dump(exclude_none=True) if training.budget else None
-    passed: list[str] = []  # tasks that are trained with a later one
+    kind, num_tasks = method.run_kind, len(stream.tasks)
     for t, task in enumerate(stream.tasks):
-        if not is_trained(method, t, len(stream.tasks)):
+        if not kind.is_trained(t, num_tasks):
             keys.append(_sha(keys[0], "untrained"))
-            passed.append(task.train_hash)
             continue
-        place = task_position(method, t)
-        outer = outer_factor(training, place, len(stream.tasks))
+        position = kind.task_position(t)
+        outer = outer_factor(training, position, kind.schedule_horizon(num_tasks))
         rates = settings if outer == 1 else settings | {"outer": outer}
         length = budget or training.epochs_of(task.name)
         rates, length = (rates, length) if method.spec.trains_by_gradient else ({}, 0)
-        data = [*passed, task.train_hash] if passed else task.train_hash
-        keys.append(_sha(keys[-1], data, dict(stack.cache_fields(place)), rates, length))
+        hashes = [stream.tasks[i].train_hash for i in kind.tasks_to_train(t, num_tasks)]
+        data = hashes if len(hashes) > 1 else hashes[0]
+        keys.append(_sha(keys[-1], data, dict(stack.cache_fields(position)), rates, length))
     return keys
-
-
-def is_trained(method: MethodEntry, task_id: int, tasks: int) -> bool:
-    """Whether a task is trained on when its turn comes. Joint training comes with the last one, on the data of all."""
-    return method.reference != "zero-shot" and (method.reference != "joint" or task_id == tasks - 1)
-
-
-def task_position(method: MethodEntry, task_id: int) -> int:
-    """Which task of its sequence a task is to the method: joint training is one task, the first."""
-    return 0 if method.reference == "joint" else task_id
 
 
 def _influential(training: TrainingConfig) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Planner:
         parents: tuple[tuple[str, str], ...] = (),
     ) -> list[SequencePlan]:
         """The one sequence of a method; of experts one a task. `prefix` goes before a name."""
-        if method.reference != "expert":
+        if not method.run_kind.one_sequence_per_task:
             return [self._sequence(method, stream, seed, split, prefix, parents)]
         only = [stream.model_copy(update={"only": task.name}) for task in self.stream(stream, split).tasks]
         return [self._sequence(method, part, seed, split, prefix, parents) for part in only]

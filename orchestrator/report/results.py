@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from methods import run_kind
 from orchestrator.evaluation import metrics
 from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -89,7 +90,8 @@ def results(experiment: Experiment) -> dict[str, Any]:
     return {
         "experiment": experiment.config.name,
         "sequences": [
-            parts[0] if parts[0]["reference"] != "expert" else _experts(parts) for parts in together.values()
+            _experts(parts) if run_kind(parts[0]["reference"]).one_sequence_per_task else parts[0]
+            for parts in together.values()
         ],
         "mlflow": tracking_uri(experiment.config),
         "out": experiment.config.out,

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from methods import REFERENCE_RUNS
+
 COLUMNS = {
     "aa": "AA ↑",
     "aa_options": "AA opt. ↑",
@@ -25,13 +27,6 @@ LEGEND = (
     "forget. mean drop from a task's best score · learned mean score of a task right after it was trained · "
     "train what training took, also in tokens and FLOPs where there is room (else see summary.csv)"
 )
-
-
-REFERENCE_RUNS = {
-    "zero-shot": "the untrained model",
-    "expert": "each task trained alone; a classifier's answers are then among its own labels",
-    "joint": "all tasks trained at once",
-}
 
 
 OPTIONS_LEGEND = " · AA opt. AA when only the task's own options compete"
@@ -55,7 +50,7 @@ def print_report(result: dict[str, Any], console: Console) -> None:
             next((t for t in tables if console.measure(t, options=wide).maximum <= console.width), tables[-1])
         )
         for method, meaning in {
-            s["method"]: REFERENCE_RUNS[s["reference"]] for s in sequences if s["reference"]
+            s["method"]: REFERENCE_RUNS[s["reference"]].sentence for s in sequences if s["reference"]
         }.items():
             console.print(f"{method}: {meaning}", style="dim", highlight=False)
         _print_notes(sequences, console)

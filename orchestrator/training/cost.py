@@ -118,7 +118,7 @@ def task_steps(learner: Learner, task_id: int) -> int:
     if not learner.stack.tuning.trains_by_gradient:
         return 0
     sequence = learner.sequence
-    together = task_id + 1 if sequence.method.reference == "joint" else 1
+    together = len(sequence.method.run_kind.tasks_to_train(task_id, len(sequence.tasks)))
     training, examples = sequence.training, len(learner.training_set(task_id))
     if training.budget is None:
         fresh = learner.stack.num_new_examples(learner.place(task_id), training.global_batch)

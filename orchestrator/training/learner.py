@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from methods import Batch, Context, Stack
+from orchestrator.evaluation.scores import ScoredModel
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.source import find_model
-from orchestrator.planning.keys import task_position
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import ResumeState, State
 from orchestrator.training.batches import global_batches, micro_batches
-from orchestrator.training.parallel import Workers
+from orchestrator.training.parallel import Parallel
 from streams import Stream
 
 
@@ -32,8 +32,8 @@ class Learner:
     optimizer's state by parameter.
     """
 
-    def __init__(self, sequence: SequencePlan, stream: Stream, workers: Workers) -> None:
-        self.sequence, self.stream, self.workers = sequence, stream, workers
+    def __init__(self, sequence: SequencePlan, stream: Stream, parallel: Parallel) -> None:
+        self.sequence, self.stream, self.parallel = sequence, stream, parallel
         self.row: int | None = None
         self.resume_state = False
         self.optimizer_state: Mapping[str, Mapping[str, Tensor]] = {}
@@ -53,7 +53,7 @@ class Learner:
         labels = self.stream.labels_until(len(self.stream.tasks))
         family = load_family(source, self.sequence.model, labels, self.sequence.seed)
         torch.manual_seed(self.sequence.seed)
-        family.module = self.stack.prepare(family.module, family.head()).to(self.workers.device)
+        family.module = self.stack.prepare(family.module, family.head()).to(self.parallel.device)
         self.row = 0
         return family
 
@@ -74,14 +74,14 @@ class Learner:
         """The method, with its memory."""
         context = Context(
             self.sequence.seed,
-            self.workers.mean,
+            self.parallel.mean,
             self.forward,
-            self.workers.from_first,
+            self.parallel.from_first,
             embed=self.embed,
             examples=self.examples,
             batches=self.batches,
             labels=[len(self.stream.labels_until(t + 1)) for t in range(len(self.stream.tasks))],
-            workers=self.workers.count,
+            workers=self.parallel.count,
             shared_weights=not getattr(self.sequence.method.spec.types[0], "per_task_weights", ""),
         )
         return self.sequence.method.spec.build(context)
@@ -112,33 +112,31 @@ class Learner:
 
         The cut is training's, so the number of workers changes none of them. `example_indices` are counted in that order.
         """
-        training, workers, family = self.sequence.training, self.workers, self.family
-        size = training.micro_batch or training.global_batch // workers.count
+        training, parallel, family = self.sequence.training, self.parallel, self.family
+        size = training.micro_batch or training.global_batch // parallel.count
         units = sum(family.loss_terms(f) for f in examples)
         order = torch.randperm(len(examples), generator=rng).tolist() if rng else range(len(examples))
-        for place, chosen in micro_batches(order, size, workers.rank, workers.count):
+        for place, chosen in micro_batches(order, size, parallel.rank, parallel.count):
             features = [examples[i] for i in chosen]
             share = sum(family.loss_terms(f) for f in features) / units
-            yield (
-                family.collate(features)
-                .to(workers.device)
-                .replace(
-                    example_indices=list(range(place * size, place * size + len(chosen))),
-                    loss_weight=share,
-                    loss_denominator=units,
-                    num_old_classes=family.num_old_classes,
-                )
+            batch = family.collate(features).to(parallel.device)
+            yield batch.replace(
+                example_indices=list(range(place * size, place * size + len(chosen))),
+                loss_weight=share,
+                loss_denominator=units,
+                num_old_classes=family.num_old_classes,
             )
 
     def place(self, task_id: int) -> int:
         """Which task of its sequence a task is to the method."""
-        return task_position(self.sequence.method, task_id)
+        return self.sequence.method.run_kind.task_position(task_id)
 
     def training_set(self, task_id: int) -> list[Feature]:
         """What a task is trained on: its own examples, unless the method changes that."""
         if self._training[0] != task_id:
             place = self.place(task_id)
-            own = [f for t in range(place, task_id + 1) for f in self.features(t)]
+            tasks = self.sequence.method.run_kind.tasks_to_train(task_id, len(self.sequence.tasks))
+            own = [f for t in tasks for f in self.features(t)]
             chosen = self.stack.training_set(place, own, self.examples)
             self._training = (task_id, [dict(feature) for feature in chosen])
         return self._training[1]
@@ -158,8 +156,12 @@ class Learner:
     def precision(self) -> AbstractContextManager[Any]:
         """bfloat16 autocast where the sequence asks for it."""
         if self.sequence.model.precision == "bf16":
-            return torch.autocast(self.workers.device.type, dtype=torch.bfloat16)
+            return torch.autocast(self.parallel.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
+
+    def scored_model(self) -> ScoredModel:
+        """The present state, as scoring takes it."""
+        return ScoredModel(self.family, self.stack, self.parallel.device, self.precision)
 
     def load_state(self, state: State, row: int) -> None:
         """Go on from a saved state; from its trunk, if it comes with one."""
@@ -171,9 +173,12 @@ class Learner:
 
     def to_state(self, history: Mapping[str, Any]) -> State:
         """The present state, to be saved."""
+        weights = self.parallel.full_state(self.weights())
+        method = self.parallel.full_state(self.stack.state_dict())
         if self.decayed is None:
-            return State(self.weights(), self.stack.state_dict(), history)
-        return State(self.decayed, self.stack.state_dict(), history, ResumeState(self.weights(), self.optimizer_state))
+            return State(weights, method, history)
+        optimizer_state = self.parallel.full_state(self.optimizer_state)
+        return State(self.parallel.full_state(self.decayed), method, history, ResumeState(weights, optimizer_state))
 
     def weights(self) -> dict[str, Tensor]:
         """What the method has trained, by name."""

@@ -1,35 +1,80 @@
-"""The workers of one sequence, seen from one of them: plain torch.distributed, and nothing where there is one."""
+"""All that the workers of one sequence do together, behind one object.
+
+Nothing outside this file wraps a model, and nothing assumes that a parameter is whole on each worker: who wants whole tensors
+asks for `full_state`, on every worker. So a model that is sharded over the workers can come without a change elsewhere.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Workers:
-    """This worker's place, and what all of them do together. Every worker must make the same calls in the same order."""
+class Parallel:
+    """The workers of one sequence, seen from the one of that `rank`; plain torch.distributed, and nothing where there is one.
+
+    Every worker must make the same calls in the same order.
+    """
 
     rank: int = 0
     count: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
-    def here(cls, device: torch.device | None = None) -> Workers:
+    def current(cls, device: torch.device | None = None) -> Parallel:
         """The process group that this process belongs to (one worker if none); by default on its GPU where it has one."""
-        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device is None:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if not (dist.is_available() and dist.is_initialized()):
             return cls(device=device)
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this worker writes for all."""
-        return self.rank == 0
+    # Training
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """The model as it is called in training; what it wraps stays the model that methods see."""
+        if self.count == 1:
+            return model
+        # Buffers are the same everywhere by construction: broadcasting them would only cost time
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def accumulate(self, module: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+        """The context of a micro-batch's forward and backward pass: gradients are exchanged in a step's last one alone."""
+        if is_last or not isinstance(module, nn.parallel.DistributedDataParallel):
+            return contextlib.nullcontext()
+        return module.no_sync()
+
+    def backward(self, loss: Tensor) -> None:
+        """Differentiate this worker's part of a loss that is a sum over all workers."""
+        # DistributedDataParallel averages gradients, but the parts are shares of one mean already
+        (loss * self.count).backward()
+
+    def clip_gradients(self, parameters: Iterable[nn.Parameter], max_norm: float | None) -> float:
+        """Scale the gradients down to a norm over all of them (None: leave them). Returns the norm before that."""
+        limit = math.inf if max_norm is None else max_norm
+        return nn.utils.clip_grad_norm_(list(parameters), limit).item()
+
+    def all_finite(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether no worker has a value that is infinite or not a number."""
+        finite = 1.0
+        for tensor in tensors:
+            if not bool(torch.isfinite(tensor).all()):
+                finite = 0.0
+        # Every worker learns it, so that all of them stop in the same place
+        return self.sum(torch.tensor(finite, device=self.device)).item() == self.count
+
+    # Values
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The average over workers, on every worker."""
@@ -51,21 +96,31 @@ class Workers:
             dist.broadcast(tensor, src=0)
         return tensor
 
-    def agree(self, value: Any) -> Any:
+    def agree(self, value: T) -> T:
         """The first worker's value, on every worker."""
         if self.count == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
 
     def barrier(self) -> None:
         """Wait until every worker is here."""
         if self.count > 1:
             dist.barrier()
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model for training: in DistributedDataParallel where there are several workers."""
-        if self.count == 1:
-            return model
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    def full_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Tensors by name, each whole, whatever part of it this worker holds. To be called on every worker."""
+        # A copy of the model is whole on each worker today, so there is nothing to gather
+        return dict(state)
+
+    # Who does what
+
+    @property
+    def writes(self) -> bool:
+        """Whether this worker writes files and journals for all."""
+        return self.rank == 0
+
+    def share_of(self, items: Sequence[T]) -> Sequence[T]:
+        """The part of a list of things, such as scores to compute, that this worker does."""
+        return items[self.rank :: self.count]

@@ -10,7 +10,7 @@ import torch
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluation.scores import compute_score, missing_scores, score_events
-from orchestrator.planning.keys import check_unchanged, is_trained
+from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.journal import Event, Journal, Report, journal_folder, stamped
@@ -18,7 +18,7 @@ from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
 from orchestrator.training.environment import SystemSampler, describe
 from orchestrator.training.learner import Learner
-from orchestrator.training.parallel import Workers
+from orchestrator.training.parallel import Parallel
 from orchestrator.training.task import NO_STEPS, train_task
 from streams import Stream
 
@@ -27,7 +27,7 @@ def run_sequence(
     sequence: SequencePlan,
     report: Report | None = None,
     evaluate: bool = True,
-    workers: Workers | None = None,
+    parallel: Parallel | None = None,
     until: int | None = None,
 ) -> View:
     """Train every task that the store does not have yet, and score every state unless `evaluate` is False.
@@ -37,9 +37,9 @@ def run_sequence(
     Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
     to `report`. Raises SequenceFailed after noting it; whatever was made before stays.
     """
-    run = _Run(sequence, workers or Workers.here(), report)
+    run = _Run(sequence, parallel or Parallel.current(), report)
     try:
-        run.record(started_event(sequence, run.stream, run.workers))
+        run.record(started_event(sequence, run.stream, run.parallel))
         check_unchanged(sequence, run.stream)
         if evaluate:
             run.score(0)
@@ -65,7 +65,7 @@ def reason(error: Exception) -> str:
     return said if isinstance(error, SequenceFailed) else f"{type(error).__name__}: {said}"
 
 
-def score_state(sequence: SequencePlan, row: int, workers: Workers | None = None) -> None:
+def score_state(sequence: SequencePlan, row: int, parallel: Parallel | None = None) -> None:
     """Fill the missing cells of one row, from the stored state. Notes nothing in the journal."""
     store = Store(Path(sequence.out))
     missing = missing_scores(sequence, row, store)
@@ -73,14 +73,14 @@ def score_state(sequence: SequencePlan, row: int, workers: Workers | None = None
         return
     stream = sequence.open_stream()
     check_unchanged(sequence, stream)
-    learner = Learner(sequence, stream, workers or Workers.here())
+    learner = Learner(sequence, stream, parallel or Parallel.current())
     _ = learner.family
     if row > 0:
         if not store.is_sound(sequence.keys[row]):
             raise ValueError(f"checkpoint {store.path(sequence.keys[row])} is missing or changed")
         learner.load_state(store.load(sequence.keys[row]), row)
     for column in missing:
-        compute_score(learner, store, row, column)
+        compute_score(learner.scored_model(), sequence, stream, store, row, column)
 
 
 def is_complete(sequence: SequencePlan, store: Store) -> bool:
@@ -89,7 +89,7 @@ def is_complete(sequence: SequencePlan, store: Store) -> bool:
     return states and not any(missing_scores(sequence, row, store) for row in range(len(sequence.keys)))
 
 
-def started_event(sequence: SequencePlan, stream: Stream, workers: Workers) -> Event:
+def started_event(sequence: SequencePlan, stream: Stream, parallel: Parallel) -> Event:
     """The journal's first event: the whole configuration, the data and the software."""
     return {
         "event": "sequence_started",
@@ -97,8 +97,8 @@ def started_event(sequence: SequencePlan, stream: Stream, workers: Workers) -> E
         "tasks": list(sequence.tasks),
         "sequence": sequence.model_dump(mode="json", exclude={"cell_keys"}),
         "data": stream.manifest(),
-        "workers": workers.count,
-        "device": str(workers.device),
+        "workers": parallel.count,
+        "device": str(parallel.device),
         **describe(),
     }
 
@@ -106,8 +106,8 @@ def started_event(sequence: SequencePlan, stream: Stream, workers: Workers) -> E
 class _Run:
     """What the steps of one sequence share."""
 
-    def __init__(self, sequence: SequencePlan, workers: Workers, report: Report | None) -> None:
-        self.sequence, self.workers, self.report = sequence, workers, report
+    def __init__(self, sequence: SequencePlan, parallel: Parallel, report: Report | None) -> None:
+        self.sequence, self.parallel, self.report = sequence, parallel, report
         self.store = Store(Path(sequence.out))
         self.journal = Journal(journal_folder(sequence.out, sequence.id))
         self.known = read_view(sequence.out, sequence.id)
@@ -121,7 +121,7 @@ class _Run:
         if isinstance(error, SequenceFailed | ValueError | TypeError | NotImplementedError):
             return True
         broken_device = isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
-        return self.workers.count == 1 and not isinstance(error, OSError) and not broken_device
+        return self.parallel.count == 1 and not isinstance(error, OSError) and not broken_device
 
     @cached_property
     def stream(self) -> Stream:
@@ -131,12 +131,12 @@ class _Run:
     @cached_property
     def learner(self) -> Learner:
         """The model and the method."""
-        return Learner(self.sequence, self.stream, self.workers)
+        return Learner(self.sequence, self.stream, self.parallel)
 
     def record(self, event: Event) -> None:
         """Note a fact, journal first. What the journal has already (of a run that was stopped) is not noted twice."""
         event = stamped(event)
-        if self.workers.is_first and self.known.add(event):
+        if self.parallel.writes and self.known.add(event):
             self.journal.append(event)
             if self.report:
                 self.report(event)
@@ -148,9 +148,9 @@ class _Run:
         """
         key = self.sequence.keys[row]
         while True:
-            first = self.workers.is_first
+            first = self.parallel.writes
             with self.store.lock(key, timeout=5) if first else contextlib.nullcontext(True) as mine:
-                todo = self.workers.agree("use" if self.store.has(key) else "train" if mine else "wait")
+                todo = self.parallel.agree("use" if self.store.has(key) else "train" if mine else "wait")
                 if todo == "use":
                     return
                 if todo == "train":
@@ -160,30 +160,31 @@ class _Run:
 
     def ensure_loaded(self, row: int, to_train: bool = False) -> None:
         """Bring the learner to the state after task `row`. A checkpoint that is corrupt is set aside and made again."""
-        if not any(is_trained(self.sequence.method, t, len(self.sequence.tasks)) for t in range(row)):
+        kind = self.sequence.method.run_kind
+        if not any(kind.is_trained(t, len(self.sequence.tasks)) for t in range(row)):
             if self.learner.row is None or self.learner.row > row:
                 self.learner.begin()
             self.learner.row = row
             return
         while not self.learner.holds(row, to_train):
             key = self.sequence.keys[row]
-            if self.workers.agree(self.store.is_sound(key) if self.workers.is_first else None):
+            if self.parallel.agree(self.store.is_sound(key) if self.parallel.writes else None):
                 self.learner.load_state(self.store.load(key, resume_state=to_train), row)
                 return
-            if self.workers.is_first:
+            if self.parallel.writes:
                 with self.store.lock(key, timeout=-1):
                     if not self.store.is_sound(key):  # still: another sequence may have made it again meanwhile
                         self.store.set_aside(key)
                         self.record({"event": "checkpoint_corrupt", "key": key})
-            self.workers.barrier()
+            self.parallel.barrier()
             self.ensure_trained(row)
 
     def train(self, task_id: int) -> None:
         """Train one task and save its state. Where a reference run leaves the task out, the state is that before training."""
         sequence = self.sequence
-        if not is_trained(sequence.method, task_id, len(sequence.tasks)):
+        if not sequence.method.run_kind.is_trained(task_id, len(sequence.tasks)):
             self.record(self._task_started(task_id, 0, reused=False))
-            self.save(task_id, State({}, {}, NO_STEPS) if self.workers.is_first else None)
+            self.save(task_id, State({}, {}, NO_STEPS))
             self.learner.row = task_id + 1
             return
         self.record(self._task_started(task_id, task_steps(self.learner, task_id), reused=False))
@@ -194,18 +195,19 @@ class _Run:
             sampler.tick()
 
         history = train_task(self.learner, task_id, note)
-        scored = self.learner.decayed or {}
-        if not all(bool(torch.isfinite(w).all()) for w in (*self.learner.weights().values(), *scored.values())):
+        state = self.learner.to_state(history)
+        resumed = state.resume_state.weights if state.resume_state else {}
+        if not self.parallel.all_finite([*state.weights.values(), *resumed.values()]):
             raise NonFiniteLoss(f"the weights are not finite after task {sequence.tasks[task_id]!r}")
-        self.save(task_id, self.learner.to_state(history) if self.workers.is_first else None)
+        self.save(task_id, state)
 
-    def save(self, task_id: int, state: State | None) -> None:
-        """Write a checkpoint, on the first worker."""
+    def save(self, task_id: int, state: State) -> None:
+        """Write a checkpoint, on the worker that writes."""
         sequence = self.sequence
-        if state:
+        if self.parallel.writes:
             made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], **sequence.model_dump(mode="json")}
             self.store.save(sequence.keys[task_id + 1], state, made_by)
-        self.workers.barrier()  # nobody goes on before the checkpoint is there
+        self.parallel.barrier()  # nobody goes on before the checkpoint is there
         self.trained.add(task_id)
 
     def _task_started(self, task_id: int, steps: int, reused: bool) -> Event:
@@ -214,7 +216,7 @@ class _Run:
 
     def record_checkpoint(self, task_id: int) -> None:
         """Note where the state is; of a state that was found, also how it was trained."""
-        if not self.workers.is_first:
+        if not self.parallel.writes:
             return
         key, reused = self.sequence.keys[task_id + 1], task_id not in self.trained
         history = self.store.history(key)
@@ -240,13 +242,13 @@ class _Run:
 
     def score(self, row: int) -> None:
         """Fill the missing cells of a row, the workers sharing the tasks, and note the row."""
-        missing = self.workers.agree(missing_scores(self.sequence, row, self.store))
+        missing = self.parallel.agree(missing_scores(self.sequence, row, self.store))
         if missing:
             self.ensure_loaded(row)
-        for column in missing[self.workers.rank :: self.workers.count]:
-            compute_score(self.learner, self.store, row, column)
+        for column in self.parallel.share_of(missing):
+            compute_score(self.learner.scored_model(), self.sequence, self.stream, self.store, row, column)
         if missing:
-            self.workers.barrier()
-        if self.workers.is_first:
+            self.parallel.barrier()
+        if self.parallel.writes:
             for event in score_events(self.sequence, row, self.store):
                 self.record(event)

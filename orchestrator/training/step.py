@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 
@@ -26,33 +25,31 @@ def train_step(
 
     The loss is the sum over the global batch divided by its label tokens (generation) or examples (classification).
     """
-    family, stack, workers, training = learner.family, learner.stack, learner.workers, learner.sequence.training
+    family, stack, parallel, training = learner.family, learner.stack, learner.parallel, learner.sequence.training
     units = sum(family.loss_terms(f) for f in batch)
-    size = training.micro_batch or training.global_batch // workers.count
-    mine = micro_batches(range(len(batch)), size, workers.rank, workers.count)
-    total = torch.zeros((), device=workers.device)
+    size = training.micro_batch or training.global_batch // parallel.count
+    mine = micro_batches(range(len(batch)), size, parallel.rank, parallel.count)
+    total = torch.zeros((), device=parallel.device)
     optimizer.zero_grad()
     for number, (index, chosen) in enumerate(mine):
         features = [batch[i] for i in chosen]
-        inputs = family.collate(features).to(workers.device)
+        inputs = family.collate(features).to(parallel.device)
         share = sum(family.loss_terms(f) for f in features) / units
         inputs = stack.on_batch(
             inputs.replace(loss_weight=share, loss_denominator=units, num_old_classes=family.num_old_classes)
         )
         _seed_dropout(learner.sequence.seed, *place, index)
         last = number == len(mine) - 1
-        with contextlib.nullcontext() if last or workers.count == 1 else module.no_sync():  # type: ignore[operator]
+        with parallel.accumulate(module, is_last=last):
             summed, logits = learner.forward(module, inputs)
             loss = stack.after_forward(family.module, inputs, logits, summed / units)
             total += loss.detach()
-            (
-                loss * workers.count
-            ).backward()  # DistributedDataParallel averages; the loss is already a share of the whole
-    loss_value = workers.sum(total).item()
+            parallel.backward(loss)
+    loss_value = parallel.sum(total).item()
     _check_finite(loss_value, "loss", learner, place)
     stack.before_optimizer_step(family.module)
     parameters = [p for p in family.module.parameters() if p.requires_grad]
-    norm = nn.utils.clip_grad_norm_(parameters, training.clip if training.clip is not None else math.inf).item()
+    norm = parallel.clip_gradients(parameters, training.clip)
     _check_finite(norm, "gradient's norm", learner, place)
     optimizer.step()
     stack.after_optimizer_step(family.module)
@@ -61,8 +58,7 @@ def train_step(
 
 def _check_finite(value: float, what: str, learner: Learner, place: tuple[int, int]) -> None:
     if not math.isfinite(value):
-        joint = learner.sequence.method.reference == "joint"
-        where = "joint training" if joint else f"task {learner.sequence.tasks[place[0]]!r}"
+        where = learner.sequence.method.run_kind.turn(learner.sequence.tasks[place[0]])
         raise NonFiniteLoss(f"the {what} is {value} in {where}, step {place[1]}")
 
 

@@ -47,11 +47,12 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
     stack.grow(family.module, place + 1)
     count, cost = task_steps(learner, task_id), flops_model(learner, task_id)
     stack.before_task(family.module, place, _TaskBatches(learner, features, place))
-    module = learner.workers.wrap(family.module)
+    module = learner.parallel.prepare(family.module)
     optimizer = make_optimizer(family.module, family.head(), training)
     load_optimizer_state(optimizer, family.module, learner.optimizer_state)
     learner.optimizer_state = {}
-    schedule = make_schedule(optimizer, training, count, place, len(sequence.tasks))
+    horizon = sequence.method.run_kind.schedule_horizon(len(sequence.tasks))
+    schedule = make_schedule(optimizer, training, count, place, horizon)
     last_before = phases(training, count).constant if training.schedule == "infinite" else None
     steps, usage, resume_state = [], Counter(steps=0, tokens=0, flops=0), None
     for step, batch in enumerate(itertools.islice(learner.global_batches(task_id), count), start=1):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from methods import TokenStream
 from methods.shared.passes import answer_logits, evaluating, first, fitted, mean_over_examples, squared_distance
 from orchestrator.training.learner import Learner
-from orchestrator.training.parallel import Workers
+from orchestrator.training.parallel import Parallel
 from orchestrator.training.task import _TaskBatches
 from tests.conftest import FAMILIES
 from tests.methods import toy
@@ -94,7 +94,7 @@ def test_batches_of_a_task_are_a_partition_for_any_number_of_workers(learner_of:
     def seen(workers: int) -> dict[int, list[int]]:
         found = {}
         for rank in range(workers):
-            learner.workers = Workers(rank, workers)
+            learner.parallel = Parallel(rank, workers)
             for batch in _TaskBatches(learner, features, 0):
                 found |= dict(zip(batch.example_indices, batch.source.ids.tolist(), strict=True))
         return found
@@ -102,7 +102,7 @@ def test_batches_of_a_task_are_a_partition_for_any_number_of_workers(learner_of:
     one, two = seen(1), seen(2)
     assert sorted(one) == list(range(24))
     assert one == two
-    learner.workers = Workers()
+    learner.parallel = Parallel()
     in_order = [f["source"] for f in features]
     assert [ids[: len(s)] for ids, s in zip(one.values(), in_order, strict=True)] != in_order, "not in random order"
 

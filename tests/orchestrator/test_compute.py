@@ -19,7 +19,7 @@ from orchestrator.store.checkpoints import Store
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import flops_model, task_steps, tokens
 from orchestrator.training.learner import Learner
-from orchestrator.training.parallel import Workers
+from orchestrator.training.parallel import Parallel
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
 
@@ -156,7 +156,7 @@ def test_epochs_go_on_as_they_would_without_a_budget(sequence_of: Callable[..., 
 @pytest.mark.parametrize("unit", ["tokens", "flops"])
 def test_the_fewest_steps_that_reach_a_budget(unit: str, sequence_of: Callable[..., SequencePlan]) -> None:
     plain = run_sequence(sequence_of("plain", stream={"first": 1}, training={"epochs": 2}), evaluate=False)
-    learner = Learner(plan_ := sequence_of("plain", stream={"first": 1}), plan_.open_stream(), Workers())
+    learner = Learner(plan_ := sequence_of("plain", stream={"first": 1}), plan_.open_stream(), Parallel())
     batches = learner.global_batches(0)
     count = tokens if unit == "tokens" else flops_model(learner, 0).flops
     costs = [count(next(batches)) for _ in range(6)]
@@ -187,7 +187,7 @@ def test_the_rate_falls_over_the_steps_of_the_budget(sequence_of: Callable[..., 
 def test_the_cost_is_in_the_report_also_of_what_others_trained(tmp_path: Path) -> None:
     sequences = plan(small_config(tmp_path, methods=["ft", "ft+migu"], stream={"first": 2}))
     found = [sequence_result(s, run_sequence(s)) for s in sequences]
-    learner = Learner(sequences[0], sequences[0].open_stream(), Workers())
+    learner = Learner(sequences[0], sequences[0].open_stream(), Parallel())
     each = [sum(tokens(learner.features(t)[i : i + 1]) for i in range(24)) for t in range(2)]
     for result in found:
         assert (result["steps"], result["tokens"]) == (6, sum(each))

@@ -17,7 +17,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.training.batches import global_batches
 from orchestrator.training.learner import Learner
-from orchestrator.training.parallel import Workers
+from orchestrator.training.parallel import Parallel
 from orchestrator.training.schedules import make_schedule, phases
 from orchestrator.training.sequence import run_sequence, score_state
 from tests.orchestrator.test_loop import folder_with, trained
@@ -178,16 +178,16 @@ def test_the_annealed_weights_are_scored_and_anchors_are_of_the_trunk(sequence_o
     assert state.resume_state
     assert equal(state.method["0:ewc"]["anchor"], dict(state.resume_state.weights))
     score_state(sequence, 1)
-    learner = Learner(sequence, sequence.open_stream(), Workers())
+    learner = Learner(sequence, sequence.open_stream(), Parallel())
     learner.load_state(Store(Path(sequence.out)).load(sequence.keys[1]), 1)
     assert equal({n: w.detach() for n, w in learner.weights().items()}, state.weights)
     assert learner.holds(1, to_train=False)
     assert not learner.holds(1, to_train=True)
     task = learner.stream.tasks[0]
-    expected = score_task(learner, task)
+    expected = score_task(learner.scored_model(), task, "test", 10)
     cell = Store(Path(sequence.out)).load_score(sequence.score_keys[1][0])
     assert cell
-    assert cell["correct"] == expected["correct"]
+    assert cell["correct"] == expected.correct
 
 
 def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[..., SequencePlan]) -> None:
@@ -202,7 +202,7 @@ def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[.
     assert [view.by_task[1].steps[n]["lr"] for n in (1, 2)] == pytest.approx([1e-4, 1e-5])
 
     def first_step(start: State, weights: Any, moments: Any) -> dict[str, Tensor]:
-        learner = Learner(sequence, sequence.open_stream(), Workers())
+        learner = Learner(sequence, sequence.open_stream(), Parallel())
         learner.load_state(start, 1)
         learner.family.load_weights(weights)
         features = learner.features(1)

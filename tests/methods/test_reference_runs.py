@@ -1,7 +1,8 @@
-"""Bounds: the untrained model, an expert for each task, and all tasks at once, in the table of the methods."""
+"""Reference runs: the untrained model, an expert for each task, and all tasks at once, in the table of the methods."""
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from methods import method_spec
+from methods import REFERENCE_RUNS, method_spec, run_kind
 from orchestrator.config.method import MethodEntry
 from orchestrator.evaluation.metrics import summary
 from orchestrator.planning.experiment import Experiment
@@ -30,8 +31,8 @@ from tests.conftest import small_config
 FEW: dict[str, Any] = {"stream": {"max_train": 16, "first": 3}}
 
 
-def loaded(sequence: SequencePlan, row: int) -> dict[str, torch.Tensor]:
-    return dict(Store(Path(sequence.out)).load(sequence.keys[row]).weights)
+def loaded(sequence: SequencePlan, tasks_seen: int) -> dict[str, torch.Tensor]:
+    return dict(Store(Path(sequence.out)).load(sequence.keys[tasks_seen]).weights)
 
 
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
@@ -43,7 +44,7 @@ def test_zero_shot_trains_nothing(model: str, sequence_of: Callable[..., Sequenc
     assert (matrix == matrix[0]).all()
     plain = run_sequence(sequence_of("other", model=model, methods=["ft"], **FEW))
     np.testing.assert_array_equal(matrix[0], plain.matrix()[0])
-    assert len(list((Path(sequence.out) / "scores").iterdir())) == 3, "one state, so one score a task"
+    assert len(list((Path(sequence.out) / "scores").glob("*.json"))) == 3, "one state, so one score a task"
 
 
 RATES: dict[str, dict[str, Any]] = {
@@ -131,7 +132,7 @@ def result_of(tmp_path: Path, methods: list[Any], run: bool = True) -> tuple[dic
     return results(experiment), views
 
 
-def test_bounds_stand_in_the_table_of_the_methods(tmp_path: Path) -> None:
+def test_reference_runs_stand_in_the_table_of_the_methods(tmp_path: Path) -> None:
     result, views = result_of(tmp_path, ["zero-shot", "expert", "ft", "joint"])
     zero, experts, plain, joint = views[0], views[1:4], views[4], views[5]
     rows = {s["method"]: s for s in result["sequences"]}
@@ -171,7 +172,7 @@ def test_an_expert_that_was_not_run_leaves_the_entry_open(tmp_path: Path) -> Non
         ),
         ({"tuning": "inclora", "reference": "joint"}, "each task trains weights of its own"),
         ({"tuning": "nmc", "reference": "expert"}, "needs a tuning method that trains"),
-        ({"tuning": "full", "reference": "best"}, "zero-shot"),
+        ({"tuning": "full", "reference": "experts"}, "unknown reference run 'experts'. Did you mean 'expert'"),
         ({"tuning": "l2p", "reference": "zero-shot"}, "the untrained model, to which 'l2p' adds nothing"),
     ],
 )
@@ -180,7 +181,7 @@ def test_what_makes_no_sense_is_refused(method: dict[str, Any], said: str) -> No
         method_spec(method)
 
 
-def test_a_bound_keeps_its_regime_in_its_name() -> None:
+def test_a_reference_run_keeps_its_tuning_method_in_its_name() -> None:
     assert MethodEntry.model_validate({"tuning": "lora", "reference": "joint"}).label == "lora (joint)"
 
 
@@ -202,3 +203,49 @@ def test_joint_training_knows_no_tasks_and_so_no_exceptions_for_one(tmp_path: Pa
     joint, plain = plan(small_config(tmp_path, methods=["joint", "ft"], stream={"first": 2}, training=training))
     assert joint.training.epochs_per_task == {}
     assert plain.training.epochs_per_task == {name: 5}
+
+
+ROOT = Path(__file__).parent.parent.parent
+# where the names may stand: the objects themselves, and the presets that are made of them
+KNOW_THE_NAMES = {"methods/reference_runs.py", "methods/presets.py"}
+
+
+def named_reference_runs(code: str) -> list[str]:
+    """The names of reference runs that stand as strings in a piece of code."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Constant) and node.value in REFERENCE_RUNS:
+            found.append(str(node.value))
+    return found
+
+
+@pytest.mark.parametrize("package", ["methods", "streams", "orchestrator"])
+def test_nobody_else_knows_a_reference_run_by_its_name(package: str) -> None:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        name = str(path.relative_to(ROOT))
+        if name not in KNOW_THE_NAMES:
+            assert not named_reference_runs(path.read_text()), name
+
+
+def test_a_comparison_with_a_name_would_be_seen() -> None:
+    assert named_reference_runs("if method.reference == 'joint':\n    pass") == ["joint"]
+    assert named_reference_runs("return entry['reference'] in ('zero-shot', 'expert')") == ["zero-shot", "expert"]
+
+
+def test_what_each_kind_of_run_trains_in_a_stream_of_three_tasks() -> None:
+    trained = {}
+    for name in (None, *REFERENCE_RUNS):
+        kind = run_kind(name)
+        trained[name] = [list(kind.tasks_to_train(task_id, 3)) for task_id in range(3)]
+    assert trained[None] == [[0], [1], [2]]
+    assert trained["zero-shot"] == [[], [], []]
+    assert trained["expert"] == [[0], [1], [2]]
+    assert trained["joint"] == [[], [], [0, 1, 2]]
+    assert [run_kind("joint").is_trained(task_id, 3) for task_id in range(3)] == [False, False, True]
+
+
+def test_joint_training_is_the_first_and_only_task_of_its_run() -> None:
+    joint, sequence = run_kind("joint"), run_kind(None)
+    assert (joint.task_position(2), joint.schedule_horizon(3)) == (0, 1)
+    assert (sequence.task_position(2), sequence.schedule_horizon(3)) == (2, 3)
+    assert (joint.turn("news"), sequence.turn("news")) == ("joint training", "task 'news'")
