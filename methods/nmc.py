@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from methods.base import Context, Settings, State, TuningMethod
 from methods.batch import Batch
+from methods.seam.card import Card
 from methods.shared.passes import evaluating
 
 
@@ -22,13 +22,15 @@ class Nmc(TuningMethod):
     decoder the text's states count and not the answer's, of an encoder-decoder those of the encoder.
     """
 
-    summary = "nearest class mean of the frozen model's embeddings"
-    paper = "2210.04428"
-    memory = "one mean for each class"
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    card = Card(
+        summary="nearest class mean of the frozen model's embeddings",
+        paper="2210.04428",
+        memory="one mean for each class",
+        training_space={},
+        no_output_units="it trains nothing",
+        per_task_weights="it trains nothing",
+    )
     trains_by_gradient = False
-    no_output_units = "it trains nothing"
-    per_task_weights = "it trains nothing"
 
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
