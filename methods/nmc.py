@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Settings, State, TuningMethod
+from methods.base import Context, Settings, State, TuningMethod
+from methods.batch import Batch
+from methods.seam.card import Card
 from methods.shared.passes import evaluating
 
 
@@ -21,13 +22,15 @@ class Nmc(TuningMethod):
     decoder the text's states count and not the answer's, of an encoder-decoder those of the encoder.
     """
 
-    summary = "nearest class mean of the frozen model's embeddings"
-    paper = "2210.04428"
-    memory = "one mean for each class"
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    card = Card(
+        summary="nearest class mean of the frozen model's embeddings",
+        paper="2210.04428",
+        memory="one mean for each class",
+        training_space={},
+        no_output_units="it trains nothing",
+        per_task_weights="it trains nothing",
+    )
     trains_by_gradient = False
-    no_output_units = "it trains nothing"
-    per_task_weights = "it trains nothing"
 
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
@@ -48,8 +51,8 @@ class Nmc(TuningMethod):
         with evaluating(model):
             for batch in batches:
                 embedded_Bd = self.context.embed(batch).double()
-                sums_Kd.index_add_(0, batch["classes"], embedded_Bd)
-                counts_K += torch.bincount(batch["classes"], minlength=classes)
+                sums_Kd.index_add_(0, batch.classes, embedded_Bd)
+                counts_K += torch.bincount(batch.classes, minlength=classes)
         for total, new in ((self.sums_Kd, sums_Kd), (self.counts_K, counts_K)):
             new.copy_(self.context.mean_over_workers(new) * self.context.workers)
             if len(total):

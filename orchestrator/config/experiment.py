@@ -92,7 +92,7 @@ def _check_goes_on(method: MethodEntry) -> None:
     """Raises ValueError where the next task cannot go on from weights of before the annealing."""
     parts = (method.tuning, *method.plugins)
     for part, kind in zip(parts, method.types, strict=True):
-        reason = kind.modifies_weights_after_task or getattr(kind, "per_task_weights", "")
+        reason = kind.card.modifies_weights_after_task or kind.card.per_task_weights
         if reason:
             raise ValueError(f"training.schedule: 'infinite' cannot be combined with {part.name!r}: {reason}")
 

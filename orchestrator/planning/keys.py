@@ -18,10 +18,10 @@ from orchestrator.config.training import TrainingConfig, outer_factor
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from streams import DEFAULT_SCORER, SCORER_VERSIONS, Stream, Task
 
-CHECKPOINT_FORMAT = 1
-
-
-SCORE_FORMAT = 1
+# Part of every key, so that files in an older layout are made again instead of misread. 2: the fields of steps, scores and
+# resume states have new names, and a score's file carries a checksum.
+CHECKPOINT_FORMAT = 2
+SCORE_FORMAT = 2
 
 
 def check_unchanged(sequence: SequencePlan, stream: Stream) -> None:
@@ -115,7 +115,7 @@ def score_keys(
     """
     labels = stream.labels_until(len(stream.tasks))
     # only such a method answers one text differently for two positions of its task
-    is_told_position = any("task labels" in part.needs for part in method.types)
+    is_told_position = any("task labels" in part.card.needs for part in method.types)
     rows = []
     for key in keys:
         # an untrained state is the initial model: it is scored once, however many tasks pass before training begins

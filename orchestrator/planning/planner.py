@@ -139,7 +139,7 @@ class Planner:
         if self.family.generates:
             return
         for method in self.config.methods:
-            if any(part.requires_generation for part in method.types):
+            if any(part.card.requires_generation for part in method.types):
                 raise UserError(
                     f"methods: {method.label!r} needs a model that generates text; "
                     f"{self.config.model.name!r} is an encoder"
