@@ -121,7 +121,10 @@ class SequenceFinished(Event):
 
 
 class SequenceFailed(Event):
-    """A sequence cannot go on: why, where it was, and where the whole traceback is."""
+    """A sequence cannot go on: why, where it was, and where the whole traceback is.
+
+    `transient`: another attempt may succeed. A journal of a sequence holds none of these, the notes of its workers do.
+    """
 
     name = "sequence_failed"
     reason: str
@@ -131,6 +134,7 @@ class SequenceFailed(Event):
     step: int | None = None
     worker: int | None = None
     log: str | None = None
+    transient: bool = False
 
 
 class SearchStarted(Event):
