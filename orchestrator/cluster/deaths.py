@@ -9,10 +9,10 @@ from typing import Any
 import ray.train
 
 from orchestrator import logs
-from orchestrator.cluster.failure_notes import note_failure
 from orchestrator.cluster.ray_logs import copy_ray_logs, death, introduced, introduction
 from orchestrator.errors import SequenceFailed, WorkerFailed
 from orchestrator.store import events
+from orchestrator.store.failure_notes import note_failure
 
 logger = logging.getLogger(__name__)
 

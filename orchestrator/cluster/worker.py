@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import logs
-from orchestrator.cluster.failure_notes import cause_of_failure
 from orchestrator.cluster.ray_logs import RayProcess, copy_ray_logs, introduce, introduction
 from orchestrator.errors import SequenceFailed, WorkerFailed
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.failure_notes import cause_of_failure
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import View, read_view
 from orchestrator.training.parallel import Parallel
@@ -116,13 +116,12 @@ def _is_due(sequence: SequencePlan, settings: dict[str, Any]) -> bool:
     attempts = _attempts(view, settings["started"])
     if settings["until"] and _has_reached(view, settings["until"], settings["evaluate"]):
         return False
-    if view.status == "finished" and view.finished_at >= settings["started"]:
-        return False
-    if view.status == "failed" and view.failed_at >= settings["started"]:
+    if view.ended_at >= settings["started"]:
         return False
     if not attempts:
         return True
-    cause = cause_of_failure(sequence, Path(settings["run_logs"]), since=attempts[-1])
+    notes = logs.sequence_logs(sequence.out, sequence.id)
+    cause = cause_of_failure(notes, Path(settings["run_logs"]), since=attempts[-1])
     failure = _final_failure(cause, len(attempts), settings["max_failures"])
     if failure is None:
         return True

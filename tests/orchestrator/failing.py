@@ -15,7 +15,7 @@ HOOKS = (
     "load_state_dict",
 )
 
-SOURCE = '''
+SOURCE = """
 import os
 import signal
 
@@ -63,7 +63,7 @@ class Broken(Method):
 
     def load_state_dict(self, state):
         self._call("load_state_dict")
-'''
+"""
 
 
 def write_plugin(folder: Path, name: str) -> Path:

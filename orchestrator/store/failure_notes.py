@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator import logs
-from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.events import SequenceFailed
 from orchestrator.store.journal import Journal, Tail
 
@@ -28,12 +26,14 @@ def noted_failures(folder: Path, since: int) -> list[SequenceFailed]:
     return sorted(found, key=lambda failure: failure.time)
 
 
-def cause_of_failure(sequence: SequencePlan, run_logs: Path, since: int) -> SequenceFailed | None:
+def cause_of_failure(sequence_logs: Path, run_logs: Path, since: int) -> SequenceFailed | None:
     """What ended the attempt at a sequence that began at `since`; None where nobody knows.
+
+    Its workers left their notes in `sequence_logs`, those who look after them in `run_logs`.
 
     The earliest failure is the cause. What the other workers said after it follows from it: a lost connection mostly.
     """
-    said_by_workers = noted_failures(logs.sequence_logs(sequence.out, sequence.id), since)
+    said_by_workers = noted_failures(sequence_logs, since)
     if said_by_workers:
         return said_by_workers[0]
     deaths = noted_failures(run_logs, since)
