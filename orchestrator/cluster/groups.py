@@ -38,18 +38,19 @@ def run_on_cluster(
     asynchronously = scores_asynchronously(placement, scaling, resources, len(sequences))
     gpus = gpus_per_worker(scaling, resources)
     started = int(time.time() * 1000)
-    settings = {
+    run_logs = logs.ray_logs(sequences[0].out, f"{name}-{started}")
+    settings: dict[str, Any] = {
         "sequences": [sequence.model_dump(mode="json") for sequence in sequences],
         "evaluate": not asynchronously,
         "started": started,
         "max_failures": scaling.max_failures,
         "until": until,
-        "run_logs": str(logs.ray_logs(sequences[0].out, f"{name}-{started}")),
+        "run_logs": str(run_logs),
     }
     logger.info("%d groups of %d workers; scoring beside training: %s", groups, scaling.workers, asynchronously)
     problems: list[str] = []
     threads = _start_groups(groups, name, settings, scaling, gpus, problems)
-    scoring = AsyncScoring(gpus, Path(settings["run_logs"]))
+    scoring = AsyncScoring(gpus, run_logs)
     while any(thread.is_alive() for thread in threads) or scoring.running:
         views = watch()
         if asynchronously:
@@ -116,7 +117,8 @@ def _trainer(name: str, settings: dict[str, Any], scaling: ScalingConfig, gpus: 
         run_config=ray.train.RunConfig(
             name=run_name,
             storage_path=str(storage),
-            callbacks=[NoteDeaths(name, introductions, Path(settings["run_logs"]))],
+            # typed for the older version of Ray Train, which calls other methods of it
+            callbacks=[NoteDeaths(name, introductions, Path(settings["run_logs"]))],  # type: ignore[list-item]
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # Train V2 has it
         ),

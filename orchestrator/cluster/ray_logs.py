@@ -13,6 +13,7 @@ import re
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def this_process() -> RayProcess:
 
     context = ray.get_runtime_context()
     # Ray has no public name for the folder of its log files
-    node = ray._private.worker._global_node
+    node: Any = ray._private.worker._global_node
     return RayProcess(
         pid=os.getpid(),
         machine=ray.util.get_node_ip_address(),

@@ -12,6 +12,7 @@ from orchestrator import logs
 from orchestrator.cluster.ray_logs import copy_ray_logs, death, introduce, introduced
 from orchestrator.errors import WorkerFailed
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import View
@@ -114,6 +115,14 @@ class AsyncScoring:
             reason = death("its process", process, error)
             logs.write_failure(log, f"{what}: {reason}", error)
         self.problems.append(f"{what} failed: {reason}; log: {log}")
+        failure = events.ScoringFailed(
+            tasks_seen=tasks_seen,
+            reason=reason,
+            traceback=str(error),
+            method=sequence.method.label,
+            log=str(log),
+        )
+        Journal(journal_folder(sequence.out, sequence.id), "evaluate").append(failure)
 
 
 def _stored_states(view: View) -> list[int]:

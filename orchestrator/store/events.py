@@ -143,6 +143,17 @@ class SequenceFailed(Event):
     transient: bool = False
 
 
+class ScoringFailed(Event):
+    """The state after `tasks_seen` tasks could not be scored: why, and where the whole traceback is."""
+
+    name = "scoring_failed"
+    tasks_seen: int
+    reason: str
+    traceback: str = ""
+    method: str = ""
+    log: str | None = None
+
+
 class SearchStarted(Event):
     """A search was defined and checked."""
 
@@ -221,6 +232,7 @@ EVENTS: dict[str, type[Event]] = {
         ScoreComputed,
         SequenceFinished,
         SequenceFailed,
+        ScoringFailed,
         SearchStarted,
         SearchChosen,
         SearchFrozen,
