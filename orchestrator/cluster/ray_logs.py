@@ -148,7 +148,7 @@ def _mentions(path: Path, process: RayProcess) -> bytes:
 def death(who: str, process: RayProcess | None, error: Exception) -> str:
     """How a process ended that nobody heard from, in one line."""
     which = f"{who} ({process})" if process else who
-    return f"{which} ended without a word: {exit_reason(str(error))}"
+    return f"{which} ended without a word (killed, out of memory, or crashed): {exit_reason(str(error))}"
 
 
 def exit_reason(message: str) -> str:
@@ -157,7 +157,7 @@ def exit_reason(message: str) -> str:
     exit_detail = re.search(r"Worker exit detail: (.+)", message)
     if exit_type and exit_detail:
         # what follows are Ray's guesses, the same for each end
-        detail = exit_detail[1].split(" There are some potential root causes")[0].strip()
+        detail = re.split(r"\.? (?:Some common causes|There are some potential)", exit_detail[1])[0].strip()
         return f"{exit_type[1]}, {detail}"
     lines = message.strip().splitlines()
     if not lines:
