@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from methods.base import (
-    Batch,
     Context,
     Method,
     Settings,
@@ -15,6 +14,7 @@ from methods.base import (
     generator,
     trainable,
 )
+from methods.batch import IGNORED, NO_CLASS, Batch, TokenStream
 from methods.presets import PRESETS, PUBLISHED
 from methods.reference_runs import REFERENCE_RUNS, ReferenceRun, RunKind, run_kind
 from methods.registry import METHODS, full_name, method_class, registered_methods, unknown
@@ -26,7 +26,9 @@ from methods.spec import MethodSpec, Part, method_spec
 from methods.stack import Stack
 
 __all__ = [
+    "IGNORED",
     "METHODS",
+    "NO_CLASS",
     "PRESETS",
     "PUBLISHED",
     "REFERENCE_RUNS",
@@ -46,6 +48,7 @@ __all__ = [
     "Settings",
     "Stack",
     "State",
+    "TokenStream",
     "TuningMethod",
     "ValidationError",
     "at_least_float32",
