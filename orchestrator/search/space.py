@@ -45,10 +45,10 @@ def declared_space(method: MethodEntry) -> Space:
     tuning = METHODS[method.tuning.name]
     assert issubclass(tuning, TuningMethod)
     space: Space = {}
-    for key, values in tuning.training_space.items():
+    for key, values in tuning.card.training_space.items():
         space[f"training.{key}"] = Dimension.model_validate(values)
     for part in (method.tuning, *method.plugins):
-        for setting, values in METHODS[part.name].space.items():
+        for setting, values in METHODS[part.name].card.space.items():
             space[f"{part.name}.{setting}"] = Dimension.model_validate(values)
     return space
 

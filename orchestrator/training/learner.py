@@ -82,7 +82,7 @@ class Learner:
             batches=self.batches,
             labels=[len(self.stream.labels_until(t + 1)) for t in range(len(self.stream.tasks))],
             workers=self.parallel.count,
-            shared_weights=not getattr(self.sequence.method.spec.types[0], "per_task_weights", ""),
+            shared_weights=not self.sequence.method.spec.types[0].card.per_task_weights,
         )
         return self.sequence.method.spec.build(context)
 
