@@ -25,7 +25,7 @@ from orchestrator.store.events import (
     SequenceStarted,
 )
 from orchestrator.store.journal import Journal, journal_folder
-from orchestrator.store.view import View
+from orchestrator.store.view import View, read_view
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
 
@@ -93,7 +93,7 @@ def write_scores(
             versions={},
             git_commit=None,
             machine="",
-        ).to_json()
+        )
     )
     for tasks_seen, scores in enumerate(matrix):
         if tasks_seen:
@@ -103,18 +103,19 @@ def write_scores(
                 ScoreComputed(
                     tasks_seen=tasks_seen,
                     task_id=task_id,
+                    task=sequence.tasks[task_id],
                     key="",
                     score=score,
                     score_options=options[tasks_seen][task_id] if options else None,
                     correct=0,
                     n=10,
                     seconds=0.0,
-                ).to_json()
+                )
             )
     if failure:
-        journal.append(SequenceFailed(reason=failure).to_json())
+        journal.append(SequenceFailed(reason=failure))
     elif len(matrix) == len(sequence.tasks) + 1:
-        journal.append(SequenceFinished().to_json())
+        journal.append(SequenceFinished())
 
 
 def _write_checkpoint(journal: Journal, sequence: SequencePlan, task_id: int, seconds: float, reused: bool) -> None:
@@ -129,14 +130,12 @@ def _write_checkpoint(journal: Journal, sequence: SequencePlan, task_id: int, se
             usage={},
             reused=reused,
             diagnostics={},
-        ).to_json()
+        )
     )
 
 
 def view_of(sequence: SequencePlan, matrix: Matrix, **facts: Any) -> View:
     """What a journal with these scores says."""
-    from orchestrator.store.view import read_view
-
     write_scores(sequence, matrix, **facts)
     return read_view(sequence.out, sequence.id)
 
