@@ -11,7 +11,7 @@ import pytest
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.store.test_access_log import TestAccessLog
 from orchestrator.training.sequence import run_sequence
-from streams.base import SealedSplit
+from streams import SealedSplit
 from tests.orchestrator.search.searches import (
     Matrix,
     folder_config,
