@@ -13,7 +13,6 @@ from methods.adapters.lora import Lora
 from methods.adapters.moelora import MoeLora
 from methods.adapters.olora import OLora
 from methods.base import (
-    Batch,
     Context,
     Method,
     Settings,
@@ -23,6 +22,7 @@ from methods.base import (
     generator,
     trainable,
 )
+from methods.batch import IGNORED, NO_CLASS, Batch, TokenStream
 from methods.full import Full
 from methods.masking.migu import Migu
 from methods.masking.random_mask import RandomMask
@@ -244,7 +244,9 @@ def method_spec(value: str | Mapping[str, Any]) -> MethodSpec:
 
 
 __all__ = [
+    "IGNORED",
     "METHODS",
+    "NO_CLASS",
     "PRESETS",
     "PUBLISHED",
     "REFERENCE_RUNS",
@@ -259,6 +261,7 @@ __all__ = [
     "Settings",
     "Stack",
     "State",
+    "TokenStream",
     "TuningMethod",
     "ValidationError",
     "at_least_float32",

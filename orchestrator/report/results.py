@@ -67,8 +67,6 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
     for unit in USAGE_UNITS:
         result[unit] = view.usage(unit)
     result["status"] = view.status
-    if view.status == "finished" and np.isnan(matrix).any():
-        result["status"] = "incomplete"
     result["reason"] = view.failure or None
     result["dropped_rows"] = _dropped_rows(view)
     return result
@@ -88,7 +86,7 @@ def _dropped_rows(view: View) -> dict[str, dict[str, int]]:
     dropped: dict[str, dict[str, int]] = {}
     if view.start is None:
         return dropped
-    for task in view.start["data"]:
+    for task in view.start.data:
         if any(task["dropped_rows"].values()):
             dropped[task["task"]] = task["dropped_rows"]
     return dropped

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from orchestrator.store.journal import Report
+from orchestrator.store.events import Report, SystemSample
 
 PACKAGES = ("continual-orchestrator", "torch", "transformers", "peft", "ray", "mlflow", "datasets", "tokenizers")
 
@@ -65,7 +65,7 @@ class SystemSampler:
             return
         self.last = now
         memory = psutil.virtual_memory()
-        sample = {
+        sample: dict[str, int | float] = {
             "cpu_utilization_percentage": psutil.cpu_percent(),
             "system_memory_usage_percentage": memory.percent,
             "system_memory_usage_megabytes": round(memory.used / 2**20),
@@ -73,4 +73,4 @@ class SystemSampler:
         }
         if torch.cuda.is_available():
             sample["gpu_0_memory_usage_megabytes"] = round(torch.cuda.memory_allocated() / 2**20)
-        self.report({"event": "system", **sample})
+        self.report(SystemSample(values=sample))

@@ -82,7 +82,7 @@ class Learner:
             batches=self.batches,
             labels=[len(self.stream.labels_until(t + 1)) for t in range(len(self.stream.tasks))],
             workers=self.parallel.count,
-            shared_weights=not getattr(self.sequence.method.spec.types[0], "per_task_weights", ""),
+            shared_weights=not self.sequence.method.spec.types[0].card.per_task_weights,
         )
         return self.sequence.method.spec.build(context)
 
@@ -110,7 +110,7 @@ class Learner:
     def batches(self, examples: Sequence[Feature], rng: torch.Generator | None = None) -> Iterator[Batch]:
         """This worker's micro-batches of examples, on its device; in a random order where `rng` is given.
 
-        The cut is training's, so the number of workers changes none of them. "example_indices" are places in that order.
+        The cut is training's, so the number of workers changes none of them. `example_indices` are counted in that order.
         """
         training, parallel, family = self.sequence.training, self.parallel, self.family
         size = training.micro_batch or training.global_batch // parallel.count
@@ -119,13 +119,13 @@ class Learner:
         for place, chosen in micro_batches(order, size, parallel.rank, parallel.count):
             features = [examples[i] for i in chosen]
             share = sum(family.loss_terms(f) for f in features) / units
-            yield {
-                **to_device(family.collate(features), parallel.device),
-                "example_indices": list(range(place * size, place * size + len(chosen))),
-                "loss_weight": share,
-                "loss_denominator": units,
-                "num_old_classes": family.num_old_classes,
-            }
+            batch = family.collate(features).to(parallel.device)
+            yield batch.replace(
+                example_indices=list(range(place * size, place * size + len(chosen))),
+                loss_weight=share,
+                loss_denominator=units,
+                num_old_classes=family.num_old_classes,
+            )
 
     def place(self, task_id: int) -> int:
         """Which task of its sequence a task is to the method."""
@@ -183,8 +183,3 @@ class Learner:
     def weights(self) -> dict[str, Tensor]:
         """What the method has trained, by name."""
         return self.stack.weights(self.family.module)
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The same with its tensors on a device."""
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}

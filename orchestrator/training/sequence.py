@@ -12,8 +12,10 @@ from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluation.scores import compute_score, missing_scores, score_events
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
-from orchestrator.store.journal import Event, Journal, Report, journal_folder, stamped
+from orchestrator.store.events import Event, Report, parse_event
+from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
 from orchestrator.training.environment import SystemSampler, describe
@@ -51,10 +53,10 @@ def run_sequence(
     except Exception as error:
         if not run.own_fault(error):
             raise
-        run.record({"event": "sequence_failed", "reason": reason(error)})
+        run.record(events.SequenceFailed(reason=reason(error)))
         raise error if isinstance(error, SequenceFailed) else SequenceFailed(reason(error)) from error
     if until is None or until >= len(sequence.tasks):
-        run.record({"event": "sequence_finished"})
+        run.record(events.SequenceFinished())
     return read_view(sequence.out, sequence.id)
 
 
@@ -91,16 +93,15 @@ def is_complete(sequence: SequencePlan, store: Store) -> bool:
 
 def started_event(sequence: SequencePlan, stream: Stream, parallel: Parallel) -> Event:
     """The journal's first event: the whole configuration, the data and the software."""
-    return {
-        "event": "sequence_started",
-        "id": sequence.id,
-        "tasks": list(sequence.tasks),
-        "sequence": sequence.model_dump(mode="json", exclude={"cell_keys"}),
-        "data": stream.manifest(),
-        "workers": parallel.count,
-        "device": str(parallel.device),
+    return events.SequenceStarted(
+        id=sequence.id,
+        tasks=sequence.tasks,
+        sequence=sequence.model_dump(mode="json", exclude={"score_keys"}),
+        data=stream.manifest(),
+        workers=parallel.count,
+        device=str(parallel.device),
         **describe(),
-    }
+    )
 
 
 class _Run:
@@ -135,7 +136,6 @@ class _Run:
 
     def record(self, event: Event) -> None:
         """Note a fact, journal first. What the journal has already (of a run that was stopped) is not noted twice."""
-        event = stamped(event)
         if self.parallel.writes and self.known.add(event):
             self.journal.append(event)
             if self.report:
@@ -175,7 +175,7 @@ class _Run:
                 with self.store.lock(key, timeout=-1):
                     if not self.store.is_sound(key):  # still: another sequence may have made it again meanwhile
                         self.store.set_aside(key)
-                        self.record({"event": "checkpoint_corrupt", "key": key})
+                        self.record(events.CheckpointCorrupt(key=key))
             self.parallel.barrier()
             self.ensure_trained(row)
 
@@ -212,7 +212,7 @@ class _Run:
 
     def _task_started(self, task_id: int, steps: int, reused: bool) -> Event:
         name = self.sequence.tasks[task_id]
-        return {"event": "task_started", "task_id": task_id, "task": name, "steps": steps, "reused": reused}
+        return events.TaskStarted(task_id=task_id, task=name, steps=steps, reused=reused)
 
     def record_checkpoint(self, task_id: int) -> None:
         """Note where the state is; of a state that was found, also how it was trained."""
@@ -222,22 +222,21 @@ class _Run:
         history = self.store.history(key)
         if reused:
             self.record(self._task_started(task_id, len(history["steps"]), reused=True))
-            for event in history["steps"]:
-                self.record(event)
+            for step in history["steps"]:
+                self.record(parse_event(step))
         place = self.store.path(key)
         self.record(
-            {
-                "event": "checkpoint",
-                "task_id": task_id,
-                "task": self.sequence.tasks[task_id],
-                "key": key,
-                "path": str(place),
-                "bytes": self.store.size(key),
-                "seconds": history["seconds"],
-                "usage": history.get("usage", {}),
-                "reused": reused,
-                "diagnostics": history.get("diagnostics", {}),
-            }
+            events.CheckpointSaved(
+                task_id=task_id,
+                task=self.sequence.tasks[task_id],
+                key=key,
+                path=str(place),
+                bytes=self.store.size(key),
+                seconds=history["seconds"],
+                usage=history.get("usage", {}),
+                reused=reused,
+                diagnostics=history.get("diagnostics", {}),
+            )
         )
 
     def score(self, row: int) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from orchestrator.errors import NonFiniteLoss
 from orchestrator.models.family import Feature
 from orchestrator.training.batches import micro_batches
-from orchestrator.training.learner import Learner, to_device
+from orchestrator.training.learner import Learner
 
 
 def train_step(
@@ -33,10 +33,10 @@ def train_step(
     optimizer.zero_grad()
     for number, (index, chosen) in enumerate(mine):
         features = [batch[i] for i in chosen]
-        inputs = to_device(family.collate(features), parallel.device)
+        inputs = family.collate(features).to(parallel.device)
         share = sum(family.loss_terms(f) for f in features) / units
         inputs = stack.on_batch(
-            {**inputs, "loss_weight": share, "loss_denominator": units, "num_old_classes": family.num_old_classes}
+            inputs.replace(loss_weight=share, loss_denominator=units, num_old_classes=family.num_old_classes)
         )
         _seed_dropout(learner.sequence.seed, *place, index)
         last = number == len(mine) - 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from methods import Batch, generator
 from orchestrator.models.family import Feature
-from orchestrator.store.journal import Report
+from orchestrator.store.events import Report, Step
 from orchestrator.training.cost import flops_model, task_steps, tokens
 from orchestrator.training.learner import Learner
 from orchestrator.training.optimizer import load_optimizer_state, make_optimizer
@@ -62,9 +62,9 @@ def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]
         read = tokens(batch)
         usage.update(steps=1, tokens=read, flops=cost.flops(batch))
         rate = round(read / (time.monotonic() - began), 1)
-        values = {"loss": loss, "lr": lr, "grad_norm": norm, "tokens_per_s": rate, "time": int(time.time() * 1000)}
-        steps.append({"event": "step", "task_id": task_id, "step": step, **values})
-        report(steps[-1])
+        event = Step(task_id=task_id, step=step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=rate)
+        steps.append(event.to_json())
+        report(event)
         if step == last_before:
             resume_state = snapshot(learner, optimizer)
     if resume_state:
