@@ -65,14 +65,16 @@ def _merge_cost(merged: dict[str, Any], parts: Sequence[dict[str, Any]], usage_u
 
 
 def _merge_status(merged: dict[str, Any], parts: Sequence[dict[str, Any]]) -> None:
-    """Every status that an expert has, the first reason of a failure, and the dropped rows of all."""
+    """Every status that an expert has, the first failure with its reason, and the dropped rows of all."""
     statuses: list[str] = []
     merged["reason"] = None
+    merged["failure"] = None
     merged["dropped_rows"] = {}
     for part in parts:
         if part["status"] not in statuses:
             statuses.append(part["status"])
         if merged["reason"] is None:
             merged["reason"] = part["reason"]
+            merged["failure"] = part["failure"]
         merged["dropped_rows"].update(part["dropped_rows"])
     merged["status"] = ", ".join(statuses)

@@ -31,6 +31,7 @@ def result_of(**changes: Any) -> dict[str, Any]:
         "flops": 3.1e12,
         "status": "finished",
         "reason": None,
+        "failure": None,
         "dropped_rows": {},
     }
     return result | changes
