@@ -17,7 +17,6 @@ from methods.base import (
     Context,
     Method,
     Settings,
-    Stack,
     State,
     TuningMethod,
     at_least_float32,
@@ -43,6 +42,8 @@ from methods.replay.agem import Agem
 from methods.replay.conpet import Conpet
 from methods.replay.derpp import Derpp
 from methods.replay.replay import Replay
+from methods.seam.card import Card
+from methods.stack import Stack
 from methods.subspaces.coso import Coso
 from methods.subspaces.osf import Osf
 from methods.subspaces.projection import Projection
@@ -167,21 +168,23 @@ class MethodSpec(BaseModel):
                 else f"{self.tuning.name!r} trains nothing"
             )
             raise ValueError(f"{self.plugins[0].name!r}: {why}, so there is nothing that a plug-in could change")
-        refusal = self.run_kind.refusal(self.tuning.name, tuning_type.trains_by_gradient, tuning_type.per_task_weights)
+        refusal = self.run_kind.refusal(
+            self.tuning.name, tuning_type.trains_by_gradient, tuning_type.card.per_task_weights
+        )
         if refusal:
             raise ValueError(refusal)
         for part in self.plugins:
-            if METHODS[part.name].requires_output_units and tuning_type.no_output_units:
+            if METHODS[part.name].card.requires_output_units and tuning_type.card.no_output_units:
                 raise ValueError(
-                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.no_output_units}"
+                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.card.no_output_units}"
                 )
-            if METHODS[part.name].requires_shared_weights and tuning_type.per_task_weights:
+            if METHODS[part.name].card.requires_shared_weights and tuning_type.card.per_task_weights:
                 raise ValueError(
-                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.per_task_weights}"
+                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.card.per_task_weights}"
                 )
-            if METHODS[part.name].requires_gradients and tuning_type.no_gradients:
+            if METHODS[part.name].card.requires_gradients and tuning_type.card.no_gradients:
                 raise ValueError(
-                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.no_gradients}"
+                    f"{part.name!r} cannot be combined with {self.tuning.name!r}: {tuning_type.card.no_gradients}"
                 )
         return self
 
@@ -246,6 +249,7 @@ __all__ = [
     "PUBLISHED",
     "REFERENCE_RUNS",
     "Batch",
+    "Card",
     "Context",
     "Method",
     "MethodSpec",

@@ -6,14 +6,18 @@ A method of an experiment is one *tuning method* (which parameters train) plus p
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
+from methods.seam.cost import Cost
+from methods.seam.data_policy import DataPolicy, Example
+from methods.shared.tensors import at_least_float32, generator, trainable
 
 # Tensors by name, as the model takes them. Names that end in "mask" mark real tokens [B, S] (1) against padding (0), and
 # no two of them have the same shape, so that the shape of an activation [B, S, d] tells which tokens it holds.
@@ -26,7 +30,6 @@ from torch import Tensor, nn
 # batch["classes"] [B] says which label of the stream, in order of first appearance, each example has.
 Batch = dict[str, Any]
 State = dict[str, Any]
-Example = Mapping[str, Any]  # one example as token ids, before it is collated
 
 
 def _identity(tensor: Tensor) -> Tensor:
@@ -63,13 +66,6 @@ class Context:
     shared_weights: bool = True
 
 
-class ExtraPasses(NamedTuple):
-    """Passes over a global batch: forward alone, and forward and backward as training's own."""
-
-    forward: float = 0.0
-    training: float = 0.0
-
-
 class Settings(BaseModel):
     """A method's settings: frozen, and refusing what it does not know."""
 
@@ -79,61 +75,33 @@ class Settings(BaseModel):
 class Method:
     """Hooks, all no-ops, and two state methods. Hooks see the unwrapped model.
 
+    What a method may do beyond timing is apart from them, each part a class to derive from too: `DataPolicy`, `Cost`,
+    `CacheFields`; and its `card` says what it is.
+
     `task_id` counts from 0. `batches` iterates over this worker's batches of the task in a random order that is not
     training's; batch["example_indices"] are the examples' places in that order, over all workers. A method's own forward
     passes run in evaluation mode, in which no other method's forward hook may count.
     """
 
     Settings: ClassVar[type[Settings]] = Settings
-    summary: ClassVar[str] = ""
-    paper: ClassVar[str] = ""
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {}  # values that a search tries, by setting
-    # what it is told beyond the data of the present task: "boundaries", "old data", "task labels" (when answering)
-    needs: ClassVar[tuple[str, ...]] = ()
-    # what it keeps beside the model, in words
-    memory: ClassVar[str] = ""
-    # what a combination must offer: trained linear rows inside the blocks (see methods.rows), a model that generates
-    requires_output_units: ClassVar[bool] = False
-    requires_shared_weights: ClassVar[bool] = False  # weights that later tasks train on
-    requires_generation: ClassVar[bool] = False
-    requires_gradients: ClassVar[bool] = False  # steps along the gradients that `before_optimizer_step` leaves
-    # how `after_task` changes the trained weights, where it does: then they cannot go on from before the last steps
-    modifies_weights_after_task: ClassVar[str] = ""
+    card: ClassVar[Card] = Card()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Raises TypeError where a class defines what belongs to a part of the seam that it does not have."""
+        super().__init_subclass__(**kwargs)
+        for part in (DataPolicy, Cost, CacheFields):
+            if issubclass(cls, part):
+                continue
+            for name, member in vars(part).items():
+                # else it would never be called, and nobody would notice
+                if callable(member) and hasattr(cls, name):
+                    raise TypeError(
+                        f"{cls.__name__}.{name} is never called unless the class derives from {part.__name__}"
+                    )
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
         self.context = context
-
-    def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
-        """The settings that can influence the weights while training task `task_id`; None where the method does nothing.
-
-        Checkpoints are shared between all methods whose influence is the same up to a task.
-        """
-        return self.settings.model_dump()
-
-    def training_set(
-        self, task_id: int, chosen: Sequence[Example], old: Callable[[int], Sequence[Example]]
-    ) -> Sequence[Example]:
-        """What the task is trained on, instead of `chosen`. `old(i)` gives the examples of an earlier task i again.
-
-        A pure function of the seed and its arguments: every worker, and every resume, calls it anew.
-        """
-        return chosen
-
-    def num_new_examples(self, task_id: int, size: int) -> int:
-        """How many examples of a global batch of `size` come from the task's training set; `compose_batch` adds the others."""
-        return size
-
-    def compose_batch(self, task_id: int, step: int, chosen: Sequence[Example]) -> Sequence[Example]:
-        """The whole global batch of a step (counted from 1 over the task). A pure function, as `training_set` is."""
-        return chosen
-
-    def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
-        """What it computes a step beside training's own pass, in passes over a global batch of `size`.
-
-        What runs once a task is not counted.
-        """
-        return ExtraPasses()
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Called before the optimizer of a task is made."""
@@ -172,17 +140,6 @@ class TuningMethod(Method):
 
     # whether it trains by gradients at all
     trains_by_gradient: ClassVar[bool] = True
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}
-    # why no linear rows inside the blocks train by plain gradients, where that is so
-    no_output_units: ClassVar[str] = ""
-    # why what one task trains is not what the next one trains, where that is so
-    per_task_weights: ClassVar[str] = ""
-    # why the optimizer does not follow the parameters' own gradients, where that is so
-    no_gradients: ClassVar[str] = ""
-
-    def model_cache_fields(self) -> Mapping[str, Any]:
-        """The settings that decide the untrained model. The others count from the first task that they influence."""
-        return self.settings.model_dump()
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         """Freeze, unfreeze or extend the model, once, before row 0. Parameters in `head` always train."""
@@ -198,14 +155,6 @@ class TuningMethod(Method):
         """What a checkpoint holds, between tasks: all that training may have made different from the prepared model."""
         return dict(trainable(model))
 
-    def trains(self, model: nn.Module) -> dict[str, Tensor]:
-        """The weights that the next task moves, by name, as they are before `before_task`. For counting what it costs."""
-        return dict(trainable(model))
-
-    def added_tokens(self, task_id: int) -> int:
-        """How many vectors stand among the tokens of each input while a task is trained. For counting what it costs."""
-        return 0
-
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
         """Called before the model answers examples of a task, perhaps one that it was not trained on yet."""
 
@@ -214,130 +163,15 @@ class TuningMethod(Method):
         raise NotImplementedError
 
 
-class Stack(Method):
-    """A tuning method and its plug-ins as one method; hooks run in the given order."""
-
-    def __init__(self, tuning: TuningMethod, plugins: Sequence[tuple[str, Method]], tuning_name: str) -> None:
-        self.tuning = tuning
-        self.parts: list[tuple[str, Method]] = [(tuning_name, tuning), *plugins]
-
-    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        """Let the tuning method prepare the model."""
-        return self.tuning.prepare(model, head)
-
-    def initial_cache_fields(self) -> Mapping[str, Any]:
-        """What decides the model before training."""
-        return {"name": self.parts[0][0], "settings": self.tuning.model_cache_fields()}
-
-    def grow(self, model: nn.Module, tasks: int) -> None:
-        """The tuning method's structure after so many tasks."""
-        self.tuning.grow(model, tasks)
-
-    def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """What a checkpoint holds."""
-        return self.tuning.weights(model)
-
-    def trains(self, model: nn.Module) -> dict[str, Tensor]:
-        """The weights that the tuning method lets the next task move."""
-        return self.tuning.trains(model)
-
-    def added_tokens(self, task_id: int) -> int:
-        """The tuning method's vectors among the tokens of each input."""
-        return self.tuning.added_tokens(task_id)
-
-    def before_scoring(self, model: nn.Module, task_id: int) -> None:
-        """Let the tuning method know which task is answered."""
-        self.tuning.before_scoring(model, task_id)
-
-    def cache_fields(self, task_id: int) -> Mapping[str, Any]:
-        """The influences of all parts that have one, in order."""
-        found = [(name, part.cache_fields(task_id)) for name, part in self.parts]
-        return {"parts": [{"name": name, **settings} for name, settings in found if settings is not None]}
-
-    def training_set(
-        self, task_id: int, chosen: Sequence[Example], old: Callable[[int], Sequence[Example]]
-    ) -> Sequence[Example]:
-        for _, part in self.parts:
-            chosen = part.training_set(task_id, chosen, old)
-        return chosen
-
-    def num_new_examples(self, task_id: int, size: int) -> int:
-        return min(part.num_new_examples(task_id, size) for _, part in self.parts)
-
-    def compose_batch(self, task_id: int, step: int, chosen: Sequence[Example]) -> Sequence[Example]:
-        for _, part in self.parts:
-            chosen = part.compose_batch(task_id, step, chosen)
-        return chosen
-
-    def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
-        found = [part.extra_passes(task_id, size) for _, part in self.parts]
-        return ExtraPasses(sum(p.forward for p in found), sum(p.training for p in found))
-
-    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
-        for _, part in self.parts:
-            part.before_task(model, task_id, batches)
-
-    def on_batch(self, batch: Batch) -> Batch:
-        for _, part in self.parts:
-            batch = part.on_batch(batch)
-        return batch
-
-    def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
-        for _, part in self.parts:
-            loss = part.after_forward(model, batch, logits, loss)
-        return loss
-
-    def before_optimizer_step(self, model: nn.Module) -> None:
-        for _, part in self.parts:
-            part.before_optimizer_step(model)
-
-    def after_optimizer_step(self, model: nn.Module) -> None:
-        for _, part in self.parts:
-            part.after_optimizer_step(model)
-
-    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
-        for _, part in self.parts:
-            part.after_task(model, task_id, batches)
-
-    def state_dict(self) -> State:
-        """Every part's state under its number among the parts of its name, as `0:migu`; parts without state are absent.
-
-        Not under its place among all parts: a checkpoint is shared by methods that differ in parts which did nothing yet.
-        """
-        states = {f"{i}:{name}": part.state_dict() for i, name, part in self._numbered()}
-        return {name: state for name, state in states.items() if state}
-
-    def load_state_dict(self, state: State) -> None:
-        """Restore each part. A part that the checkpoint does not know keeps its initial state."""
-        for i, name, part in self._numbered():
-            if f"{i}:{name}" in state:
-                part.load_state_dict(state[f"{i}:{name}"])
-
-    def _numbered(self) -> Iterator[tuple[int, str, Method]]:
-        seen: Counter[str] = Counter()
-        for name, part in self.parts:
-            yield seen[name], name, part
-            seen[name] += 1
-
-    def collect_diagnostics(self, task_id: int) -> dict[str, float | list[Any]]:
-        """The numbers of every part that took part in a task, as `part/number`."""
-        parts = [(name, part) for name, part in self.parts if part.cache_fields(task_id) is not None]
-        return {f"{name}/{key}": value for name, part in parts for key, value in part.diagnostics().items()}
-
-
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that train, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Sums of many terms are not taken in bfloat16."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def generator(*parts: object) -> torch.Generator:
-    """A CPU generator seeded by the given values and nothing else."""
-    from hashlib import sha256
-
-    digest = sha256(repr(parts).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+__all__ = [
+    "Batch",
+    "Context",
+    "Example",
+    "Method",
+    "Settings",
+    "State",
+    "TuningMethod",
+    "at_least_float32",
+    "generator",
+    "trainable",
+]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from methods.base import Settings, TuningMethod
+from methods.seam.card import Card
 
 
 class FullSettings(Settings):
@@ -17,8 +18,10 @@ class Full(TuningMethod):
     """Every parameter of the model trains."""
 
     Settings = FullSettings
-    summary = "all parameters train"
-    memory = "none"
+    card = Card(
+        summary="all parameters train",
+        memory="none",
+    )
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         return model

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Batch, Context, Settings, State, TuningMethod
+from methods.seam.card import Card
 from methods.shared.passes import evaluating
 
 
@@ -21,13 +21,15 @@ class Nmc(TuningMethod):
     decoder the text's states count and not the answer's, of an encoder-decoder those of the encoder.
     """
 
-    summary = "nearest class mean of the frozen model's embeddings"
-    paper = "2210.04428"
-    memory = "one mean for each class"
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    card = Card(
+        summary="nearest class mean of the frozen model's embeddings",
+        paper="2210.04428",
+        memory="one mean for each class",
+        training_space={},
+        no_output_units="it trains nothing",
+        per_task_weights="it trains nothing",
+    )
     trains_by_gradient = False
-    no_output_units = "it trains nothing"
-    per_task_weights = "it trains nothing"
 
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)

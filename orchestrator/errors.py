@@ -1,4 +1,7 @@
-"""Errors that end in one line on the user's screen."""
+"""Errors that end in one line on the user's screen.
+
+They cross the borders of processes, so none has an `__init__` of its own: such an error could not be unpickled.
+"""
 
 from __future__ import annotations
 
@@ -13,3 +16,11 @@ class SequenceFailed(RuntimeError):
 
 class NonFiniteLoss(SequenceFailed):
     """The loss, a gradient or a weight is no longer a number; the message names task and step."""
+
+
+class WorkerFailed(RuntimeError):
+    """A worker cannot go on; its group is started again, and another attempt may succeed."""
+
+
+class CommandFailed(RuntimeError):
+    """The command itself cannot go on, for a reason that nobody foresaw; the message names the log. Exit code 1."""

@@ -24,10 +24,10 @@ def methods() -> list[Row]:
         {
             "name": name,
             "kind": "tuning method" if issubclass(method, TuningMethod) else "plug-in",
-            "what": method.summary,
-            "needs": ", ".join(method.needs),
-            "extra memory": method.memory,
-            "arXiv": method.paper,
+            "what": method.card.summary,
+            "needs": ", ".join(method.card.needs),
+            "extra memory": method.card.memory,
+            "arXiv": method.card.paper,
             "searched": _searched(method),
             "published": "",
         }
@@ -54,7 +54,7 @@ def _part(part: str | Mapping[str, Any]) -> str:
 
 
 def _searched(method: type[Method]) -> str:
-    space = {**(method.training_space if issubclass(method, TuningMethod) else {}), **method.space}
+    space = {**(method.card.training_space if issubclass(method, TuningMethod) else {}), **method.card.space}
     return "; ".join(f"{key} {' '.join(map(str, values))}" for key, values in space.items())
 
 

@@ -1,14 +1,16 @@
-"""One experiment from the configuration to the table."""
+"""One experiment from its configuration to its table."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from orchestrator import logs
 from orchestrator.cluster.groups import run_on_cluster
 from orchestrator.cluster.resources import (
     cluster,
@@ -30,6 +32,9 @@ from orchestrator.store.journal import Journal, Tail, journal_folder
 from orchestrator.store.view import View
 from orchestrator.tracking import MlflowSync, check_uri
 
+logger = logging.getLogger(__name__)
+
+# A tracking server that is slow or down must not hold up the end of a run for longer
 SYNC_SECONDS = 120
 
 
@@ -38,8 +43,11 @@ class Watcher:
 
     def __init__(self, experiment: Experiment, screen: Screen) -> None:
         self.screen = screen
-        self.views = [View(s.id) for s in experiment.sequences]
-        self.tails = [Tail(journal_folder(s.out, s.id)) for s in experiment.sequences]
+        self.views: list[View] = []
+        self.tails: list[Tail] = []
+        for sequence in experiment.sequences:
+            self.views.append(View(sequence.id))
+            self.tails.append(Tail(journal_folder(sequence.out, sequence.id)))
 
     def look(self) -> list[View]:
         """Read what is new, show it, and give all that is known."""
@@ -60,13 +68,17 @@ def preflight(config: RunConfig) -> Iterator[float]:
     check_writable(config.out)
     if config.tracking.uri:
         check_uri(config.tracking.uri)
-    with cluster() if cluster_is_running() else contextlib.nullcontext(local_resources()) as found:
-        max_concurrent_groups(config.scaling, found)
-        yield gpus_per_worker(config.scaling, found)
+    with contextlib.ExitStack() as connected:
+        if cluster_is_running():
+            resources = connected.enter_context(cluster())
+        else:
+            resources = local_resources()
+        max_concurrent_groups(config.scaling, resources)
+        yield gpus_per_worker(config.scaling, resources)
 
 
 def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any], list[str]]:
-    """Check everything, train and score what is missing, mirror it to MLflow. Returns (results, what went wrong).
+    """Check everything, train and score what is missing, copy it to MLflow. Returns (results, what went wrong).
 
     Raises UserError before anything was trained.
     """
@@ -79,25 +91,28 @@ def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any],
 def run_planned(
     config: RunConfig, sequences: list[SequencePlan], console: Console, sync: MlflowSync | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Train and score what is missing of sequences that were planned, and mirror it to MLflow.
+    """Train and score what is missing of sequences that were planned, and copy it to MLflow.
 
-    A `mirror` that is given follows the sequences too, and is left open.
+    A `sync` that is given follows the sequences too, and is left open.
     """
     experiment = Experiment(config, tuple(sequences))
     problems: list[str] = []
     behind = None
-    with exclusive_run(experiment.config), Screen(sequences, console) as screen:
+    with exclusive_run(config), Screen(sequences, console) as screen:
         experiment.save()
-        own = None if sync else sync_of(config)
-        (sync or own).follow(s.id for s in sequences)  # type: ignore[union-attr]  # one of the two is there
+        own_sync = None
+        if sync is None:
+            sync = own_sync = sync_of(config)
+        sync.follow(sequence.id for sequence in sequences)
         watcher = Watcher(experiment, screen)
-        todo = _replay_complete(watcher, experiment)
-        if todo:
-            problems += _train(todo, experiment, watcher)
+        incomplete = _replay_complete(watcher, experiment)
+        logger.info("%d of %d sequences are complete", len(sequences) - len(incomplete), len(sequences))
+        if incomplete:
+            problems += _train(incomplete, experiment, watcher)
         watcher.look()
-        if own:
+        if own_sync:
             screen.say("writing the last records to MLflow")
-            behind = close(own)
+            behind = close(own_sync)
     result = results(experiment) | {"mlflow_behind": behind}
     write_csv(experiment, result)
     return result, problems
@@ -106,40 +121,53 @@ def run_planned(
 @contextlib.contextmanager
 def exclusive_run(config: RunConfig, kind: str = "experiment") -> Iterator[None]:
     """One process at a time writes an experiment's scores and its copy in MLflow. Raises UserError for a second one."""
-    with Store(Path(config.out)).lock(f"{kind}-{config.name}", timeout=0) as mine:
-        if not mine:
+    with Store(Path(config.out)).lock(f"{kind}-{config.name}", timeout=0) as locked:
+        if not locked:
             raise UserError(f"{kind} {config.name!r} in {config.out!r} is being run by another process")
         yield
 
 
-def _train(todo: list[SequencePlan], experiment: Experiment, watcher: Watcher) -> list[str]:
+def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watcher) -> list[str]:
+    """Train and score sequences on a cluster. Returns what went wrong with the machinery, a line each."""
     config = experiment.config
-    watcher.screen.say(f"starting Ray for {len(todo)} sequence{'s' if len(todo) > 1 else ''}")
+    plural = "s" if len(incomplete) > 1 else ""
+    watcher.screen.say(f"starting Ray for {len(incomplete)} sequence{plural}")
     watcher.look()
+    ids = {sequence.id for sequence in incomplete}
+
+    def watch() -> list[View]:
+        views = []
+        for view in watcher.look():
+            if view.id in ids:
+                views.append(view)
+                if view.status == "running":
+                    watcher.screen.say("training")
+        return views
+
     with cluster() as resources:
         watcher.screen.say("starting the workers")
-        wanted = {s.id for s in todo}
-
-        def look() -> list[View]:
-            views = [view for view in watcher.look() if view.id in wanted]
-            if any(view.status == "running" for view in views):
-                watcher.screen.say("training")
-            return views
-
-        return run_on_cluster(todo, config.scaling, resources, config.evaluation.placement, look, config.name)
+        return run_on_cluster(incomplete, config.scaling, resources, config.evaluation.placement, watch, config.name)
 
 
 def _replay_complete(watcher: Watcher, experiment: Experiment) -> list[SequencePlan]:
-    """Sequences of which something is missing. Those whose states and cells are all there are noted without Ray."""
+    """The sequences of which something is missing. Those whose states and scores are all there are noted without Ray."""
     from orchestrator.training.sequence import is_complete, run_sequence
 
-    todo = []
+    incomplete = []
     for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
         if not is_complete(sequence, Store(Path(sequence.out))):
-            todo.append(sequence)
-        elif view.status != "finished" or not all(view.has_all_scores(row) for row in range(len(sequence.keys))):
+            incomplete.append(sequence)
+        # other sequences may have made all of it, in a store that they share: then only the journal lacks it
+        elif view.status != "finished" or not _all_scores_noted(sequence, view):
             run_sequence(sequence)
-    return todo
+    return incomplete
+
+
+def _all_scores_noted(sequence: SequencePlan, view: View) -> bool:
+    for tasks_seen in range(len(sequence.keys)):
+        if not view.has_all_scores(tasks_seen):
+            return False
+    return True
 
 
 def sync_of(config: RunConfig, search: Path | None = None) -> MlflowSync:
@@ -152,34 +180,62 @@ def close(sync: MlflowSync) -> str | None:
     """None, or a line that says that the copy is not complete: no failure, since the journals are."""
     if sync.close(SYNC_SECONDS):
         return None
-    why = f": {sync.trouble}" if sync.trouble else ""
+    why = ""
+    if sync.trouble:
+        why = f": {sync.trouble} (log: {logs.tracking_log(sync.out)})"
     return f"MLflow at {sync.uri} is behind the journals{why}. Run the same command again to copy the rest."
 
 
 def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[str, Any], list[str]]:
-    """Score every state that is in the store, in this process."""
-    from orchestrator.evaluation.scores import missing_scores, score_events
-    from orchestrator.training.sequence import score_state
+    """Score every state that is in the store, in this process. Returns (results, what went wrong).
 
+    Raises UserError where the data, the model or a checkpoint is no longer what it was.
+    """
+    problems: list[str] = []
     with exclusive_run(experiment.config), Screen(experiment.sequences, console) as screen:
         sync = sync_of(experiment.config)
-        sync.follow(s.id for s in experiment.sequences)
+        sync.follow(sequence.id for sequence in experiment.sequences)
         watcher = Watcher(experiment, screen)
-        for sequence in experiment.sequences:
-            store = Store(Path(sequence.out))
-            journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
-            for row, key in enumerate(sequence.keys):
-                if row > 0 and not store.has(key):
-                    continue
-                if missing_scores(sequence, row, store):
-                    screen.say(f"scoring {sequence.id} after task {row}")
-                    score_state(sequence, row)
-                view = next(v for v in watcher.look() if v.id == sequence.id)
-                if view.start and not view.has_all_scores(row):
-                    for event in score_events(sequence, row, store):
-                        journal.append(event)
-        watcher.look()
+        for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
+            problems += _score_stored_states(sequence, view, screen)
+            watcher.look()
         behind = close(sync)
     result = results(experiment) | {"mlflow_behind": behind}
     write_csv(experiment, result)
-    return result, []
+    return result, problems
+
+
+def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
+    """Compute and note the scores that a sequence lacks, of the states that are in the store. Returns what went wrong."""
+    from orchestrator.evaluation.scores import missing_scores, score_events
+    from orchestrator.training.sequence import score_state
+
+    store = Store(Path(sequence.out))
+    journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
+    problems = []
+    for tasks_seen, key in enumerate(sequence.keys):
+        if tasks_seen > 0 and not store.has(key):
+            continue
+        if missing_scores(sequence, tasks_seen, store):
+            screen.say(f"scoring {sequence.id} after task {tasks_seen}")
+            try:
+                score_state(sequence, tasks_seen)
+            except Exception as error:
+                problems.append(_scoring_problem(sequence, tasks_seen, error))
+                continue
+        # a sequence that never started has no data in its journal for scores to belong to
+        if view.start and not view.has_all_scores(tasks_seen):
+            for event in score_events(sequence, tasks_seen, store):
+                journal.append(event)
+    return problems
+
+
+def _scoring_problem(sequence: SequencePlan, tasks_seen: int, error: Exception) -> str:
+    """The line on a state that could not be scored; its traceback goes to the log that the line names."""
+    log = logs.scoring_log(sequence.out, sequence.id, tasks_seen)
+    logs.write_failure(log, f"scoring {sequence.id} after task {tasks_seen}", error)
+    line = f"scoring {sequence.id} after task {tasks_seen} failed: {logs.reason(error)}; log: {log}"
+    # what ValueErrors say is that the input has changed, which other states would only say again
+    if isinstance(error, ValueError):
+        raise UserError(f"{error}; log: {log}") from error
+    return line

@@ -96,6 +96,7 @@ class Task:
     dataset: str = ""
     sealed: bool = False
     on_test_read: Callable[[Task], None] | None = field(default=None, repr=False)
+    scorer: str = "exact-match"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dataset", self.dataset or self.name)

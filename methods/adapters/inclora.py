@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from methods.adapters.lora import LoraSettings, inject_lora
 from methods.base import TuningMethod, generator, trainable
+from methods.seam.card import Card
 
 
 class IncLoraSettings(LoraSettings):
@@ -75,13 +75,15 @@ class IncLora(TuningMethod):
     """
 
     Settings = IncLoraSettings
-    per_task_weights = "each task trains weights of its own, so there are no old ones to hold"
-    summary = "a new low-rank adapter for every task, all added up"
-    paper = "2310.14152"
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {"r": (4, 8, 16)}
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}
-    needs = ("boundaries",)
-    memory = "one adapter a task"
+    card = Card(
+        summary="a new low-rank adapter for every task, all added up",
+        paper="2310.14152",
+        needs=("boundaries",),
+        memory="one adapter a task",
+        space={"r": (4, 8, 16)},
+        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        per_task_weights="each task trains weights of its own, so there are no old ones to hold",
+    )
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         freeze_all_but(model, head)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from pydantic import Field
 from torch import nn
 
 from methods.base import Settings, TuningMethod
+from methods.seam.card import Card
 
 
 class LoraSettings(Settings):
@@ -37,11 +37,13 @@ class Lora(TuningMethod):
     """Freezes the base and trains y = W x + (alpha / r) B A x in the target modules, and the task head if there is one."""
 
     Settings = LoraSettings
-    summary = "one low-rank adapter for all tasks"
-    paper = "2106.09685"
-    space: ClassVar = {"r": [4, 8, 16, 32]}
-    training_space: ClassVar = {"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]}
-    memory = "one adapter"
+    card = Card(
+        summary="one low-rank adapter for all tasks",
+        paper="2106.09685",
+        memory="one adapter",
+        space={"r": [4, 8, 16, 32]},
+        training_space={"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]},
+    )
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         model = inject_lora(model, self.settings)

@@ -6,8 +6,7 @@ Shapes: x [..., d_in], gates [..., E] over E experts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from methods.adapters.inclora import freeze_all_but
 from methods.adapters.lora import LoraSettings
 from methods.base import TuningMethod, generator
+from methods.seam.card import Card
 from methods.shared.linears import replace_module, target_linears, usual_targets
 
 
@@ -82,12 +82,14 @@ class MoeLora(TuningMethod):
     """
 
     Settings = MoeLoraSettings
-    summary = "a mixture of low-rank adapters with a router in every layer, one more with every task"
-    paper = "2402.12851"
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {"r": (4, 8, 16), "top_k": (None, 1, 2)}
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}
-    needs = ("boundaries",)
-    memory = "one adapter a task, and a router row a layer for each"
+    card = Card(
+        summary="a mixture of low-rank adapters with a router in every layer, one more with every task",
+        paper="2402.12851",
+        needs=("boundaries",),
+        memory="one adapter a task, and a router row a layer for each",
+        space={"r": (4, 8, 16), "top_k": (None, 1, 2)},
+        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+    )
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from methods.adapters.inclora import IncLoraSettings, adapters, freeze_all_but, grow_adapters, lora_layers
 from methods.base import Batch, Context, TuningMethod, trainable
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
 
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -37,7 +39,7 @@ def overlap(new_RI: Tensor, old_QI: Tensor) -> Tensor:
     return (old_QI @ new_RI.T).abs().sum()
 
 
-class OLora(TuningMethod):
+class OLora(CacheFields, TuningMethod):
     """IncLoRA, with loss += lambda1 sum over layers and i < t of |A_i A_t^T|_1 + lambda2 sum of ‖A_t‖_2 + ‖B_t‖_2.
 
     As the released code; the paper's formula squares the entries of A_i A_t^T instead of taking their size. The norms are
@@ -45,13 +47,15 @@ class OLora(TuningMethod):
     """
 
     Settings = OLoraSettings
-    per_task_weights = "each task trains weights of its own, so there are no old ones to hold"
-    summary = "a new low-rank adapter for every task, orthogonal to the earlier ones"
-    paper = "2310.14152"
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {"lambda1": (0.1, 0.5, 1.0, 5.0), "lambda2": (0.0, 0.1, 0.3)}
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}
-    needs = ("boundaries",)
-    memory = "one adapter a task"
+    card = Card(
+        summary="a new low-rank adapter for every task, orthogonal to the earlier ones",
+        paper="2310.14152",
+        needs=("boundaries",),
+        memory="one adapter a task",
+        space={"lambda1": (0.1, 0.5, 1.0, 5.0), "lambda2": (0.0, 0.1, 0.3)},
+        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        per_task_weights="each task trains weights of its own, so there are no old ones to hold",
+    )
 
     def __init__(self, settings: OLoraSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -24,6 +24,8 @@ from methods.masking.rows import (
     released_rows,
     zero_gradient_rows,
 )
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
 
 SAMPLES = 100  # examples a task for the overlap, as in the paper's section 5.3, and for co-magnitude
 
@@ -105,7 +107,7 @@ def rows_below_quantile(magnitude_O: Tensor, ratio: float) -> Tensor:
     return (magnitude_O < torch.quantile(magnitude_O, 1 - ratio)).nonzero().flatten()
 
 
-class Migu(Method):
+class Migu(CacheFields, Method):
     """Zero the gradient rows of the output channels with the smallest n_k = mean over tokens of |y_k|.
 
     Applies to query, key, value, output and feed-forward layers; for LoRA to the rows of A by |A x| and of B by the
@@ -120,14 +122,16 @@ class Migu(Method):
     """
 
     Settings = MiguSettings
-    summary = "update only the rows whose outputs are large"
-    paper = "2406.17245"
-    space: ClassVar = {"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]}
-    needs = ("boundaries",)  # the end of the first task, which trains without a mask
-    memory = (
-        "one number for each row; the masked rows if frozen; 1 copy of the linear layers on the CPU for diagnostics"
+    card = Card(
+        summary="update only the rows whose outputs are large",
+        paper="2406.17245",
+        needs=("boundaries",),  # the end of the first task, which trains without a mask
+        memory="one number for each row; the masked rows if frozen; 1 copy of the linear layers on the CPU for diagnostics",
+        space={"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]},
+        requires_output_units=True,
+        strength_zero={"ratio": 1.0, "mask_first_task": True},
+        strong={"ratio": 0.3},
     )
-    requires_output_units = True
 
     def __init__(self, settings: MiguSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Context, Method, Settings, generator
 from methods.masking.rows import block_rows, masked_count, zero_gradient_rows
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
 
 
 class RandomMaskSettings(Settings):
@@ -25,7 +27,7 @@ def random_rows(rows: int, ratio: float, rng: torch.Generator) -> Tensor:
     return torch.randperm(rows, generator=rng)[: masked_count(ratio, rows)]
 
 
-class RandomMask(Method):
+class RandomMask(CacheFields, Method):
     """Every step, in every layer that MIGU masks, zero the gradients of a random share of the rows.
 
     The released code's control masks nothing in full fine-tuning; this one does mask. The generator is seeded anew by
@@ -33,11 +35,15 @@ class RandomMask(Method):
     """
 
     Settings = RandomMaskSettings
-    summary = "update a random share of the rows: the control for MIGU"
-    paper = "2406.17245"
-    space: ClassVar = {"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]}
-    needs = ("boundaries",)
-    requires_output_units = True
+    card = Card(
+        summary="update a random share of the rows: the control for MIGU",
+        paper="2406.17245",
+        needs=("boundaries",),
+        space={"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]},
+        requires_output_units=True,
+        strength_zero={"ratio": 1.0, "mask_first_task": True},
+        strong={"ratio": 0.3},
+    )
 
     def __init__(self, settings: RandomMaskSettings, context: Context) -> None:
         super().__init__(settings, context)

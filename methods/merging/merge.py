@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from methods.base import Batch, Context, Method, Settings, State, at_least_float32, generator, trainable
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
 from methods.shared.passes import copies, fitted
 
 Tensors = dict[str, Tensor]
@@ -55,7 +57,7 @@ def norm(tensors: Mapping[str, Tensor]) -> float:
     return math.sqrt(sum(float(t.double().square().sum()) for t in tensors.values()))
 
 
-class Merge(Method):
+class Merge(CacheFields, Method):
     """After task t the trained weights become a merge of what all tasks so far gave; see each rule.
 
     ema: theta <- merged + weight (theta - merged); average: the same with weight 1/t. arithmetic (arXiv 2212.04089): theta_0 +
@@ -67,13 +69,17 @@ class Merge(Method):
     """
 
     Settings = MergeSettings
-    summary = "merge each task's weights into those before"
-    paper = "2212.04089"
-    requires_shared_weights = True
-    modifies_weights_after_task = "it merges the weights after each task"
-    space: ClassVar = {"rule": ["ema", "average", "arithmetic", "ties", "dare", "opcm"], "scale": [0.3, 0.5, 1.0]}
-    needs = ("boundaries",)
-    memory = "1 copy of the trained weights; arithmetic, dare, opcm 2; ties one more for each task"
+    card = Card(
+        summary="merge each task's weights into those before",
+        paper="2212.04089",
+        needs=("boundaries",),
+        memory="1 copy of the trained weights; arithmetic, dare, opcm 2; ties one more for each task",
+        space={"rule": ["ema", "average", "arithmetic", "ties", "dare", "opcm"], "scale": [0.3, 0.5, 1.0]},
+        requires_shared_weights=True,
+        modifies_weights_after_task="it merges the weights after each task",
+        strength_zero={"rule": "ema", "weight": 1.0},
+        strong={"weight": 0.3},
+    )
 
     def __init__(self, settings: MergeSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -5,8 +5,8 @@ Shapes: B examples, S tokens, M prompts in the pool, N picked, L vectors each, d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.adapters.inclora import freeze_all_but
-from methods.base import Batch, Context, ExtraPasses, Settings, TuningMethod, at_least_float32, generator
+from methods.base import Batch, Context, Settings, TuningMethod, at_least_float32, generator
 from methods.prompts.soft_prompts import PromptedModel, example_shares, vocabulary_rows
+from methods.seam.card import Card
+from methods.seam.cost import Cost, ExtraPasses
 
 
 class L2PSettings(Settings):
@@ -52,7 +54,7 @@ def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
     return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-class L2P(TuningMethod):
+class L2P(Cost, TuningMethod):
     """Input [p_1, ..., p_N, x] with the prompts whose keys are most similar (cosine) to the query q(x); prompts, keys and a
     task head train. loss += pull · mean over examples of the sum over its keys of 1 - cos(q(x), k).
 
@@ -62,12 +64,14 @@ class L2P(TuningMethod):
     """
 
     Settings = L2PSettings
-    summary = "a pool of soft prompts, from which each input picks by keys"
-    paper = "2112.08654"
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {"pool": (10, 20, 30), "picked": (1, 3, 5), "pull": (0.1, 0.5, 1.0)}
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)}
-    memory = "the pool and its keys"
-    no_output_units = "it trains no linear layer, only soft prompts"
+    card = Card(
+        summary="a pool of soft prompts, from which each input picks by keys",
+        paper="2112.08654",
+        memory="the pool and its keys",
+        space={"pool": (10, 20, 30), "picked": (1, 3, 5), "pull": (0.1, 0.5, 1.0)},
+        training_space={"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)},
+        no_output_units="it trains no linear layer, only soft prompts",
+    )
 
     def __init__(self, settings: L2PSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -6,8 +6,8 @@ Shapes: n pairs of texts, D answer tokens, V vocabulary. A pair is (source, targ
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.adapters.inclora import freeze_all_but
-from methods.base import Batch, Context, ExtraPasses, Settings, State, TuningMethod, at_least_float32, generator
+from methods.base import Batch, Context, Settings, State, TuningMethod, at_least_float32, generator
 from methods.prompts.soft_prompts import PromptedModel, example_shares, vocabulary_rows
+from methods.seam.card import Card
+from methods.seam.cost import Cost, ExtraPasses
 
 Pair = tuple[list[int], list[int]]
 
@@ -102,7 +104,7 @@ def _number(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
 
 
-class LFPT5(TuningMethod):
+class LFPT5(Cost, TuningMethod):
     """Loss of a step: (1 - kd) [L(new) + L(old) + lm (LM(new) + LM(old))] + kd KL(old), where L is the answer's loss, LM that
     of writing "text, answer" after the task's name, and KL is to the answers of the prompt before this task.
 
@@ -114,18 +116,21 @@ class LFPT5(TuningMethod):
     """
 
     Settings = LFPT5Settings
-    summary = "one soft prompt that also writes samples of earlier tasks for replay and distillation"
-    paper = "2110.07298"
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {
-        "lm": (0.1, 0.25, 0.5),
-        "kd": (0.01, 0.05, 0.1),
-        "tokens": (100, 300),
-    }
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)}
-    needs = ("boundaries",)
-    memory = "which answers each task has; written samples while a task is trained"
-    requires_generation = True
-    no_output_units = "it trains no linear layer, only a soft prompt"
+    card = Card(
+        summary="one soft prompt that also writes samples of earlier tasks for replay and distillation",
+        paper="2110.07298",
+        needs=("boundaries",),
+        memory="which answers each task has; written samples while a task is trained",
+        space={
+            "lm": (0.1, 0.25, 0.5),
+            "kd": (0.01, 0.05, 0.1),
+            "tokens": (100, 300),
+        },
+        training_space={"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)},
+        requires_generation=True,
+        no_output_units="it trains no linear layer, only a soft prompt",
+        quick={"tokens": 10, "samples": 4, "max_text": 16, "max_answer": 4},
+    )
 
     def __init__(self, settings: LFPT5Settings, context: Context) -> None:
         super().__init__(settings, context)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
 
 import torch
 from pydantic import Field
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 from methods.adapters.inclora import freeze_all_but
 from methods.base import Batch, Context, Settings, TuningMethod, generator, trainable
 from methods.prompts.soft_prompts import PromptedModel, vocabulary_rows
+from methods.seam.card import Card
+from methods.seam.cost import Cost
 
 
 class ProgPromptSettings(Settings):
@@ -47,7 +48,7 @@ class _Prompts(nn.Module):
         return torch.cat([last, *(self.task[i] for i in reversed(range(count - 1)))])
 
 
-class ProgPrompt(TuningMethod):
+class ProgPrompt(Cost, TuningMethod):
     """Input of task k: [P_k, ..., P_1, x], with P_k (and a task head) trained and everything else frozen.
 
     A prompt starts from random tokens' embeddings. When task j is answered its own prompts [P_j, ..., P_1] are read, so the
@@ -56,14 +57,16 @@ class ProgPrompt(TuningMethod):
     """
 
     Settings = ProgPromptSettings
-    per_task_weights = "each task trains weights of its own, so there are no old ones to hold"
-    summary = "a new soft prompt for every task, before those of all earlier tasks"
-    paper = "2301.12314"
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {"tokens": (5, 10, 20, 50), "mlp": (None, 800)}
-    training_space: ClassVar[Mapping[str, Sequence[Any]]] = {"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)}
-    needs = ("boundaries", "task labels")
-    memory = "one prompt a task"
-    no_output_units = "it trains no linear layer, only soft prompts"
+    card = Card(
+        summary="a new soft prompt for every task, before those of all earlier tasks",
+        paper="2301.12314",
+        needs=("boundaries", "task labels"),
+        memory="one prompt a task",
+        space={"tokens": (5, 10, 20, 50), "mlp": (None, 800)},
+        training_space={"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)},
+        no_output_units="it trains no linear layer, only soft prompts",
+        per_task_weights="each task trains weights of its own, so there are no old ones to hold",
+    )
 
     def __init__(self, settings: ProgPromptSettings, context: Context) -> None:
         super().__init__(settings, context)

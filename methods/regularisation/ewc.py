@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from methods.base import Batch, Context, Method, Settings, State, trainable
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
 from methods.shared.passes import copies, fitted, mean_over_examples, squared_distance
 
 
@@ -39,7 +41,7 @@ def joined(fisher_a: Tensor, anchor_a: Tensor, fisher_b: Tensor, anchor_b: Tenso
     return fisher, torch.where(fisher_a > 0, anchor_a + fisher_b / fisher * (anchor_b - anchor_a), anchor_b)
 
 
-class Ewc(Method):
+class Ewc(CacheFields, Method):
     """Adds lambda / 2 * sum_{s < t} sum_i F_{s,i} (theta_i - theta_{s,i})^2 while training task t.
 
     F_s is the diagonal of the Fisher information at the weights theta_s after task s, from the true labels (the "empirical"
@@ -49,12 +51,16 @@ class Ewc(Method):
     """
 
     Settings = EwcSettings
-    summary = "hold weights by their Fisher information"
-    paper = "1612.00796"
-    requires_shared_weights = True
-    space: ClassVar = {"strength": [1.0, 10.0, 100.0, 1e3, 1e4, 1e5], "gamma": [None, 0.9, 1.0]}
-    needs = ("boundaries",)
-    memory = "2 copies of the trained weights"
+    card = Card(
+        summary="hold weights by their Fisher information",
+        paper="1612.00796",
+        needs=("boundaries",),
+        memory="2 copies of the trained weights",
+        space={"strength": [1.0, 10.0, 100.0, 1e3, 1e4, 1e5], "gamma": [None, 0.9, 1.0]},
+        requires_shared_weights=True,
+        strength_zero={"strength": 0.0},
+        strong={"strength": 1e6},
+    )
 
     def __init__(self, settings: EwcSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from methods.base import Batch, Context, Method, Settings, trainable
 from methods.masking.rows import group_of
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
 from methods.shared.passes import copies, squared_distance
 
 
@@ -20,19 +22,23 @@ class L2Settings(Settings):
     scope: Literal["all", "attention"] = Field("all", description="which trained parameters are held")
 
 
-class L2(Method):
+class L2(CacheFields, Method):
     """Adds lambda / 2 * sum_i (theta_i - theta_i^{t-1})^2 while training task t > 0.
 
     Of LoRA, it holds A and B, not their product. The anchor is taken when a task begins, so nothing is kept between tasks.
     """
 
     Settings = L2Settings
-    summary = "stay near the previous task's weights"
-    paper = "2203.17269"
-    requires_shared_weights = True
-    space: ClassVar = {"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0], "scope": ["all", "attention"]}
-    needs = ("boundaries",)
-    memory = "1 copy of the trained weights"
+    card = Card(
+        summary="stay near the previous task's weights",
+        paper="2203.17269",
+        needs=("boundaries",),
+        memory="1 copy of the trained weights",
+        space={"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0], "scope": ["all", "attention"]},
+        requires_shared_weights=True,
+        strength_zero={"strength": 0.0},
+        strong={"strength": 100.0},
+    )
 
     def __init__(self, settings: L2Settings, context: Context) -> None:
         super().__init__(settings, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from methods.base import Batch, Context, ExtraPasses, Method, Settings, at_least_float32, trainable
+from methods.base import Batch, Context, Method, Settings, at_least_float32, trainable
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
+from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.passes import answer_logits, copies, evaluating
 
 
@@ -29,7 +32,7 @@ def distillation(old_NK: Tensor, new_NK: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(new, old, reduction="sum", log_target=True)
 
 
-class Lwf(Method):
+class Lwf(Cost, CacheFields, Method):
     """Adds beta * T^2 * mean over answers of KL(p_old || p_new) on the new task's inputs, from the second task on.
 
     p_old comes from the model as it was when the task began, in evaluation mode. Answers are examples for a classifier, over
@@ -38,11 +41,15 @@ class Lwf(Method):
     """
 
     Settings = LwfSettings
-    summary = "keep the previous model's answers on new inputs"
-    paper = "1606.09282"
-    space: ClassVar = {"strength": [0.1, 0.3, 1.0, 3.0], "temperature": [1.0, 2.0]}
-    needs = ("boundaries",)
-    memory = "1 copy of the trained weights, and a forward pass more"
+    card = Card(
+        summary="keep the previous model's answers on new inputs",
+        paper="1606.09282",
+        needs=("boundaries",),
+        memory="1 copy of the trained weights, and a forward pass more",
+        space={"strength": [0.1, 0.3, 1.0, 3.0], "temperature": [1.0, 2.0]},
+        strength_zero={"strength": 0.0},
+        strong={"strength": 10.0},
+    )
 
     def __init__(self, settings: LwfSettings, context: Context) -> None:
         super().__init__(settings, context)

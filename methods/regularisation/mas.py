@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from methods.base import Batch, Context, Method, Settings, State, at_least_float32, trainable
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
 from methods.shared.passes import answer_logits, copies, fitted, mean_over_examples, squared_distance
 
 
@@ -29,7 +31,7 @@ def sensitivity(context: Context, model: nn.Module, batches: Iterable[Batch], sa
     return mean_over_examples(context, model, batches, samples, squared_norm, lambda g, norm: g.abs())
 
 
-class Mas(Method):
+class Mas(CacheFields, Method):
     """Adds lambda * sum_i Omega_i (theta_i - theta_i^{t-1})^2, where Omega sums the sensitivities after all earlier tasks.
 
     Of a classifier, f(x) are the logits of the labels seen so far. Of a language model they are the logits at the answer's
@@ -37,12 +39,16 @@ class Mas(Method):
     """
 
     Settings = MasSettings
-    summary = "hold weights by the outputs' sensitivity to them"
-    paper = "1711.09601"
-    requires_shared_weights = True
-    space: ClassVar = {"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0]}
-    needs = ("boundaries",)
-    memory = "2 copies of the trained weights"
+    card = Card(
+        summary="hold weights by the outputs' sensitivity to them",
+        paper="1711.09601",
+        needs=("boundaries",),
+        memory="2 copies of the trained weights",
+        space={"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0]},
+        requires_shared_weights=True,
+        strength_zero={"strength": 0.0},
+        strong={"strength": 10.0},
+    )
 
     def __init__(self, settings: MasSettings, context: Context) -> None:
         super().__init__(settings, context)

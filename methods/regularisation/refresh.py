@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, ExtraPasses, Method, Settings, State, generator, trainable
+from methods.base import Batch, Context, Method, Settings, State, generator, trainable
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
+from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.passes import evaluating, fitted, mean_over_examples
 
 NOISE = 1e-3  # of the released code, as are the defaults
@@ -35,7 +38,7 @@ def unlearning(weight: Tensor, gradient: Tensor, noise: Tensor, fisher: Tensor |
     return (ascent + NOISE * noise) / (1 + DAMPING * fisher)
 
 
-class Refresh(Method):
+class Refresh(Cost, CacheFields, Method):
     """After every optimizer step: theta += delta * (u + 0.001 N(0, 1)) / (1 + 0.001 F), per tensor, with
     u = g ||theta|| / ||g|| and g the gradient of the step's loss on its batch at the new weights.
 
@@ -47,11 +50,15 @@ class Refresh(Method):
     """
 
     Settings = RefreshSettings
-    summary = "unlearn each batch a little before the next"
-    paper = "2403.13249"
-    space: ClassVar = {"delta": [1e-6, 1e-5, 1e-4]}
-    needs = ("boundaries",)
-    memory = "1 copy of the trained weights, and a forward and backward pass more"
+    card = Card(
+        summary="unlearn each batch a little before the next",
+        paper="2403.13249",
+        needs=("boundaries",),
+        memory="1 copy of the trained weights, and a forward and backward pass more",
+        space={"delta": [1e-6, 1e-5, 1e-4]},
+        strength_zero={"delta": 0.0},
+        strong={"delta": 1e-3},
+    )
 
     def __init__(self, settings: RefreshSettings, context: Context) -> None:
         super().__init__(settings, context)

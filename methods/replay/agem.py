@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Example, ExtraPasses, Method, Settings, at_least_float32, trainable
+from methods.base import Batch, Context, Example, Method, Settings, at_least_float32, trainable
 from methods.replay.memory import add_to_gradients, draw, gradient_of, losses, remembered, remembered_count
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
+from methods.seam.cost import Cost, ExtraPasses
 
 
 class AgemSettings(Settings):
@@ -39,7 +42,7 @@ def shortfall(gradients: Mapping[str, Tensor | None], references: Mapping[str, T
     return max(0.0, margin - dot / square) if square > 0 else 0.0
 
 
-class Agem(Method):
+class Agem(Cost, CacheFields, Method):
     """From the second task on: where g . r < 0, g <- g - (g . r) / (r . r) r, over all trained parameters as one vector.
 
     With `margin` (ours, after GEM's, arXiv 1706.08840): where g . r < margin r . r, g <- g + (margin - (g . r) / (r . r)) r.
@@ -50,12 +53,16 @@ class Agem(Method):
     """
 
     Settings = AgemSettings
-    summary = "project the gradient where it would undo old examples"
-    paper = "1812.00420"
-    requires_gradients = True
-    space: ClassVar = {"fraction": [0.01, 0.02, 0.05, 0.1], "examples": [16, 64, 256]}
-    needs = ("boundaries", "old data")
-    memory = "a share of each task's examples, and a second gradient"
+    card = Card(
+        summary="project the gradient where it would undo old examples",
+        paper="1812.00420",
+        needs=("boundaries", "old data"),
+        memory="a share of each task's examples, and a second gradient",
+        space={"fraction": [0.01, 0.02, 0.05, 0.1], "examples": [16, 64, 256]},
+        requires_gradients=True,
+        strength_zero={"fraction": 0.0},
+        strong={"fraction": 0.5, "margin": 2.0},
+    )
 
     def __init__(self, settings: AgemSettings, context: Context) -> None:
         super().__init__(settings, context)

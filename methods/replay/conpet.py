@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
 
-from methods.base import Context, Example, Method, Settings, generator
+from methods.base import Context, Method, Settings, generator
 from methods.replay.memory import kept
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
+from methods.seam.data_policy import DataPolicy, Example
 
 
 class ConpetSettings(Settings):
@@ -25,7 +28,7 @@ def new_examples(size: int, rho: float) -> int:
     return max(1, math.floor(size * rho / (rho + 1) + 1e-9))
 
 
-class Conpet(Method):
+class Conpet(DataPolicy, CacheFields, Method):
     """From the second task on, a batch of B holds B rho / (rho + 1) new examples; each of the others is an example, drawn
     uniformly, of an earlier task, drawn uniformly. So a step costs the same however many tasks there were.
 
@@ -36,11 +39,15 @@ class Conpet(Method):
     """
 
     Settings = ConpetSettings
-    summary = "fill a fixed share of each batch with old examples, tasks alike"
-    paper = "2309.14763"
-    space: ClassVar = {"rho": [0.5, 1.0, 2.0, 4.0], "fraction": [0.02, 0.1, 1.0]}
-    needs = ("boundaries", "old data")
-    memory = "a share of each task's examples"
+    card = Card(
+        summary="fill a fixed share of each batch with old examples, tasks alike",
+        paper="2309.14763",
+        needs=("boundaries", "old data"),
+        memory="a share of each task's examples",
+        space={"rho": [0.5, 1.0, 2.0, 4.0], "fraction": [0.02, 0.1, 1.0]},
+        strength_zero={"fraction": 0.0},
+        strong={"fraction": 0.5},
+    )
 
     def __init__(self, settings: ConpetSettings, context: Context) -> None:
         super().__init__(settings, context)

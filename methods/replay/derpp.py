@@ -6,14 +6,17 @@ Shapes: N answer tokens (examples, for a classifier), K columns of the logits (v
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Example, ExtraPasses, Method, Settings, State, at_least_float32
+from methods.base import Batch, Context, Example, Method, Settings, State, at_least_float32
 from methods.replay.memory import add_to_gradients, draw, gradient_of, kept, losses, remembered, remembered_count
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
+from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.passes import answer_logits, evaluating, select
 
 
@@ -59,7 +62,7 @@ def logits_of(context: Context, model: nn.Module, examples: Sequence[Example]) -
     return (context.mean_over_workers(together_NK) * context.workers).cpu(), counts
 
 
-class Derpp(Method):
+class Derpp(Cost, CacheFields, Method):
     """Adds alpha mean (z(x') - z')^2 + beta CE(x'', y'') to the loss, from the second task on.
 
     x' and x'' are drawn for each step, independently, from what is kept of all earlier tasks together, none twice in a draw.
@@ -71,14 +74,16 @@ class Derpp(Method):
     """
 
     Settings = DerppSettings
-    summary = "old examples with their answers and the model's old logits"
-    paper = "2004.07211"
-    requires_gradients = True
-    space: ClassVar = {"alpha": [0.1, 0.2, 0.5, 1.0], "beta": [0.5, 1.0], "fraction": [0.01, 0.02, 0.05, 0.1]}
-    needs = ("boundaries", "old data")
-    memory = (
-        "a share of each task's examples; of their answers, 4 bytes for each column of the logits: "
-        "the labels, or for each token the vocabulary (T5's: 128 kB); and a second gradient"
+    card = Card(
+        summary="old examples with their answers and the model's old logits",
+        paper="2004.07211",
+        needs=("boundaries", "old data"),
+        memory="a share of each task's examples; of their answers, 4 bytes for each column of the logits: "
+        "the labels, or for each token the vocabulary (T5's: 128 kB); and a second gradient",
+        space={"alpha": [0.1, 0.2, 0.5, 1.0], "beta": [0.5, 1.0], "fraction": [0.01, 0.02, 0.05, 0.1]},
+        requires_gradients=True,
+        strength_zero={"alpha": 0.0, "beta": 0.0},
+        strong={"alpha": 1.0, "beta": 1.0},
     )
 
     def __init__(self, settings: DerppSettings, context: Context) -> None:

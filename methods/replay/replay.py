@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from methods.base import Example, Method, Settings
+from methods.base import Method, Settings
 from methods.replay.memory import draw, kept
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
+from methods.seam.data_policy import DataPolicy, Example
 
 Allocation = Literal["all", "uniform", "power", "exponential", "recent", "reservoir"]
 
@@ -47,7 +50,7 @@ def deal(total: int, shares: Sequence[float]) -> list[int]:
     return counts
 
 
-class Replay(Method):
+class Replay(DataPolicy, CacheFields, Method):
     """Adds kept examples of earlier tasks to a task's training set, which is shuffled as a whole.
 
     What is kept of a task is a seeded choice that never changes; it is read again from the stream, so no checkpoint holds
@@ -58,11 +61,15 @@ class Replay(Method):
     """
 
     Settings = ReplaySettings
-    summary = "train on a few old examples again"
-    paper = "2310.14152"
-    space: ClassVar = {"fraction": [0.01, 0.02, 0.05, 0.1], "allocation": ["all", "uniform", "power"]}
-    needs = ("boundaries", "old data")
-    memory = "a share of each task's examples"
+    card = Card(
+        summary="train on a few old examples again",
+        paper="2310.14152",
+        needs=("boundaries", "old data"),
+        memory="a share of each task's examples",
+        space={"fraction": [0.01, 0.02, 0.05, 0.1], "allocation": ["all", "uniform", "power"]},
+        strength_zero={"fraction": 0.0},
+        strong={"fraction": 0.5},
+    )
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
         return None if task_id == 0 else self.settings.model_dump()

@@ -6,7 +6,7 @@ Shapes: W, G [O, I]; basis M [O, m]; projector P [O, r1]; sketch S [O, r2].
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from methods.adapters.inclora import freeze_all_but
 from methods.base import Batch, Context, Settings, State, TuningMethod, at_least_float32
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
 from methods.shared.linears import target_linears, usual_targets
 
 _OUTPUT = {
@@ -83,7 +85,7 @@ class _Layer:
         self.sketch: Tensor | None = None
 
 
-class Coso(TuningMethod):
+class Coso(CacheFields, TuningMethod):
     """G' = G - M M^T G; every K steps P = the first r1 left singular directions of G', which also go into the sketch;
     W -= lr P Adam(P^T G'). At the task's end the sketch's directions with 98 % of its energy join M.
 
@@ -93,13 +95,15 @@ class Coso(TuningMethod):
     """
 
     Settings = CosoSettings
-    summary = "training in gradient subspaces orthogonal to those of earlier tasks"
-    paper = "2505.11816"
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {"rank": (8, 16, 32), "sketch": (32, 64, 128), "every": (1, 20, 200)}
-    needs = ("boundaries",)
-    memory = "reserved directions of each layer, at most a square matrix"
-    no_output_units = "its updates are mixtures of rows, projected after the gradients"
-    no_gradients = "it moves coordinates of its own, made of the gradients before plug-ins can change them"
+    card = Card(
+        summary="training in gradient subspaces orthogonal to those of earlier tasks",
+        paper="2505.11816",
+        needs=("boundaries",),
+        memory="reserved directions of each layer, at most a square matrix",
+        space={"rank": (8, 16, 32), "sketch": (32, 64, 128), "every": (1, 20, 200)},
+        no_output_units="its updates are mixtures of rows, projected after the gradients",
+        no_gradients="it moves coordinates of its own, made of the gradients before plug-ins can change them",
+    )
 
     def __init__(self, settings: CosoSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from methods.adapters.inclora import freeze_all_but
 from methods.base import Batch, Context, Settings, State, TuningMethod, at_least_float32
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
+from methods.seam.cost import Cost
 from methods.shared.linears import target_linears, usual_targets
 
 if TYPE_CHECKING:
@@ -110,7 +113,7 @@ class Subspaces:
         return float((change - clean).square().sum()), float(change.square().sum())
 
 
-class Osf(TuningMethod):
+class Osf(Cost, CacheFields, TuningMethod):
     """Every linear layer is split by its singular values; the large part is frozen, and the gradients of U_l and V_l are
     projected off it. After a task the product goes back into W, and the next task splits the new W.
 
@@ -120,13 +123,15 @@ class Osf(TuningMethod):
     """
 
     Settings = OsfSettings
-    summary = "full-rank updates orthogonal to each weight's large singular directions"
-    paper = "2504.07097"
-    space: ClassVar[Mapping[str, Sequence[Any]]] = {"preserved": (0.25, 0.5, 0.75), "project": (False, True)}
-    needs = ("boundaries",)
-    memory = "none between tasks; while training, the singular factors twice"
-    per_task_weights = "each task trains factors of its own, merged into the weights at its end"
-    no_output_units = "it trains singular factors, whose rows are no output channels"
+    card = Card(
+        summary="full-rank updates orthogonal to each weight's large singular directions",
+        paper="2504.07097",
+        needs=("boundaries",),
+        memory="none between tasks; while training, the singular factors twice",
+        space={"preserved": (0.25, 0.5, 0.75), "project": (False, True)},
+        no_output_units="it trains singular factors, whose rows are no output channels",
+        per_task_weights="each task trains factors of its own, merged into the weights at its end",
+    )
 
     def __init__(self, settings: OsfSettings, context: Context) -> None:
         super().__init__(settings, context)

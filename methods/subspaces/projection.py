@@ -6,7 +6,7 @@ Shapes: weight [d_out, d_in], basis M [d_in, k] with orthonormal columns, second
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from methods.base import Batch, Context, Method, Settings, State, at_least_float32, generator
 from methods.masking.diagnostics import leaked_share
 from methods.masking.rows import block_linears
+from methods.seam.cache_fields import CacheFields
+from methods.seam.card import Card
 from methods.shared.passes import evaluating, first
 
 
@@ -105,7 +107,7 @@ class Inputs:
             handle.remove()
 
 
-class Projection(Method):
+class Projection(CacheFields, Method):
     """Each step, G <- G - G M M^T for the trained linear layers of the transformer blocks; M spans the inputs of old tasks.
 
     After a task, the inputs of each layer over a sample of its examples extend M until it holds the share epsilon of their
@@ -116,13 +118,17 @@ class Projection(Method):
     """
 
     Settings = ProjectionSettings
-    summary = "update only where old tasks' inputs do not reach (GPM)"
-    paper = "2103.09762"
-    requires_output_units = True
-    requires_shared_weights = True
-    space: ClassVar = {"epsilon": [0.9, 0.95, 0.97, 0.99], "project_update": [False, True]}
-    needs = ("boundaries",)
-    memory = "a basis of at most d_in x d_in for each linear layer, and 1 copy of the trained linear layers"
+    card = Card(
+        summary="update only where old tasks' inputs do not reach (GPM)",
+        paper="2103.09762",
+        needs=("boundaries",),
+        memory="a basis of at most d_in x d_in for each linear layer, and 1 copy of the trained linear layers",
+        space={"epsilon": [0.9, 0.95, 0.97, 0.99], "project_update": [False, True]},
+        requires_output_units=True,
+        requires_shared_weights=True,
+        strength_zero={"epsilon": 0.0},
+        strong={"epsilon": 0.9},
+    )
 
     def __init__(self, settings: ProjectionSettings, context: Context) -> None:
         super().__init__(settings, context)

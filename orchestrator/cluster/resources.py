@@ -1,8 +1,9 @@
-"""TODO orchestrator.cluster.resources"""
+"""What a cluster has, and what fits on it."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from typing import Any
 from orchestrator.config.running import ScalingConfig
 from orchestrator.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Resources:
-    """What a cluster has."""
+    """The CPUs and GPUs of a cluster."""
 
     cpus: float
     gpus: float
@@ -35,64 +38,83 @@ def cluster_is_running() -> bool:
 @contextlib.contextmanager
 def cluster() -> Iterator[Resources]:
     """Connect to the cluster of RAY_ADDRESS, or start one on this machine and end it afterwards."""
-    import logging
-
     import ray
 
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if not cluster_is_running():
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        options |= {
-            "address": "local",
-            "num_cpus": os.cpu_count(),
-            "include_dashboard": True,
-            "dashboard_host": "127.0.0.1",
-        }
-    mine = not ray.is_initialized()  # else a search holds one cluster over both of its phases
-    if mine:
-        ray.init(**options)
+    # a search holds one cluster over both of its phases, and ends it itself
+    if ray.is_initialized():
+        yield _cluster_resources()
+        return
+    logger.info("connecting to Ray" if cluster_is_running() else "starting a Ray cluster on this machine")
+    ray.init(**_connection())
     try:
-        total = ray.cluster_resources()
-        yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0))
+        yield _cluster_resources()
     finally:
-        if mine:
-            ray.shutdown()
+        ray.shutdown()
+
+
+def _connection() -> dict[str, Any]:
+    """The arguments of `ray.init`."""
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if cluster_is_running():
+        return options
+    # the watcher asks a cloud provider whether this machine is about to be taken away
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    return options | {
+        "address": "local",
+        "num_cpus": os.cpu_count(),
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+    }
+
+
+def _cluster_resources() -> Resources:
+    import ray
+
+    total = ray.cluster_resources()
+    resources = Resources(total.get("CPU", 0.0), total.get("GPU", 0.0))
+    logger.info("the cluster has %g CPUs and %g GPUs", resources.cpus, resources.gpus)
+    return resources
 
 
 def gpus_per_worker(scaling: ScalingConfig, resources: Resources) -> float:
-    """As asked for; by default 1 where there are GPUs."""
+    """The GPUs of each worker: as asked for; by default 1 where the cluster has GPUs."""
     if scaling.gpus_per_worker is not None:
         return scaling.gpus_per_worker
-    return 1.0 if resources.gpus >= 1 else 0.0
+    if resources.gpus >= 1:
+        return 1.0
+    return 0.0
 
 
 def max_concurrent_groups(scaling: ScalingConfig, resources: Resources) -> int:
     """How many groups of workers fit at a time. Raises UserError where not even one does."""
+    # a number that was asked for may count on nodes that are still to come
     if scaling.max_concurrent is not None:
         return scaling.max_concurrent
     gpus = gpus_per_worker(scaling, resources)
-    fits = [_fits(resources.cpus, scaling.workers * scaling.cpus_per_worker)]
+    groups = _fits(resources.cpus, scaling.workers * scaling.cpus_per_worker)
     if gpus:
-        fits.append(_fits(resources.gpus, scaling.workers * gpus))
-    if min(fits) < 1:
+        groups = min(groups, _fits(resources.gpus, scaling.workers * gpus))
+    if groups < 1:
         asked = f"{scaling.workers} x ({scaling.cpus_per_worker:g} CPU, {gpus:g} GPU)"
         raise UserError(
             f"scaling.workers: asks for {asked}, but the cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
         )
-    return int(min(fits))
+    return groups
 
 
-def _fits(has: float, each: float) -> int:
-    """How often `each` goes into what there is; 1 / 0.2 is 5."""
-    return int(has / each + 1e-9)
+def _fits(available: float, each: float) -> int:
+    """How often `each` goes into what is available."""
+    # 1 / 0.2 is 5, though floating-point numbers say a little less
+    return int(available / each + 1e-9)
 
 
-def scores_asynchronously(where: str, scaling: ScalingConfig, resources: Resources, sequences: int) -> bool:
+def scores_asynchronously(placement: str, scaling: ScalingConfig, resources: Resources, sequences: int) -> bool:
     """Whether scores are computed by tasks of their own: where asked, or where training leaves a CPU (and GPU) free."""
-    if where != "auto":
-        return where == "async"
+    if placement != "auto":
+        return placement == "async"
     groups = min(sequences, max_concurrent_groups(scaling, resources))
+    workers = groups * scaling.workers
     gpus = gpus_per_worker(scaling, resources)
-    free_cpus = resources.cpus - groups * scaling.workers * scaling.cpus_per_worker
-    free_gpus = resources.gpus - groups * scaling.workers * gpus
+    free_cpus = resources.cpus - workers * scaling.cpus_per_worker
+    free_gpus = resources.gpus - workers * gpus
     return free_cpus >= 1 and (gpus == 0 or free_gpus >= gpus)

@@ -61,7 +61,7 @@ class RunConfig(Section):
 def _check_goes_on(method: MethodEntry) -> None:
     """Raises ValueError where the next task cannot go on from weights of before the annealing."""
     for part, kind in zip((method.tuning, *method.plugins), method.types, strict=True):
-        reason = kind.modifies_weights_after_task or getattr(kind, "per_task_weights", "")
+        reason = kind.card.modifies_weights_after_task or kind.card.per_task_weights
         if reason:
             raise ValueError(f"training.schedule: 'infinite' cannot be combined with {part.name!r}: {reason}")
 

@@ -1,10 +1,64 @@
-"""TODO orchestrator.evaluation.scorers"""
+"""Scorers: how an answer is held against its target, and how the results of many examples become the score of a task.
+
+A task names its scorer (`Task.scorer`). A new scorer is a class here, an entry in SCORERS, and its name and version in
+`streams.scorer_names`, from where they are part of the key under which a score is cached.
+"""
 
 from __future__ import annotations
 
-from streams import normalise_answer
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from streams import Task, normalise_answer
+
+Direction = Literal["higher", "lower"]
 
 
-def is_correct(answer: str, label: str) -> bool:
-    """Exact match after the published normalisation."""
-    return normalise_answer(answer) == normalise_answer(label)
+@dataclass(frozen=True)
+class ExampleScore:
+    """The result of one example: a number, and whether the answer counts as right."""
+
+    score: float
+    correct: bool
+
+
+class Scorer:
+    """Scores answers against targets. `better` says which direction of the combined score, in `unit`, is good."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    better: ClassVar[Direction]
+    version: ClassVar[int]
+
+    def score_example(self, answer: str, target: str) -> ExampleScore:
+        """The result of one answer."""
+        raise NotImplementedError
+
+    def combine(self, scores: Sequence[float]) -> float:
+        """The score of a task from the numbers of all its examples."""
+        raise NotImplementedError
+
+
+class ExactMatch(Scorer):
+    """The share of answers (in %) that equal their target after the published normalisation (`normalise_answer`)."""
+
+    name = "exact-match"
+    unit = "%"
+    better = "higher"
+    version = 1
+
+    def score_example(self, answer: str, target: str) -> ExampleScore:
+        equal = normalise_answer(answer) == normalise_answer(target)
+        return ExampleScore(float(equal), equal)
+
+    def combine(self, scores: Sequence[float]) -> float:
+        return 100.0 * sum(scores) / len(scores)
+
+
+SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (ExactMatch(),)}
+
+
+def scorer_of(task: Task) -> Scorer:
+    """The scorer that a task names."""
+    return SCORERS[task.scorer]

@@ -1,61 +1,110 @@
-"""Cells: the score of one state on one task, computed once and cached by what it depends on."""
+"""The score of one state on one task, computed once and cached by what it depends on, with the answer to each example."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from orchestrator.evaluation.scorers import is_correct
+from methods import Stack
+from orchestrator.evaluation.scorers import Scorer, scorer_of
 from orchestrator.models.family import Family, Feature
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
-from orchestrator.training.learner import Learner, to_device
-from streams import Task
+from orchestrator.store.predictions import Prediction, save_predictions
+from streams import Example, Stream, Task
+from streams.base import Split
+
+# An answer, and the answer when only the task's own options compete (None where answers are not chosen from options)
+Answer = tuple[str, str | None]
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model in the state that is to be scored: with its method, its device, and a context of its numeric precision."""
+
+    family: Family
+    stack: Stack
+    device: torch.device
+    precision: Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """The score of one state on one task, in the unit of the task's scorer, over `n` examples.
+
+    `score_options` is the score when only the task's own options compete; None for models that generate.
+    """
+
+    score: float
+    score_options: float | None
+    correct: int
+    n: int
+    predictions: tuple[Prediction, ...]
+
+    def record(self) -> dict[str, Any]:
+        """What is cached under the score's key: all but the predictions, which lie beside it."""
+        return {"score": self.score, "score_options": self.score_options, "correct": self.correct, "n": self.n}
 
 
 @torch.no_grad()
-def score_task(learner: Learner, task: Task, batch: int | None = None) -> dict[str, Any]:
-    """Score the state that a learner holds on a task, on the split that its sequence is scored on.
-
-    Returns `score` (% exact match), `correct`, `n`, and `score_options` (% when only the task's options compete; None
-    for models that generate).
-    """
-    family, batch = learner.family, batch or learner.sequence.evaluation.batch
-    examples = task.read(learner.sequence.split)
-    features = family.features(task, examples)
-    order = sorted(range(len(examples)), key=lambda i: len(features[i]["source"]))  # little padding
-    correct = correct_options = 0
-    restricted = False
-    with _evaluating(family):
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            answers = _answers(learner, task, [features[i] for i in chosen])
-            for i, (answer, among) in zip(chosen, answers, strict=True):
-                correct += is_correct(answer, examples[i].label)
-                restricted |= among is not None
-                correct_options += among is not None and is_correct(among, examples[i].label)
-    n = len(examples)
-    options = 100.0 * correct_options / n if restricted else None
-    return {"score": 100.0 * correct / n, "score_options": options, "correct": correct, "n": n}
+def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) -> TaskScore:
+    """Score a state on a split of a task, in batches of `batch_size` examples. The batch size changes no answer."""
+    examples = task.read(split)
+    features = model.family.features(task, examples)
+    # examples of similar length go together, so that little of a batch is padding
+    by_length = sorted(range(len(examples)), key=lambda i: len(features[i]["source"]))
+    answers: dict[int, Answer] = {}
+    with _evaluating(model.family), model.precision():
+        for start in range(0, len(by_length), batch_size):
+            indices = by_length[start : start + batch_size]
+            batch_answers = _answers(model, task, [features[i] for i in indices])
+            answers.update(zip(indices, batch_answers, strict=True))
+    return score_answers(scorer_of(task), examples, [answers[i] for i in range(len(examples))])
 
 
-def _answers(learner: Learner, task: Task, features: list[Feature]) -> list[tuple[str, str | None]]:
+def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer]) -> TaskScore:
+    """The score of a task from the answer to each of its examples."""
+    predictions = []
+    scores_of_options = []
+    for index, (example, (answer, option)) in enumerate(zip(examples, answers, strict=True)):
+        result = scorer.score_example(answer, example.label)
+        predictions.append(Prediction(index, example.row, example.label, answer, result.correct, result.score, option))
+        if option is not None:
+            scores_of_options.append(scorer.score_example(option, example.label).score)
+    score = scorer.combine([prediction.score for prediction in predictions])
+    num_correct = sum(prediction.correct for prediction in predictions)
+    score_options = None
+    if scores_of_options:
+        score_options = scorer.combine(scores_of_options)
+    return TaskScore(score, score_options, num_correct, len(examples), tuple(predictions))
+
+
+def _answers(model: ScoredModel, task: Task, features: list[Feature]) -> list[Answer]:
     """The model's own answers, or those of a method that answers by embeddings."""
-    family, device = learner.family, learner.parallel.device
-    if learner.stack.tuning.trains_by_gradient:
-        return family.answers(task, features, device)
-    embedded_Bd = family.embed(to_device(family.collate(features), device))
-    scores_BK = learner.stack.tuning.class_scores(embedded_Bd)
-    unseen = len(family.labels) - scores_BK.shape[1]
-    answers = family.best_labels(task, F.pad(scores_BK, (0, unseen), value=-math.inf))
-    # beside methods that generate, whose answers have no options to choose from
-    return [(answer, None) for answer, _ in answers] if family.generates else answers
+    family = model.family
+    if model.stack.tuning.trains_by_gradient:
+        return family.answers(task, features, model.device)
+    embedded_Bd = family.embed(_to_device(family.collate(features), model.device))
+    scores_BK = model.stack.tuning.class_scores(embedded_Bd)
+    # labels of tasks that are still to come have no scores yet, and must not be answered
+    num_unseen = len(family.labels) - scores_BK.shape[1]
+    answers = family.best_labels(task, F.pad(scores_BK, (0, num_unseen), value=-math.inf))
+    if family.generates:
+        # a method that generates has no options to choose from, so beside it neither has this one
+        return [(answer, None) for answer, _ in answers]
+    return answers
+
+
+def _to_device(batch: Any, device: torch.device) -> Any:
+    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
 @contextlib.contextmanager
@@ -67,25 +116,35 @@ def _evaluating(family: Family) -> Iterator[None]:
         family.module.train()
 
 
-def missing_scores(sequence: SequencePlan, row: int, store: Store) -> list[int]:
-    """The columns of a row that no one has computed yet."""
-    return [j for j, key in enumerate(sequence.score_keys[row]) if store.load_score(key) is None]
+def missing_scores(sequence: SequencePlan, tasks_seen: int, store: Store) -> list[int]:
+    """The tasks on which nobody has scored the state after `tasks_seen` tasks (0: the initial model)."""
+    missing = []
+    for task_id, key in enumerate(sequence.score_keys[tasks_seen]):
+        if store.load_score(key) is None:
+            missing.append(task_id)
+    return missing
 
 
-def compute_score(learner: Learner, store: Store, row: int, column: int) -> None:
-    """Score the state that `learner` holds, the one after task `row` (0: before any), on one task; cache the cell."""
-    sequence, started = learner.sequence, time.monotonic()
-    task = learner.stream.tasks[column]
-    learner.stack.before_scoring(learner.family.module, learner.place(column))
-    with learner.precision():
-        cell = score_task(learner, task)
-    cell["seconds"] = round(time.monotonic() - started, 3)
-    store.save_score(sequence.score_keys[row][column], cell)
+def compute_score(
+    model: ScoredModel, sequence: SequencePlan, stream: Stream, store: Store, tasks_seen: int, task_id: int
+) -> None:
+    """Score the state that `model` holds, the one after `tasks_seen` tasks, on one task; keep the score and predictions."""
+    started = time.monotonic()
+    task = stream.tasks[task_id]
+    position = sequence.method.run_kind.task_position(task_id)
+    model.stack.before_scoring(model.family.module, position)
+    task_score = score_task(model, task, sequence.split, sequence.evaluation.batch)
+    record = task_score.record()
+    record["seconds"] = round(time.monotonic() - started, 3)
+    key = sequence.score_keys[tasks_seen][task_id]
+    # the score comes last: where it is, its predictions are too, whenever this process may die
+    save_predictions(store.root, key, task_score.predictions)
+    store.save_score(key, record)
 
 
-def score_events(sequence: SequencePlan, row: int, store: Store) -> Iterator[dict[str, Any]]:
-    """The `cell` events of a row whose cells are all cached."""
-    for column, key in enumerate(sequence.score_keys[row]):
-        cell = store.load_score(key)
-        assert cell is not None
-        yield {"event": "score", "tasks_seen": row, "task_id": column, "key": key, **cell}
+def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iterator[dict[str, Any]]:
+    """The events of the scores of one state, all of which are cached."""
+    for task_id, key in enumerate(sequence.score_keys[tasks_seen]):
+        record = store.load_score(key)
+        assert record is not None
+        yield {"event": "score", "tasks_seen": tasks_seen, "task_id": task_id, "key": key, **record}

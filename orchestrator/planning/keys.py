@@ -74,7 +74,7 @@ def score_keys(
     where the method is told it.
     """
     labels = stream.labels_until(len(stream.tasks))
-    told = any("task labels" in part.needs for part in method.types)
+    told = any("task labels" in part.card.needs for part in method.types)
     columns = [(task.split_hash(split), *([j] if told else [])) for j, task in enumerate(stream.tasks)]
     states = [keys[0] if key == _sha(keys[0], "untrained") else key for key in keys]
     return tuple(

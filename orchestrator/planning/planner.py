@@ -45,7 +45,7 @@ class Planner:
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
         for method in config.methods:
-            if not self.family.generates and any(part.requires_generation for part in method.types):
+            if not self.family.generates and any(part.card.requires_generation for part in method.types):
                 raise UserError(
                     f"methods: {method.label!r} needs a model that generates text; {config.model.name!r} is an encoder"
                 )

@@ -1,4 +1,13 @@
-"""The held-out protocol: hyper-parameters are tuned where the evaluation never looks."""
+"""The held-out protocol: hyper-parameters are tuned where the evaluation never looks.
+
+protocol        the two phases in order: tune, freeze what was chosen, evaluate it
+definition      what is checked before the first trial; space: what may be tried
+suggestions     which values the next trial tries
+trials          a trial and how it ended, as values; trial_store: all of them, kept in a journal
+ray_tune        runs trials side by side
+choice          the chosen values, frozen in a file with a hash
+results         both phases as values; report prints them, screen shows trials while they run, plots draws them
+"""
 
 import os
 

@@ -1,4 +1,8 @@
-"""TODO orchestrator.search.choice"""
+"""The choice: each method's best values, frozen in `chosen.json`, which is all that the evaluation takes from the tuning.
+
+The file has a SHA-256 over its content, and the search's journal lists every one that the search ever wrote. A file with
+another one was changed by hand, or comes from another search, and is refused.
+"""
 
 from __future__ import annotations
 
@@ -13,92 +17,109 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.space import with_values
 from orchestrator.search.trial_store import TrialStore
-from orchestrator.search.trials import search_key
+from orchestrator.search.trials import search_run_key
 from orchestrator.store.journal import Journal, Tail
 
+CHOSEN = "chosen.json"
 
-def record(search: Search, event: dict[str, Any]) -> None:
-    """Note a fact in the search's journal, once for all that it says."""
-    known = [{k: v for k, v in e.items() if k != "time"} for e in Tail(search.folder).new_events()]
-    if event not in known:
-        Journal(search.folder, "search").append(event)
+
+def record_once(folder: Path, event: dict[str, Any]) -> None:
+    """Record a fact in a search's journal, unless it is there with all that it says."""
+    for known in Tail(folder).new_events():
+        # The time is when a fact was recorded, not a part of it.
+        if known | event == known and len(known) == len(event) + 1:
+            return
+    Journal(folder, "search").append(event)
 
 
 def freeze(search: Search, trial_store: TrialStore) -> dict[str, Any]:
-    """The chosen values, as the file `chosen.json` that the evaluation takes them from, with a SHA-256 over all of it.
+    """Write the chosen values as the file `chosen.json`, with a SHA-256 over all of it; gives what it holds.
 
     Raises UserError where a file is there that the search did not write: the evaluation takes no other values.
     """
-    best = {c.label: trial_store.best(c.label) for c in search.method_searches}
-    methods = {
-        c.label: {
-            "values": trial.values,
-            "trial": trial.number,
-            "score": trial_store.ends[trial.key].score,
-            "entry": with_values(c.entry, trial.values).model_dump(mode="json"),
+    content = _choice(search, trial_store)
+    chosen = content | {"sha256": content_hash(content)}
+    file = search.folder / CHOSEN
+    if file.exists() and _sha256_of(file) not in {chosen["sha256"], *choices_made(search.folder)}:
+        raise UserError(
+            f"{file}: these are not the values that the search chose (their SHA-256 is not in its journal); "
+            "the evaluation takes no others. Delete the file to have the chosen ones written again"
+        )
+    # The journal first: a process that dies between the two leaves a hash without a file, which locks nothing.
+    record_once(search.folder, {"event": "search_chosen", "sha256": chosen["sha256"]})
+    unfinished = file.with_name(f".{CHOSEN}")
+    unfinished.write_text(json.dumps(chosen, indent=1))
+    unfinished.replace(file)
+    return chosen
+
+
+def _choice(search: Search, trial_store: TrialStore) -> dict[str, Any]:
+    methods = {}
+    missing = []
+    for method_search in search.method_searches:
+        best = trial_store.best(method_search.label)
+        if best is None:
+            missing.append(method_search.label)
+            continue
+        methods[method_search.label] = {
+            "values": best.values,
+            "trial": best.number,
+            "score": trial_store.results[best.key].score,
+            "entry": with_values(method_search.entry, best.values).model_dump(mode="json"),
         }
-        for c in search.method_searches
-        if (trial := best[c.label])
-    }
-    content = {
+    return {
         "search": search.config.name,
         "definition": search.definition,
         "holdout": search.settings.holdout,
         "select": search.settings.select,
         "trials_sha256": trial_store.fingerprint(),
         "methods": methods,
-        "missing": [label for label, trial in best.items() if trial is None],
+        "missing": missing,
     }
-    chosen = content | {"sha256": content_hash(content)}
-    file = search.folder / "chosen.json"
-    if file.exists() and _sha256_of(file) not in {chosen["sha256"], *_chosen_before(search)}:
-        raise UserError(
-            f"{file}: these are not the values that the search chose (their SHA-256 is not in its journal); "
-            "the evaluation takes no others. Delete the file to have the chosen ones written again"
-        )
-    record(search, {"event": "search_chosen", "sha256": chosen["sha256"]})
-    aside = file.with_name(".chosen.json")
-    aside.write_text(json.dumps(chosen, indent=1))
-    aside.replace(file)
-    return chosen
 
 
 def read_chosen(search: Search) -> dict[str, Any]:
     """The values to evaluate, from the file. Raises UserError where the search's journal does not know them."""
-    file = search.folder / "chosen.json"
-    if _sha256_of(file) not in _chosen_before(search):
+    file = search.folder / CHOSEN
+    if _sha256_of(file) not in choices_made(search.folder):
         raise UserError(f"{file}: these are not the values that the search chose; the evaluation takes no others")
     content: dict[str, Any] = json.loads(file.read_text())
     return content
 
 
-def _chosen_before(search: Search) -> list[str]:
-    return [e["sha256"] for e in Tail(search.folder).new_events() if e["event"] == "search_chosen"]
+def choices_made(folder: Path) -> list[str]:
+    """The SHA-256 of every choice that a search's journal lists, oldest first."""
+    return [event["sha256"] for event in Tail(folder).new_events() if event["event"] == "search_chosen"]
 
 
 def _sha256_of(file: Path) -> str:
     """The SHA-256 that a choice states, if that is what its content has; else nothing."""
     try:
         content = json.loads(file.read_text())
-        said = str(content.pop("sha256"))
+        stated = str(content.pop("sha256"))
     except (OSError, ValueError, KeyError, AttributeError):
         return ""
-    return said if said == content_hash(content) else ""
+    if stated != content_hash(content):
+        return ""
+    return stated
 
 
 def frozen_config(config: RunConfig, chosen: dict[str, Any]) -> RunConfig:
-    """The evaluation phase: the evaluation streams and seeds, every method with its chosen values."""
-    entries = [MethodEntry.model_validate(m["entry"]) for m in chosen["methods"].values()]
+    """The configuration of the evaluation phase: its streams and seeds, every method with its chosen values."""
+    entries = []
+    for method in chosen["methods"].values():
+        entries.append(MethodEntry.model_validate(method["entry"]))
     return config.model_copy(update={"methods": tuple(entries)})
 
 
 def evaluation_sequences(search: Search, frozen: RunConfig, chosen: dict[str, Any]) -> list[SequencePlan]:
-    root = search_key(frozen.name)
-    above = ((root, f"{frozen.name}: search"), (f"{root}/evaluation-{chosen['sha256'][:8]}", "evaluation"))
-    return [
-        sequence
-        for stream in frozen.streams
-        for method in frozen.methods
-        for seed in frozen.seeds
-        for sequence in search.planner.sequences(method, stream, seed, parents=above)
-    ]
+    """The sequences of the evaluation phase, below a run of the search's in MLflow that names the choice."""
+    root = search_run_key(frozen.name)
+    # Another choice is another evaluation, with a run of its own.
+    parents = ((root, f"{frozen.name}: search"), (f"{root}/evaluation-{chosen['sha256'][:8]}", "evaluation"))
+    sequences = []
+    for stream in frozen.streams:
+        for method in frozen.methods:
+            for seed in frozen.seeds:
+                sequences += search.planner.sequences(method, stream, seed, parents=parents)
+    return sequences

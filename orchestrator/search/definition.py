@@ -1,4 +1,8 @@
-"""TODO orchestrator.search.definition"""
+"""What a search is, checked before its first trial.
+
+Nothing overlaps between what is tuned on and what is evaluated, both sides have the same scenario, and every value that
+may be tried is allowed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from methods import Context
 from orchestrator.config.experiment import RunConfig, check_batch
@@ -16,11 +20,38 @@ from orchestrator.config.search import SearchConfig
 from orchestrator.errors import UserError
 from orchestrator.planning.experiment import search_folder
 from orchestrator.planning.planner import Planner
-from orchestrator.search.space import Space, check_grid, check_names, space_of, with_values
-from orchestrator.search.trials import MethodSearch
+from orchestrator.search.space import Space, Values, check_grid, check_names, space_of, with_values
 from orchestrator.training.cost import epoch_steps
 from streams import Stream
 from streams.holdout import Proof, prove
+
+# Settings of which a change makes no other search: more trials add to those that are there, and what is tried of each
+# method is in the definition by itself.
+_NOT_OF_THE_DEFINITION = {"streams", "seeds", "trials", "trial_tasks", "max_concurrent", "space"}
+
+# Training settings that restrict each other, so that their combinations are checked and not only each value.
+_CHECKED_TOGETHER = ("training.global_batch", "training.micro_batch", "training.schedule", "training.warmup")
+
+
+class TaskSize(NamedTuple):
+    """A task as the scenario counts it: its train examples, and its steps (or, with a budget, the budget's amount)."""
+
+    examples: int
+    length: int
+
+
+@dataclass(frozen=True)
+class MethodSearch:
+    """A method of the search: its space, and the hash that names everything that its trials depend on."""
+
+    entry: MethodEntry
+    space: Space
+    definition: str
+
+    @property
+    def label(self) -> str:
+        """The method's name."""
+        return self.entry.label
 
 
 @dataclass(frozen=True)
@@ -32,124 +63,200 @@ class Search:
     planner: Planner
     method_searches: tuple[MethodSearch, ...]
     proof: Proof
-    scenario: tuple[tuple[int, int], ...]
+    scenario: tuple[TaskSize, ...]
 
     @property
     def folder(self) -> Path:
-        """Where its journal, its choice and its pictures are."""
+        """Where its journal, its choice and its plots are."""
         return search_folder(self.config.out, self.config.name)
 
     @property
     def definition(self) -> str:
-        """Names all that the choice depends on, but for the number of trials."""
-        return content_hash([c.definition for c in self.method_searches])
+        """The hash that names all that the choice depends on, but for the number of trials."""
+        return content_hash([m.definition for m in self.method_searches])
+
+    def description(self) -> dict[str, Any]:
+        """The search without its trials, as plain values: the first half of `search.json` (see `results`)."""
+        settings = self.settings
+        tuning, evaluation = open_streams(self.config, settings, self.planner)
+        spaces = {}
+        for method_search in self.method_searches:
+            spaces[method_search.label] = _plain_space(method_search.space)
+        return {
+            "search": self.config.name,
+            "metric": settings.metric,
+            "forgetting_weight": settings.forgetting_weight,
+            "select": settings.select,
+            "searcher": settings.searcher,
+            "scheduler": settings.scheduler,
+            "proof": self.proof.as_dict(),
+            "scenario": self.scenario,
+            "tuning_streams": [s.name for s in settings.streams],
+            "tuning_seeds": list(settings.seeds),
+            "trials_each": settings.trials,
+            "datasets": {"tuning": _dataset_names(tuning), "evaluation": _dataset_names(evaluation)},
+            "spaces": spaces,
+        }
+
+
+def open_streams(config: RunConfig, settings: SearchConfig, planner: Planner) -> tuple[list[Stream], list[Stream]]:
+    """The streams that are tuned on, their test splits sealed, and those that the chosen values are evaluated on."""
+    tuning = [planner.stream(stream, "dev") for stream in settings.streams]
+    evaluation = [planner.stream(stream) for stream in config.streams]
+    return tuning, evaluation
+
+
+def _dataset_names(streams: list[Stream]) -> list[str]:
+    names: set[str] = set()
+    for stream in streams:
+        for task in stream.tasks:
+            names.add(task.dataset)
+    return sorted(names)
+
+
+def _plain_space(space: Space) -> dict[str, Any]:
+    plain = {}
+    for name, dimension in space.items():
+        plain[name] = dimension.model_dump(mode="json")
+    return plain
 
 
 def prepare(config: RunConfig, gpu: bool) -> Search:
-    """Check a search before its first trial. Raises UserError with the first thing that is wrong."""
+    """Check a search before its first trial. Raises UserError with the first thing that is wrong.
+
+    `gpu` says whether training runs on GPUs, which decides what precision "auto" means.
+    """
     settings = config.search
     if settings is None:
         raise UserError("search: this recipe has no such section; it names the streams to tune on (see README)")
     check_names(settings)
     planner = Planner(config, gpu, why="hashes alone, for keys and the proof that nothing overlaps")
-    tuning = [planner.stream(s, "dev") for s in settings.streams]
-    evaluation = [planner.stream(s) for s in config.streams]
+    tuning, evaluation = open_streams(config, settings, planner)
     scenario = _same_scenario(config, tuning, evaluation)
     try:
         proof = prove(settings.holdout, tuning, evaluation, settings.allowed_related_pairs)
     except ValueError as error:
         raise UserError(str(error)) from error
-    method_searches = tuple(_method_search(config, settings, planner, method) for method in config.methods)
+    method_searches = []
+    for method in config.methods:
+        method_searches.append(_method_search(config, settings, planner, method))
     _check_measure(settings, planner, len(tuning[0].tasks))
+    # Last: a search that is refused leaves nothing in the test-access log.
     planner.note_reads()
-    return Search(config, settings, planner, method_searches, proof, scenario)
+    return Search(config, settings, planner, tuple(method_searches), proof, scenario)
 
 
-def _check_measure(settings: SearchConfig, planner: Planner, tasks: int) -> None:
+def _check_measure(settings: SearchConfig, planner: Planner, num_tasks: int) -> None:
     if settings.metric == "aa_options" and planner.family.generates:
         raise UserError("search.metric: aa_options does not apply to models that generate their answers; allowed: aa")
-    if settings.scheduler == "asha" and settings.grace >= tasks:
+    if settings.scheduler == "asha" and settings.grace >= num_tasks:
         raise UserError(
-            f"search.grace: {settings.grace} is not below the {tasks} tasks of a trial: nothing could be stopped"
+            f"search.grace: {settings.grace} is not below the {num_tasks} tasks of a trial: nothing could be stopped"
         )
 
 
-def _same_scenario(config: RunConfig, tuning: list[Stream], evaluation: list[Stream]) -> tuple[tuple[int, int], ...]:
-    """(train examples, steps or budget) of each task, in order of size; the same for all streams. Raises UserError otherwise.
+def _same_scenario(config: RunConfig, tuning: list[Stream], evaluation: list[Stream]) -> tuple[TaskSize, ...]:
+    """The size of each task, in order of size; the same for all streams. Raises UserError otherwise.
 
     Model, batch and the methods' memory are the same by construction: both phases have one configuration.
     """
     first = evaluation[0]
-    unit = config.training.budget.unit if config.training.budget else "steps"
     for method in config.methods:
         expected = _scenario(config, method, first)
         for stream in (*evaluation[1:], *tuning):
-            found = _scenario(config, method, stream)
-            if len(found) != len(expected):
-                raise UserError(
-                    f"search.streams: not the same scenario: stream {stream.name!r} has {len(found)} tasks, "
-                    f"{first.name!r} has {len(expected)}"
-                )
-            for (examples, steps), (others, other_steps) in zip(found, expected, strict=True):
-                if (examples, steps) != (others, other_steps):
-                    raise UserError(
-                        f"search.streams: not the same scenario: stream {stream.name!r} has a task of {examples} train examples "
-                        f"({steps} {unit}) where {first.name!r} has {others} ({other_steps} {unit}); set max_train on both"
-                    )
+            _check_scenario(config, stream, _scenario(config, method, stream), first.name, expected)
     return _scenario(config, config.methods[0], first)
 
 
-def _scenario(config: RunConfig, method: MethodEntry, stream: Stream) -> tuple[tuple[int, int], ...]:
+def _check_scenario(
+    config: RunConfig,
+    stream: Stream,
+    scenario: tuple[TaskSize, ...],
+    expected_name: str,
+    expected: tuple[TaskSize, ...],
+) -> None:
+    refusal = f"search.streams: not the same scenario: stream {stream.name!r} has"
+    if len(scenario) != len(expected):
+        raise UserError(f"{refusal} {len(scenario)} tasks, {expected_name!r} has {len(expected)}")
+    unit = "steps"
+    if config.training.budget:
+        unit = config.training.budget.unit
+    for task, other in zip(scenario, expected, strict=True):
+        if task != other:
+            raise UserError(
+                f"{refusal} a task of {task.examples} train examples ({task.length} {unit}) where {expected_name!r} has "
+                f"{other.examples} ({other.length} {unit}); set max_train on both"
+            )
+
+
+def _scenario(config: RunConfig, method: MethodEntry, stream: Stream) -> tuple[TaskSize, ...]:
     training = config.training_for(method)
-
-    def length(name: str, examples: int) -> int:
-        budget = training.budget
-        return round(budget.amount) if budget else epoch_steps(training, name, examples, training.global_batch)
-
-    sizes = ((task.name, len(task.read("train"))) for task in stream.tasks)
-    return tuple(sorted((examples, length(name, examples)) for name, examples in sizes))
+    sizes = []
+    for task in stream.tasks:
+        examples = len(task.read("train"))
+        if training.budget:
+            length = round(training.budget.amount)
+        else:
+            length = epoch_steps(training, task.name, examples, training.global_batch)
+        sizes.append(TaskSize(examples, length))
+    # Two streams may have their tasks in different orders and still pose the same problem.
+    return tuple(sorted(sizes))
 
 
 def _method_search(config: RunConfig, settings: SearchConfig, planner: Planner, method: MethodEntry) -> MethodSearch:
     space = space_of(settings, method)
     if settings.select == "first-task":
-        space = {name: d for name, d in space.items() if _acts_on_first_task(method, space, name)}
+        space = _first_task_space(method, space)
     if settings.searcher == "grid":
         check_grid(space, method.label, settings.trials)
     _check_together(config, method, space)
-    pairs = itertools.product(settings.streams, settings.seeds)
-    made = [s.score_keys for stream, seed in pairs for s in planner.sequences(method, stream, seed, "dev")]
-    how = settings.model_dump(
-        mode="json", exclude={"streams", "seeds", "trials", "trial_tasks", "max_concurrent", "space"}
-    )
-    tried = {name: dimension.model_dump(mode="json") for name, dimension in space.items()}
-    return MethodSearch(method, space, content_hash([method.label, how, tried, made]))
+    # The keys of the scores with the method's own values stand for model, data and training: a change of any of these
+    # makes another search, whose trials begin anew.
+    score_keys = []
+    for stream, seed in itertools.product(settings.streams, settings.seeds):
+        for sequence in planner.sequences(method, stream, seed, "dev"):
+            score_keys.append(sequence.score_keys)
+    how = settings.model_dump(mode="json", exclude=_NOT_OF_THE_DEFINITION)
+    return MethodSearch(method, space, content_hash([method.label, how, _plain_space(space), score_keys]))
 
 
 def _check_together(config: RunConfig, method: MethodEntry, space: Space) -> None:
     """Raises UserError where searched values that are each allowed do not go together, or with the workers."""
     if config.training.budget and "training.epochs" in space:
         raise UserError("search.space.training.epochs: with training.budget, epochs are not used")
-    named = [n for n in ("global_batch", "micro_batch", "schedule", "warmup") if f"training.{n}" in space]
-    sides = [(d.values or (d.low, d.high)) for d in (space[f"training.{n}"] for n in named)]
-    for values in itertools.product(*sides):
-        chosen: dict[str, Any] = {f"training.{n}": value for n, value in zip(named, values, strict=True)}
+    candidates = {}
+    for name in _CHECKED_TOGETHER:
+        if name in space:
+            dimension = space[name]
+            candidates[name] = dimension.values or (dimension.low, dimension.high)
+    for combination in itertools.product(*candidates.values()):
+        values: Values = dict(zip(candidates, combination, strict=True))
         try:
-            check_batch(config.training_for(with_values(method, chosen)), config.scaling.workers)
+            check_batch(config.training_for(with_values(method, values)), config.scaling.workers)
         except ValueError as error:
             raise UserError(f"search.space: {error}") from None
 
 
+def _first_task_space(method: MethodEntry, space: Space) -> Space:
+    """The parameters that can make a difference while only one task is trained; the others keep their values."""
+    kept = {}
+    for name, dimension in space.items():
+        if name.startswith("training.") or _acts_on_first_task(method, space, name):
+            kept[name] = dimension
+    return kept
+
+
 def _acts_on_first_task(method: MethodEntry, space: Space, name: str) -> bool:
-    """Whether a parameter can make a difference while only one task is trained."""
     dimension = space[name]
-    if name.startswith("training."):
-        return True
-    ends = (dimension.low, dimension.high) if dimension.values is None else dimension.values
-    influences = [with_values(method, {name: v}).spec.build(Context(0)).cache_fields(0) for v in ends]
-    return any(influence != influences[0] for influence in influences[1:])
+    # What can have influenced the weights after the first task is what the checkpoint's key holds of the method.
+    cache_fields = []
+    for value in dimension.values or (dimension.low, dimension.high):
+        stack = with_values(method, {name: value}).spec.build(Context(0))
+        cache_fields.append(stack.cache_fields(0))
+    return cache_fields.count(cache_fields[0]) < len(cache_fields)
 
 
 def content_hash(content: Any) -> str:
     """SHA-256 of plain values, whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()
+    text = json.dumps(content, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,133 +1,238 @@
-"""Pictures: a search's trials as parallel coordinates and over two parameters; a matrix over tasks as a heat map."""
+"""A search's trials as pictures: parallel coordinates over all parameters, and contours over pairs of them."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.search.trial_store import TrialStore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from orchestrator.search.trial_store import TrialStore
-    from orchestrator.search.trials import MethodSearch, Trial, TrialResult
-
-
 SHOWN = {"aa": "average accuracy (dev), %", "forgetting": "forgetting (dev), points"}
 
+# Numbers that span more than this are spaced by their logarithm.
+LOG_ABOVE_RATIO = 10
 
-def draw(trial_store: TrialStore, method_searches: Sequence[MethodSearch], folder: Path) -> list[Path]:
+# An axis with more distinct values than this has a tick at its ends and its middle alone.
+MAX_TICKS = 8
+
+# Pairs of the first so many parameters: the number of pictures grows with its square.
+MAX_CONTOUR_PARAMETERS = 3
+
+
+@dataclass(frozen=True)
+class ScoredTrial:
+    """A trial's values and its metrics (in % or percentage points); stopped trials have the metrics they were stopped with."""
+
+    values: dict[str, Any]
+    metrics: dict[str, float | None]
+    stopped: bool
+
+    def metric(self, name: str) -> float:
+        """A metric to draw; 0 where it is undefined, as forgetting is after one task."""
+        return self.metrics.get(name) or 0.0
+
+
+def draw(trial_store: TrialStore, folder: Path) -> list[Path]:
     """Write the pictures of all trials that have a score; returns their files."""
     import matplotlib
 
+    # Without a display, which a cluster's machine has not.
     matplotlib.use("Agg")
-    made = []
-    for method_search in method_searches:
-        ended = [(t, trial_store.ends[t.key]) for t in trial_store.of(method_search.label) if t.key in trial_store.ends]
-        scored = [(t, e) for t, e in ended if e.metrics]
-        if not scored:
+    files = []
+    for method_search in trial_store.method_searches:
+        label = method_search.label
+        trials = _scored_trials(trial_store, label)
+        if not trials:
             continue
-        name = method_search.label.replace("/", "-")
-        made.append(_parallel(method_search, scored, folder / f"parallel-{name}.png"))
-        varied = [
-            n for n in method_search.space if len({t.values[n] for t, _ in scored if _is_number(t.values[n])}) > 1
-        ]
-        for x, y in itertools.combinations(varied[:3], 2):
-            made.append(_contour(method_search, scored, x, y, folder / f"contour-{name}-{x}-{y}.png"))
-    return made
+        file_label = label.replace("/", "-")
+        parameters = list(method_search.space)
+        files.append(_draw_parallel(label, parameters, trials, folder / f"parallel-{file_label}.png"))
+        varied = _varied_parameters(parameters, trials)
+        for x, y in itertools.combinations(varied[:MAX_CONTOUR_PARAMETERS], 2):
+            files.append(_draw_contours(label, x, y, trials, folder / f"contour-{file_label}-{x}-{y}.png"))
+    return files
+
+
+def _scored_trials(trial_store: TrialStore, label: str) -> list[ScoredTrial]:
+    trials = []
+    for trial, result in trial_store.ended_trials(label):
+        # One that failed has none.
+        if result.metrics:
+            trials.append(ScoredTrial(trial.values, result.metrics, result.status == "stopped"))
+    return trials
+
+
+def _varied_parameters(parameters: Sequence[str], trials: Sequence[ScoredTrial]) -> list[str]:
+    """Parameters of which the trials have two or more numbers."""
+    varied = []
+    for name in parameters:
+        numbers = filter(_is_number, _values_of(trials, name))
+        if len(set(numbers)) > 1:
+            varied.append(name)
+    return varied
+
+
+def _values_of(trials: Sequence[ScoredTrial], parameter: str) -> list[Any]:
+    return [trial.values[parameter] for trial in trials]
+
+
+def _metrics_of(trials: Sequence[ScoredTrial], metric: str) -> list[float]:
+    return [trial.metric(metric) for trial in trials]
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _parallel(method_search: MethodSearch, scored: Sequence[tuple[Trial, TrialResult]], file: Path) -> Path:
+def _draw_parallel(label: str, parameters: Sequence[str], trials: Sequence[ScoredTrial], file: Path) -> Path:
     """A line for each trial through its values to its metrics, coloured by average accuracy."""
     import matplotlib.pyplot as plt
 
-    columns = [(name.split(".", 1)[1], [t.values[name] for t, _ in scored]) for name in method_search.space]
-    columns += [(key, [e.metrics.get(key) or 0.0 for _, e in scored]) for key in SHOWN]
-    scores = [e.metrics["aa"] or 0.0 for _, e in scored]
+    columns: dict[str, list[Any]] = {}
+    for name in parameters:
+        setting = name.split(".", 1)[1]
+        columns[setting] = _values_of(trials, name)
+    for name in SHOWN:
+        columns[name] = _metrics_of(trials, name)
     figure, axes = plt.subplots(figsize=(1.5 + 1.9 * len(columns), 4.2), layout="constrained")
-    heights = [_heights(axes, place, label, values) for place, (label, values) in enumerate(columns)]
+    heights_by_column = []
+    for column_index, (title, values) in enumerate(columns.items()):
+        heights_by_column.append(_draw_axis(axes, column_index, title, values))
+    scores = _metrics_of(trials, "aa")
+    # Above the highest score by a little: a single score would span nothing.
     norm = plt.Normalize(min(scores), max(scores) + 1e-9)
-    for i in sorted(range(len(scored)), key=lambda i: scores[i]):  # the best on top
-        style = "-" if scored[i][1].status == "finished" else ":"
-        axes.plot([h[i] for h in heights], style, color=plt.cm.viridis(norm(scores[i])), linewidth=2, alpha=0.9)
+    # In rising order, so that the best line lies on top.
+    for trial_index in sorted(range(len(trials)), key=scores.__getitem__):
+        heights = [column[trial_index] for column in heights_by_column]
+        style = ":" if trials[trial_index].stopped else "-"
+        axes.plot(heights, style, color=plt.cm.viridis(norm(scores[trial_index])), linewidth=2, alpha=0.9)
     axes.set(xlim=(-0.3, len(columns) - 0.5), ylim=(-0.08, 1.1))
     axes.axis("off")
     figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes, label=SHOWN["aa"], shrink=0.8)
-    axes.set_title(f"{method_search.label}: {len(scored)} trials (dotted: stopped early)", loc="left")
+    axes.set_title(f"{label}: {len(trials)} trials (dotted: stopped early)", loc="left")
     figure.savefig(file, dpi=130)
     plt.close(figure)
     return file
 
 
-def _heights(axes: Axes, place: int, label: str, values: Sequence[Any]) -> list[float]:
-    """Draw one axis with its ticks; gives each trial's height on it. Numbers over more than a decade are spaced by their log."""
-    import math
-
-    distinct = sorted(set(values), key=lambda v: (not _is_number(v), v if _is_number(v) else 0, str(v)))
-    numbers = all(_is_number(v) for v in distinct)
-    log = numbers and distinct[0] > 0 and distinct[-1] / distinct[0] > 10
-    raw = {v: (math.log(v) if log else float(v)) if numbers else float(i) for i, v in enumerate(distinct)}
-    low, span = min(raw.values()), (max(raw.values()) - min(raw.values())) or 1.0
-    height = {v: (r - low) / span if len(raw) > 1 else 0.5 for v, r in raw.items()}
-    axes.axvline(place, 0.07, 0.92, color="0.6", linewidth=1)
-    ticks = distinct if len(distinct) <= 8 else [distinct[0], distinct[len(distinct) // 2], distinct[-1]]
+def _draw_axis(axes: Axes, column_index: int, title: str, values: Sequence[Any]) -> list[float]:
+    """Draw one axis with its ticks; gives each trial's height on it."""
+    heights = axis_heights(values)
+    distinct = list(heights)
+    ticks = distinct
+    if len(distinct) > MAX_TICKS:
+        ticks = [distinct[0], distinct[len(distinct) // 2], distinct[-1]]
+    axes.axvline(column_index, 0.07, 0.92, color="0.6", linewidth=1)
+    # Lines run behind the ticks, which stay readable on a white ground.
+    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
     for value in ticks:
         text = f"{value:.3g}" if _is_number(value) else str(value)
-        behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-        axes.text(place - 0.04, height[value], text, ha="right", va="center", fontsize=8, bbox=behind, zorder=4)
-    axes.text(place, 1.06, label, ha="center", fontweight="bold", fontsize=9)
-    return [height[v] for v in values]
+        axes.text(column_index - 0.04, heights[value], text, ha="right", va="center", fontsize=8, bbox=ground, zorder=4)
+    axes.text(column_index, 1.06, title, ha="center", fontweight="bold", fontsize=9)
+    return list(map(heights.__getitem__, values))
 
 
-def _contour(
-    method_search: MethodSearch, scored: Sequence[tuple[Trial, TrialResult]], x: str, y: str, file: Path
-) -> Path:
+def axis_heights(values: Sequence[Any]) -> dict[Any, float]:
+    """The height (0 to 1) of each distinct value on its axis, from the lowest up.
+
+    Numbers over more than a decade are spaced by their logarithm, other values evenly; a single value is in the middle.
+    """
+    distinct = sorted(set(values), key=_axis_order)
+    raw: dict[Any, float] = {}
+    if not all(map(_is_number, distinct)):
+        for index, value in enumerate(distinct):
+            raw[value] = float(index)
+    elif distinct[0] > 0 and distinct[-1] / distinct[0] > LOG_ABOVE_RATIO:
+        for value in distinct:
+            raw[value] = math.log(value)
+    else:
+        for value in distinct:
+            raw[value] = float(value)
+    if len(raw) == 1:
+        return dict.fromkeys(raw, 0.5)
+    low = min(raw.values())
+    # Equal numbers of two types are one key, but two words may still share a height.
+    span = (max(raw.values()) - low) or 1.0
+    heights = {}
+    for value, position in raw.items():
+        heights[value] = (position - low) / span
+    return heights
+
+
+def _axis_order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by size, before everything else by its text."""
+    if _is_number(value):
+        return (False, value, str(value))
+    return (True, 0.0, str(value))
+
+
+def _draw_contours(label: str, x: str, y: str, trials: Sequence[ScoredTrial], file: Path) -> Path:
     """Average accuracy and forgetting over two parameters; where the trials do not span an area, the points alone."""
     import matplotlib.pyplot as plt
 
-    usable = [(t, e) for t, e in scored if _is_number(t.values[x]) and _is_number(t.values[y])]
+    usable = []
+    for trial in trials:
+        if _is_number(trial.values[x]) and _is_number(trial.values[y]):
+            usable.append(trial)
+    x_values = np.array(_values_of(usable, x))
+    y_values = np.array(_values_of(usable, y))
     figure, panels = plt.subplots(1, len(SHOWN), figsize=(5.2 * len(SHOWN), 4.2), layout="constrained")
-    for axes, (key, title) in zip(panels, SHOWN.items(), strict=True):
-        points = [(t.values[x], t.values[y], e.metrics.get(key) or 0.0) for t, e in usable]
-        _panel(axes, points, (x, y), title, "viridis" if key == "aa" else "viridis_r")
-    figure.suptitle(f"{method_search.label}: {len(usable)} trials", x=0.01, ha="left")
+    for axes, (metric, title) in zip(panels, SHOWN.items(), strict=True):
+        heights = np.array(_metrics_of(usable, metric))
+        # Of forgetting less is better: bright is good in both panels.
+        colours = "viridis" if metric == "aa" else "viridis_r"
+        _draw_panel(axes, x_values, y_values, heights, colours)
+        axes.set(xlabel=x, ylabel=y, title=title)
+    figure.suptitle(f"{label}: {len(usable)} trials", x=0.01, ha="left")
     figure.savefig(file, dpi=130)
     plt.close(figure)
     return file
 
 
-def _panel(
-    axes: Axes, points: Sequence[tuple[float, float, float]], names: tuple[str, str], title: str, cmap: str
+def _draw_panel(
+    axes: Axes, x_values: NDArray[Any], y_values: NDArray[Any], heights: NDArray[np.float64], colours: str
 ) -> None:
-    import numpy as np
-    from matplotlib.ticker import NullFormatter
     from matplotlib.tri import Triangulation
 
-    xs, ys, zs = (np.array(column) for column in zip(*points, strict=True))
-    axes.scatter(xs, ys, c=zs, cmap=cmap, edgecolor="black", s=70, zorder=3)
-    flat = []
-    for values, axis, set_scale in ((xs, axes.xaxis, axes.set_xscale), (ys, axes.yaxis, axes.set_yscale)):
-        log = values.min() > 0 and values.max() / values.min() > 10
-        if log:
-            set_scale("log")
-        if len(set(values)) <= 8:
-            axis.set_ticks(sorted(set(values)), [f"{v:g}" for v in sorted(set(values))])
-            axis.set_minor_formatter(NullFormatter())
-        scaled = np.log(values) if log else values
-        flat.append((scaled - scaled.min()) / ((scaled.max() - scaled.min()) or 1.0))
+    points = axes.scatter(x_values, y_values, c=heights, cmap=colours, edgecolor="black", s=70, zorder=3)
+    x_positions = _scale_axis(axes, "x", x_values)
+    y_positions = _scale_axis(axes, "y", y_values)
     with contextlib.suppress(ValueError, RuntimeError):  # fewer than three points, or all on a line: no surface
-        surface = Triangulation(xs, ys, Triangulation(*flat).triangles)  # neighbours as the picture shows them
-        axes.tricontourf(surface, zs, levels=8, cmap=cmap, alpha=0.55)
-    for px, py, pz in points:
-        axes.annotate(f"{pz:.0f}", (px, py), textcoords="offset points", xytext=(6, 5), fontsize=8)
+        # Neighbours are those of the picture, in which an axis may be logarithmic.
+        triangles = Triangulation(x_positions, y_positions).triangles
+        surface = Triangulation(x_values, y_values, triangles)
+        axes.tricontourf(surface, heights, levels=8, cmap=colours, alpha=0.55)
+    for x, y, height in zip(x_values, y_values, heights, strict=True):
+        axes.annotate(f"{height:.0f}", (x, y), textcoords="offset points", xytext=(6, 5), fontsize=8)
     axes.use_sticky_edges = False  # a point at the rim is to be seen whole
     axes.margins(0.12)
     axes.tick_params(axis="x", rotation=45)
-    axes.set(xlabel=names[0], ylabel=names[1], title=title)
-    axes.get_figure().colorbar(axes.collections[0], ax=axes)  # type: ignore[union-attr]  # the axes have a figure
+    axes.get_figure().colorbar(points, ax=axes)  # type: ignore[union-attr]  # the axes have a figure
+
+
+def _scale_axis(axes: Axes, name: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Set an axis's scale and ticks; gives where each value lies on it, from 0 to 1."""
+    from matplotlib.ticker import NullFormatter
+
+    positions = values
+    if values.min() > 0 and values.max() / values.min() > LOG_ABOVE_RATIO:
+        axes.set(**{f"{name}scale": "log"})
+        positions = np.log(values)
+    distinct = sorted(set(values))
+    if len(distinct) <= MAX_TICKS:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_ticks(distinct, list(map("{:g}".format, distinct)))
+        axis.set_minor_formatter(NullFormatter())
+    scaled: NDArray[np.float64] = (positions - positions.min()) / ((positions.max() - positions.min()) or 1.0)
+    return scaled

@@ -12,10 +12,11 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import SequenceFailed, UserError
 from orchestrator.planning.experiment import open_experiment
 from orchestrator.run import close, exclusive_run, preflight, run_planned, sync_of
-from orchestrator.search.choice import evaluation_sequences, freeze, frozen_config, read_chosen, record
+from orchestrator.search.choice import CHOSEN, evaluation_sequences, freeze, frozen_config, read_chosen, record_once
 from orchestrator.search.definition import Search, prepare
+from orchestrator.search.plots import draw
 from orchestrator.search.report import print_choice
-from orchestrator.search.results import save_phase_1, search_results
+from orchestrator.search.results import save_tuning_results, search_results
 from orchestrator.search.screen import SearchScreen
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.tracking import MlflowSync
@@ -28,57 +29,50 @@ def tune_experiment(
 
     Raises UserError before the first trial, and SequenceFailed where no trial of any method finished.
     """
-    with preflight(config) as gpus:
-        search = prepare(config, gpus > 0)
-        with exclusive_run(config, "search"), contextlib.ExitStack() as kept_open:
-            trial_store = TrialStore(search.folder, search.settings, search.planner, search.method_searches, gpus)
+    with preflight(config) as gpus_per_worker:
+        search = prepare(config, gpus_per_worker > 0)
+        # `cluster_stack` keeps the Ray cluster, where the tuning needed one, for the evaluation.
+        with exclusive_run(config, "search"), contextlib.ExitStack() as cluster_stack:
+            trial_store = TrialStore(
+                search.folder, search.settings, search.planner, search.method_searches, gpus_per_worker
+            )
             if retry_failed:
                 trial_store.reopen_failed()
-            record(search, {"event": "search_started", "config": config.model_dump(mode="json")})
+            record_once(search.folder, {"event": "search_started", "config": config.model_dump(mode="json")})
             sync = sync_of(config, search.folder)
             try:
-                _run_phase_1(search, trial_store, sync, console, kept_open)
-                problems = _run_phase_2(search, trial_store, sync, console)
+                tuning_phase(search, trial_store, sync, console, cluster_stack)
+                chosen = freezing(search, trial_store, console)
+                problems = evaluation_phase(search, chosen, sync, console)
             finally:
-                behind = close(sync)
-            return search_results(open_experiment(config.name, config.out)) | {"mlflow_behind": behind}, problems
+                mlflow_behind = close(sync)
+            result = search_results(open_experiment(config.name, config.out))
+            return result | {"mlflow_behind": mlflow_behind}, problems
 
 
-def _run_phase_2(search: Search, trial_store: TrialStore, sync: MlflowSync, console: Console) -> list[str]:
-    """Freeze the choice and evaluate it. Returns what went wrong."""
-    freeze(search, trial_store)
-    chosen = read_chosen(search)
-    files = save_phase_1(search, trial_store, chosen)
-    record(search, {"event": "search_frozen", "sha256": chosen["sha256"], "files": [str(f) for f in files]})
-    print_choice(chosen, console)
-    if not chosen["methods"]:
-        reason = trial_store.ends[trial_store.all()[0].key].reason
-        raise SequenceFailed(f"no trial of any method finished, so nothing is evaluated; the first: {reason}")
-    problems = [f"{label}: no trial finished, so it is not evaluated" for label in chosen["missing"]]
-    frozen = frozen_config(search.config, chosen)
-    result, more = run_planned(frozen, evaluation_sequences(search, frozen, chosen), console, sync)
-    if not more and all(s["status"] == "finished" for s in result["sequences"]):
-        summary = search_results(open_experiment(frozen.name, frozen.out))["search"]["summary"]
-        record(search, {"event": "search_finished", "summary": summary})
-    return problems + more
-
-
-def _run_phase_1(
-    search: Search, trial_store: TrialStore, sync: MlflowSync, console: Console, kept_open: contextlib.ExitStack
+def tuning_phase(
+    search: Search,
+    trial_store: TrialStore,
+    sync: MlflowSync,
+    console: Console,
+    cluster_stack: contextlib.ExitStack,
 ) -> None:
-    """Run the trials that are missing. `kept_open` keeps the Ray cluster, where one was needed, for the second phase."""
-    trial_store.end_complete()
+    """Run the trials that are missing. Raises UserError where Ray Tune ended before them."""
+    trial_store.record_complete()
     with SearchScreen(trial_store, search.proof.statement, console) as screen:
 
         def watch() -> None:
-            sync.follow(s.id for trial in list(trial_store.trials.values()) for s in trial.sequences)
+            # A copy: Ray Tune's loop adds trials between two looks.
+            for trial in list(trial_store.trials.values()):
+                sync.follow(sequence.id for sequence in trial.sequences)
             screen.show()
 
         watch()
         if trial_store.is_done():
             return
         screen.say("starting Ray")
-        resources = kept_open.enter_context(cluster())
+        resources = cluster_stack.enter_context(cluster())
+        # Not before there is something to run: importing Ray Tune takes seconds.
         from orchestrator.search.ray_tune import run_trials
 
         screen.say("tuning")
@@ -86,3 +80,33 @@ def _run_phase_1(
         watch()
     if not trial_store.is_done():
         raise UserError("search: Ray Tune ended before all trials did; the same command goes on from here")
+
+
+def freezing(search: Search, trial_store: TrialStore, console: Console) -> dict[str, Any]:
+    """Freeze the choice and write the files of the tuning phase. Raises SequenceFailed where there is nothing to choose."""
+    freeze(search, trial_store)
+    # What is evaluated is what the file holds, not what this process remembers.
+    chosen = read_chosen(search)
+    files = [search.folder / CHOSEN]
+    files += save_tuning_results(search.folder, search.description(), trial_store, chosen)
+    files += draw(trial_store, search.folder)
+    frozen = {"event": "search_frozen", "sha256": chosen["sha256"], "files": list(map(str, files))}
+    record_once(search.folder, frozen)
+    print_choice(chosen, console)
+    if not chosen["methods"]:
+        first = trial_store.all_trials()[0]
+        reason = trial_store.results[first.key].reason
+        raise SequenceFailed(f"no trial of any method finished, so nothing is evaluated; the first: {reason}")
+    return chosen
+
+
+def evaluation_phase(search: Search, chosen: dict[str, Any], sync: MlflowSync, console: Console) -> list[str]:
+    """Evaluate the frozen choice. Returns what went wrong."""
+    problems = [f"{label}: no trial finished, so it is not evaluated" for label in chosen["missing"]]
+    frozen = frozen_config(search.config, chosen)
+    result, run_problems = run_planned(frozen, evaluation_sequences(search, frozen, chosen), console, sync)
+    unfinished = [sequence for sequence in result["sequences"] if sequence["status"] != "finished"]
+    if not unfinished and not run_problems:
+        summary = search_results(open_experiment(frozen.name, frozen.out))["search"]["summary"]
+        record_once(search.folder, {"event": "search_finished", "summary": summary})
+    return problems + run_problems

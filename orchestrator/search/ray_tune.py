@@ -1,7 +1,11 @@
-"""The trials of a search on Ray Tune: several at a time, each a Ray Train run of its own."""
+"""The trials of a search on Ray Tune: several at a time, each a Ray Train run of its own.
+
+Ray Tune runs and stops trials. Which there are, and how they ended, the trial store knows: Tune asks it for each.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -19,7 +23,7 @@ from orchestrator.config.running import ScalingConfig
 from orchestrator.config.search import SearchConfig
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.trial_store import TrialStore
-from orchestrator.search.trials import Trial, metrics_after, score_of, tasks_done
+from orchestrator.search.trials import Trial, score_after, tasks_done
 from orchestrator.store.journal import Journal, Tail, journal_folder
 from orchestrator.store.view import View
 
@@ -27,8 +31,8 @@ DRIVER_MEMORY = 64 * 2**20  # a trial's driver only waits; with a CPU each, two 
 
 
 @dataclass(frozen=True)
-class Running:
-    """What a trial runs with."""
+class DriverSettings:
+    """What every trial's driver is given. `folder` is the search's, where a driver writes what went wrong around it."""
 
     search: SearchConfig
     scaling: ScalingConfig
@@ -39,75 +43,78 @@ class Running:
 def run_trials(
     trial_store: TrialStore, scaling: ScalingConfig, resources: Resources, watch: Callable[[], None], name: str
 ) -> None:
-    """Run every trial that the book has to give; `watch` is called all the while. The book knows how each ended."""
-    import logging
+    """Run every trial that the trial store has to give, and have it record how each ended.
 
+    `watch` is called all the while.
+    """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     search = trial_store.search
-    running = Running(search, scaling, resources, str(trial_store.folder))
-    max_concurrent = search.max_concurrent or max_concurrent_groups(scaling, resources)
-    out = trial_store.planner.config.out
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_trial, running=running), {"memory": DRIVER_MEMORY}),
-        tune_config=tune.TuneConfig(
-            metric="score",
-            mode="max",
-            search_alg=_FromTrialStore(trial_store),
-            scheduler=_PerMethodAsha(trial_store) if search.scheduler == "asha" else FIFOScheduler(),
-            num_samples=-1,  # the searcher says when there are no more
-            max_concurrent_trials=max_concurrent,
-            trial_name_creator=lambda trial: trial.config["trial"],
-            trial_dirname_creator=lambda trial: f"{trial.config['trial']}-{trial.trial_id}",
-        ),
-        run_config=tune.RunConfig(
-            name=f"{name}-search",
-            storage_path=str(Path(out) / "ray"),
-            verbose=0,
-            callbacks=[_Watch(watch)],
-            failure_config=tune.FailureConfig(
-                max_failures=scaling.max_failures
-            ),  # of a trial's driver, whose node died
-        ),
+    settings = DriverSettings(search, scaling, resources, str(trial_store.folder))
+    driver = tune.with_resources(tune.with_parameters(_drive_trial, settings=settings), {"memory": DRIVER_MEMORY})
+    scheduler = FIFOScheduler()
+    if search.scheduler == "asha":
+        scheduler = PerMethodAsha(trial_store)
+    tune_config = tune.TuneConfig(
+        metric="score",
+        mode="max",
+        search_alg=_FromTrialStore(trial_store),
+        scheduler=scheduler,
+        num_samples=-1,  # the searcher says when there are no more
+        max_concurrent_trials=search.max_concurrent or max_concurrent_groups(scaling, resources),
+        trial_name_creator=lambda trial: trial.config["trial"],
+        trial_dirname_creator=lambda trial: f"{trial.config['trial']}-{trial.trial_id}",
     )
-    tuner.fit()
+    run_config = tune.RunConfig(
+        name=f"{name}-search",
+        storage_path=str(Path(trial_store.planner.config.out) / "ray"),
+        verbose=0,
+        callbacks=[_Watch(watch)],
+        # Of a trial's driver, whose node died. A trial that fails by itself says so in its journal.
+        failure_config=tune.FailureConfig(max_failures=scaling.max_failures),
+    )
+    tune.Tuner(driver, tune_config=tune_config, run_config=run_config).fit()
 
 
-class _Unpickled:
-    """Ray Tune stores its parts to restore itself from. The book does that here, so they are stored empty."""
+class _StoredEmpty:
+    """Ray Tune pickles its parts to restore itself from. Here the trial store does that, and open files do not pickle."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class _FromTrialStore(_Unpickled, Searcher):
-    """Ray Tune's view of the book: gives its trials, and has it note how they ended."""
+class _FromTrialStore(_StoredEmpty, Searcher):
+    """Ray Tune's view of the trial store: gives its trials, and has it record how they ended."""
 
     def __init__(self, trial_store: TrialStore) -> None:
         super().__init__(metric="score", mode="max")
-        self.trial_store, self.since = trial_store, time.time() * 1000
+        self.trial_store = trial_store
+        self.since_ms = time.time() * 1000
         self.started: dict[str, Trial] = {}
 
     def suggest(self, trial_id: str) -> Any:
         trial = self.trial_store.start_next()
-        if trial is None:  # a trial that is stopped early may leave something of its method's budget
+        if trial is None:
+            # While some run there may still be one: a trial that is stopped early leaves something of its method's budget.
             return None if self.trial_store.running else Searcher.FINISHED
         self.started[trial_id] = trial
-        sequences = [s.model_dump(mode="json") for s in trial.sequences]
+        sequences = [sequence.model_dump(mode="json") for sequence in trial.sequences]
         return {"trial": trial.key, "method": trial.method, "sequences": sequences}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.started[trial_id]
-        said = _problem(self.trial_store.folder, trial.key, self.since)
-        self.trial_store.end(trial, said or ("its process died" if error else ""))
+        problem = _problem_of(self.trial_store.folder, trial.key, self.since_ms)
+        if error and not problem:
+            problem = "its process died"
+        self.trial_store.record_result(trial, problem)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the book is on disk."""
+        """Nothing: the trial store is on disk."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the book is on disk."""
+        """Nothing: the trial store is on disk."""
 
 
-class _PerMethodAsha(_Unpickled, FIFOScheduler):
+class PerMethodAsha(_StoredEmpty, FIFOScheduler):
     """Asynchronous successive halving (arXiv 1810.05934) over finished tasks, a bracket for each method.
 
     Methods are not halved against each other: one that protects more looks worse early. What earlier trials reached counts
@@ -120,48 +127,16 @@ class _PerMethodAsha(_Unpickled, FIFOScheduler):
         self.brackets: dict[str, ASHAScheduler] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Nothing to set: each bracket is made with them."""
         return True
-
-    def _bracket(self, trial: Any) -> ASHAScheduler:
-        label = trial.config["method"]
-        if label not in self.brackets:
-            search = self.trial_store.search
-            self.brackets[label] = ASHAScheduler(
-                time_attr="tasks",
-                metric="score",
-                mode="max",
-                max_t=max(t.tasks for t in self.trial_store.of(label)),
-                grace_period=search.grace,
-                reduction_factor=search.reduction,
-                stop_last_trials=False,
-            )
-            for earlier in self.trial_store.of(label):
-                if earlier.key in self.trial_store.ends:
-                    self._replay(self.brackets[label], earlier)
-        return self.brackets[label]
-
-    def _replay(self, bracket: ASHAScheduler, trial: Trial) -> None:
-        @dataclass
-        class Stand:
-            trial_id: str
-
-        stand, views = Stand(trial.key), trial.views()
-        bracket.on_trial_add(None, stand)  # type: ignore[arg-type]  # it asks for the id alone
-        for rung in rungs(self.trial_store.search, trial.tasks):
-            if tasks_done(views) >= rung:
-                score = score_of(self.trial_store.search, metrics_after(views, rung))
-                bracket.on_trial_result(None, stand, {"tasks": rung, "score": score})  # type: ignore[arg-type]
-
-    def _has_rungs(self, trial: Any) -> bool:
-        """Experts have one task each, so none of them is stopped."""
-        return max(t.tasks for t in self.trial_store.of(trial.config["method"])) > self.trial_store.search.grace
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         if self._has_rungs(trial):
             self._bracket(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if result["tasks"] >= max(t.tasks for t in self.trial_store.of(trial.config["method"])):
+        # A trial that is through is finished: ASHA would call it stopped.
+        if result["tasks"] >= self._num_tasks(trial):
             return str(TrialScheduler.CONTINUE)
         return str(self._bracket(trial).on_trial_result(tune_controller, trial, result))
 
@@ -169,18 +144,64 @@ class _PerMethodAsha(_Unpickled, FIFOScheduler):
         if self._has_rungs(trial):
             self._bracket(trial).on_trial_remove(tune_controller, trial)
 
+    def _num_tasks(self, trial: Any) -> int:
+        return max(t.num_tasks for t in self.trial_store.trials_of(trial.config["method"]))
 
-def rungs(search: SearchConfig, tasks: int) -> list[int]:
+    def _has_rungs(self, trial: Any) -> bool:
+        """Reference runs of one task each have no rung, so none of them is stopped."""
+        return self._num_tasks(trial) > self.trial_store.search.grace
+
+    def _bracket(self, trial: Any) -> ASHAScheduler:
+        label = trial.config["method"]
+        if label not in self.brackets:
+            bracket = ASHAScheduler(
+                time_attr="tasks",
+                metric="score",
+                mode="max",
+                max_t=self._num_tasks(trial),
+                grace_period=self.trial_store.search.grace,
+                reduction_factor=self.trial_store.search.reduction,
+                stop_last_trials=False,
+            )
+            for earlier, _ in self.trial_store.ended_trials(label):
+                self._replay(bracket, earlier)
+            self.brackets[label] = bracket
+        return self.brackets[label]
+
+    def _replay(self, bracket: ASHAScheduler, trial: Trial) -> None:
+        """Tell a bracket what a trial reached at each rung, in this process or one before it."""
+        stand_in: Any = _StandIn(trial.key)
+        controller: Any = None
+        views = trial.views()
+        bracket.on_trial_add(controller, stand_in)
+        for rung in rungs(self.trial_store.search, trial.num_tasks):
+            if tasks_done(views) >= rung:
+                score = score_after(self.trial_store.search, views, rung)
+                bracket.on_trial_result(controller, stand_in, {"tasks": rung, "score": score})
+
+
+@dataclass
+class _StandIn:
+    """A trial that has ended, for a bracket that asks for nothing but its id."""
+
+    trial_id: str
+
+
+def rungs(search: SearchConfig, num_tasks: int) -> list[int]:
     """After how many tasks a trial waits for the scheduler's word: grace, then each time `reduction` times as many."""
-    found: list[int] = []
-    at = float(search.grace)
-    while search.scheduler == "asha" and math.ceil(at) < tasks:
-        found.append(math.ceil(at))
-        at *= search.reduction
-    return list(dict.fromkeys(found))
+    rungs_of_trial: list[int] = []
+    if search.scheduler != "asha":
+        return rungs_of_trial
+    tasks = float(search.grace)
+    while math.ceil(tasks) < num_tasks:
+        # With a small reduction two rungs can round up to the same task.
+        if math.ceil(tasks) not in rungs_of_trial:
+            rungs_of_trial.append(math.ceil(tasks))
+        tasks *= search.reduction
+    return rungs_of_trial
 
 
-class _Watch(_Unpickled, tune.Callback):
+class _Watch(_StoredEmpty, tune.Callback):
     """Calls `watch` on every turn of Tune's loop."""
 
     def __init__(self, watch: Callable[[], None]) -> None:
@@ -190,15 +211,17 @@ class _Watch(_Unpickled, tune.Callback):
         self.watch()
 
 
-def _trial(config: dict[str, Any], running: Running) -> None:
+def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
     """A trial's driver: trains and scores its sequences up to each rung, and reports. Ends where Tune does not go on."""
-    sequences = [SequencePlan.model_validate(values) for values in config["sequences"]]
-    total = len(sequences[0].tasks)
-    asked = sequences[0].evaluation.placement
-    where = "inline" if asked == "auto" else asked  # whatever is free is for the next trial
-
-    views = [View(s.id) for s in sequences]
-    tails = [Tail(journal_folder(s.out, s.id)) for s in sequences]
+    sequences = []
+    views = []
+    tails = []
+    for values in config["sequences"]:
+        sequence = SequencePlan.model_validate(values)
+        sequences.append(sequence)
+        views.append(View(sequence.id))
+        tails.append(Tail(journal_folder(sequence.out, sequence.id)))
+    num_tasks = len(sequences[0].tasks)
 
     def watch() -> list[View]:
         for view, tail in zip(views, tails, strict=True):
@@ -206,21 +229,30 @@ def _trial(config: dict[str, Any], running: Running) -> None:
                 view.add(event)
         return views
 
-    for until in [*rungs(running.search, total), total]:
-        scaling = running.scaling.model_copy(update={"max_concurrent": 1})
-        problems = run_on_cluster(sequences, scaling, running.resources, where, watch, config["trial"], until)
+    placement = sequences[0].evaluation.placement
+    if placement == "auto":
+        placement = "inline"  # whatever is free is for the next trial
+    # A trial's own sequences run one after the other: trials are what runs side by side.
+    scaling = settings.scaling.model_copy(update={"max_concurrent": 1})
+    for until_task in [*rungs(settings.search, num_tasks), num_tasks]:
+        problems = run_on_cluster(sequences, scaling, settings.resources, placement, watch, config["trial"], until_task)
         watch()
-        if any(view.status == "failed" for view in views) or tasks_done(views) < until:
+        if any(view.status == "failed" for view in views) or tasks_done(views) < until_task:
             if problems:
-                Journal(Path(running.folder), f"problem-{config['trial']}").append(
-                    {"event": "trial_problem", "trial": config["trial"], "reason": problems[0]}
-                )
+                _record_problem(Path(settings.folder), config["trial"], problems[0])
             return
-        tune.report({"tasks": until, "score": score_of(running.search, metrics_after(views, until))})
+        tune.report({"tasks": until_task, "score": score_after(settings.search, views, until_task)})
 
 
-def _problem(folder: Path, key: str, since: float) -> str:
-    """What a trial's driver said went wrong with the machinery in this run of the search."""
-    events = (e for e in Tail(folder).new_events() if e["event"] == "trial_problem")
-    said = [e["reason"] for e in events if e["trial"] == key and e["time"] >= since]
-    return str(said[-1]) if said else ""
+def _record_problem(folder: Path, key: str, reason: str) -> None:
+    # A file for each trial: no two drivers append to one.
+    Journal(folder, f"problem-{key}").append({"event": "trial_problem", "trial": key, "reason": reason})
+
+
+def _problem_of(folder: Path, key: str, since_ms: float) -> str:
+    """What a trial's driver said last went wrong with the machinery in this run of the search."""
+    reason = ""
+    for event in Tail(folder).new_events():
+        if event["event"] == "trial_problem" and event["trial"] == key and event["time"] >= since_ms:
+            reason = str(event["reason"])
+    return reason

@@ -6,10 +6,10 @@ A parameter is named by where it is set: `training.lr`, `training.lrs.head`, or 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from methods import METHODS, TuningMethod, generator, unknown
@@ -20,22 +20,22 @@ from orchestrator.config.training import TrainingConfig
 from orchestrator.errors import UserError
 
 Values = dict[str, Any]
-
-
 Space = dict[str, Dimension]
 
-
+# Tables and whole sections: there is no single value to draw. The rate of one parameter group is `training.lrs.<group>`.
 _NOT_SEARCHED = ("lrs", "epochs_per_task", "budget", "infinite")
-
-
 _TRAINING = [f"training.{key}" for key in TrainingConfig.model_fields if key not in _NOT_SEARCHED]
 
 
 def parameters_of(method: MethodEntry) -> list[str]:
-    """All that a search may vary for a method."""
+    """The names of all that a search may vary for a method."""
     if not method.spec.trains_by_gradient:
         return []
-    return _TRAINING + [f"{part.name}.{key}" for part in (method.tuning, *method.plugins) for key in part.settings]
+    names = list(_TRAINING)
+    for part in (method.tuning, *method.plugins):
+        for setting in part.settings:
+            names.append(f"{part.name}.{setting}")
+    return names
 
 
 def declared_space(method: MethodEntry) -> Space:
@@ -44,68 +44,105 @@ def declared_space(method: MethodEntry) -> Space:
         return {}
     tuning = METHODS[method.tuning.name]
     assert issubclass(tuning, TuningMethod)
-    found = {f"training.{key}": values for key, values in tuning.training_space.items()}
+    space: Space = {}
+    for key, values in tuning.card.training_space.items():
+        space[f"training.{key}"] = Dimension.model_validate(values)
     for part in (method.tuning, *method.plugins):
-        found |= {f"{part.name}.{key}": values for key, values in METHODS[part.name].space.items()}
-    return {name: Dimension.model_validate(values) for name, values in found.items()}
+        for setting, values in METHODS[part.name].card.space.items():
+            space[f"{part.name}.{setting}"] = Dimension.model_validate(values)
+    return space
 
 
 def size_of(space: Space) -> float:
-    """How many choices there are; infinite with a real range."""
-    return math.prod(dimension.size for dimension in space.values())
+    """The number of choices; infinite with a real range, and 1 for an empty space: there is one way to choose nothing."""
+    size: float = 1
+    for dimension in space.values():
+        size *= dimension.size
+    return size
 
 
 def space_of(search: SearchConfig, method: MethodEntry) -> Space:
     """The declared space with the search's and the method's own changes. Raises UserError for a wrong name or value."""
     space = declared_space(method)
-    space |= {name: dimension for name, dimension in search.space.items() if _has(method, name)}
-    for name in method.space:
-        if not _has(method, name):
+    for name, dimension in search.space.items():
+        # A search's space is for all methods, so a name that this method lacks is another method's.
+        if _has_parameter(method, name):
+            space[name] = dimension
+    for name, dimension in method.space.items():
+        if not _has_parameter(method, name):
             raise UserError(f"methods.{method.label}.space: " + unknown("parameter", name, parameters_of(method)))
-    space |= method.space
+        space[name] = dimension
     for name, dimension in space.items():
-        for value in dimension.values or [_inside(dimension, share) for share in (0.0, 0.37, 1.0)]:
-            try:
-                with_values(method, {name: value})
-            except ValidationError as error:
-                raise UserError(
-                    f"search.space.{name}: {value!r} is not allowed for {method.label}: {explain(error)}"
-                ) from None
+        _check_values(method, name, dimension)
     return space
+
+
+def _check_values(method: MethodEntry, name: str, dimension: Dimension) -> None:
+    """Raises UserError for a value that the method does not allow. Of a range: its ends and a point between them."""
+    values: tuple[Any, ...]
+    if dimension.values is not None:
+        values = dimension.values
+    else:
+        # The inner point is no round number, so a setting that takes whole numbers refuses a range without `integer`.
+        values = (value_at(dimension, 0.0), value_at(dimension, 0.37), value_at(dimension, 1.0))
+    for value in values:
+        try:
+            with_values(method, {name: value})
+        except ValidationError as error:
+            raise UserError(
+                f"search.space.{name}: {value!r} is not allowed for {method.label}: {explain(error)}"
+            ) from None
 
 
 def check_names(search: SearchConfig) -> None:
     """Raises UserError for a parameter that no method of the registry has."""
-    known = _TRAINING + [f"{part}.{key}" for part, method in METHODS.items() for key in method.Settings.model_fields]
+    known = list(_TRAINING)
+    for part, method in METHODS.items():
+        for setting in method.Settings.model_fields:
+            known.append(f"{part}.{setting}")
     for name in search.space:
+        # Which groups of parameters there are depends on the model, so their names are checked when it is loaded.
         if name not in known and not name.startswith("training.lrs."):
             raise UserError("search.space: " + unknown("parameter", name, known))
 
 
-def _has(method: MethodEntry, name: str) -> bool:
-    return name in parameters_of(method) or (name.startswith("training.lrs.") and method.spec.trains_by_gradient)
+def _has_parameter(method: MethodEntry, name: str) -> bool:
+    if name.startswith("training.lrs."):
+        return method.spec.trains_by_gradient
+    return name in parameters_of(method)
 
 
 def with_values(method: MethodEntry, values: Mapping[str, Any]) -> MethodEntry:
     """The method with these values set, checked as if a user had written them. Raises ValueError."""
-    dumped = method.model_dump()
+    fields = method.model_dump()
     for name, value in values.items():
-        part, _, key = name.partition(".")
-        if part == "training" and key.startswith("lrs."):
-            dumped["training"].setdefault("lrs", {})[key.removeprefix("lrs.")] = value
-        elif part == "training":
-            dumped["training"][key] = value
+        part_name, _, key = name.partition(".")
+        if part_name == "training" and key.startswith("lrs."):
+            rates = fields["training"].setdefault("lrs", {})
+            rates[key.removeprefix("lrs.")] = value
+        elif part_name == "training":
+            fields["training"][key] = value
         else:
-            owner = next(p for p in (dumped["tuning"], *dumped["plugins"]) if p["name"] == part)
-            owner["settings"][key] = value
-    return MethodEntry.model_validate(dumped | {"name": method.label, "space": {}})
+            _settings_of(fields, part_name)[key] = value
+    # A preset's label may follow from its settings: the name keeps it, whatever the values.
+    return MethodEntry.model_validate(fields | {"name": method.label, "space": {}})
+
+
+def _settings_of(fields: dict[str, Any], part_name: str) -> dict[str, Any]:
+    for part in (fields["tuning"], *fields["plugins"]):
+        if part["name"] == part_name:
+            settings: dict[str, Any] = part["settings"]
+            return settings
+    raise ValueError(f"the method has no part {part_name!r}")
 
 
 def grid(space: Space) -> Iterator[Values]:
     """Every combination, the last parameter changing fastest. Ranges have none: see `check_grid`."""
-    names = list(space)
-    for values in itertools.product(*(space[name].values or () for name in names)):
-        yield dict(zip(names, values, strict=True))
+    listed = []
+    for dimension in space.values():
+        listed.append(dimension.values or ())
+    for combination in itertools.product(*listed):
+        yield dict(zip(space, combination, strict=True))
 
 
 def check_grid(space: Space, method: str, trials: int) -> None:
@@ -127,28 +164,36 @@ def random_draws(space: Space, seed: int) -> Iterator[Values]:
     they train alike is trained once.
     """
     seen: set[tuple[Any, ...]] = set()
-    for number in itertools.count():
+    for draw_index in itertools.count():
         if len(seen) >= size_of(space):
             return
-        values = {name: _draw(name, dimension, seed, number) for name, dimension in space.items()}
-        if tuple(values.values()) not in seen:
-            seen.add(tuple(values.values()))
+        values: Values = {}
+        for name, dimension in space.items():
+            values[name] = _draw(name, dimension, seed, draw_index)
+        combination = tuple(values.values())
+        if combination not in seen:
+            seen.add(combination)
             yield values
 
 
-def _draw(name: str, dimension: Dimension, seed: int, number: int) -> Any:
-    import torch
-
+def _draw(name: str, dimension: Dimension, seed: int, draw_index: int) -> Any:
     if dimension.values is not None:
-        turn, place = divmod(number, len(dimension.values))
-        order = torch.randperm(len(dimension.values), generator=generator(seed, name, turn))
-        return dimension.values[int(order[place])]
-    return _inside(dimension, float(torch.rand((), generator=generator(seed, name, number), dtype=torch.float64)))
+        round_index, index_in_round = divmod(draw_index, len(dimension.values))
+        order = torch.randperm(len(dimension.values), generator=generator(seed, name, round_index))
+        return dimension.values[int(order[index_in_round])]
+    fraction = torch.rand((), generator=generator(seed, name, draw_index), dtype=torch.float64)
+    return value_at(dimension, float(fraction))
 
 
-def _inside(dimension: Dimension, share: float) -> Any:
-    """The value that lies at a share (0 to 1) of a range."""
-    low, high = dimension.low, dimension.high
+def value_at(dimension: Dimension, fraction: float) -> float | int:
+    """The value that lies at a fraction (0 to 1) of a range: of its logarithm where the dimension says so."""
+    low = dimension.low
+    high = dimension.high
     assert low is not None and high is not None
-    value = low * (high / low) ** share if dimension.log else low + (high - low) * share
-    return round(value) if dimension.integer else float(f"{value:.6g}")
+    value = low + (high - low) * fraction
+    if dimension.log:
+        value = low * (high / low) ** fraction
+    if dimension.integer:
+        return round(value)
+    # Six digits are what is written and printed, so that a value read back is the one that was trained with.
+    return float(f"{value:.6g}")

@@ -1,27 +1,28 @@
-"""The trials of a search: proposed, run, ended, each a line in the search's journal; and the choice that follows from them."""
+"""The trials of a search, kept in its journal: suggested, run and ended, each a line; and the best of each method."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config.search import SearchConfig
 from orchestrator.planning.planner import Planner
+from orchestrator.search.definition import MethodSearch
 from orchestrator.search.space import Values, size_of, with_values
 from orchestrator.search.suggestions import TrialRecord, suggest_values
 from orchestrator.search.trials import (
     Cost,
-    MethodSearch,
     Trial,
     TrialResult,
-    search_key,
+    search_run_key,
     tasks_done,
-    trial_node,
+    trial_key,
     trial_result,
+    trial_run_key,
 )
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import Event, Journal, Tail
@@ -29,7 +30,10 @@ from orchestrator.training.sequence import is_complete
 
 
 class TrialStore:
-    """All trials of a search, kept in a journal that outlives the process."""
+    """All trials of a search, kept in a journal that outlives the process.
+
+    `trials` and `results` are by key; a trial without a result runs (`running`), or was cut off with its process.
+    """
 
     def __init__(
         self,
@@ -37,86 +41,107 @@ class TrialStore:
         search: SearchConfig,
         planner: Planner,
         method_searches: Sequence[MethodSearch],
-        gpus: float = 0.0,
+        gpus_per_worker: float = 0.0,
     ) -> None:
-        self.folder, self.search, self.planner, self.method_searches, self.gpus = (
-            folder,
-            search,
-            planner,
-            method_searches,
-            gpus,
-        )
+        self.folder = folder
+        self.search = search
+        self.planner = planner
+        self.method_searches = method_searches
+        self.gpus_per_worker = gpus_per_worker
         self.trials: dict[str, Trial] = {}
-        self.ends: dict[str, TrialResult] = {}
+        self.results: dict[str, TrialResult] = {}
         self.running: set[str] = set()
         self._notes: dict[str, dict[str, Any]] = {}
         self._journal = Journal(folder, "trials")
-        by_definition = {c.definition: c for c in method_searches}
-        for event in Tail(folder).new_events():
-            method_search = by_definition.get(event.get("definition", ""))
-            if method_search:  # else of a search that was defined differently
-                self._take(event, method_search)
+        self._replay_journal()
 
-    def _take(self, event: Event, method_search: MethodSearch) -> None:
-        key = f"{method_search.label}-{event['number']:03d}"
+    def _replay_journal(self) -> None:
+        by_definition = {m.definition: m for m in self.method_searches}
+        for event in Tail(self.folder).new_events():
+            # The journal also holds the trials of searches that were defined differently under this name.
+            method_search = by_definition.get(event.get("definition", ""))
+            if method_search:
+                self._replay(event, method_search)
+
+    def _replay(self, event: Event, method_search: MethodSearch) -> None:
+        key = trial_key(method_search.label, event["number"])
         if event["event"] == "trial_proposed":
-            self.trials.setdefault(key, self._trial(method_search, event["number"], event["values"]))
+            self.trials.setdefault(key, self._make_trial(method_search, event["number"], event["values"]))
             self._notes[key] = event["notes"]
         elif event["event"] == "trial_reopened":
-            self.ends.pop(key, None)
+            self.results.pop(key, None)
         elif event["event"] == "trial_ended" and key in self.trials:
-            fields = {**event["end"], "cost": Cost(**event["end"]["cost"])}
-            self.ends.setdefault(key, TrialResult(**fields))
+            fields = event["end"] | {"cost": Cost(**event["end"]["cost"])}
+            self.results.setdefault(key, TrialResult(**fields))
 
-    def _trial(self, method_search: MethodSearch, number: int, values: Values) -> Trial:
-        config, search = self.planner.config, self.search
+    def _make_trial(self, method_search: MethodSearch, number: int, values: Values) -> Trial:
+        experiment = self.planner.config.name
         method = with_values(method_search.entry, values)
-        key = f"{method_search.label}-{number:03d}"
-        name = f"{config.name}-{key}"
-        root = search_key(config.name)
-        above = ((root, f"{config.name}: search"), (trial_node(root, key, method_search.definition), name))
-        streams = [s.model_copy(update={"first": 1}) if search.select == "first-task" else s for s in search.streams]
-        sequences = (
-            sequence
-            for stream in streams
-            for seed in search.seeds
-            for sequence in self.planner.sequences(method, stream, seed, "dev", f"{config.name}-{number:03d}-", above)
-        )
+        key = trial_key(method_search.label, number)
+        root = search_run_key(experiment)
+        run = trial_run_key(root, key, method_search.definition)
+        parents = ((root, f"{experiment}: search"), (run, f"{experiment}-{key}"))
+        sequences = []
+        for stream in self.search.streams:
+            if self.search.select == "first-task":
+                stream = stream.model_copy(update={"first": 1})
+            for seed in self.search.seeds:
+                prefix = f"{experiment}-{number:03d}-"
+                sequences += self.planner.sequences(method, stream, seed, "dev", prefix, parents)
         return Trial(method_search.label, number, values, tuple(sequences), method_search.definition)
 
-    def all(self) -> list[Trial]:
+    def all_trials(self) -> list[Trial]:
         """Every method's trials, up to the number that is asked for: an earlier search may have had more."""
-        return [t for t in list(self.trials.values()) if t.number < self.search.trials]
+        # A copy, since the screen is drawn by a thread of its own while trials are added.
+        trials = list(self.trials.values())
+        return [trial for trial in trials if trial.number < self.search.trials]
 
-    def of(self, label: str) -> list[Trial]:
+    def trials_of(self, label: str) -> list[Trial]:
         """A method's trials, by number."""
-        return sorted((t for t in self.all() if t.method == label), key=lambda t: t.number)
+        trials = [trial for trial in self.all_trials() if trial.method == label]
+        return sorted(trials, key=lambda trial: trial.number)
 
-    def planned(self) -> int:
+    def ended_trials(self, label: str) -> Iterator[tuple[Trial, TrialResult]]:
+        """A method's trials that ended, by number, and how."""
+        for trial in self.trials_of(label):
+            result = self.results.get(trial.key)
+            if result:
+                yield trial, result
+
+    def num_planned(self) -> int:
         """How many trials there will be; a small space may hold fewer than were asked for."""
-        return sum(int(min(size_of(c.space), self.search.trials)) for c in self.method_searches)
+        planned = 0
+        for method_search in self.method_searches:
+            planned += int(min(size_of(method_search.space), self.search.trials))
+        return planned
 
-    def past(self, label: str) -> list[TrialRecord]:
-        """A method's trials as the next proposal sees them."""
-        found = []
-        for trial in self.of(label):
-            end = self.ends.get(trial.key)
-            score = end.score if end and end.status == "finished" else None
-            found.append(TrialRecord(trial.values, score, end is None, self._notes.get(trial.key, {})))
-        return found
+    def records(self, label: str) -> list[TrialRecord]:
+        """A method's trials as the next suggestion sees them."""
+        records = []
+        for trial in self.trials_of(label):
+            result = self.results.get(trial.key)
+            score = None
+            # A stopped trial's score is over fewer tasks, which are not to be compared with all of them.
+            if result and result.status == "finished":
+                score = result.score
+            records.append(TrialRecord(trial.values, score, result is None, self._notes.get(trial.key, {})))
+        return records
 
     def usage(self, label: str) -> int:
-        """Tasks that a method's trials took; of those that have not ended, what they may take."""
-        trials = self.of(label)
-        return sum(self.ends[t.key].cost.tasks if t.key in self.ends else t.tasks * len(t.sequences) for t in trials)
+        """The number of tasks that a method's trials took; of those that have not ended, what they may take."""
+        tasks = 0
+        for trial in self.trials_of(label):
+            if trial.key in self.results:
+                tasks += self.results[trial.key].cost.tasks
+            else:
+                tasks += trial.num_tasks * len(trial.sequences)
+        return tasks
 
     def start_next(self) -> Trial | None:
         """The trial to run now: one that was cut off, else a new one of the method with the fewest. None: all are begun."""
         trial = self._cut_off()
-        if trial is None and (planned := self._plan_next()):
-            trial, notes = planned
-            self._append("trial_proposed", trial, values=trial.values, notes=notes)
-            self.trials[trial.key], self._notes[trial.key] = trial, notes
+        if trial is None:
+            trial = self._start_new()
         if trial:
             self.running.add(trial.key)
         return trial
@@ -126,58 +151,91 @@ class TrialStore:
         return self._cut_off() is None and not self.running and self._plan_next() is None
 
     def _cut_off(self) -> Trial | None:
-        return next((t for t in self.all() if t.key not in self.ends and t.key not in self.running), None)
+        for trial in self.all_trials():
+            if trial.key not in self.results and trial.key not in self.running:
+                return trial
+        return None
+
+    def _start_new(self) -> Trial | None:
+        planned = self._plan_next()
+        if planned is None:
+            return None
+        trial, notes = planned
+        # On disk before it runs: a process that dies now finds the trial cut off, not its number taken twice.
+        self._append("trial_proposed", trial, values=trial.values, notes=notes)
+        self._notes[trial.key] = notes
+        self.trials[trial.key] = trial
+        return trial
 
     def _plan_next(self) -> tuple[Trial, dict[str, Any]] | None:
-        for method_search in sorted(self.method_searches, key=lambda c: len(self.of(c.label))):
-            number = len(self.of(method_search.label))
-            budget = self.search.trial_tasks
-            if number >= self.search.trials or (budget and self.usage(method_search.label) >= budget):
+        # Methods take turns, so a search that is cut off has spent as much on each.
+        for method_search in sorted(self.method_searches, key=lambda m: len(self.trials_of(m.label))):
+            label = method_search.label
+            number = len(self.trials_of(label))
+            if number >= self.search.trials or self._is_spent(label):
                 continue
-            suggestion = suggest_values(self.search, method_search.space, number, self.past(method_search.label))
-            if suggestion is None:
-                continue
-            return self._trial(method_search, number, suggestion.values), suggestion.notes
+            suggestion = suggest_values(self.search, method_search.space, number, self.records(label))
+            if suggestion:
+                return self._make_trial(method_search, number, suggestion.values), suggestion.notes
         return None
+
+    def _is_spent(self, label: str) -> bool:
+        budget = self.search.trial_tasks
+        return budget is not None and self.usage(label) >= budget
 
     def reopen_failed(self) -> None:
         """Have the trials that failed run again."""
-        for trial in self.all():
-            if trial.key in self.ends and self.ends[trial.key].status == "failed":
-                del self.ends[trial.key]
+        for trial in self.all_trials():
+            result = self.results.get(trial.key)
+            if result and result.status == "failed":
+                del self.results[trial.key]
                 self._append("trial_reopened", trial)
 
-    def end_complete(self) -> None:
-        """Note the end of trials that were done when the last process died before it could."""
-        for trial in self.all():
-            if trial.key not in self.ends and all(is_complete(s, Store(Path(s.out))) for s in trial.sequences):
-                views = trial.views()
-                if all(view.tasks for view in views) and tasks_done(views) == trial.tasks:
-                    self.end(trial)
+    def record_complete(self) -> None:
+        """Record the results of trials that were done when the last process died before it could."""
+        for trial in self.all_trials():
+            if trial.key not in self.results and _has_everything(trial):
+                self.record_result(trial)
 
-    def end(self, trial: Trial, problem: str = "") -> None:
-        """Note how a trial ended, once: its journals say it, or the `problem` that its driver had."""
+    def record_result(self, trial: Trial, problem: str = "") -> None:
+        """Record how a trial ended, once: its journals say it, or the `problem` that its driver had."""
         self.running.discard(trial.key)
-        end = trial_result(trial, self.search, self.planner.config.scaling.workers, self.gpus, problem)
-        if trial.key not in self.ends:
-            self.ends[trial.key] = end
-            self._append("trial_ended", trial, end=asdict(end))
+        if trial.key not in self.results:
+            workers = self.planner.config.scaling.workers
+            result = trial_result(trial, self.search, workers, self.gpus_per_worker, problem)
+            self.results[trial.key] = result
+            self._append("trial_ended", trial, end=asdict(result))
 
     def _append(self, event: str, trial: Trial, **values: Any) -> None:
-        place = {"definition": trial.definition, "method": trial.method, "number": trial.number}
-        self._journal.append({"event": event, **place, **values})
+        identity = {"definition": trial.definition, "method": trial.method, "number": trial.number}
+        self._journal.append({"event": event, **identity, **values})
 
     def best(self, label: str) -> Trial | None:
         """The finished trial with the highest score; of equal ones the first. None where none finished."""
-        finished = [t for t in self.of(label) if t.key in self.ends and self.ends[t.key].status == "finished"]
-        return max(finished, key=lambda t: (self.ends[t.key].score, -t.number), default=None)
+        best = None
+        highest = 0.0
+        for trial, result in self.ended_trials(label):
+            if result.status != "finished":
+                continue
+            assert result.score is not None
+            if best is None or result.score > highest:
+                best = trial
+                highest = result.score
+        return best
 
     def fingerprint(self) -> str:
         """SHA-256 over every trial and how it ended."""
-        rows = [
-            [t.key, t.values, self.ends[t.key].status, self.ends[t.key].score]
-            for c in self.method_searches
-            for t in self.of(c.label)
-            if t.key in self.ends
-        ]
-        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+        facts = []
+        for method_search in self.method_searches:
+            for trial, result in self.ended_trials(method_search.label):
+                facts.append([trial.key, trial.values, result.status, result.score])
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _has_everything(trial: Trial) -> bool:
+    """Whether the store has every state and score of a trial, and its journals say so."""
+    for sequence in trial.sequences:
+        if not is_complete(sequence, Store(Path(sequence.out))):
+            return False
+    # Another sequence may have made all that this one needs before this one has begun: its own journal is then empty.
+    return tasks_done(trial.views()) == trial.num_tasks

@@ -1,4 +1,7 @@
-"""TODO orchestrator.search.trials"""
+"""A trial and how it ended, as values that follow from its sequences' journals.
+
+Scores and metrics are in % or percentage points, on the dev split; times are in seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.config.method import MethodEntry
 from orchestrator.config.search import SearchConfig
 from orchestrator.evaluation import metrics
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.search.space import Space, Values
+from orchestrator.search.space import Values
 from orchestrator.store.view import View, read_view
 
 
@@ -29,11 +31,11 @@ class Trial:
     @property
     def key(self) -> str:
         """Its name within the search."""
-        return f"{self.method}-{self.number:03d}"
+        return trial_key(self.method, self.number)
 
     @property
-    def tasks(self) -> int:
-        """Tasks of each of its sequences."""
+    def num_tasks(self) -> int:
+        """The number of tasks of each of its sequences: all tuning streams have as many."""
         return len(self.sequences[0].tasks)
 
     def views(self) -> list[View]:
@@ -43,7 +45,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a trial took. `tasks` counts what it asked for, `trained` what no other had trained before."""
+    """What a trial took: `tasks` counts what it asked for, `trained` what no other trial had trained before.
+
+    `seconds` is training time of what the trial itself trained, `gpu_seconds` the same times workers and GPUs of each.
+    """
 
     tasks: int
     trained: int
@@ -63,81 +68,115 @@ class TrialResult:
     reason: str = ""
 
 
-def metrics_after(views: Sequence[View], tasks: int) -> dict[str, float | None]:
-    """Means over a trial's sequences of the metrics after so many tasks, on the dev split; None where undefined."""
-    rows = []
-    for view in views:
-        options_TT = view.matrix("score_options")[tasks, :tasks]
-        row = metrics.summary(view.matrix(), view.test_sizes(), upto=tasks)
-        if view.start and view.start["sequence"]["method"].get("reference"):
-            row = dict.fromkeys(row, math.nan) | metrics.of_a_reference_run(row)
-        rows.append(row | {"aa_options": float(np.mean(options_TT))})
-    means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-    return {key: None if math.isnan(value) else value for key, value in means.items()}
+def trial_key(method: str, number: int) -> str:
+    """The name of a trial within its search, such as `ft+migu-007`."""
+    return f"{method}-{number:03d}"
 
 
-def score_of(search: SearchConfig, values: Mapping[str, float | None]) -> float:
-    """What the search maximises. Raises ValueError where the metric does not apply to the model."""
-    main, lost = values[search.metric], values["forgetting"] or 0.0
-    if main is None:
-        raise ValueError(f"search.metric: {search.metric} does not apply to models that generate their answers")
-    return main - search.forgetting_weight * lost
-
-
-def tasks_done(views: Sequence[View]) -> int:
-    """Tasks that all of a trial's sequences have trained and scored."""
-
-    def done(view: View) -> int:
-        rows = (t for t in range(1, len(view.tasks) + 1) if not view.has_all_scores(t))
-        return next(rows, len(view.tasks) + 1) - 1
-
-    return min(done(view) for view in views)
-
-
-def cost_of(trial: Trial, views: Sequence[View], workers: int, gpus: float) -> Cost:
-    """From the journals: training time of what the trial itself trained."""
-    made = [task.checkpoint for view in views for task in view.by_task.values() if task.checkpoint]
-    seconds = sum(event["seconds"] for event in made if not event["reused"])
-    trained = sum(not event["reused"] for event in made)
-    return Cost(len(made), trained, round(seconds, 2), round(seconds * workers * gpus, 2))
-
-
-def trial_result(trial: Trial, search: SearchConfig, workers: int, gpus: float, problem: str = "") -> TrialResult:
-    """How a trial that no longer runs ended, from its sequences' journals."""
-    views = trial.views()
-    cost = cost_of(trial, views, workers, gpus)
-    done = tasks_done(views) if all(view.tasks for view in views) else 0
-    # what went wrong around a trial that has all of its scores is no failure of the trial
-    failure = next((view.failure for view in views if view.status == "failed"), "" if done == trial.tasks else problem)
-    if failure or not done:
-        return TrialResult("failed", done, None, {}, cost, failure or "it ended before its first task was done")
-    found = metrics_after(views, done)
-    try:
-        score = score_of(search, found)
-    except ValueError as error:
-        return TrialResult("failed", done, None, {}, cost, str(error))
-    return TrialResult("finished" if done == trial.tasks else "stopped", done, round(score, 6), found, cost)
-
-
-@dataclass(frozen=True)
-class MethodSearch:
-    """A method of the search: its space, and the name for everything that its trials depend on."""
-
-    entry: MethodEntry
-    space: Space
-    definition: str
-
-    @property
-    def label(self) -> str:
-        """The method's name."""
-        return self.entry.label
-
-
-def search_key(name: str) -> str:
-    """Names the search's run in MLflow."""
+def search_run_key(name: str) -> str:
+    """The identity of a search's run in MLflow."""
     return f"search:{name}"
 
 
-def trial_node(root: str, key: str, definition: str) -> str:
-    """Names a trial's run in MLflow. A search that is defined anew under its old name has other trials."""
-    return f"{root}/{key}-{definition[:8]}"
+def trial_run_key(search_key: str, key: str, definition: str) -> str:
+    """The identity of a trial's run in MLflow. A search that is defined anew under its old name has other trials."""
+    return f"{search_key}/{key}-{definition[:8]}"
+
+
+def metrics_after(views: Sequence[View], tasks_seen: int) -> dict[str, float | None]:
+    """Means over a trial's sequences of the metrics after so many tasks, on the dev split; None where undefined."""
+    summaries = [_summary(view, tasks_seen) for view in views]
+    means: dict[str, float | None] = {}
+    for name in summaries[0]:
+        mean = float(np.mean([summary[name] for summary in summaries]))
+        # NaN has no JSON, and a metric that one sequence lacks is none of the trial's.
+        means[name] = None if math.isnan(mean) else mean
+    return means
+
+
+def _summary(view: View, tasks_seen: int) -> dict[str, float]:
+    summary = metrics.summary(view.matrix(), view.test_sizes(), upto=tasks_seen)
+    if view.start and view.start["sequence"]["method"].get("reference"):
+        # The other names stay, undefined: every trial of a search has the same columns.
+        undefined = dict.fromkeys(summary, math.nan)
+        summary = undefined | metrics.of_a_reference_run(summary)
+    options = view.matrix("score_options")
+    summary["aa_options"] = float(np.mean(options[tasks_seen, :tasks_seen]))
+    return summary
+
+
+def score_of(values: Mapping[str, float | None], metric: str, forgetting_weight: float) -> float | None:
+    """What a search maximises, in %: metric - `forgetting_weight` x forgetting. None where the metric is undefined."""
+    main = values[metric]
+    if main is None:
+        return None
+    # A reference run, and a method after its first task, has nothing to forget.
+    forgetting = values["forgetting"] or 0.0
+    return main - forgetting_weight * forgetting
+
+
+def score_after(search: SearchConfig, views: Sequence[View], tasks_seen: int) -> float:
+    """A trial's score after so many tasks, in %. Raises ValueError where the metric does not apply to the model."""
+    score = score_of(metrics_after(views, tasks_seen), search.metric, search.forgetting_weight)
+    if score is None:
+        raise ValueError(f"search.metric: {search.metric} does not apply to models that generate their answers")
+    return score
+
+
+def tasks_done(views: Sequence[View]) -> int:
+    """The number of tasks, from the first, that all of a trial's sequences have trained and scored."""
+    return min(map(_tasks_done, views))
+
+
+def _tasks_done(view: View) -> int:
+    done = 0
+    # Scores may come out of order; those after a gap do not count until it is filled.
+    while done < len(view.tasks) and view.has_all_scores(done + 1):
+        done += 1
+    return done
+
+
+def cost_of(views: Sequence[View], workers: int, gpus: float) -> Cost:
+    """What a trial took, from its journals, with so many workers and GPUs for each."""
+    asked = 0
+    trained = 0
+    seconds = 0.0
+    for view in views:
+        for task in view.by_task.values():
+            if task.checkpoint is None:
+                continue
+            asked += 1
+            if not task.checkpoint["reused"]:
+                trained += 1
+                seconds += task.checkpoint["seconds"]
+    return Cost(asked, trained, round(seconds, 2), round(seconds * workers * gpus, 2))
+
+
+def trial_result(trial: Trial, search: SearchConfig, workers: int, gpus: float, problem: str = "") -> TrialResult:
+    """How a trial that no longer runs ended, from its sequences' journals.
+
+    `problem` is what went wrong around it. Of a trial that has all of its scores it is no failure.
+    """
+    views = trial.views()
+    cost = cost_of(views, workers, gpus)
+    done = tasks_done(views)
+    reason = _failure(views)
+    if not reason and done < trial.num_tasks:
+        reason = problem
+    if not reason and done == 0:
+        reason = "it ended before its first task was done"
+    if reason:
+        return TrialResult("failed", done, None, {}, cost, reason)
+    try:
+        score = score_after(search, views, done)
+    except ValueError as error:
+        return TrialResult("failed", done, None, {}, cost, str(error))
+    status = "finished" if done == trial.num_tasks else "stopped"
+    return TrialResult(status, done, round(score, 6), metrics_after(views, done), cost)
+
+
+def _failure(views: Sequence[View]) -> str:
+    for view in views:
+        if view.status == "failed":
+            return view.failure
+    return ""

@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import nn
 
-from methods.base import ExtraPasses
+from methods.seam.cost import ExtraPasses
 from orchestrator.config.training import TrainingConfig
 from orchestrator.models.family import Family, Feature
 from orchestrator.training.batches import steps_in_epoch

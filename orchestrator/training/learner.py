@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from methods import Batch, Context, Stack
+from orchestrator.evaluation.scores import ScoredModel
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.source import find_model
@@ -128,6 +129,10 @@ class Learner:
         """[B, d]: the unit-length mean of each text's last hidden states, in the sequence's precision."""
         with self.precision():
             return self.family.embed(batch)
+
+    def scored_model(self) -> ScoredModel:
+        """The present state, as scoring takes it."""
+        return ScoredModel(self.family, self.stack, self.parallel.device, self.precision)
 
     # Data
 

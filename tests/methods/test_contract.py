@@ -55,10 +55,10 @@ def assert_equal(one: Any, two: Any) -> None:
 # Each part on every family, for which the whole suite has the time
 ON_FAMILIES = [pytest.param(model, marks=[pytest.mark.slow] if model != "tiny-t5" else []) for model in FAMILIES]
 CASES = [pytest.param(name, *family.values, marks=family.marks) for name, method in METHODS.items() for family in ON_FAMILIES
-         if not (method.requires_generation and family.values == ("tiny-bert",))]  # fmt: skip
+         if not (method.card.requires_generation and family.values == ("tiny-bert",))]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.requires_generation])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.card.requires_generation])
 def test_what_needs_a_generating_model_refuses_an_encoder(name: str, sequence_of: Callable[..., SequencePlan]) -> None:
     with pytest.raises(UserError, match="needs a model that generates"):
         sequence_of(model="tiny-bert", methods=[spec(name)])
@@ -221,31 +221,31 @@ def test_what_changes_the_weights_after_a_task_says_so(name: str, learner_of: Ca
             type(learner.stack).after_task(learner.stack, model, task_id, batches)
             found.append(all(torch.equal(w, before[n]) for n, w in learner.weights().items()))
 
-        kept = all(not getattr(part, "per_task_weights", "") for _, part in learner.stack.parts)
+        kept = all(not part.card.per_task_weights for _, part in learner.stack.parts)
         if kept:  # else the weights are not the same ones before and after
             learner.stack.after_task = after_task  # type: ignore[method-assign]
         train_task(learner, task, lambda event: None)
-    says = any(part.modifies_weights_after_task for _, part in learner.stack.parts)
+    says = any(part.card.modifies_weights_after_task for _, part in learner.stack.parts)
     assert not kept or found == [not says]
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_is_described(name: str) -> None:
     method = METHODS[name]
-    assert method.summary
+    assert method.card.summary
     assert method.__doc__
     assert name.replace("_", "") == method.__name__.lower()
-    assert method.memory or not issubclass(method, TuningMethod)
+    assert method.card.memory or not issubclass(method, TuningMethod)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_a_search_tries_is_allowed(name: str) -> None:
     method = METHODS[name]
-    assert set(method.needs) <= {"boundaries", "old data", "task labels"}
-    for setting, values in method.space.items():
+    assert set(method.card.needs) <= {"boundaries", "old data", "task labels"}
+    for setting, values in method.card.space.items():
         for value in values:
             assert getattr(method.Settings.model_validate({setting: value}), setting) == value
-    assert method.space or not method.Settings.model_fields, "nothing to search"
+    assert method.card.space or not method.Settings.model_fields, "nothing to search"
 
 
 def test_a_stack_tells_every_parts_numbers(learner_of: Callable[..., Learner]) -> None:

@@ -104,7 +104,7 @@ def test_scores_do_not_depend_on_the_batch(query: str, model: str, learner_of: C
     train_task(learner, 0, lambda event: None)
     names = {n for n in trainable(learner.family.module) if "classifier" not in n}
     assert names == {"soft_prompts.prompt", "soft_prompts.key"}
-    cells = [score_task(learner, learner.stream.tasks[0], b) for b in (1, 3, 10)]
+    cells = [score_task(learner.scored_model(), learner.stream.tasks[0], "test", b) for b in (1, 3, 10)]
     assert cells[0] == cells[1] == cells[2]
 
 

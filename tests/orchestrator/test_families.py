@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from orchestrator.config.model import ModelConfig
-from orchestrator.evaluation.scorers import is_correct
 from orchestrator.evaluation.scores import score_task
 from orchestrator.models.encoder import EncoderWithHead
 from orchestrator.models.families import load_family
@@ -94,10 +93,10 @@ def test_scores_count_exact_matches(learner_of: Callable[..., Learner], monkeypa
     monkeypatch.setattr(
         learner.family, "answers", lambda task, features, device: [(next(given), None) for _ in features]
     )
-    cell = score_task(learner, task, 4)
-    assert (cell["n"], cell["correct"]) == (10, 6)
-    assert cell["score"] == pytest.approx(60.0)
-    assert cell["score_options"] is None
+    cell = score_task(learner.scored_model(), task, "test", 4)
+    assert (cell.n, cell.correct) == (10, 6)
+    assert cell.score == pytest.approx(60.0)
+    assert cell.score_options is None
 
 
 def sorted_by_length(learner: Learner) -> list[Example]:
@@ -112,13 +111,8 @@ def test_the_batch_size_of_scoring_changes_nothing(learner_of: Callable[..., Lea
     for model in FAMILIES:
         learner = learner_of(model=model, training={"epochs": 3})
         train_task(learner, 0, lambda event: None)
-        cells = [score_task(learner, learner.stream.tasks[0], batch) for batch in (1, 3, 10)]
+        cells = [score_task(learner.scored_model(), learner.stream.tasks[0], "test", batch) for batch in (1, 3, 10)]
         assert cells[0] == cells[1] == cells[2]
-
-
-def test_exact_match() -> None:
-    assert is_correct(" Very negative.", "very negative")
-    assert not is_correct("very negative good", "very negative")
 
 
 def test_a_head_over_the_stream_with_untrained_rows_at_rest(learner_of: Callable[..., Learner]) -> None:

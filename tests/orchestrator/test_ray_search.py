@@ -68,7 +68,7 @@ def never_stopped(out: Path) -> tuple[dict[str, Any], dict[str, float]]:
     while trial := trial_store.start_next():
         with contextlib.suppress(RuntimeError):
             run_sequence(trial.sequences[0])
-        trial_store.end(trial)
+        trial_store.record_result(trial)
     chosen = freeze(search, trial_store)
     finals = {}
     for sequence in evaluation_sequences(search, frozen_config(search.config, chosen), chosen):
@@ -148,7 +148,7 @@ def test_asha_halves_each_method_at_rungs_of_finished_tasks(tmp_path: Path, envi
     search = prepare(load_config("embedded-quick", settings, str(tmp_path)), gpu=False)
     trial_store = TrialStore(search.folder, search.settings, search.planner, search.method_searches)
     seen: list[float] = []
-    for trial, end in zip(trial_store.of("ft"), ends, strict=True):
+    for trial, end in zip(trial_store.trials_of("ft"), ends, strict=True):
         score = metrics_after(trial.views(), 2)["aa"]
         assert score is not None
         # arXiv 1810.05934: goes on if among the best half of those that reached the rung before it

@@ -184,10 +184,10 @@ def test_the_annealed_weights_are_scored_and_anchors_are_of_the_trunk(sequence_o
     assert learner.holds(1, to_train=False)
     assert not learner.holds(1, to_train=True)
     task = learner.stream.tasks[0]
-    expected = score_task(learner, task)
+    expected = score_task(learner.scored_model(), task, "test", 10)
     cell = Store(Path(sequence.out)).load_score(sequence.score_keys[1][0])
     assert cell
-    assert cell["correct"] == expected["correct"]
+    assert cell["correct"] == expected.correct
 
 
 def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[..., SequencePlan]) -> None:

@@ -19,8 +19,9 @@ from orchestrator.planning.experiment import Experiment
 from orchestrator.search import definition as search_module
 from orchestrator.search.choice import evaluation_sequences, freeze, frozen_config, read_chosen
 from orchestrator.search.definition import Search, prepare
+from orchestrator.search.plots import draw
 from orchestrator.search.report import notes, print_search
-from orchestrator.search.results import ranking, save_phase_1, search_results
+from orchestrator.search.results import ranking, save_tuning_results, search_results
 from orchestrator.search.space import with_values
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, metrics_after
@@ -53,7 +54,7 @@ def run_all(trial_store: TrialStore, count: int | None = None) -> list[Trial]:
     while (count is None or len(done) < count) and (trial := trial_store.start_next()):
         for sequence in trial.sequences:
             run_sequence(sequence)
-        trial_store.end(trial)
+        trial_store.record_result(trial)
         done.append(trial)
     return done
 
@@ -90,11 +91,11 @@ def test_the_choice_is_the_best_finished_trial_on_the_dev_split(tmp_path: Path) 
     assert [t.key for t in trials] == ["ft-000", "ft+migu-000", "ft-001", "ft+migu-001"], "methods take turns"
     for label in ("ft", "ft+migu"):
         scores = {}
-        for trial in trial_store.of(label):
+        for trial in trial_store.trials_of(label):
             (view,) = trial.views()
             assert view.test_sizes() == [12] * 3, "scored on dev"
             scores[trial.number] = float(np.mean([view.scores[3, j]["score"] for j in range(3)]))
-            assert trial_store.ends[trial.key].score == pytest.approx(scores[trial.number])
+            assert trial_store.results[trial.key].score == pytest.approx(scores[trial.number])
         best = trial_store.best(label)
         assert best
         assert scores[best.number] == max(scores.values())
@@ -109,9 +110,9 @@ def test_the_choice_is_the_best_finished_trial_on_the_dev_split(tmp_path: Path) 
 def test_methods_share_what_they_train_alike(tmp_path: Path) -> None:
     _, trial_store = opened(searched(tmp_path))
     run_all(trial_store)
-    trained = {key: end.cost.trained for key, end in trial_store.ends.items()}
+    trained = {key: end.cost.trained for key, end in trial_store.results.items()}
     assert trained == {"ft-000": 3, "ft+migu-000": 2, "ft-001": 3, "ft+migu-001": 2}
-    assert all(end.cost.tasks == 3 for end in trial_store.ends.values())
+    assert all(end.cost.tasks == 3 for end in trial_store.results.values())
 
 
 def test_a_stopped_search_goes_on_and_more_trials_add_to_it(tmp_path: Path) -> None:
@@ -125,13 +126,13 @@ def test_a_stopped_search_goes_on_and_more_trials_add_to_it(tmp_path: Path) -> N
     assert second
     run_sequence(second.sequences[0], until=2)
     _, resumed = opened(config)
-    assert set(resumed.ends) == {done[0].key}
+    assert set(resumed.results) == {done[0].key}
     assert run_all(resumed)[0].key == second.key
     parts, more = opened(searched(tmp_path / "parts", trials=3, searcher="tpe", space=space))
     run_all(more)
     assert len(more.trials) == 6
     assert {k: t.values for k, t in more.trials.items()} == {k: t.values for k, t in trial_store.trials.items()}
-    assert {k: e.score for k, e in more.ends.items()} == {k: e.score for k, e in trial_store.ends.items()}
+    assert {k: e.score for k, e in more.results.items()} == {k: e.score for k, e in trial_store.results.items()}
     assert freeze(parts, more)["methods"] == freeze(whole, trial_store)["methods"]
 
 
@@ -142,8 +143,8 @@ def test_what_was_done_when_the_process_died_is_noted_without_training(tmp_path:
     assert trial
     run_sequence(trial.sequences[0])  # and the process dies before the end is noted
     _, resumed = opened(config)
-    resumed.end_complete()
-    assert resumed.ends[trial.key].status == "finished"
+    resumed.record_complete()
+    assert resumed.results[trial.key].status == "finished"
     assert resumed.start_next() is None
 
 
@@ -163,10 +164,10 @@ def test_a_trial_that_fails_is_noted_and_the_search_goes_on(tmp_path: Path) -> N
     while trial := trial_store.start_next():
         with contextlib.suppress(RuntimeError):
             run_sequence(trial.sequences[0])
-        trial_store.end(trial)
+        trial_store.record_result(trial)
     failed = next(k for k, t in trial_store.trials.items() if t.values["training.lr"] == 1e30)
-    assert trial_store.ends[failed].status == "failed"
-    assert "in task" in trial_store.ends[failed].reason
+    assert trial_store.results[failed].status == "failed"
+    assert "in task" in trial_store.results[failed].reason
     assert freeze(search, trial_store)["methods"]["ft"]["values"] == {"training.lr": 1e-3}
 
 
@@ -176,7 +177,7 @@ def test_a_budget_of_tasks_ends_a_method_that_has_spent_it(tmp_path: Path) -> No
     assert {label: trial_store.usage(label) for label in ("ft", "ft+migu")} == {"ft": 6, "ft+migu": 6}
     _, small = opened(searched(tmp_path / "small", trials=2, trial_tasks=3))
     run_all(small)
-    assert {label: len(small.of(label)) for label in ("ft", "ft+migu")} == {"ft": 1, "ft+migu": 1}
+    assert {label: len(small.trials_of(label)) for label in ("ft", "ft+migu")} == {"ft": 1, "ft+migu": 1}
 
 
 def test_first_task_selection_trains_one_task_and_leaves_the_rest_at_its_default(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_first_task_selection_trains_one_task_and_leaves_the_rest_at_its_default
         "ft": ["training.lr"],
         "ft+migu": ["training.lr"],
     }
-    assert all(t.tasks == 1 for t in trial_store.trials.values())
+    assert all(t.num_tasks == 1 for t in trial_store.trials.values())
     entry = frozen_config(search.config, freeze(search, trial_store)).methods[1]
     assert entry.plugins[0].settings["ratio"] == 0.3
 
@@ -194,7 +195,7 @@ def test_first_task_selection_trains_one_task_and_leaves_the_rest_at_its_default
 def test_the_measure_can_punish_forgetting(tmp_path: Path) -> None:
     _, trial_store = opened(searched(tmp_path, ["ft"], trials=1, forgetting_weight=0.5))
     (trial,) = run_all(trial_store)
-    end = trial_store.ends[trial.key]
+    end = trial_store.results[trial.key]
     assert end.score == pytest.approx((end.metrics["aa"] or 0) - 0.5 * (end.metrics["forgetting"] or 0), abs=1e-5)
 
 
@@ -203,15 +204,15 @@ def test_bounds_are_measured_alike_in_both_phases(tmp_path: Path) -> None:
     methods = ["zero-shot", "nmc", "expert", "joint"]
     search, trial_store = opened(searched(tmp_path, methods, forgetting_weight=1.0, scheduler="asha"))
     run_all(trial_store)
-    assert [len(trial_store.of(m)) for m in methods] == [1, 1, 2, 2]
-    assert trial_store.of("nmc")[0].values == trial_store.of("zero-shot")[0].values == {}
+    assert [len(trial_store.trials_of(m)) for m in methods] == [1, 1, 2, 2]
+    assert trial_store.trials_of("nmc")[0].values == trial_store.trials_of("zero-shot")[0].values == {}
     for method in ("zero-shot", "expert", "joint"):
-        for trial in trial_store.of(method):
-            end = trial_store.ends[trial.key]
+        for trial in trial_store.trials_of(method):
+            end = trial_store.results[trial.key]
             assert end.metrics["forgetting"] is end.metrics["bwt"] is None
             assert end.score == pytest.approx(end.metrics["aa"], abs=1e-5)
-    (trial, _) = trial_store.of("expert")
-    assert trial_store.ends[trial.key].score == pytest.approx(
+    (trial, _) = trial_store.trials_of("expert")
+    assert trial_store.results[trial.key].score == pytest.approx(
         np.mean([view.matrix()[1, 0] for view in trial.views()]), abs=1e-5
     )
     assert freeze(search, trial_store)["missing"] == []
@@ -221,11 +222,11 @@ def test_asha_stops_no_expert(tmp_path: Path) -> None:
     """Each has one task, and rungs begin at two."""
     from types import SimpleNamespace
 
-    from orchestrator.search.ray_tune import _PerMethodAsha
+    from orchestrator.search.ray_tune import PerMethodAsha
 
     _, trial_store = opened(searched(tmp_path, ["expert"], trials=1, scheduler="asha"))
     assert trial_store.start_next()
-    scheduler, trial = _PerMethodAsha(trial_store), SimpleNamespace(trial_id="one", config={"method": "expert"})
+    scheduler, trial = PerMethodAsha(trial_store), SimpleNamespace(trial_id="one", config={"method": "expert"})
     scheduler.on_trial_add(None, trial)
     assert scheduler.on_trial_result(None, trial, {"tasks": 1, "score": 0.0}) == "CONTINUE"
     scheduler.on_trial_remove(None, trial)
@@ -236,7 +237,7 @@ def test_several_streams_and_seeds_are_one_trial(tmp_path: Path) -> None:
     (trial,) = run_all(trial_store)
     finals = [np.mean(view.matrix()[-1]) for view in trial.views()]
     assert len(finals) == 2
-    assert trial_store.ends[trial.key].score == pytest.approx(np.mean(finals))
+    assert trial_store.results[trial.key].score == pytest.approx(np.mean(finals))
 
 
 def test_tuning_runs_where_no_test_split_exists(tmp_path: Path) -> None:
@@ -244,7 +245,7 @@ def test_tuning_runs_where_no_test_split_exists(tmp_path: Path) -> None:
     with_test(folder, "beta", rows("cloud", 10))  # alpha, which is tuned on, has none
     _, trial_store = opened(on_folder(tmp_path / "out", folder, ["alpha"], ["beta"]))
     run_all(trial_store)
-    assert all(end.status == "finished" for end in trial_store.ends.values())
+    assert all(end.status == "finished" for end in trial_store.results.values())
     read = TestAccessLog(tmp_path / "out").entries()
     assert {entry["dataset"] for entry in read} == {"beta"}
     assert {entry["by"] for entry in read} == {"plan"}
@@ -376,7 +377,8 @@ def finished(tmp_path: Path) -> tuple[Search, TrialStore, dict[str, Any]]:
     search, trial_store = opened(searched(tmp_path))
     run_all(trial_store)
     chosen = freeze(search, trial_store)
-    save_phase_1(search, trial_store, chosen)
+    save_tuning_results(search.folder, search.description(), trial_store, chosen)
+    draw(trial_store, search.folder)
     frozen = frozen_config(search.config, chosen)
     sequences = evaluation_sequences(search, frozen, chosen)
     for sequence in sequences:
@@ -400,7 +402,15 @@ def test_both_phases_in_one_report(tmp_path: Path) -> None:
     with console.capture() as captured:
         print_search(result, console)
     said = captured.get()
-    for part in ("ft+migu", "evaluation", "tuning", "gap", "no text is on both sides", "Kendall tau", "the ledger"):
+    for part in (
+        "ft+migu",
+        "evaluation",
+        "tuning",
+        "gap",
+        "no text is on both sides",
+        "Kendall tau",
+        "the test-access log",
+    ):
         assert part in said
     assert sorted(p.name for p in search.folder.glob("*.png")) == [
         "contour-ft+migu-training.lr-migu.ratio.png",
@@ -451,7 +461,7 @@ def test_fewer_trials_than_before_count_for_every_method(tmp_path: Path) -> None
     run_all(trial_store, count=3)  # ft has two, ft+migu one
     search, less = opened(searched(tmp_path, trials=1))
     assert run_all(less) == []
-    assert {label: len(less.of(label)) for label in ("ft", "ft+migu")} == {"ft": 1, "ft+migu": 1}
+    assert {label: len(less.trials_of(label)) for label in ("ft", "ft+migu")} == {"ft": 1, "ft+migu": 1}
     assert freeze(search, less)["methods"]["ft"]["trial"] == 0
 
 
@@ -460,8 +470,8 @@ def test_machinery_that_failed_around_a_whole_trial_does_not_fail_it(tmp_path: P
     trial = trial_store.start_next()
     assert trial
     run_sequence(trial.sequences[0])
-    trial_store.end(trial, "its process died")
-    assert trial_store.ends[trial.key].status == "finished"
+    trial_store.record_result(trial, "its process died")
+    assert trial_store.results[trial.key].status == "finished"
 
 
 def test_failed_trials_run_again_on_request(tmp_path: Path) -> None:
@@ -469,26 +479,26 @@ def test_failed_trials_run_again_on_request(tmp_path: Path) -> None:
     _, trial_store = opened(config)
     trial = trial_store.start_next()
     assert trial
-    trial_store.end(trial, "the machine had no memory")
-    assert trial_store.ends[trial.key].reason == "the machine had no memory"
+    trial_store.record_result(trial, "the machine had no memory")
+    assert trial_store.results[trial.key].reason == "the machine had no memory"
     _, later = opened(config)
     assert later.is_done()
     later.reopen_failed()
     run_all(later)
     _, last = opened(config)
-    assert last.ends[trial.key].status == "finished"
+    assert last.results[trial.key].status == "finished"
 
 
 def test_asha_remembers_what_earlier_trials_reached(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from orchestrator.search.ray_tune import _PerMethodAsha, rungs
+    from orchestrator.search.ray_tune import PerMethodAsha, rungs
 
     config = searched(tmp_path, ["ft"], trials=2, scheduler="asha", reduction=2)
     _, trial_store = opened(config)
     trials = run_all(trial_store)
     reached = [metrics_after(t.views(), 2)["aa"] or 0.0 for t in trials]
-    scheduler = _PerMethodAsha(trial_store)
+    scheduler = PerMethodAsha(trial_store)
     new = SimpleNamespace(trial_id="new", config={"method": "ft"})
     scheduler.on_trial_add(None, new)
     cutoff = float(np.percentile(reached, 50))

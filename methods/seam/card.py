@@ -1,0 +1,62 @@
+"""The card: what a method declares about itself before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+NEEDS = ("boundaries", "old data", "task labels")
+DEFAULT_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a method says of itself: what it is, what it costs to keep, what it goes with, what a search tries.
+
+    Of the reasons ("why ..."), an empty one says that it is not so; a given one is what the user reads when a combination
+    is refused.
+    """
+
+    summary: str = ""
+    """What it does, in one line."""
+    paper: str = ""
+    """The arXiv number of its paper."""
+    needs: tuple[str, ...] = ()
+    """What it is told beyond the data of the present task: "boundaries", "old data", "task labels" (when answering)."""
+    memory: str = ""
+    """What it keeps beside the model, in words."""
+    space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """The values that a search tries, by setting."""
+    training_space: Mapping[str, Sequence[Any]] = field(default_factory=lambda: {"lr": DEFAULT_RATES})
+    """The values of training settings that a search tries with this tuning method."""
+
+    requires_output_units: bool = False
+    """Whether it needs trained linear layers inside the blocks, whose rows are output units."""
+    requires_shared_weights: bool = False
+    """Whether it needs weights that later tasks go on training."""
+    requires_generation: bool = False
+    """Whether it needs a model that generates."""
+    requires_gradients: bool = False
+    """Whether it needs steps along the gradients that `before_optimizer_step` leaves."""
+    modifies_weights_after_task: str = ""
+    """How `after_task` changes the trained weights: then training cannot go on from before the last steps."""
+
+    no_output_units: str = ""
+    """Of a tuning method: why no linear layers inside the blocks train by plain gradients."""
+    per_task_weights: str = ""
+    """Of a tuning method: why what one task trains is not what the next one trains."""
+    no_gradients: str = ""
+    """Of a tuning method: why the optimizer does not follow the parameters' own gradients."""
+
+    strength_zero: Mapping[str, Any] | None = None
+    """Of a plug-in: settings with which it is computed and changes nothing; the contract holds it to that."""
+    strong: Mapping[str, Any] = field(default_factory=dict)
+    """Of a plug-in: further settings with which two steps of the second task show that it acts."""
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    """Settings for checking the method in seconds, where the defaults would only take long."""
+
+    def __post_init__(self) -> None:
+        for need in self.needs:
+            if need not in NEEDS:
+                raise ValueError(f"needs: {need!r} is none of {', '.join(NEEDS)}")

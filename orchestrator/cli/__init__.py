@@ -1,0 +1,42 @@
+"""The command line: each command reads its options and calls one function of a package below.
+
+What is heavy to import (torch, Ray, MLflow) is imported inside the commands, so that `--help` and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# a command joins the application when its module is imported
+from orchestrator.cli import benchmarks, experiments, tools
+from orchestrator.cli.app import app, make_console
+from orchestrator.errors import CommandFailed, SequenceFailed, UserError
+from orchestrator.logs import traceback_of
+
+__all__ = ["benchmarks", "experiments", "main", "tools"]
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """The console command. Bad input ends in one line and exit code 2, a failure in one line and exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        _end_with(f"error: {error}", error, code=2)
+    except (SequenceFailed, CommandFailed) as error:
+        _end_with(f"failed: {error}", error, code=1)
+    except SystemExit as end:
+        # what typer makes of Ctrl-C
+        if end.code == INTERRUPTED:
+            make_console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
+        raise
+
+
+def _end_with(line: str, error: Exception, code: int) -> None:
+    console = make_console(stderr=True)
+    # the options of a command that has ended are gone, so the command line itself is asked
+    if "--debug" in sys.argv:
+        console.print(traceback_of(error), style="dim", highlight=False, soft_wrap=True)
+    console.print(line, style="red", highlight=False, soft_wrap=True)
+    raise SystemExit(code) from None

@@ -1,0 +1,60 @@
+"""The application that the commands belong to, and the options that several of them have."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator import logs
+from orchestrator.errors import CommandFailed, SequenceFailed, UserError
+
+app = typer.Typer(
+    help="Train continual-learning methods over streams of tasks, on a laptop or a Ray cluster, and record all of it in MLflow.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="The output folder of the runs.")]
+NewOut = Annotated[Path | None, typer.Option("--out", help="Output folder. Default: the recipe's, or ./runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.lr=1e-4. Repeatable."),
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="An experiment's name, or its folder.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of what fails, not its log's path alone.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the machinery does: workers, scoring, MLflow.")]
+
+
+def make_console(stderr: bool = False) -> Console:
+    """A console on which reasons and names are shown as they are: a bracket in them is no markup."""
+    return Console(stderr=stderr, markup=False)
+
+
+def screen_console(verbose: bool) -> Console:
+    """The console of a run's screen. With `verbose`, what the modules log is printed on it too."""
+    console = make_console(stderr=True)
+    # the same console as the screen's: lines printed past a table that is redrawn in place would tear it
+    if verbose:
+        logs.show_progress(console)
+    return console
+
+
+@contextlib.contextmanager
+def failures_logged(out: str, command: str) -> Iterator[None]:
+    """Turn an error that nobody foresaw into CommandFailed: one line that names the log of its traceback."""
+    try:
+        yield
+    except (UserError, SequenceFailed, CommandFailed):
+        raise
+    except Exception as error:
+        path = logs.driver_log(out)
+        logs.write_failure(path, f"orchestrator {command}", error)
+        raise CommandFailed(f"{logs.reason(error)}; log: {path}") from error

@@ -1,0 +1,41 @@
+"""`orchestrator bench`: measures what the project claims."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.app import AsJson, app, make_console
+
+bench = typer.Typer(help="Measure what the project claims.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("search-reuse")
+def bench_search_reuse(as_json: AsJson = False) -> None:
+    """How many tasks a search trains when its trials share their common beginnings, against training each alone."""
+    from orchestrator.bench import print_search_reuse, search_reuse
+
+    result = search_reuse(make_console(stderr=True))
+    print_search_reuse(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))
+    if not result["equal_results"]:
+        raise typer.Exit(1)
+
+
+@bench.command("methods")
+def bench_methods(
+    model: Annotated[str, typer.Option(help="A built-in model, a folder, or a hub id.")] = "tiny-t5",
+    rounds: Annotated[int, typer.Option(min=1, help="Medians are over so many rounds.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """What each method costs beside fine-tuning: time, checkpoint and memory."""
+    from orchestrator.bench import method_costs, print_method_costs
+
+    rows = method_costs(make_console(stderr=True), model, rounds)
+    print_method_costs(rows, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps({"methods": rows}))

@@ -1,0 +1,130 @@
+"""The commands that make experiments and read them: `run`, `tune`, `evaluate`, `report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.app import (
+    AsJson,
+    Debug,
+    NewOut,
+    Out,
+    Run,
+    Settings,
+    Verbose,
+    app,
+    failures_logged,
+    make_console,
+    screen_console,
+)
+from orchestrator.cli.outcome import finish, print_result
+from orchestrator.config.experiment import RunConfig
+from orchestrator.config.loading import DEFAULT_RECIPE, load_config
+from orchestrator.errors import UserError
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE|FILE.yaml]", help="What to run.")] = DEFAULT_RECIPE,
+    set_: Settings = None,
+    out: NewOut = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train and score every sequence of an experiment, and print the table.
+
+    With no recipe: the embedded stream, fine-tuning against MIGU and its random control, on this machine's CPUs.
+    Running the same command again trains nothing that is already there; a run that was stopped goes on.
+    """
+    from orchestrator.run import run_experiment
+
+    config = _read(recipe, set_, out)
+    if config.search:
+        raise UserError(
+            f"{recipe}: it says how to search hyper-parameters: give `orchestrator tune {recipe}`, or --set search=null "
+            "--set name=... to run the values as they stand"
+        )
+    with failures_logged(config.out, "run"):
+        result, problems = run_experiment(config, screen_console(verbose))
+    raise typer.Exit(finish(result, problems, as_json, debug))
+
+
+@app.command()
+def tune(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="What to tune: it has a `search` section.")],
+    set_: Settings = None,
+    out: NewOut = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials that failed once more.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    verbose: Verbose = False,
+) -> None:
+    """Choose each method's hyper-parameters on tuning streams, then evaluate the chosen values on streams never seen.
+
+    What is tuned on and what is evaluated is proven apart before the first trial. A search that was stopped goes on with
+    the same command; more trials (--set search.trials=...) add to those that are there.
+    """
+    from orchestrator.search.protocol import tune_experiment
+
+    config = _read(recipe, set_, out)
+    with failures_logged(config.out, "tune"):
+        result, problems = tune_experiment(config, screen_console(verbose), retry_failed)
+    raise typer.Exit(finish(result, problems, as_json, debug))
+
+
+def _read(recipe: str, settings: list[str] | None, out: Path | None) -> RunConfig:
+    """The configuration that a command's options name."""
+    folder = str(out) if out else None
+    return load_config(recipe, settings or [], folder)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    out: Out = Path("runs"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score what an experiment has trained so far, where a score is missing; train nothing."""
+    from orchestrator.planning.experiment import open_experiment
+    from orchestrator.run import evaluate_experiment
+
+    experiment = open_experiment(run, str(out.resolve()))
+    with failures_logged(experiment.config.out, "evaluate"):
+        result, problems = evaluate_experiment(experiment, screen_console(verbose))
+    raise typer.Exit(finish(result, problems, as_json, debug))
+
+
+@app.command()
+def report(
+    run: Run,
+    out: Out = Path("runs"),
+    matrices: Annotated[bool, typer.Option("--matrices", help="Print every accuracy matrix too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the table of an experiment and write its CSV files, from its journals alone."""
+    from orchestrator.planning.experiment import open_experiment
+    from orchestrator.report.csv_files import write_csv
+    from orchestrator.report.results import results
+    from orchestrator.report.tables import matrix_table
+    from orchestrator.search.results import is_search, search_results
+
+    experiment = open_experiment(run, str(out.resolve()))
+    if is_search(experiment):
+        result = search_results(experiment)
+    else:
+        result = results(experiment)
+    console = make_console(stderr=as_json)
+    print_result(result, console)
+    if matrices:
+        for sequence in result["sequences"]:
+            console.print(matrix_table(sequence))
+    console.print(f"CSV: {write_csv(experiment, result)}", highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(result))

@@ -1,0 +1,132 @@
+"""Where a failure is found again: the log files of a run, and what the program's loggers write.
+
+Below an output folder, `logs/` has a folder for each sequence with a file for each worker (`worker-0.log`) and for each scoring
+task (`scoring-after-3.log`), and files for what belongs to no sequence: `tracking.log`, `driver.log`, `trials/<trial>.log`.
+Each module has one logger, `logging.getLogger(__name__)`. On the screen they are quiet unless `--verbose` is given; in a worker
+they write into the file of what the worker does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+PACKAGES = ("orchestrator", "methods", "streams")
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def sequence_logs(out: str | Path, sequence_id: str) -> Path:
+    """The folder of a sequence's log files."""
+    return Path(out) / "logs" / sequence_id
+
+
+def worker_log(out: str | Path, sequence_id: str, worker: int) -> Path:
+    """The log of one worker of a sequence."""
+    return sequence_logs(out, sequence_id) / f"worker-{worker}.log"
+
+
+def scoring_log(out: str | Path, sequence_id: str, tasks_seen: int) -> Path:
+    """The log of the scoring of the state after `tasks_seen` tasks."""
+    return sequence_logs(out, sequence_id) / f"scoring-after-{tasks_seen}.log"
+
+
+def tracking_log(out: str | Path) -> Path:
+    """The log of the copy to MLflow."""
+    return Path(out) / "logs" / "tracking.log"
+
+
+def trial_log(out: str | Path, trial: str) -> Path:
+    """The log of the process that drives one trial of a search."""
+    return Path(out) / "logs" / "trials" / f"{trial}.log"
+
+
+def driver_log(out: str | Path) -> Path:
+    """The log of the command itself."""
+    return Path(out) / "logs" / "driver.log"
+
+
+def ray_logs(out: str | Path, run: str) -> Path:
+    """The folder for copies of what Ray wrote about the workers of a run that failed."""
+    return Path(out) / "logs" / f"ray-{run}"
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line: the kind of the error and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    first_line = lines[0] if lines else "no message"
+    return f"{type(error).__name__}: {first_line}"
+
+
+def traceback_of(error: BaseException) -> str:
+    """The whole traceback as Python prints it, causes included."""
+    return "".join(traceback.format_exception(error))
+
+
+def write_failure(path: str | Path, what: str, error: BaseException) -> None:
+    """Append a failure to a log file: when, what failed, and the whole traceback.
+
+    A log that cannot be written must not hide the failure itself, so a full disk is passed over here.
+    """
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    with contextlib.suppress(OSError):
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as stream:
+            stream.write(f"{now} FAILED {what}\n{traceback_of(error)}\n")
+
+
+@contextlib.contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Send what this process logs, from INFO upwards, to a file; what a user's own module logs too.
+
+    Where the process ends by a signal such as a segmentation fault, Python's stack is written there as its last words.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = path.open("a")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter(FORMAT))
+    # the root, since a plug-in of one's own has a logger outside our packages
+    root = logging.getLogger()
+    level_before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    # its stack is written by a signal handler, past the loggers
+    faulthandler.enable(file=stream, all_threads=False)
+    try:
+        yield
+    finally:
+        faulthandler.enable(all_threads=False)
+        root.removeHandler(handler)
+        root.setLevel(level_before)
+        stream.close()
+
+
+@contextlib.contextmanager
+def failures_to(path: Path, what: str) -> Iterator[None]:
+    """Append to a log file with what an error ends; the error goes on."""
+    try:
+        yield
+    except Exception as error:
+        write_failure(path, what, error)
+        raise
+
+
+def show_progress(console: Console) -> None:
+    """Print what our own modules log, from INFO upwards (`--verbose`)."""
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")
+    for package in PACKAGES:
+        logger = logging.getLogger(package)
+        logger.setLevel(logging.INFO)
+        # a second command in the same process prints each line once all the same
+        for earlier in list(logger.handlers):
+            logger.removeHandler(earlier)
+        logger.addHandler(handler)

@@ -1,0 +1,32 @@
+"""How answers are held against their targets."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.evaluation.scorers import SCORERS, ExactMatch
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "correct"),
+    [
+        (" Very negative.", "very negative", True),
+        ("very  NEGATIVE!", "Very negative", True),
+        ("very negative good", "very negative", False),
+        ("", "very negative", False),
+    ],
+)
+def test_exact_match_compares_after_the_published_normalisation(answer: str, target: str, correct: bool) -> None:
+    result = ExactMatch().score_example(answer, target)
+    assert result.correct is correct
+    assert result.score == (1.0 if correct else 0.0)
+
+
+def test_exact_match_of_a_task_is_the_share_in_percent() -> None:
+    assert ExactMatch().combine([1.0, 0.0, 0.0]) == 100.0 * 1 / 3
+    assert ExactMatch().combine([1.0, 1.0]) == 100.0
+    assert (ExactMatch().unit, ExactMatch().better) == ("%", "higher")
+
+
+def test_every_scorer_is_found_by_its_own_name() -> None:
+    assert {scorer.name for scorer in SCORERS.values()} == set(SCORERS)

@@ -1,0 +1,73 @@
+"""The score of a state on a task, and the predictions that are kept beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.evaluation.scorers import ExactMatch
+from orchestrator.evaluation.scores import compute_score, missing_scores, score_answers
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.store.predictions import load_predictions, predictions_file
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
+from streams import Example
+
+EXAMPLES = [Example("one", "good", 4), Example("two", "bad", 9), Example("three", "good", 2)]
+
+
+def test_answers_are_scored_one_by_one_and_together() -> None:
+    found = score_answers(ExactMatch(), EXAMPLES, [("Good.", "good"), ("good", "bad"), ("neutral", "bad")])
+    assert (found.score, found.correct, found.n) == (pytest.approx(100 / 3), 1, 3)
+    assert found.score_options == pytest.approx(200 / 3)
+    assert [p.correct for p in found.predictions] == [True, False, False]
+    assert [(p.example, p.row) for p in found.predictions] == [(0, 4), (1, 9), (2, 2)]
+    assert [(p.target, p.prediction, p.option) for p in found.predictions][1] == ("bad", "good", "bad")
+    assert found.record() == {"score": found.score, "score_options": found.score_options, "correct": 1, "n": 3}
+
+
+def test_answers_without_options_have_no_score_among_options() -> None:
+    found = score_answers(ExactMatch(), EXAMPLES, [("good", None), ("bad", None), ("good", None)])
+    assert (found.score, found.score_options) == (100.0, None)
+
+
+@pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
+def test_a_sequence_keeps_the_predictions_of_every_score(model: str, sequence_of: Callable[..., SequencePlan]) -> None:
+    sequence = sequence_of(model=model, stream={"first": 2})
+    view = run_sequence(sequence)
+    stream = sequence.open_stream()
+    root = Path(sequence.out)
+    for tasks_seen, keys in enumerate(sequence.score_keys):
+        for task_id, key in enumerate(keys):
+            predictions = load_predictions(root, key)
+            assert predictions is not None
+            examples = stream.tasks[task_id].read("test")
+            assert [(p.target, p.row) for p in predictions] == [(e.label, e.row) for e in examples]
+            mean = 100 * sum(p.score for p in predictions) / len(examples)
+            assert mean == view.matrix()[tasks_seen, task_id]
+            assert all((p.option is None) == (model == "tiny-t5") for p in predictions)
+
+
+def test_what_is_missing_is_computed_again_and_alike(
+    sequence_of: Callable[..., SequencePlan], learner_of: Callable[..., Learner]
+) -> None:
+    sequence = sequence_of(stream={"first": 2})
+    run_sequence(sequence)
+    store = Store(Path(sequence.out))
+    assert missing_scores(sequence, 0, store) == []
+    key = sequence.score_keys[0][1]
+    score_file = store.root / "scores" / f"{key}.json"
+    before = json.loads(score_file.read_text())
+    predictions_before = predictions_file(store.root, key).read_bytes()
+    score_file.unlink()
+    predictions_file(store.root, key).unlink()
+    assert missing_scores(sequence, 0, store) == [1]
+    learner = learner_of(stream={"first": 2})
+    compute_score(learner.scored_model(), sequence, learner.stream, store, 0, 1)
+    after = json.loads(score_file.read_text())
+    assert {**after, "seconds": 0} == {**before, "seconds": 0}
+    assert predictions_file(store.root, key).read_bytes() == predictions_before
