@@ -88,7 +88,7 @@ def _timed(sequence: SequencePlan) -> tuple[View, float]:
 
 
 def _trained(view: View) -> int:
-    return sum(not task.checkpoint["reused"] for task in view.by_task.values() if task.checkpoint)
+    return sum(not task.checkpoint.reused for task in view.by_task.values() if task.checkpoint)
 
 
 def print_search_reuse(result: dict[str, Any], console: Console) -> None:

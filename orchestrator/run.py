@@ -52,8 +52,7 @@ class Watcher:
     def look(self) -> list[View]:
         """Read what is new, show it, and give all that is known."""
         for view, tail in zip(self.views, self.tails, strict=True):
-            for event in tail.new_events():
-                view.add(event)
+            view.read(tail)
         self.screen.show(self.views)
         return self.views
 

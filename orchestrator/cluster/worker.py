@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.errors import SequenceFailed
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import View, read_view
@@ -61,15 +62,14 @@ def _lock_sequence(sequence: SequencePlan, started: int) -> Iterator[bool]:
 def _is_due(sequence: SequencePlan, settings: dict[str, Any]) -> bool:
     """Whether a sequence has not ended in this run. One whose workers died again and again is noted as failed."""
     view = read_view(sequence.out, sequence.id)
-    ended = view.finished_at if view.status == "finished" else view.failed_at if view.status == "failed" else 0
     attempts = sum(start >= settings["started"] for start in view.starts)
     if settings["until"] and _has_reached(view, settings["until"], settings["evaluate"]):
         return False
-    if ended < settings["started"] and attempts > settings["max_failures"]:
+    if view.ended_at < settings["started"] and attempts > settings["max_failures"]:
         reason = f"its workers died {attempts} times (scaling.max_failures is {settings['max_failures']})"
-        Journal(journal_folder(sequence.out, sequence.id)).append({"event": "sequence_failed", "reason": reason})
+        Journal(journal_folder(sequence.out, sequence.id)).append(events.SequenceFailed(reason=reason))
         return False
-    return ended < settings["started"]
+    return view.ended_at < settings["started"]
 
 
 def _has_reached(view: View, until: int, scored: bool) -> bool:

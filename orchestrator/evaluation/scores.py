@@ -18,6 +18,7 @@ from orchestrator.evaluation.scorers import Scorer, scorer_of
 from orchestrator.models.family import Family, Feature
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import ScoreComputed
 from orchestrator.store.predictions import Prediction, save_predictions
 from streams import Example, Stream, Task
 from streams.base import Split
@@ -142,9 +143,10 @@ def compute_score(
     store.save_score(key, record)
 
 
-def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iterator[dict[str, Any]]:
+def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iterator[ScoreComputed]:
     """The events of the scores of one state, all of which are cached."""
     for task_id, key in enumerate(sequence.score_keys[tasks_seen]):
         record = store.load_score(key)
         assert record is not None
-        yield {"event": "score", "tasks_seen": tasks_seen, "task_id": task_id, "key": key, **record}
+        task = sequence.tasks[task_id]
+        yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=task, key=key, **record)

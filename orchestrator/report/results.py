@@ -27,7 +27,6 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
     values = metrics.summary(full, sizes) if complete else {}
     if sequence.method.reference:
         values = metrics.of_a_reference_run(values)
-    status = "incomplete" if view.status == "finished" and not complete else view.status
     return {
         "id": sequence.id,
         "method": sequence.method.label,
@@ -43,10 +42,10 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         "aa_options": _number(float(np.mean(options[-1]))),
         "seconds": round(view.seconds, 2),
         **{unit: view.usage(unit) for unit in USAGE_UNITS},
-        "status": status,
+        "status": view.status,
         "reason": view.failure or None,
         "dropped_rows": {d["task"]: d["dropped_rows"]
-            for d in (view.start or {}).get("data", []) if any(d["dropped_rows"].values())},
+            for d in (view.start.data if view.start else []) if any(d["dropped_rows"].values())},
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,11 @@ class Trial:
     def key(self) -> str:
         """Its name within the search."""
         return trial_key(self.method, self.number)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The fields that each of its events has."""
+        return {"definition": self.definition, "method": self.method, "number": self.number}
 
     @property
     def num_tasks(self) -> int:
@@ -96,7 +102,7 @@ def metrics_after(views: Sequence[View], tasks_seen: int) -> dict[str, float | N
 
 def _summary(view: View, tasks_seen: int) -> dict[str, float]:
     summary = metrics.summary(view.matrix(), view.test_sizes(), upto=tasks_seen)
-    if view.start and view.start["sequence"]["method"].get("reference"):
+    if view.start and view.start.sequence["method"].get("reference"):
         # The other names stay, undefined: every trial of a search has the same columns.
         undefined = dict.fromkeys(summary, math.nan)
         summary = undefined | metrics.of_a_reference_run(summary)
@@ -146,9 +152,9 @@ def cost_of(views: Sequence[View], workers: int, gpus: float) -> Cost:
             if task.checkpoint is None:
                 continue
             asked += 1
-            if not task.checkpoint["reused"]:
+            if not task.checkpoint.reused:
                 trained += 1
-                seconds += task.checkpoint["seconds"]
+                seconds += task.checkpoint.seconds
     return Cost(asked, trained, round(seconds, 2), round(seconds * workers * gpus, 2))
 
 

@@ -14,6 +14,7 @@ from methods import METHODS, PRESETS, TuningMethod, method_spec
 from orchestrator.errors import UserError
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import CheckpointSaved, Event
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
@@ -91,8 +92,8 @@ def test_it_trains_and_resuming_equals_not_stopping(
     class Stop(BaseException):
         """As a signal would come."""
 
-    def stop_after_the_second_task(event: dict[str, Any]) -> None:
-        if event["event"] == "checkpoint" and event["task_id"] == 1:
+    def stop_after_the_second_task(event: Event) -> None:
+        if isinstance(event, CheckpointSaved) and event.task_id == 1:
             raise Stop
 
     with pytest.raises(Stop):

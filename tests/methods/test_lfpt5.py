@@ -16,6 +16,7 @@ from methods import method_spec, trainable
 from methods.prompts.lfpt5 import IGNORED, LFPT5, distances, read_row, sample_rows, token_means
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import CheckpointSaved, Event
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
@@ -194,8 +195,8 @@ def test_with_old_samples_resuming_equals_not_stopping(
     class Stop(BaseException):
         """As a signal would come."""
 
-    def stop(event: dict[str, Any]) -> None:
-        if event["event"] == "checkpoint" and event["task_id"] == 1:
+    def stop(event: Event) -> None:
+        if isinstance(event, CheckpointSaved) and event.task_id == 1:
             raise Stop
 
     with pytest.raises(Stop):

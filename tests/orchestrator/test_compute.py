@@ -148,7 +148,7 @@ def test_epochs_go_on_as_they_would_without_a_budget(sequence_of: Callable[..., 
     losses = []
     for out, training in (("epochs", {"epochs": 2}), ("budget", {"budget": {"steps": 7}})):
         view = run_sequence(sequence_of(out, stream={"first": 1}, training=training), evaluate=False)
-        losses.append([event["loss"] for event in view.by_task[0].steps.values()])
+        losses.append([event.loss for event in view.by_task[0].steps.values()])
     assert losses[1][:6] == losses[0]
     assert len(losses[1]) == 7
 
@@ -182,7 +182,7 @@ def test_an_equal_budget_of_flops_gives_what_costs_less_more_steps(tmp_path: Pat
 def test_the_rate_falls_over_the_steps_of_the_budget(sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(stream={"first": 1}, training={"schedule": "linear", "budget": {"steps": 5}})
     view = run_sequence(sequence, evaluate=False)
-    rates = [view.by_task[0].steps[n]["lr"] for n in range(1, 6)]
+    rates = [view.by_task[0].steps[n].lr for n in range(1, 6)]
     assert rates == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4])
 
 

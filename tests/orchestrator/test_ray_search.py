@@ -93,7 +93,7 @@ def test_a_killed_search_resumes_to_the_same_result(tmp_path: Path, environment:
 
     proposed = [(e["method"], e["number"]) for e in trial_events(out, "trial_proposed")]
     assert sorted(proposed) == [("ft", 0), ("ft", 1), ("ft+migu", 0), ("ft+migu", 1)], "none lost, none twice"
-    ends = {(e["method"], e["number"]): e["end"] for e in trial_events(out, "trial_ended")}
+    ends = {(e["method"], e["number"]): e["result"] for e in trial_events(out, "trial_ended")}
     assert len(trial_events(out, "trial_ended")) == len(ends) == 4
     wild = {place for place, end in ends.items() if end["status"] == "failed"}
     tried = {(e["method"], e["number"]): e["values"]["training.lr"] for e in trial_events(out, "trial_proposed")}
@@ -144,7 +144,7 @@ def test_asha_halves_each_method_at_rungs_of_finished_tasks(tmp_path: Path, envi
         "search.space={training.lr: [1.0e-6, 3.0e-3, 1.0e-2]}",
     ]
     tune(tmp_path, environment, settings)
-    ends = [e["end"] for e in trial_events(tmp_path, "trial_ended")]
+    ends = [e["result"] for e in trial_events(tmp_path, "trial_ended")]
     search = prepare(load_config("embedded-quick", settings, str(tmp_path)), gpu=False)
     trial_store = TrialStore(search.folder, search.settings, search.planner, search.method_searches)
     seen: list[float] = []

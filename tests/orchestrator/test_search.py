@@ -25,6 +25,7 @@ from orchestrator.search.results import ranking, save_tuning_results, search_res
 from orchestrator.search.space import with_values
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, metrics_after
+from orchestrator.store.events import Event, SearchChosen
 from orchestrator.store.journal import Tail
 from orchestrator.store.test_access_log import TestAccessLog
 from orchestrator.training.sequence import run_sequence
@@ -94,7 +95,7 @@ def test_the_choice_is_the_best_finished_trial_on_the_dev_split(tmp_path: Path) 
         for trial in trial_store.trials_of(label):
             (view,) = trial.views()
             assert view.test_sizes() == [12] * 3, "scored on dev"
-            scores[trial.number] = float(np.mean([view.scores[3, j]["score"] for j in range(3)]))
+            scores[trial.number] = float(np.mean([view.scores[3, j].score for j in range(3)]))
             assert trial_store.results[trial.key].score == pytest.approx(scores[trial.number])
         best = trial_store.best(label)
         assert best
@@ -449,10 +450,10 @@ def test_a_process_that_dies_while_it_freezes_locks_nothing(tmp_path: Path) -> N
     run_all(trial_store)
     second = freeze(more, trial_store)  # noted and written; the pictures and what follows never came
     assert freeze(more, trial_store) == second
-    assert {e["sha256"] for e in events(search) if e["event"] == "search_chosen"} >= {first["sha256"], second["sha256"]}
+    assert {e.sha256 for e in events(search) if isinstance(e, SearchChosen)} >= {first["sha256"], second["sha256"]}
 
 
-def events(search: Search) -> list[dict[str, Any]]:
+def events(search: Search) -> list[Event]:
     return list(Tail(search.folder).new_events())
 
 

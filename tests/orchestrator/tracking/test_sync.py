@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from orchestrator.errors import UserError
 from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.events import Event, SequenceFailed, Step
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.tracking import MlflowSync, check_uri
 from orchestrator.training.sequence import run_sequence
@@ -60,12 +61,12 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
 
     losses = client.get_metric_history(parent.info.run_id, "loss")
     assert [m.step for m in losses] == list(range(1, 16)), "three steps for each of five tasks, each once"
-    assert losses[4].value == view.by_task[1].steps[2]["loss"]
+    assert losses[4].value == view.by_task[1].steps[2].loss
     for unit in ("steps", "tokens", "flops"):
         usage = client.get_metric_history(parent.info.run_id, f"train_{unit}")
         assert sum(m.value for m in usage) == view.usage(unit)
     scores = client.get_metric_history(parent.info.run_id, f"acc/{sequence.tasks[2]}")
-    assert [(m.step, m.value) for m in scores] == [(row, view.scores[row, 2]["score"]) for row in range(6)]
+    assert [(m.step, m.value) for m in scores] == [(row, view.scores[row, 2].score) for row in range(6)]
     averages = client.get_metric_history(parent.info.run_id, "aa")
     full = view.matrix()
     assert [m.value for m in averages] == pytest.approx([full[t, :t].mean() for t in range(1, 6)])
@@ -103,8 +104,8 @@ def snapshot(uri: str) -> dict[str, Any]:
 def test_a_resumed_sequence_goes_on_in_the_same_run(store: str, sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(methods=[{"tuning": "lora", "name": "resumed"}])
 
-    def stop(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and event["task_id"] == 2 and event["step"] == 2:
+    def stop(event: Event) -> None:
+        if isinstance(event, Step) and event.task_id == 2 and event.step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -123,7 +124,7 @@ def test_a_resumed_sequence_goes_on_in_the_same_run(store: str, sequence_of: Cal
 def test_a_failure_is_shown(store: str, sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(methods=[{"tuning": "full", "name": "failing"}])
     run_sequence(sequence)
-    Journal(journal_folder(sequence.out, sequence.id)).append({"event": "sequence_failed", "reason": "the loss is nan"})
+    Journal(journal_folder(sequence.out, sequence.id)).append(SequenceFailed(reason="the loss is nan"))
     mirror([sequence], store)
     (parent,) = [
         r for r in runs(store)
@@ -165,7 +166,7 @@ def test_what_a_method_says_of_itself_is_in_metrics_and_pictures(
     migu = {"name": "migu", "ratio": 0.5, "diagnostics": True}
     sequence = sequence_of(methods=[{"name": "watched", "tuning": "full", "plugins": [migu]}], stream={"first": 2})
     view = run_sequence(sequence)
-    told = view.by_task[1].checkpoint["diagnostics"]  # type: ignore[index]
+    told = view.by_task[1].checkpoint.diagnostics  # type: ignore[index]
     mirror([sequence], store)
     client = mlflow.MlflowClient(store)
     mine = [r for r in runs(store) if r.data.tags.get("orchestrator.sequence") == sequence.id]
