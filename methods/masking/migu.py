@@ -10,7 +10,8 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Method, Settings, State, at_least_float32, generator
+from methods.base import Context, Method, Settings, State, at_least_float32, generator
+from methods.batch import Batch
 from methods.masking.clusters import balanced_kmeans, clustered_rows_to_mask
 from methods.masking.diagnostics import kept_by_samples, kept_overlap, kept_share, moved_rows, update_norm
 from methods.masking.rows import (
@@ -167,7 +168,7 @@ class Migu(CacheFields, Method):
         if s.cluster:
             self.clusters = self._make_clusters(model, task_id, batches)
         if s.importance == "output":
-            self.magnitudes = Magnitudes(self.rows, s.count_padding, s.per_token_norm)
+            self.magnitudes = Magnitudes(model, self.rows, s.count_padding, s.per_token_norm)
         self.rng = generator(self.context.seed, "random_mask", task_id) if s.importance == "random" else None
 
     def _note_start(self, model: nn.Module, task_id: int) -> None:

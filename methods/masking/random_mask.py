@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Method, Settings, generator
+from methods.base import Context, Method, Settings, generator
+from methods.batch import Batch
 from methods.masking.rows import block_rows, masked_count, zero_gradient_rows
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, at_least_float32
+from methods.base import Context, at_least_float32
+from methods.batch import Batch, StreamName
 from methods.shared.passes import evaluating, first
+from methods.shared.token_streams import LayerStreams, check_fit
 
 GROUPS = ("attention", "ffn")
 
@@ -136,21 +138,23 @@ class Magnitudes:
     A sum orders the channels of a layer as the mean over tokens does. Padding does not count unless `count_padding`.
     """
 
-    def __init__(self, rows: list[Rows], count_padding: bool = False, per_token_norm: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, rows: list[Rows], count_padding: bool = False, per_token_norm: bool = False
+    ) -> None:
         self.rows = rows
+        self.layer_streams = LayerStreams(model)
         self.count_padding = count_padding
         self.per_token_norm = per_token_norm
         self.sums = [torch.zeros(r.weight.shape[0], device=r.weight.device) for r in rows]
-        self.masks: dict[tuple[int, ...], Tensor] = {}
+        self.masks: dict[StreamName, Tensor] = {}
         self.listening = True
         self.handles = [r.source.register_forward_hook(self._hook(i)) for i, r in enumerate(rows)]
 
     def see(self, batch: Batch) -> None:
         """Note the padding masks of the micro-batch whose forward pass comes next."""
-        masks = {key: value for key, value in batch.items() if key.endswith("mask")}
-        if "option_mask" in masks:  # the same tokens in every micro-batch of a step: together they count once
-            masks["option_mask"] = masks["option_mask"] * batch["loss_weight"]
-        self.masks = {tuple(value.shape): value for value in masks.values()}
+        self.masks = {name: stream.mask for name, stream in batch.token_streams()}
+        if batch.options is not None:  # the same tokens in every micro-batch of a step: together they count once
+            self.masks["options"] = batch.options.mask * batch.loss_weight
         self.listening = True
 
     def pause(self) -> None:
@@ -166,7 +170,9 @@ class Magnitudes:
             if self.count_padding:
                 self.sums[i] += sizes.flatten(0, -2).sum(0)
                 return
-            mask = mask_of(self.masks, self.rows[i], output)
+            name = self.rows[i].name
+            mask = self.masks[self.layer_streams.of(name)]
+            check_fit(name, output, mask)
             self.sums[i] += mask.flatten().to(sizes.dtype) @ sizes.flatten(0, -2)
 
         return add
@@ -185,14 +191,6 @@ class Magnitudes:
             handle.remove()
 
 
-def mask_of(masks: Mapping[tuple[int, ...], Tensor], rows: Rows, output: Tensor) -> Tensor:
-    """The mask that tells the real tokens of an output."""
-    mask = masks.get(tuple(output.shape[:-1]))
-    if mask is None:
-        raise ValueError(f"layer {rows.name!r}: output {tuple(output.shape)} fits no mask of the batch")
-    return mask
-
-
 @torch.no_grad()
 def example_magnitudes(
     context: Context, model: nn.Module, rows: list[Rows], batches: Iterable[Batch], samples: int, per_token_norm: bool
@@ -203,15 +201,19 @@ def example_magnitudes(
     """
     found = [torch.zeros(samples, r.weight.shape[0], device=r.weight.device) for r in rows]
     there = torch.zeros(samples, device=rows[0].weight.device)
-    seen: Batch = {}
+    masks: dict[StreamName, Tensor] = {}
+    example_indices: list[int] = []
+    layer_streams = LayerStreams(model)
 
     def hook(i: int) -> Callable[[nn.Module, object, Tensor], None]:
         def note(module: nn.Module, inputs: object, output: Tensor) -> None:
-            masks = {tuple(value.shape): value for key, value in seen.items() if key.endswith("mask")}
-            mask = mask_of(masks, rows[i], output)
-            if mask is not seen.get("option_mask"):
-                sizes = token_sizes(output, per_token_norm) * mask[..., None]
-                found[i][seen["example_indices"]] = (sizes.sum(1) / mask.sum(1, keepdim=True)).to(found[i].dtype)
+            stream = layer_streams.of(rows[i].name)
+            if stream == "options":
+                return
+            mask = masks[stream]
+            check_fit(rows[i].name, output, mask)
+            sizes = token_sizes(output, per_token_norm) * mask[..., None]
+            found[i][example_indices] = (sizes.sum(1) / mask.sum(1, keepdim=True)).to(found[i].dtype)
 
         return note
 
@@ -219,9 +221,10 @@ def example_magnitudes(
     try:
         with evaluating(model):
             for batch in first(batches, samples):
-                seen = batch
+                masks = {name: tokens.mask for name, tokens in batch.token_streams()}
+                example_indices = batch.example_indices
                 context.forward(model, batch)
-                there[batch["example_indices"]] = 1
+                there[batch.example_indices] = 1
     finally:
         for handle in handles:
             handle.remove()

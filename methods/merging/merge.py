@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Method, Settings, State, at_least_float32, generator, trainable
+from methods.base import Context, Method, Settings, State, at_least_float32, generator, trainable
+from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.passes import copies, fitted

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Method, Settings, State, trainable
+from methods.base import Context, Method, Settings, State, trainable
+from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.passes import copies, fitted, mean_over_examples, squared_distance
@@ -79,7 +80,7 @@ class Ewc(CacheFields, Method):
         if not self.anchor:
             return loss
         penalty = squared_distance(dict(model.named_parameters()), self.anchor, self.fisher)
-        return loss + batch["loss_weight"] * self.settings.strength / 2 * penalty
+        return loss + batch.loss_weight * self.settings.strength / 2 * penalty
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         fisher = fisher_diagonal(self.context, model, batches, self.settings.samples)

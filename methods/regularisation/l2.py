@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Method, Settings, trainable
+from methods.base import Context, Method, Settings, trainable
+from methods.batch import Batch
 from methods.masking.rows import group_of
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
@@ -61,7 +62,7 @@ class L2(CacheFields, Method):
         if not self.anchor:
             return loss
         penalty = squared_distance(dict(model.named_parameters()), self.anchor)
-        return loss + batch["loss_weight"] * self.settings.strength / 2 * penalty
+        return loss + batch.loss_weight * self.settings.strength / 2 * penalty
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.anchor = {}

@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from methods.base import Batch, Context, Method, Settings, at_least_float32, trainable
+from methods.base import Context, Method, Settings, at_least_float32, trainable
+from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
@@ -77,9 +78,9 @@ class Lwf(Cost, CacheFields, Method):
         if not self.teacher:
             return loss
         old, new = (answer_logits(batch, x) for x in (self._old_logits(model, batch), logits))
-        columns = slice(batch["num_old_classes"])
+        columns = slice(batch.num_old_classes)
         kl = distillation(old[:, columns], new[:, columns], self.settings.temperature)
-        return loss + self.settings.strength * kl / batch["loss_denominator"]
+        return loss + self.settings.strength * kl / batch.loss_denominator
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.teacher = {}

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Method, Settings, State, at_least_float32, trainable
+from methods.base import Context, Method, Settings, State, at_least_float32, trainable
+from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.passes import answer_logits, copies, fitted, mean_over_examples, squared_distance
@@ -67,7 +68,7 @@ class Mas(CacheFields, Method):
         if not self.anchor:
             return loss
         penalty = squared_distance(dict(model.named_parameters()), self.anchor, self.omega)
-        return loss + batch["loss_weight"] * self.settings.strength * penalty
+        return loss + batch.loss_weight * self.settings.strength * penalty
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         new = sensitivity(self.context, model, batches, self.settings.samples)

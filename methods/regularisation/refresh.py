@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Method, Settings, State, generator, trainable
+from methods.base import Context, Method, Settings, State, generator, trainable
+from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
@@ -95,7 +96,7 @@ class Refresh(Cost, CacheFields, Method):
         sums = [torch.zeros_like(p) for p in parameters.values()]
         with evaluating(model):
             for batch in self.batches:
-                loss = self.context.forward(model, batch)[0] / batch["loss_denominator"]
+                loss = self.context.forward(model, batch)[0] / batch.loss_denominator
                 found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                 for total, gradient in zip(sums, found, strict=True):
                     if gradient is not None:

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Example, Method, Settings, at_least_float32, trainable
+from methods.base import Context, Example, Method, Settings, at_least_float32, trainable
+from methods.batch import Batch
 from methods.replay.memory import add_to_gradients, draw, gradient_of, losses, remembered, remembered_count
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card

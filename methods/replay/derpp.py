@@ -12,12 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Example, Method, Settings, State, at_least_float32
+from methods.base import Context, Example, Method, Settings, State, at_least_float32
+from methods.batch import Batch
 from methods.replay.memory import add_to_gradients, draw, gradient_of, kept, losses, remembered, remembered_count
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
-from methods.shared.passes import answer_logits, evaluating, select
+from methods.shared.passes import answer_logits, evaluating
 
 
 class DerppSettings(Settings):
@@ -45,9 +46,9 @@ def logits_of(context: Context, model: nn.Module, examples: Sequence[Example]) -
     with evaluating(model):
         for batch in context.batches(examples):
             logits = context.forward(model, batch)[1]
-            for i, place in enumerate(batch["example_indices"]):
+            for i, place in enumerate(batch.example_indices):
                 one = slice(i, i + 1)
-                found[place] = answer_logits(select(batch, one), logits[one])
+                found[place] = answer_logits(batch.select(one), logits[one])
     weight = at_least_float32(next(model.parameters()))
     shapes_E2 = weight.new_zeros(len(examples), 2)
     for place, rows in found.items():
@@ -136,7 +137,7 @@ class Derpp(Cost, CacheFields, Method):
             old = [self.old[i] for i in drawn]
             for batch in self.context.batches([self.kept[i] for i in drawn]):
                 new = answer_logits(batch, self.context.forward(model, batch)[1])
-                error = squared_error(new, [old[place] for place in batch["example_indices"]])
+                error = squared_error(new, [old[place] for place in batch.example_indices])
                 yield s.alpha * error / sum(len(rows) for rows in old)
         if s.beta > 0:
             for loss in losses(self.context, model, [self.kept[i] for i in self._draw("answers")]):

@@ -50,7 +50,7 @@ def remembered_count(context: Context, task_id: int, fraction: float) -> int:
 def losses(context: Context, model: nn.Module, examples: Sequence[Example]) -> Iterator[Tensor]:
     """The mean loss over examples as shares, one for each of this worker's micro-batches."""
     for batch in context.batches(examples):
-        yield context.forward(model, batch)[0] / batch["loss_denominator"]
+        yield context.forward(model, batch)[0] / batch.loss_denominator
 
 
 def gradient_of(context: Context, model: nn.Module, shares: Iterable[Tensor]) -> dict[str, Tensor]:

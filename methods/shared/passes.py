@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, trainable
-
-IGNORED = -100  # torch's label for "not asked"
+from methods.base import Context, trainable
+from methods.batch import IGNORED, Batch
 
 
 @contextlib.contextmanager
@@ -30,37 +29,26 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def answer_logits(batch: Batch, logits: Tensor) -> Tensor:
     """[N, K]: the logits that the loss compares with a label.
 
-    A classifier's are [B, K], one row an example. An encoder-decoder's labels lie beside its logits; a decoder's labels have
-    the shape of its input, and the logits at each token are those of the next one.
+    A classifier's are [B, K], one for each example. An encoder-decoder's labels lie beside its logits; a decoder's lie beside
+    its input, and the logits at each token are those of the next one.
     """
-    labels = batch["labels"]
+    labels = batch.labels
     if logits.ndim == 2:
         return logits
-    if labels.shape == batch["input_ids"].shape:
+    if batch.answer_in_source:
         logits, labels = logits[:, : labels.shape[1] - 1], labels[:, 1:]
     return logits[labels != IGNORED]
-
-
-def select(batch: Batch, rows: slice) -> Batch:
-    """Some examples of a batch. What belongs to no single example (the options, numbers) stays."""
-
-    def is_per_example(name: str, value: object) -> bool:
-        return isinstance(value, Tensor | list) and not name.startswith("option")
-
-    return {name: value[rows] if is_per_example(name, value) else value for name, value in batch.items()}
 
 
 def first(batches: Iterable[Batch], samples: int | None) -> Iterator[Batch]:
     """This worker's part of the first `samples` examples of all workers together; None: all."""
     for batch in batches:
         wanted = (
-            len(batch["example_indices"])
-            if samples is None
-            else sum(place < samples for place in batch["example_indices"])
+            len(batch.example_indices) if samples is None else sum(place < samples for place in batch.example_indices)
         )
         if not wanted:
             return
-        yield select(batch, slice(0, wanted))
+        yield batch.select(slice(0, wanted))
 
 
 def mean_over_examples(
@@ -80,8 +68,8 @@ def mean_over_examples(
     count = torch.zeros((), device=next(iter(sums.values())).device)
     with evaluating(model), torch.enable_grad():
         for batch in first(batches, samples):
-            for i in range(len(batch["example_indices"])):
-                value = objective(select(batch, slice(i, i + 1)))
+            for i in range(len(batch.example_indices)):
+                value = objective(batch.select(slice(i, i + 1)))
                 gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
                 for total, gradient in zip(sums.values(), gradients, strict=True):
                     if gradient is not None:

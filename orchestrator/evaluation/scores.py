@@ -93,7 +93,7 @@ def _answers(model: ScoredModel, task: Task, features: list[Feature]) -> list[An
     family = model.family
     if model.stack.tuning.trains_by_gradient:
         return family.answers(task, features, model.device)
-    embedded_Bd = family.embed(_to_device(family.collate(features), model.device))
+    embedded_Bd = family.embed(family.collate(features).to(model.device))
     scores_BK = model.stack.tuning.class_scores(embedded_Bd)
     # labels of tasks that are still to come have no scores yet, and must not be answered
     num_unseen = len(family.labels) - scores_BK.shape[1]
@@ -102,10 +102,6 @@ def _answers(model: ScoredModel, task: Task, features: list[Feature]) -> list[An
         # a method that generates has no options to choose from, so beside it neither has this one
         return [(answer, None) for answer, _ in answers]
     return answers
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
 @contextlib.contextmanager

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from methods import Batch
+from methods import IGNORED, Batch, TokenStream
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.encoder_decoder import EncoderDecoder
-from orchestrator.models.family import IGNORED, Family, Feature, summed_cross_entropy
+from orchestrator.models.family import Family, Feature, summed_cross_entropy
 from orchestrator.models.loading import load_module
 from orchestrator.models.padding import lengths_mask, pad_left, pad_right
 from orchestrator.models.source import ModelSource
@@ -41,16 +41,15 @@ class Decoder(EncoderDecoder):
         rows = [f["source"] + f["target"] for f in features]
         labels = [[IGNORED] * len(f["source"]) + f["target"] for f in features]
         ids = pad_right(rows, self.pad)
-        return {
-            "input_ids": ids,
-            "attention_mask": lengths_mask(rows, ids.shape[1]),
-            "labels": pad_right(labels, IGNORED),
-            "classes": torch.tensor([f["class"] for f in features]),
-        }
+        return Batch(
+            source=TokenStream(ids, lengths_mask(rows, ids.shape[1])),
+            labels=pad_right(labels, IGNORED),
+            classes=torch.tensor([f["class"] for f in features]),
+        )
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        return summed_cross_entropy(logits[:, :-1], batch["labels"][:, 1:]), logits
+        logits = module(input_ids=batch.source.ids, attention_mask=batch.source.mask).logits
+        return summed_cross_entropy(logits[:, :-1], batch.labels[:, 1:]), logits
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[tuple[str, str | None]]:
         rows = [f["source"] for f in features]

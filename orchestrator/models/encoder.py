@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from methods import Batch
+from methods import Batch, TokenStream
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.family import Family, Feature, summed_cross_entropy
 from orchestrator.models.loading import load_module
@@ -72,23 +72,20 @@ class EncoderWithHead(Family):
     def collate(self, features: Sequence[Feature]) -> Batch:
         sources = [f["source"] for f in features]
         ids = pad_right(sources, self.pad)
-        return {
-            "input_ids": ids,
-            "attention_mask": lengths_mask(sources, ids.shape[1]),
-            "labels": torch.tensor([f["label"] for f in features]),
-            "classes": torch.tensor([f["label"] for f in features]),
-        }
+        return Batch(
+            source=TokenStream(ids, lengths_mask(sources, ids.shape[1])),
+            labels=torch.tensor([f["label"] for f in features]),
+            classes=torch.tensor([f["label"] for f in features]),
+        )
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits_BK = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, : self.seen]
-        return summed_cross_entropy(logits_BK, batch["labels"]), logits_BK
+        logits_BK = module(input_ids=batch.source.ids, attention_mask=batch.source.mask).logits[:, : self.seen]
+        return summed_cross_entropy(logits_BK, batch.labels), logits_BK
 
     def all_logits(self, features: Sequence[Feature], device: torch.device) -> Tensor:
         """[B, K] over the labels of the whole stream."""
-        batch = self.collate(features)
-        return self.module(
-            input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device)
-        ).logits
+        source = self.collate(features).source.to(device)
+        return self.module(input_ids=source.ids, attention_mask=source.mask).logits
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[tuple[str, str | None]]:
         return self.best_labels(task, self.all_logits(features, device).float())

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from methods import Batch
+from methods import IGNORED, Batch, TokenStream
 from orchestrator.config.model import ModelConfig
-from orchestrator.models.family import IGNORED, Family, Feature, summed_cross_entropy
+from orchestrator.models.family import Family, Feature, summed_cross_entropy
 from orchestrator.models.loading import load_module
 from orchestrator.models.padding import lengths_mask, pad_right
 from orchestrator.models.source import ModelSource
@@ -41,26 +41,26 @@ class EncoderDecoder(Family):
     def collate(self, features: Sequence[Feature]) -> Batch:
         sources, targets = [f["source"] for f in features], [f["target"] for f in features]
         source = pad_right(sources, self.pad)
-        width = max(len(t) for t in targets)
-        width += width == source.shape[1]  # the two masks must not have the same shape
-        return {
-            "input_ids": source,
-            "attention_mask": lengths_mask(sources, source.shape[1]),
-            "labels": pad_right(targets, IGNORED, width),
-            "decoder_attention_mask": lengths_mask(targets, width),
-            "classes": torch.tensor([f["class"] for f in features]),
-        }
+        labels = pad_right(targets, IGNORED)
+        # what the decoder reads while it predicts the labels: each answer, one token later
+        shifted = self.module.prepare_decoder_input_ids_from_labels(labels=labels)  # type: ignore[operator]
+        return Batch(
+            source=TokenStream(source, lengths_mask(sources, source.shape[1])),
+            target=TokenStream(shifted, lengths_mask(targets, labels.shape[1])),
+            labels=labels,
+            classes=torch.tensor([f["class"] for f in features]),
+        )
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        shifted = self.module.prepare_decoder_input_ids_from_labels(labels=batch["labels"])  # type: ignore[operator]
+        assert batch.target is not None
         logits = module(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], decoder_input_ids=shifted
+            input_ids=batch.source.ids, attention_mask=batch.source.mask, decoder_input_ids=batch.target.ids
         ).logits
-        return summed_cross_entropy(logits, batch["labels"]), logits
+        return summed_cross_entropy(logits, batch.labels), logits
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[tuple[str, str | None]]:
-        batch = self.collate(features)
-        return self.generate(task, batch["input_ids"].to(device), batch["attention_mask"].to(device), skip=0)
+        source = self.collate(features).source.to(device)
+        return self.generate(task, source.ids, source.mask, skip=0)
 
     def generate(
         self, task: Task, input_ids: Tensor, attention_mask: Tensor, skip: int

@@ -12,16 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import Batch, at_least_float32
+from methods import IGNORED, Batch, at_least_float32
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.loading import load_tokenizer
 from orchestrator.models.source import ModelSource
 from streams import Example, Prompt, Task
 
 Feature = Mapping[str, Any]
-
-
-IGNORED = -100
 
 
 class Family:
@@ -53,7 +50,7 @@ class Family:
         return 1
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        """One padded batch on the CPU. Its masks have distinct shapes (see methods.base.Batch)."""
+        """One padded batch on the CPU."""
         raise NotImplementedError
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -68,11 +65,8 @@ class Family:
         """[B, d]: the mean over a text's tokens of the last hidden states, at length 1. The answer's tokens do not count."""
         module: Any = self.module
         backbone = module.get_encoder() if module.config.is_encoder_decoder else module.base_model
-        hidden = backbone(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        mask = batch["attention_mask"]
-        if batch["labels"].shape == mask.shape:  # a decoder reads text and answer in one row
-            mask = mask * (batch["labels"] == IGNORED)
-        return mean_of_tokens(hidden, mask)
+        hidden = backbone(input_ids=batch.source.ids, attention_mask=batch.source.mask).last_hidden_state
+        return mean_of_tokens(hidden, batch.text_mask())
 
     def best_labels(self, task: Task, scores_BK: Tensor) -> list[tuple[str, str | None]]:
         """For each example the label of highest score, and the one among the task's options."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from methods import Batch
+from methods import Batch, TokenStream
+from methods.shared.token_streams import Reading
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.encoder import EncoderWithHead
 from orchestrator.models.family import Family, Feature, mean_of_tokens, summed_cross_entropy
@@ -25,6 +26,7 @@ class Similarity(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.config = encoder.config
+        self.reading = Reading()
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """[B, d], of length 1."""
@@ -33,7 +35,9 @@ class Similarity(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, option_ids: Tensor, option_mask: Tensor) -> Tensor:
         """[B, K] logits."""
-        text_Bd, option_Kd = self.embed(input_ids, attention_mask), self.embed(option_ids, option_mask)
+        text_Bd = self.embed(input_ids, attention_mask)
+        with self.reading.switched_to("options"):
+            option_Kd = self.embed(option_ids, option_mask)
         with torch.autocast(text_Bd.device.type, enabled=False):  # cosines lie close together, too close for bfloat16
             return self.SCALE * text_Bd @ option_Kd.T
 
@@ -54,26 +58,30 @@ class EncoderBySimilarity(EncoderWithHead):
         return []
 
     def embed(self, batch: Batch) -> Tensor:
-        return self.module.embed(batch["input_ids"], batch["attention_mask"])
+        return self.module.embed(batch.source.ids, batch.source.mask)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         batch = super().collate(features)
         options = self.option_ids[: self.seen]
-        width = max(len(ids) for ids in options)
-        if (len(options), width) == tuple(batch["input_ids"].shape):
-            width += 1  # the two masks must not have the same shape
-        batch["option_ids"] = pad_right(options, self.pad, width)
-        batch["option_mask"] = lengths_mask(options, width)
-        return batch
+        ids = pad_right(options, self.pad)
+        return batch.replace(options=TokenStream(ids, lengths_mask(options, ids.shape[1])))
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        names = ("input_ids", "attention_mask", "option_ids", "option_mask")
-        logits_BK = module(**{name: batch[name] for name in names})
-        return summed_cross_entropy(logits_BK, batch["labels"]), logits_BK
+        logits_BK = module(**_inputs(batch))
+        return summed_cross_entropy(logits_BK, batch.labels), logits_BK
 
     def all_logits(self, features: Sequence[Feature], device: torch.device) -> Tensor:
         seen, self.seen = self.seen, len(self.labels)
-        batch = self.collate(features)
+        batch = self.collate(features).to(device)
         self.seen = seen
-        names = ("input_ids", "attention_mask", "option_ids", "option_mask")
-        return self.module(**{name: batch[name].to(device) for name in names})
+        return self.module(**_inputs(batch))
+
+
+def _inputs(batch: Batch) -> dict[str, Tensor]:
+    assert batch.options is not None
+    return {
+        "input_ids": batch.source.ids,
+        "attention_mask": batch.source.mask,
+        "option_ids": batch.options.ids,
+        "option_mask": batch.options.mask,
+    }

@@ -14,10 +14,10 @@ from orchestrator.config.training import TrainingConfig, outer_factor
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from streams import Stream
 
-CHECKPOINT_FORMAT = 1
-
-
-SCORE_FORMAT = 1
+# Part of every key, so that files in an older layout are made again instead of misread. 2: the fields of steps, scores and
+# resume states have new names, and a score's file carries a checksum.
+CHECKPOINT_FORMAT = 2
+SCORE_FORMAT = 2
 
 
 def check_unchanged(sequence: SequencePlan, stream: Stream) -> None:

@@ -68,7 +68,7 @@ class Planner:
         return self._streams[place]
 
     def note_reads(self) -> None:
-        """Write to the ledger which test splits were read. Called when all is checked: what is refused leaves nothing."""
+        """Log which test splits were read. Called when all is checked: what is refused leaves nothing."""
         note = TestAccessLog(Path(self.config.out)).reader(self.config.name, "plan", self.why)
         while self._read:
             note(self._read.pop(0))

@@ -43,7 +43,7 @@ class SequencePlan(Section):
     out: str
 
     def open_stream(self, why: str = "scores") -> Stream:
-        """The data: with the test split sealed while tuning; else each reading of a test split goes to the ledger."""
+        """The data: with the test split sealed while tuning; else each reading of a test split goes to the test-access log."""
         stream = self.stream.build()
         if self.split == "dev":
             return stream.sealed()

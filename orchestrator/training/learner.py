@@ -108,7 +108,7 @@ class Learner:
             batches=self.batches,
             labels=num_labels,
             workers=self.parallel.count,
-            shared_weights=not getattr(spec.types[0], "per_task_weights", ""),
+            shared_weights=not spec.types[0].card.per_task_weights,
         )
         return spec.build(context)
 
@@ -186,14 +186,12 @@ class Learner:
 
     def make_batch(self, features: Sequence[Feature], loss_denominator: int) -> Batch:
         """A micro-batch on this worker's device, with its weight in a loss over `loss_denominator` terms."""
-        batch = to_device(self.family.collate(features), self.parallel.device)
-        loss_weight = self.loss_denominator(features) / loss_denominator
-        return {
-            **batch,
-            "loss_weight": loss_weight,
-            "loss_denominator": loss_denominator,
-            "num_old_classes": self.family.num_old_classes,
-        }
+        batch = self.family.collate(features).to(self.parallel.device)
+        return batch.replace(
+            loss_weight=self.loss_denominator(features) / loss_denominator,
+            loss_denominator=loss_denominator,
+            num_old_classes=self.family.num_old_classes,
+        )
 
     def batches(self, examples: Sequence[Feature], rng: torch.Generator | None = None) -> Iterator[Batch]:
         """This worker's micro-batches of examples, on its device; in a random order where `rng` is given.
@@ -211,14 +209,4 @@ class Learner:
         for micro_batch_index, features in self.my_micro_batches(ordered):
             first = micro_batch_index * size
             batch = self.make_batch(features, loss_denominator)
-            yield {**batch, "example_indices": list(range(first, first + len(features)))}
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The same batch with its tensors on a device."""
-    moved = {}
-    for name, value in batch.items():
-        if isinstance(value, Tensor):
-            value = value.to(device, non_blocking=True)
-        moved[name] = value
-    return moved
+            yield batch.replace(example_indices=list(range(first, first + len(features))))

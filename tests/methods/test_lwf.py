@@ -46,13 +46,13 @@ def test_the_teacher_is_the_model_before_the_task(model: str, tuning: str, learn
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     module.eval()
     batch = next(iter(TaskBatches(learner, learner.features(1), 1)))
-    batch |= {"loss_denominator": 11, "num_old_classes": family.num_old_classes}
+    batch = batch.replace(loss_denominator=11, num_old_classes=family.num_old_classes)
     summed, logits = learner.forward(module, batch)
     loss = lwf.after_forward(module, batch, logits, summed / 11)
     with torch.no_grad():
         old = family.forward(teacher, batch)[1]
     expected = summed / 11
-    labels_BT = batch["labels"]
+    labels_BT = batch.labels
     for b in range(len(logits)):
         if model == "tiny-bert":
             assert logits.shape[1] == labels > old_labels

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import Context
@@ -17,6 +17,8 @@ from methods.masking.rows import Magnitudes, block_rows, masked_count
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
+from tests.methods.reference import Adam, GlobalBatch, batches_of, mean_loss
+from tests.methods.toy import batch_with_mask
 
 # What the paper masks, spelt out for each architecture: query, key, value, output, feed-forward
 MASKED = {
@@ -34,11 +36,13 @@ class Reference:
     """Fine-tuning with MIGU, written anew: own hooks, own masks, own AdamW, own clipping; nothing of the project's."""
 
     def __init__(self, model: nn.Module, kind: str, lora: bool, keep: float, lr: float) -> None:
-        self.model, self.keep, self.lr, self.kind = model, keep, lr, kind
+        self.model, self.keep = model, keep
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.first = {n: torch.zeros_like(p) for n, p in self.parameters.items()}
-        self.second = {n: torch.zeros_like(p) for n, p in self.parameters.items()}
-        self.steps = 0
+        # a new head does not decay
+        head = [p for n, p in self.parameters.items() if "classifier" in n]
+        self.trained = [p for n, p in self.parameters.items() if "classifier" not in n] + head
+        self.num_decayed = len(self.trained) - len(head)
+        self.adam = Adam(self.trained, lr)
         self.sizes: dict[str, list[Tensor]] = {}
         for name, module in model.named_modules():
             ends = MASKED[kind].split()
@@ -53,27 +57,16 @@ class Reference:
         self.sizes[weight] = []
         module.register_forward_hook(lambda m, i, o: self.sizes[weight].append(o.detach().clone()))
 
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """The mean loss over real answer tokens (or examples), by the model's own loss."""
-        names = ("input_ids", "attention_mask", "labels")
-        if self.kind == "tiny-bert":
-            seen = int(batch["seen"])
-            logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            return F.cross_entropy(logits[:, :seen], batch["labels"])
-        loss: Tensor = self.model(**{n: batch[n] for n in names}).loss
-        return loss
-
-    def step(self, batch: dict[str, Tensor], mask_rows: bool) -> None:
+    def step(self, step: GlobalBatch, mask_rows: bool) -> None:
         for sizes in self.sizes.values():
             sizes.clear()
         self.model.zero_grad()
-        self.loss(batch).backward()
+        mean_loss(self.model, step).backward()
         if mask_rows:
             for weight, outputs in self.sizes.items():
                 (output,) = outputs
-                real = batch["attention_mask"] if output.shape[1] == batch["attention_mask"].shape[1] else (
-                    batch["labels"] != -100
-                ).long()  # fmt: skip
+                reads_answer = weight.startswith("decoder") and not re.search(r"EncDecAttention\.[kv]\.", weight)
+                real = (step.batch.labels != -100).long() if reads_answer else step.batch.source.mask
                 tokens = torch.stack(
                     [output[b, s] for b in range(len(real)) for s in range(real.shape[1]) if real[b, s]]
                 )
@@ -81,36 +74,7 @@ class Reference:
                 ranked = sorted(range(len(mean)), key=lambda k: mean[k])
                 for row in ranked[: math.floor(round((1 - self.keep) * len(mean), 9))]:
                     self.parameters[weight].grad[row] = 0.0
-        self._adamw()
-
-    @torch.no_grad()
-    def _adamw(self) -> None:
-        self.steps += 1
-        norm = math.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in self.parameters.values()))
-        scale = min(1.0, 1.0 / (norm + 1e-6))
-        for name, p in self.parameters.items():
-            g = p.grad * scale
-            decay = 0.01 if p.ndim > 1 and "classifier" not in name else 0.0
-            p.mul_(1 - self.lr * decay)
-            self.first[name] = 0.9 * self.first[name] + 0.1 * g
-            self.second[name] = 0.999 * self.second[name] + 0.001 * g * g
-            m = self.first[name] / (1 - 0.9**self.steps)
-            v = self.second[name] / (1 - 0.999**self.steps)
-            p.sub_(self.lr * m / (v.sqrt() + 1e-8))
-
-
-def batches_of(learner: Learner, task: int) -> list[dict[str, Tensor]]:
-    """The global batches of a task as tensors, in the loop's order."""
-    from orchestrator.training.batches import global_batches
-
-    features = learner.features(task)
-    found = []
-    for epoch in range(learner.sequence.training.epochs):
-        for chosen in global_batches(len(features), 8, 7, task, epoch):
-            batch = learner.family.collate([features[i] for i in chosen])
-            batch["seen"] = torch.tensor(len(learner.stream.labels_until(task + 1)))
-            found.append(batch)
-    return found
+        self.adam.step([p.grad for p in self.trained], decayed=self.num_decayed)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -176,8 +140,8 @@ def test_padding_does_not_count_unless_asked() -> None:
         layer.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, -2.0]]))
     x = torch.tensor([[[1.0, 1.0], [10.0, 0.0]]])
     for count_padding, expected in ((False, [1.0, 2.0]), (True, [11.0, 2.0])):
-        magnitudes = Magnitudes(block_rows(model), count_padding)
-        magnitudes.see({"attention_mask": torch.tensor([[1, 0]])})
+        magnitudes = Magnitudes(model, block_rows(model), count_padding)
+        magnitudes.see(batch_with_mask(torch.tensor([[1, 0]])))
         layer(x)
         ((_, size),) = magnitudes.take(lambda t: t)
         magnitudes.close()
@@ -188,7 +152,8 @@ def test_magnitudes_add_up_over_micro_batches_and_start_anew() -> None:
     layer = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         layer.weight.fill_(2.0)
-    magnitudes = Magnitudes(block_rows(nn.ModuleDict({"0": layer})), count_padding=True)
+    model = nn.ModuleDict({"0": layer})
+    magnitudes = Magnitudes(model, block_rows(model), count_padding=True)
     layer(torch.tensor([[[1.0]]]))
     layer(torch.tensor([[[-3.0]]]))
     assert [size.item() for _, size in magnitudes.take(lambda t: t)] == [8.0]

@@ -20,7 +20,8 @@ from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
-from tests.methods.test_migu import batches_of
+from tests.methods.reference import batches_of
+from tests.methods.toy import batch_with_mask
 
 ATTENTION = {"tiny-t5": 2 * 4 + 2 * 8, "tiny-bert": 2 * 4, "tiny-llama": 2 * 4}
 FFN = {"tiny-t5": 2 * 2 + 2 * 2, "tiny-bert": 2 * 2, "tiny-llama": 2 * 3}
@@ -86,8 +87,8 @@ def test_per_token_norm_by_hand() -> None:
     model = nn.ModuleDict({"0": layer})
     x = torch.tensor([[[3.0, 1.0], [1.0, 7.0], [0.0, 0.0]]])
     for norm, expected in ((False, [4.0, 8.0]), (True, [0.875, 1.125])):
-        magnitudes = Magnitudes(block_rows(model), per_token_norm=norm)
-        magnitudes.see({"attention_mask": torch.tensor([[1, 1, 1]])})
+        magnitudes = Magnitudes(model, block_rows(model), per_token_norm=norm)
+        magnitudes.see(batch_with_mask(torch.tensor([[1, 1, 1]])))
         layer(x)
         ((_, size),) = magnitudes.take(lambda t: t)
         magnitudes.close()
@@ -96,8 +97,9 @@ def test_per_token_norm_by_hand() -> None:
 
 def test_other_methods_passes_do_not_count() -> None:
     layer = nn.Linear(1, 1, bias=False)
-    magnitudes = Magnitudes(block_rows(nn.ModuleDict({"0": layer})))
-    batch, x = {"attention_mask": torch.ones(1, 1)}, torch.ones(1, 1, 1)
+    model = nn.ModuleDict({"0": layer})
+    magnitudes = Magnitudes(model, block_rows(model))
+    batch, x = batch_with_mask(torch.ones(1, 1)), torch.ones(1, 1, 1)
     magnitudes.see(batch)
     layer(x)
     magnitudes.pause()
@@ -175,7 +177,7 @@ def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
     outputs: list[Tensor] = []
     query.register_forward_hook(lambda m, i, o: outputs.append(o.detach()))
     batch = next(iter(batches))
-    ids, mask = batch["input_ids"][3:4], batch["attention_mask"][3:4].bool()
+    ids, mask = batch.source.ids[3:4], batch.source.mask[3:4].bool()
     with torch.no_grad():
         module(input_ids=ids[:, mask[0]], decoder_input_ids=torch.zeros(1, 1, dtype=torch.long))
     index = [r.source for r in rows].index(query)
@@ -215,8 +217,8 @@ def test_released_masks_every_linear_layer_and_counts_padding(model: str, learne
             layer.register_forward_hook(
                 lambda m, i, o, name=name: sums.__setitem__(name, o.detach().abs().flatten(0, 1).sum(0))
             )
-    (batch,) = batches_of(learner, 0)
-    learner.family.forward(other, batch)
+    (step,) = batches_of(learner, 0)
+    learner.family.forward(other, step.batch)
     before = {n: layer.weight.detach().clone() for n, layer in module.named_modules() if isinstance(layer, nn.Linear)}
     train_task(learner, 0, lambda event: None)
     assert "lm_head" in sums

@@ -232,10 +232,10 @@ def test_a_loss_is_the_mean_over_the_answer_tokens_of_the_global_batch(learner_o
 
     chosen = [features[i] for i in next(global_batches(len(features), 8, 7, 0, 0))]
     batch = learner.family.collate(chosen)
-    labels = batch["labels"]
+    labels = batch.labels
     with torch.no_grad():
         logits = learner.family.module(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels
+            input_ids=batch.source.ids, attention_mask=batch.source.mask, labels=labels
         ).logits
     total, count = 0.0, 0
     for b in range(len(labels)):
