@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -138,7 +138,7 @@ class Learner:
             tasks = self.sequence.method.run_kind.tasks_to_train(task_id, len(self.sequence.tasks))
             own = [f for t in tasks for f in self.features(t)]
             chosen = self.stack.training_set(place, own, self.examples)
-            self._training = (task_id, [dict(feature) for feature in chosen])
+            self._training = (task_id, cast("list[Feature]", [dict(feature) for feature in chosen]))
         return self._training[1]
 
     def global_batches(self, task_id: int) -> Iterator[list[Feature]]:
@@ -151,7 +151,8 @@ class Learner:
             for chosen in global_batches(len(features), fresh, sequence.seed, place, epoch)
         )
         for step, chosen in enumerate(indices, start=1):
-            yield list(self.stack.compose_batch(place, step, [features[i] for i in chosen]))
+            composed = self.stack.compose_batch(place, step, [features[i] for i in chosen])
+            yield cast("list[Feature]", list(composed))
 
     def precision(self) -> AbstractContextManager[Any]:
         """bfloat16 autocast where the sequence asks for it."""
