@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.store.checksums import seal, unseal
 from orchestrator.store.events import Event, Step, SystemSample, parse_event
+from orchestrator.store.integrity import seal, unseal
 
 logger = logging.getLogger(__name__)
 

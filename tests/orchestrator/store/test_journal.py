@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.checksums import seal
 from orchestrator.store.events import Event, Step
+from orchestrator.store.integrity import seal
 from orchestrator.store.journal import Journal, Tail
 from tests.orchestrator.store.examples import step
 

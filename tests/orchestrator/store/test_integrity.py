@@ -1,12 +1,13 @@
-"""Checksums: no flipped bit is taken for what was written."""
+"""Integrity: files appear whole, and no flipped bit is taken for what was written."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from orchestrator.store.checksums import seal, unseal
+from orchestrator.store.integrity import seal, unseal, write_whole
 
 VALUES = {"event": "step", "loss": 0.1, "text": 'é, "crc": "00000000"', "list": [1, None]}
 
@@ -33,3 +34,11 @@ def test_a_cut_is_noticed() -> None:
     for length in range(len(line)):
         with pytest.raises(ValueError, match="checksum"):
             unseal(line[:length])
+
+
+def test_a_file_replaces_the_one_before_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "file"
+    write_whole(file, b"one")
+    write_whole(file, b"two")
+    assert file.read_bytes() == b"two"
+    assert [p.name for p in file.parent.iterdir()] == ["file"]
