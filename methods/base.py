@@ -13,22 +13,13 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost
 from methods.seam.data_policy import DataPolicy, Example
 from methods.shared.tensors import at_least_float32, generator, trainable
 
-# Tensors by name, as the model takes them. Names that end in "mask" mark real tokens [B, S] (1) against padding (0), and
-# no two of them have the same shape, so that the shape of an activation [B, S, d] tells which tokens it holds.
-# "option_mask" marks tokens that every micro-batch of a step repeats.
-# batch["loss_weight"] (float) is the micro-batch's share of the global batch; over all micro-batches and workers it sums to 1,
-# so a penalty that is added in `after_forward` is weighted by it. batch["loss_denominator"] is what a sum over the micro-batch's
-# answer tokens (or examples) is divided by to become a share of the global mean.
-# batch["num_old_classes"] is how many leading columns of
-# the logits earlier tasks have trained, None where all columns belong to every task (a vocabulary).
-# batch["classes"] [B] says which label of the stream, in order of first appearance, each example has.
-Batch = dict[str, Any]
 State = dict[str, Any]
 
 
@@ -50,7 +41,7 @@ class Context:
     all workers draw the same. `forward(model, batch)` gives (summed loss, logits) as training computes them, for passes of a
     method's own; `model` may be anything that is called as the model is. `embed(batch)` gives the unit-length mean over a
     text's last hidden states [B, d]. `examples(i)` gives the train split of task i, and `batches(examples, rng)` this worker's
-    micro-batches of any examples (in a random order if `rng` is given), each with its "share" and the "units" of them all.
+    micro-batches of any examples (in a random order if `rng` is given), each with its loss weight and denominator among them all.
     `labels[i]` counts the labels of tasks 0 to i. `lasting` says whether tasks train the same weights one after another.
     """
 
@@ -79,7 +70,7 @@ class Method:
     `CacheFields`; and its `card` says what it is.
 
     `task_id` counts from 0. `batches` iterates over this worker's batches of the task in a random order that is not
-    training's; batch["example_indices"] are the examples' places in that order, over all workers. A method's own forward
+    training's; `batch.example_indices` numbers the examples in that order, over all workers. A method's own forward
     passes run in evaluation mode, in which no other method's forward hook may count.
     """
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Settings, State, TuningMethod
+from methods.base import Context, Settings, State, TuningMethod
+from methods.batch import Batch
 from methods.seam.card import Card
 from methods.shared.passes import evaluating
 
@@ -50,8 +51,8 @@ class Nmc(TuningMethod):
         with evaluating(model):
             for batch in batches:
                 embedded_Bd = self.context.embed(batch).double()
-                sums_Kd.index_add_(0, batch["classes"], embedded_Bd)
-                counts_K += torch.bincount(batch["classes"], minlength=classes)
+                sums_Kd.index_add_(0, batch.classes, embedded_Bd)
+                counts_K += torch.bincount(batch.classes, minlength=classes)
         for total, new in ((self.sums_Kd, sums_Kd), (self.counts_K, counts_K)):
             new.copy_(self.context.mean_over_workers(new) * self.context.workers)
             if len(total):

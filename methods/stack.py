@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from methods.base import Batch, Method, State, TuningMethod
+from methods.base import Method, State, TuningMethod
+from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.cost import Cost, ExtraPasses
 from methods.seam.data_policy import DataPolicy, Example

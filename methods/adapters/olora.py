@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.adapters.inclora import IncLoraSettings, adapters, freeze_all_but, grow_adapters, lora_layers
-from methods.base import Batch, Context, TuningMethod, trainable
+from methods.base import Context, TuningMethod, trainable
+from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 
@@ -96,9 +97,9 @@ class OLora(CacheFields, TuningMethod):
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         lambda1, lambda2 = self.strengths
         if lambda1:
-            loss = loss + batch["loss_weight"] * lambda1 * sum(overlap(new, old) for new, old in self.pairs)
+            loss = loss + batch.loss_weight * lambda1 * sum(overlap(new, old) for new, old in self.pairs)
         if lambda2:
-            loss = loss + batch["loss_weight"] * lambda2 * sum(p.norm() for p in self.new)
+            loss = loss + batch.loss_weight * lambda2 * sum(p.norm() for p in self.new)
         return loss
 
     def after_task(self, model: nn.Module, task_id: int, batches: object) -> None:

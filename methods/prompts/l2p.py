@@ -14,7 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.adapters.inclora import freeze_all_but
-from methods.base import Batch, Context, Settings, TuningMethod, at_least_float32, generator
+from methods.base import Context, Settings, TuningMethod, at_least_float32, generator
+from methods.batch import Batch
 from methods.prompts.soft_prompts import PromptedModel, example_shares, vocabulary_rows
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
@@ -99,8 +100,7 @@ class L2P(Cost, TuningMethod):
 
     def on_batch(self, batch: Batch) -> Batch:
         """Note which tokens an answer follows: where the text contains it, the query must not."""
-        mask, labels = batch["attention_mask"], batch["labels"]
-        self.source = mask * (labels == -100) if labels.shape == mask.shape else None
+        self.source = batch.text_mask() if batch.answer_in_source else None
         self.matches = []
         return batch
 

@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.adapters.inclora import freeze_all_but
-from methods.base import Batch, Context, Settings, State, TuningMethod, at_least_float32, generator
+from methods.base import Context, Settings, State, TuningMethod, at_least_float32, generator
+from methods.batch import Batch
 from methods.prompts.soft_prompts import PromptedModel, example_shares, vocabulary_rows
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
@@ -217,7 +218,7 @@ class LFPT5(Cost, TuningMethod):
     def pairs(self, batch: Batch) -> list[Pair]:
         """The batch's examples without padding."""
         found = []
-        for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+        for ids, mask, labels in zip(batch.source.ids, batch.source.mask, batch.labels, strict=True):
             row, target = ids[mask.bool()].tolist(), labels[labels != IGNORED].tolist()
             found.append((row if self.encodes else row[: len(row) - len(target)], target))
         return found

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.adapters.inclora import freeze_all_but
-from methods.base import Batch, Context, Settings, TuningMethod, generator, trainable
+from methods.base import Context, Settings, TuningMethod, generator, trainable
+from methods.batch import Batch
 from methods.prompts.soft_prompts import PromptedModel, vocabulary_rows
 from methods.seam.card import Card
 from methods.seam.cost import Cost

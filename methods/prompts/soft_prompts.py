@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from methods.batch import Batch
+
 # [B, P, d] for the token embeddings [B, S, d] and their mask [B, S]; P may be 0
 Prompts = Callable[[Tensor, Tensor], Tensor]
 
@@ -146,8 +148,8 @@ def vocabulary_rows(embeddings: nn.Embedding, count: int, rng: torch.Generator) 
     return embeddings.weight.detach()[chosen.to(embeddings.weight.device)].clone()
 
 
-def example_shares(batch: dict[str, Any]) -> Tensor:
+def example_shares(batch: Batch) -> Tensor:
     """[B]: each example's share of the global batch, as the loss counts it: by answer tokens, or by examples."""
-    labels: Tensor = batch["labels"]
+    labels: Tensor = batch.labels
     units = (labels != -100).sum(1) if labels.ndim > 1 else torch.ones_like(labels)
-    return batch["loss_weight"] * units / units.sum()
+    return batch.loss_weight * units / units.sum()

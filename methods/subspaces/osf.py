@@ -14,7 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.adapters.inclora import freeze_all_but
-from methods.base import Batch, Context, Settings, State, TuningMethod, at_least_float32
+from methods.base import Context, Settings, State, TuningMethod, at_least_float32
+from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost

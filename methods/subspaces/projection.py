@@ -12,12 +12,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Context, Method, Settings, State, at_least_float32, generator
+from methods.base import Context, Method, Settings, State, at_least_float32, generator
+from methods.batch import Batch, StreamName
 from methods.masking.diagnostics import leaked_share
-from methods.masking.rows import block_linears
+from methods.masking.output_units import block_linears
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.passes import evaluating, first
+from methods.shared.token_streams import LayerStreams, check_fit
+
+# part of the random projections' seeds, which must stay as they are
+SEED_NAMES: dict[StreamName, str] = {"source": "attention_mask", "target": "decoder_attention_mask"}
 
 
 class ProjectionSettings(Settings):
@@ -55,9 +60,13 @@ def grown(basis: Tensor, moment: Tensor, epsilon: float) -> Tensor:
 class Inputs:
     """Sums x x^T over the real tokens x that enter each linear layer; or x omega^T, omega a random [r] for each token."""
 
-    def __init__(self, layers: Mapping[str, nn.Linear], sketch: int | None, place_seed: tuple[object, ...]) -> None:
+    def __init__(
+        self, model: nn.Module, layers: Mapping[str, nn.Linear], sketch: int | None, place_seed: tuple[object, ...]
+    ) -> None:
         self.sketch, self.place_seed = sketch, place_seed
-        self.tokens: dict[tuple[int, ...], tuple[Tensor, Tensor | None] | None] = {}
+        self.layer_streams = LayerStreams(model)
+        self.masks: dict[StreamName, Tensor] = {}
+        self.omegas: dict[StreamName, Tensor] = {}
         self.sums: dict[str, Tensor] = {}
         self.handles = []
         for name, layer in layers.items():
@@ -67,32 +76,32 @@ class Inputs:
 
     def see(self, batch: Batch) -> None:
         """Note the real tokens of the batch whose forward pass comes next. Options belong to no example: not counted."""
-        self.tokens = {}
-        for name, mask in batch.items():
-            if name.endswith("mask"):
-                counts = not name.startswith("option")
-                self.tokens[tuple(mask.shape)] = (mask.bool(), self._omega(name, mask, batch)) if counts else None
+        self.masks = {}
+        for stream, tokens in batch.token_streams():
+            if stream == "options":
+                continue
+            self.masks[stream] = tokens.mask.bool()
+            if self.sketch is not None:
+                self.omegas[stream] = self._omega(SEED_NAMES[stream], tokens.mask, batch, self.sketch)
 
-    def _omega(self, name: str, mask: Tensor, batch: Batch) -> Tensor | None:
-        """[tokens, r]: drawn for each example by its place, so that it is the same in any micro-batch and on any worker."""
-        if self.sketch is None:
-            return None
+    def _omega(self, name: str, mask: Tensor, batch: Batch, sketch: int) -> Tensor:
+        """[tokens, r]: drawn for each example by its index, so that it is the same in any micro-batch and on any worker."""
         draws = [
-            torch.randn(int(n), self.sketch, generator=generator(*self.place_seed, name, place))
-            for place, n in zip(batch["example_indices"], mask.sum(1), strict=True)
+            torch.randn(int(n), sketch, generator=generator(*self.place_seed, name, example_index))
+            for example_index, n in zip(batch.example_indices, mask.sum(1), strict=True)
         ]
         return torch.cat(draws).to(mask.device)
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            shape = tuple(inputs[0].shape[:-1])
-            if shape not in self.tokens:
-                raise ValueError(f"layer {name!r}: input {tuple(inputs[0].shape)} fits no mask of the batch")
-            found = self.tokens[shape]
-            if found is not None:
-                mask, omega = found
-                x = inputs[0][mask].to(self.sums[name].dtype)
-                self.sums[name] += x.T @ (x if omega is None else omega.to(x.dtype))
+            stream = self.layer_streams.of(name)
+            if stream == "options":
+                return
+            mask = self.masks[stream]
+            check_fit(name, inputs[0], mask)
+            x = inputs[0][mask].to(self.sums[name].dtype)
+            other = x if self.sketch is None else self.omegas[stream].to(x.dtype)
+            self.sums[name] += x.T @ other
 
         return add
 
@@ -168,7 +177,7 @@ class Projection(CacheFields, Method):
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         layers = block_linears(model)
         moved = [(layers[name].weight - start, self.bases[name]) for name, start in self.start.items()]
-        inputs = Inputs(layers, self.settings.sketch, (self.context.seed, "projection", task_id))
+        inputs = Inputs(model, layers, self.settings.sketch, (self.context.seed, "projection", task_id))
         with evaluating(model):
             for batch in first(batches, self.settings.samples):
                 inputs.see(batch)

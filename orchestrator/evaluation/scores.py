@@ -18,9 +18,9 @@ from orchestrator.evaluation.scorers import Scorer, scorer_of
 from orchestrator.models.family import Family, Feature
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import ScoreComputed
 from orchestrator.store.predictions import Prediction, save_predictions
-from streams import Example, Stream, Task
-from streams.base import Split
+from streams import Example, Split, Stream, Task
 
 # An answer, and the answer when only the task's own options compete (None where answers are not chosen from options)
 Answer = tuple[str, str | None]
@@ -92,7 +92,7 @@ def _answers(model: ScoredModel, task: Task, features: list[Feature]) -> list[An
     family = model.family
     if model.stack.tuning.trains_by_gradient:
         return family.answers(task, features, model.device)
-    embedded_Bd = family.embed(_to_device(family.collate(features), model.device))
+    embedded_Bd = family.embed(family.collate(features).to(model.device))
     scores_BK = model.stack.tuning.class_scores(embedded_Bd)
     # labels of tasks that are still to come have no scores yet, and must not be answered
     num_unseen = len(family.labels) - scores_BK.shape[1]
@@ -101,10 +101,6 @@ def _answers(model: ScoredModel, task: Task, features: list[Feature]) -> list[An
         # a method that generates has no options to choose from, so beside it neither has this one
         return [(answer, None) for answer, _ in answers]
     return answers
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
 @contextlib.contextmanager
@@ -142,9 +138,10 @@ def compute_score(
     store.save_score(key, record)
 
 
-def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iterator[dict[str, Any]]:
+def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iterator[ScoreComputed]:
     """The events of the scores of one state, all of which are cached."""
     for task_id, key in enumerate(sequence.score_keys[tasks_seen]):
         record = store.load_score(key)
         assert record is not None
-        yield {"event": "score", "tasks_seen": tasks_seen, "task_id": task_id, "key": key, **record}
+        task = sequence.tasks[task_id]
+        yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=task, key=key, **record)

@@ -1,4 +1,4 @@
-"""TODO orchestrator.models.sentence_encoder"""
+"""Sentence encoders: text and label texts are encoded alike, and the nearest label is the answer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from methods import Batch
+from methods import Batch, TokenStream
+from methods.shared.token_streams import Reading
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.encoder import EncoderWithHead
-from orchestrator.models.family import Family, Feature, mean_of_tokens, summed_cross_entropy
+from orchestrator.models.family import Family, Feature, column, mean_of_tokens, summed_cross_entropy
 from orchestrator.models.loading import load_module
-from orchestrator.models.padding import lengths_mask, pad_right
+from orchestrator.models.padding import token_stream
 from orchestrator.models.source import ModelSource
 
 
@@ -25,6 +26,7 @@ class Similarity(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.config = encoder.config
+        self.reading = Reading()
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """[B, d], of length 1."""
@@ -33,7 +35,10 @@ class Similarity(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, option_ids: Tensor, option_mask: Tensor) -> Tensor:
         """[B, K] logits."""
-        text_Bd, option_Kd = self.embed(input_ids, attention_mask), self.embed(option_ids, option_mask)
+        text_Bd = self.embed(input_ids, attention_mask)
+        # the same layers now read other tokens, which methods that look at activations must know
+        with self.reading.switched_to("options"):
+            option_Kd = self.embed(option_ids, option_mask)
         with torch.autocast(text_Bd.device.type, enabled=False):  # cosines lie close together, too close for bfloat16
             return self.SCALE * text_Bd @ option_Kd.T
 
@@ -46,6 +51,7 @@ class EncoderBySimilarity(EncoderWithHead):
     def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
         from transformers import AutoModel
 
+        # past EncoderWithHead's own, which would make a head
         Family.__init__(self, source, config, labels, seed)
         self.module = Similarity(load_module(source, config, AutoModel, seed, add_pooling_layer=False))
         self.option_ids: list[list[int]] = self.tokenizer(list(self.labels)).input_ids
@@ -54,26 +60,28 @@ class EncoderBySimilarity(EncoderWithHead):
         return []
 
     def embed(self, batch: Batch) -> Tensor:
-        return self.module.embed(batch["input_ids"], batch["attention_mask"])
+        return self.module.embed(batch.source.ids, batch.source.mask)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        batch = super().collate(features)
-        options = self.option_ids[: self.seen]
-        width = max(len(ids) for ids in options)
-        if (len(options), width) == tuple(batch["input_ids"].shape):
-            width += 1  # the two masks must not have the same shape
-        batch["option_ids"] = pad_right(options, self.pad, width)
-        batch["option_mask"] = lengths_mask(options, width)
-        return batch
+        # labels of later tasks do not compete, as in a head
+        options = token_stream(self.option_ids[: self.num_labels_seen], self.pad)
+        return super().collate(features).replace(options=options)
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        names = ("input_ids", "attention_mask", "option_ids", "option_mask")
-        logits_BK = module(**{name: batch[name] for name in names})
-        return summed_cross_entropy(logits_BK, batch["labels"]), logits_BK
+        assert batch.options is not None
+        logits_BK = module(**_inputs(batch.source, batch.options))
+        return summed_cross_entropy(logits_BK, batch.labels), logits_BK
 
     def all_logits(self, features: Sequence[Feature], device: torch.device) -> Tensor:
-        seen, self.seen = self.seen, len(self.labels)
-        batch = self.collate(features)
-        self.seen = seen
-        names = ("input_ids", "attention_mask", "option_ids", "option_mask")
-        return self.module(**{name: batch[name].to(device) for name in names})
+        source = token_stream(column(features, "source"), self.pad).to(device)
+        options = token_stream(self.option_ids, self.pad).to(device)
+        return self.module(**_inputs(source, options))
+
+
+def _inputs(source: TokenStream, options: TokenStream) -> dict[str, Tensor]:
+    return {
+        "input_ids": source.ids,
+        "attention_mask": source.mask,
+        "option_ids": options.ids,
+        "option_mask": options.mask,
+    }

@@ -88,8 +88,8 @@ class Screen(LiveScreen):
                 if task.checkpoint and (view.id, task_id) not in self.said:
                     self.said.add((view.id, task_id))
                     event = task.checkpoint
-                    how = "found in the store" if event["reused"] else f"trained in {event['seconds']:.1f} s"
-                    name, total = event["task"], len(sequence.tasks)
+                    how = "found in the store" if event.reused else f"trained in {event.seconds:.1f} s"
+                    name, total = event.task, len(sequence.tasks)
                     which = f"{sequence.method.label}, seed {sequence.seed}: task {task_id + 1}/{total} {name}"
                     self.console.print(f"{self._clock()} {which} {how}", highlight=False)
 
@@ -108,11 +108,11 @@ def _progress_cells(sequence: SequencePlan, view: View) -> list[Text | ProgressB
     else:
         label = f"{current + 1}/{total} {sequence.tasks[current]}"
     row = max((row for row, _ in cells), default=0)
-    scores = " ".join(f"{cells[row, j]['score']:.0f}" for j in range(total) if (row, j) in cells)
+    scores = " ".join(f"{cells[row, j].score:.0f}" for j in range(total) if (row, j) in cells)
     return [
         Text(label, style={"failed": "red", "finished": "green"}.get(view.status, "")),
         ProgressBar(total=total, completed=min(total, len(done) + share), width=24),
-        f"{last['loss']:.4f}" if last else "",
-        f"{last['tokens_per_s']:,.0f}" if last else "",
+        f"{last.loss:.4f}" if last else "",
+        f"{last.tokens_per_s:,.0f}" if last else "",
         scores,
     ]

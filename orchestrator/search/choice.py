@@ -18,16 +18,16 @@ from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.space import with_values
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import search_run_key
+from orchestrator.store.events import Event, SearchChosen
 from orchestrator.store.journal import Journal, Tail
 
 CHOSEN = "chosen.json"
 
 
-def record_once(folder: Path, event: dict[str, Any]) -> None:
+def record_once(folder: Path, event: Event) -> None:
     """Record a fact in a search's journal, unless it is there with all that it says."""
     for known in Tail(folder).new_events():
-        # The time is when a fact was recorded, not a part of it.
-        if known | event == known and len(known) == len(event) + 1:
+        if known.says_the_same_as(event):
             return
     Journal(folder, "search").append(event)
 
@@ -46,7 +46,7 @@ def freeze(search: Search, trial_store: TrialStore) -> dict[str, Any]:
             "the evaluation takes no others. Delete the file to have the chosen ones written again"
         )
     # The journal first: a process that dies between the two leaves a hash without a file, which locks nothing.
-    record_once(search.folder, {"event": "search_chosen", "sha256": chosen["sha256"]})
+    record_once(search.folder, SearchChosen(sha256=chosen["sha256"]))
     unfinished = file.with_name(f".{CHOSEN}")
     unfinished.write_text(json.dumps(chosen, indent=1))
     unfinished.replace(file)
@@ -89,7 +89,7 @@ def read_chosen(search: Search) -> dict[str, Any]:
 
 def choices_made(folder: Path) -> list[str]:
     """The SHA-256 of every choice that a search's journal lists, oldest first."""
-    return [event["sha256"] for event in Tail(folder).new_events() if event["event"] == "search_chosen"]
+    return [event.sha256 for event in Tail(folder).new_events() if isinstance(event, SearchChosen)]
 
 
 def _sha256_of(file: Path) -> str:

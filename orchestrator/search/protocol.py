@@ -19,6 +19,7 @@ from orchestrator.search.report import print_choice
 from orchestrator.search.results import save_tuning_results, search_results
 from orchestrator.search.screen import SearchScreen
 from orchestrator.search.trial_store import TrialStore
+from orchestrator.store.events import SearchFinished, SearchFrozen, SearchStarted
 from orchestrator.tracking import MlflowSync
 
 
@@ -38,7 +39,7 @@ def tune_experiment(
             )
             if retry_failed:
                 trial_store.reopen_failed()
-            record_once(search.folder, {"event": "search_started", "config": config.model_dump(mode="json")})
+            record_once(search.folder, SearchStarted(config=config.model_dump(mode="json")))
             sync = sync_of(config, search.folder)
             try:
                 tuning_phase(search, trial_store, sync, console, cluster_stack)
@@ -90,8 +91,7 @@ def freezing(search: Search, trial_store: TrialStore, console: Console) -> dict[
     files = [search.folder / CHOSEN]
     files += save_tuning_results(search.folder, search.description(), trial_store, chosen)
     files += draw(trial_store, search.folder)
-    frozen = {"event": "search_frozen", "sha256": chosen["sha256"], "files": list(map(str, files))}
-    record_once(search.folder, frozen)
+    record_once(search.folder, SearchFrozen(sha256=chosen["sha256"], files=list(map(str, files))))
     print_choice(chosen, console)
     if not chosen["methods"]:
         first = trial_store.all_trials()[0]
@@ -108,5 +108,5 @@ def evaluation_phase(search: Search, chosen: dict[str, Any], sync: MlflowSync, c
     unfinished = [sequence for sequence in result["sequences"] if sequence["status"] != "finished"]
     if not unfinished and not run_problems:
         summary = search_results(open_experiment(frozen.name, frozen.out))["search"]["summary"]
-        record_once(search.folder, {"event": "search_finished", "summary": summary})
+        record_once(search.folder, SearchFinished(summary=summary))
     return problems + run_problems

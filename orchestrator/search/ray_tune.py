@@ -24,6 +24,7 @@ from orchestrator.config.search import SearchConfig
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, score_after, tasks_done
+from orchestrator.store.events import TrialProblem
 from orchestrator.store.journal import Journal, Tail, journal_folder
 from orchestrator.store.view import View
 
@@ -225,8 +226,7 @@ def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
 
     def watch() -> list[View]:
         for view, tail in zip(views, tails, strict=True):
-            for event in tail.new_events():
-                view.add(event)
+            view.read(tail)
         return views
 
     placement = sequences[0].evaluation.placement
@@ -246,13 +246,13 @@ def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
 
 def _record_problem(folder: Path, key: str, reason: str) -> None:
     # A file for each trial: no two drivers append to one.
-    Journal(folder, f"problem-{key}").append({"event": "trial_problem", "trial": key, "reason": reason})
+    Journal(folder, f"problem-{key}").append(TrialProblem(trial=key, reason=reason))
 
 
 def _problem_of(folder: Path, key: str, since_ms: float) -> str:
     """What a trial's driver said last went wrong with the machinery in this run of the search."""
     reason = ""
     for event in Tail(folder).new_events():
-        if event["event"] == "trial_problem" and event["trial"] == key and event["time"] >= since_ms:
-            reason = str(event["reason"])
+        if isinstance(event, TrialProblem) and event.trial == key and event.time >= since_ms:
+            reason = event.reason
     return reason

@@ -57,8 +57,7 @@ class SearchScreen(LiveScreen):
         for sequence in trial.sequences:
             view = self.views.setdefault(sequence.id, View(sequence.id))
             tail = self.tails.setdefault(sequence.id, Tail(journal_folder(sequence.out, sequence.id)))
-            for event in tail.new_events():
-                view.add(event)
+            view.read(tail)
 
     def table(self) -> Table:
         """The best trials of each method, the last that ended, and those that run with their progress."""

@@ -25,7 +25,8 @@ from orchestrator.search.trials import (
     trial_run_key,
 )
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.journal import Event, Journal, Tail
+from orchestrator.store.events import TrialEnded, TrialEvent, TrialProposed, TrialReopened
+from orchestrator.store.journal import Journal, Tail
 from orchestrator.training.sequence import is_complete
 
 
@@ -58,20 +59,22 @@ class TrialStore:
     def _replay_journal(self) -> None:
         by_definition = {m.definition: m for m in self.method_searches}
         for event in Tail(self.folder).new_events():
+            if not isinstance(event, TrialEvent):
+                continue
             # The journal also holds the trials of searches that were defined differently under this name.
-            method_search = by_definition.get(event.get("definition", ""))
+            method_search = by_definition.get(event.definition)
             if method_search:
                 self._replay(event, method_search)
 
-    def _replay(self, event: Event, method_search: MethodSearch) -> None:
-        key = trial_key(method_search.label, event["number"])
-        if event["event"] == "trial_proposed":
-            self.trials.setdefault(key, self._make_trial(method_search, event["number"], event["values"]))
-            self._notes[key] = event["notes"]
-        elif event["event"] == "trial_reopened":
+    def _replay(self, event: TrialEvent, method_search: MethodSearch) -> None:
+        key = trial_key(method_search.label, event.number)
+        if isinstance(event, TrialProposed):
+            self.trials.setdefault(key, self._make_trial(method_search, event.number, event.values))
+            self._notes[key] = event.notes
+        elif isinstance(event, TrialReopened):
             self.results.pop(key, None)
-        elif event["event"] == "trial_ended" and key in self.trials:
-            fields = event["end"] | {"cost": Cost(**event["end"]["cost"])}
+        elif isinstance(event, TrialEnded) and key in self.trials:
+            fields = event.result | {"cost": Cost(**event.result["cost"])}
             self.results.setdefault(key, TrialResult(**fields))
 
     def _make_trial(self, method_search: MethodSearch, number: int, values: Values) -> Trial:
@@ -162,7 +165,7 @@ class TrialStore:
             return None
         trial, notes = planned
         # On disk before it runs: a process that dies now finds the trial cut off, not its number taken twice.
-        self._append("trial_proposed", trial, values=trial.values, notes=notes)
+        self._journal.append(TrialProposed(**trial.identity, values=trial.values, notes=notes))
         self._notes[trial.key] = notes
         self.trials[trial.key] = trial
         return trial
@@ -189,7 +192,7 @@ class TrialStore:
             result = self.results.get(trial.key)
             if result and result.status == "failed":
                 del self.results[trial.key]
-                self._append("trial_reopened", trial)
+                self._journal.append(TrialReopened(**trial.identity))
 
     def record_complete(self) -> None:
         """Record the results of trials that were done when the last process died before it could."""
@@ -204,11 +207,7 @@ class TrialStore:
             workers = self.planner.config.scaling.workers
             result = trial_result(trial, self.search, workers, self.gpus_per_worker, problem)
             self.results[trial.key] = result
-            self._append("trial_ended", trial, end=asdict(result))
-
-    def _append(self, event: str, trial: Trial, **values: Any) -> None:
-        identity = {"definition": trial.definition, "method": trial.method, "number": trial.number}
-        self._journal.append({"event": event, **identity, **values})
+            self._journal.append(TrialEnded(**trial.identity, result=asdict(result)))
 
     def best(self, label: str) -> Trial | None:
         """The finished trial with the highest score; of equal ones the first. None where none finished."""

@@ -1,7 +1,7 @@
 """The facts that a journal holds, as typed records: one class for each kind, found by the name in its `event` field.
 
 An event that is read back is checked against its class: an unknown name, a missing field or a value of another type raises
-ValueError. Times are in milliseconds since 1970.
+ValueError. Times are in milliseconds since 1970. `identities.py` says which record of MLflow an event belongs to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def now_ms() -> int:
 class Event(BaseModel):
     """A fact and when it was recorded."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # a diagnostic may be NaN, which must come back as it was written
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
     name: ClassVar[str] = ""
 
     time: int = Field(default_factory=now_ms)
@@ -29,6 +30,10 @@ class Event(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """The event as plain values, with its name under `event`."""
         return {"event": self.name, **self.model_dump(mode="json")}
+
+    def says_the_same_as(self, other: Event) -> bool:
+        """Whether both record one fact, whenever each was recorded."""
+        return self.model_copy(update={"time": other.time}) == other
 
 
 Report = Callable[[Event], None]
@@ -75,7 +80,7 @@ class SystemSample(Event):
     """The load of the machine that trains, under MLflow's names for system metrics."""
 
     name = "system"
-    values: dict[str, float]
+    values: dict[str, int | float]
 
 
 class CheckpointSaved(Event):
@@ -88,7 +93,7 @@ class CheckpointSaved(Event):
     path: str
     bytes: int
     seconds: float
-    usage: dict[str, float]
+    usage: dict[str, int | float]
     reused: bool
     diagnostics: dict[str, Any]
 
@@ -106,6 +111,7 @@ class ScoreComputed(Event):
     name = "score"
     tasks_seen: int
     task_id: int
+    task: str
     key: str
     score: float
     score_options: float | None
@@ -121,7 +127,10 @@ class SequenceFinished(Event):
 
 
 class SequenceFailed(Event):
-    """A sequence cannot go on: why, where it was, and where the whole traceback is."""
+    """A sequence cannot go on: why, where it was, and where the whole traceback is.
+
+    `transient`: another attempt may succeed. A journal of a sequence holds none of these, the notes of its workers do.
+    """
 
     name = "sequence_failed"
     reason: str
@@ -130,6 +139,18 @@ class SequenceFailed(Event):
     task: str | None = None
     step: int | None = None
     worker: int | None = None
+    log: str | None = None
+    transient: bool = False
+
+
+class ScoringFailed(Event):
+    """The state after `tasks_seen` tasks could not be scored: why, and where the whole traceback is."""
+
+    name = "scoring_failed"
+    tasks_seen: int
+    reason: str
+    traceback: str = ""
+    method: str = ""
     log: str | None = None
 
 
@@ -162,33 +183,32 @@ class SearchFinished(Event):
     summary: dict[str, Any]
 
 
-class TrialProposed(Event):
-    """A trial's values were drawn. `notes` are what the sampler wants to remember of how it came to them."""
+class TrialEvent(Event):
+    """A fact about the trial of that number of a method; `definition` tells a search that was defined anew from the old."""
 
-    name = "trial_proposed"
     definition: str
     method: str
     number: int
+
+
+class TrialProposed(TrialEvent):
+    """A trial's values were drawn. `notes` are what the sampler wants to remember of how it came to them."""
+
+    name = "trial_proposed"
     values: dict[str, Any]
     notes: dict[str, Any]
 
 
-class TrialReopened(Event):
+class TrialReopened(TrialEvent):
     """A trial that failed is to run again."""
 
     name = "trial_reopened"
-    definition: str
-    method: str
-    number: int
 
 
-class TrialEnded(Event):
+class TrialEnded(TrialEvent):
     """How a trial ended (see `orchestrator.search.trials.TrialResult`)."""
 
     name = "trial_ended"
-    definition: str
-    method: str
-    number: int
     result: dict[str, Any]
 
 
@@ -212,6 +232,7 @@ EVENTS: dict[str, type[Event]] = {
         ScoreComputed,
         SequenceFinished,
         SequenceFailed,
+        ScoringFailed,
         SearchStarted,
         SearchChosen,
         SearchFrozen,

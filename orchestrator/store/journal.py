@@ -1,4 +1,4 @@
-"""The journal of a sequence: every fact, appended as it happens, and what follows from reading it back.
+"""The journal of a sequence or of a search: every fact, appended as it happens.
 
 A journal is a folder of JSON-lines files, one a writer ("train": the first training worker; "evaluate": scores that were
 computed elsewhere), so no two processes append to one file. Everything else (screen, MLflow, report) is read from it.
@@ -6,18 +6,19 @@ computed elsewhere), so no two processes append to one file. Everything else (sc
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-Event = dict[str, Any]
+from orchestrator.store.events import Event, Step, SystemSample, parse_event
+from orchestrator.store.integrity import seal, unseal
 
+logger = logging.getLogger(__name__)
 
-Report = Callable[[Event], None]
+# A step's and the processor's lines need not each wait for the disk: the next event that is synced takes them along
+UNSYNCED = (Step, SystemSample)
 
 
 def journal_folder(out: str | Path, sequence_id: str) -> Path:
@@ -25,41 +26,51 @@ def journal_folder(out: str | Path, sequence_id: str) -> Path:
     return Path(out) / "sequences" / sequence_id
 
 
-def stamped(event: Event) -> Event:
-    """The event with the time (milliseconds), unless it brings its own."""
-    return {"time": int(time.time() * 1000)} | event
-
-
 @dataclass
 class Journal:
-    """Appends events to one writer's file; each is on disk when `append` returns, a `step` one soon after."""
+    """Appends events to one writer's file; each is on disk when `append` returns, a step's one soon after."""
 
     folder: Path
     writer: str = "train"
-    # the processor's and the loss's chatter need not each wait for the disk
-    UNSYNCED = frozenset({"step", "system"})
 
     def append(self, event: Event) -> None:
-        """Write one event (see `stamped`)."""
+        """Write one event."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.writer}.jsonl"
-        line = json.dumps(stamped(event))
+        line = seal(event.to_json()) + b"\n"
         with path.open("ab+") as stream:
-            if stream.tell() > 0:  # a line torn by a crash must not swallow this one
+            if stream.tell() > 0:
                 stream.seek(-1, os.SEEK_END)
-                line = line if stream.read(1) == b"\n" else "\n" + line
-            stream.write(line.encode() + b"\n")
+                # a line that a crash tore must not swallow this one
+                if stream.read(1) != b"\n":
+                    line = b"\n" + line
+            # one write of whole lines: a reader never sees the half of an event as a line of its own
+            stream.write(line)
             stream.flush()
-            if event["event"] not in self.UNSYNCED:
+            if not isinstance(event, UNSYNCED):
                 os.fsync(stream.fileno())
+
+
+@dataclass(frozen=True)
+class DamagedLine:
+    """A line of a journal that was left out: where it is, and why it is not believed."""
+
+    file: Path
+    number: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number}: {self.reason}"
 
 
 @dataclass
 class Tail:
-    """Reads a journal from where it last stopped."""
+    """Reads a journal from where it last stopped. A line that is not what was written is left out and kept in `damaged`."""
 
     folder: Path
+    damaged: list[DamagedLine] = field(default_factory=list)
     offsets: dict[str, int] = field(default_factory=dict)
+    line_counts: dict[str, int] = field(default_factory=dict)
 
     def new_events(self) -> Iterator[Event]:
         """Events since the last call, in each writer's order; an unfinished line waits for the next call.
@@ -68,17 +79,35 @@ class Tail:
         given first: no score ever comes before its state.
         """
         paths = sorted(self.folder.glob("*.jsonl"), key=lambda path: path.stem == "train")
-        read = [self._new_lines(path) for path in paths]
-        for lines in reversed(read):
+        new_lines: list[tuple[Path, list[bytes]]] = []
+        for path in paths:
+            new_lines.append((path, self._new_lines(path)))
+        for path, lines in reversed(new_lines):
             for line in lines:
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # the torn line of a crash; what it said is said again by the resumed sequence
+                event = self._parse(path, line)
+                if event is not None:
+                    yield event
+
+    def _parse(self, path: Path, line: bytes) -> Event | None:
+        number = self.line_counts.get(path.name, 0) + 1
+        self.line_counts[path.name] = number
+        try:
+            return parse_event(unseal(line))
+        except ValueError as error:
+            damaged = DamagedLine(path, number, str(error))
+        self.damaged.append(damaged)
+        logger.info("left out of the journal: %s", damaged)
+        return None
 
     def _new_lines(self, path: Path) -> list[bytes]:
+        offset = self.offsets.get(path.name, 0)
+        lines: list[bytes] = []
         with path.open("rb") as stream:
-            stream.seek(self.offsets.get(path.name, 0))
-            lines = [line for line in stream if line.endswith(b"\n")]
-        self.offsets[path.name] = self.offsets.get(path.name, 0) + sum(len(line) for line in lines)
+            stream.seek(offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                lines.append(line)
+                offset += len(line)
+        self.offsets[path.name] = offset
         return lines

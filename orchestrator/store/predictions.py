@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import uuid
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from orchestrator.store.integrity import write_whole
 
 
 class DamagedPredictions(ValueError):
@@ -50,12 +51,9 @@ def save_predictions(root: Path, key: str, predictions: Iterable[Prediction]) ->
             del values["option"]
         lines.append(json.dumps(values, ensure_ascii=False, separators=(",", ":")))
     file = predictions_file(root, key)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
     text = "".join(line + "\n" for line in lines)
     # without a time of its own, so that the same predictions are the same bytes
-    unfinished.write_bytes(gzip.compress(text.encode(), mtime=0))
-    unfinished.rename(file)
+    write_whole(file, gzip.compress(text.encode(), mtime=0))
 
 
 def load_predictions(root: Path, key: str) -> list[Prediction] | None:

@@ -1,16 +1,16 @@
-"""The ledger: who read a test split, why and when. Tuning reads none; the report prints what there is."""
+"""The test-access log: who read a test split, why and when. Tuning reads none; the report prints what there is."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.store.events import now_ms
+from orchestrator.store.integrity import seal, unseal
 from streams import Task
 
 
@@ -25,33 +25,34 @@ class TestAccessLog:
     @property
     def folder(self) -> Path:
         """Where the lines are."""
-        return self.out / "test_access_log"
+        return self.out / "test_access"
 
     def reader(self, experiment: str, by: str, why: str) -> Callable[[Task], None]:
         """What a task calls when its test split is read."""
 
-        def note(task: Task) -> None:
+        def record(task: Task) -> None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            line = {
-                "time": int(time.time() * 1000),
+            entry = {
+                "time": now_ms(),
                 "experiment": experiment,
                 "dataset": task.dataset,
                 "task": task.name,
                 "by": by,
                 "why": why,
             }
-            with (self.folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open("a") as stream:
-                stream.write(json.dumps(line) + "\n")
+            file = self.folder / f"{socket.gethostname()}-{os.getpid()}.jsonl"
+            with file.open("ab") as stream:
+                stream.write(seal(entry) + b"\n")
 
-        return note
+        return record
 
     def entries(self) -> list[dict[str, Any]]:
-        """All lines, oldest first. One that a crash tore is left out."""
-        found = []
+        """All lines, oldest first. One that a crash tore, or that is damaged otherwise, is left out."""
+        entries: list[dict[str, Any]] = []
         for file in self.folder.glob("*.jsonl"):
-            for line in file.read_text().splitlines():
+            for line in file.read_bytes().splitlines():
                 try:
-                    found.append(json.loads(line))
-                except json.JSONDecodeError:
+                    entries.append(unseal(line))
+                except ValueError:
                     continue
-        return sorted(found, key=lambda entry: entry["time"])
+        return sorted(entries, key=lambda entry: int(entry["time"]))

@@ -1,15 +1,30 @@
-"""TODO orchestrator.store.view"""
+"""What follows from a sequence's journal: its tasks, scores and status."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import singledispatchmethod
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from orchestrator.evaluation.metrics import Matrix
-from orchestrator.store.journal import Event, Tail, journal_folder
+from orchestrator.store.events import (
+    CheckpointCorrupt,
+    CheckpointSaved,
+    Event,
+    ScoreComputed,
+    ScoringFailed,
+    SequenceFailed,
+    SequenceFinished,
+    SequenceStarted,
+    Step,
+    SystemSample,
+    TaskStarted,
+)
+from orchestrator.store.journal import DamagedLine, Tail, journal_folder
 
 
 @dataclass
@@ -17,110 +32,185 @@ class TaskView:
     """What the journal says of one task."""
 
     started: int | None = None
-    steps: dict[int, Event] = field(default_factory=dict)
+    steps: dict[int, Step] = field(default_factory=dict)
     total_steps: int = 0
-    checkpoint: Event | None = None
+    checkpoint: CheckpointSaved | None = None
 
 
 @dataclass
 class View:
-    """A sequence as its journal tells it. Facts count once: of two events on one fact the first stands."""
+    """A sequence as its journal tells it. Facts count once: of two events on one fact the first stands.
+
+    `scores[tasks_seen, task_id]` is the score on a task of the state after so many tasks. `damaged` are the lines that were
+    left out. `failed` is the event that ended it, while it is its last word.
+    """
 
     id: str
     tasks: tuple[str, ...] = ()
-    start: Event | None = None
+    start: SequenceStarted | None = None
     by_task: dict[int, TaskView] = field(default_factory=dict)
-    scores: dict[tuple[int, int], Event] = field(default_factory=dict)
-    status: str = "waiting"
+    scores: dict[tuple[int, int], ScoreComputed] = field(default_factory=dict)
     failure: str = ""
+    failed: SequenceFailed | None = None
     starts: list[int] = field(default_factory=list)
     failed_at: int = 0
     finished_at: int = 0
+    damaged: list[DamagedLine] = field(default_factory=list)
+    # the last word of its workers, who may leave the scoring to others
+    last_word: Literal["waiting", "running", "finished", "failed"] = "waiting"
 
+    @property
+    def status(self) -> str:
+        """waiting, running, failed, finished; or incomplete: its workers are done with it, but scores are missing."""
+        if self.last_word == "finished" and not self.is_scored():
+            return "incomplete"
+        return self.last_word
+
+    @property
+    def ended_at(self) -> int:
+        """When its workers were done with it; 0 while they are not."""
+        if self.last_word == "finished":
+            return self.finished_at
+        if self.last_word == "failed":
+            return self.failed_at
+        return 0
+
+    def read(self, tail: Tail) -> None:
+        """Take in what a journal has that is new."""
+        for event in tail.new_events():
+            self.add(event)
+        self.damaged = list(tail.damaged)
+
+    @singledispatchmethod
     def add(self, event: Event) -> bool:
-        """Take in one event; False if it says nothing new."""
-        handler = getattr(self, f"_{event['event']}", None)
-        return bool(handler(event)) if handler else True
+        """Take in one event; False if it says nothing new. Raises TypeError for an event that no sequence has."""
+        raise TypeError(f"event {event.name!r} is none of a sequence")
 
-    def _sequence_started(self, event: Event) -> bool:
-        self.status, self.failure = "running", ""
-        self.tasks, self.start = tuple(event["tasks"]), self.start or event
-        self.starts.append(event.get("time", 0))
+    @add.register(SystemSample)
+    @add.register(CheckpointCorrupt)
+    @add.register(ScoringFailed)
+    def _(self, event: Event) -> bool:
+        return True  # always news, and nothing follows from it
+
+    @add.register
+    def _(self, event: SequenceStarted) -> bool:
+        self.last_word = "running"
+        self.failure = ""
+        self.failed = None
+        self.tasks = event.tasks
+        self.starts.append(event.time)
+        if self.start is None:
+            self.start = event
         return True
 
-    def _task(self, event: Event) -> TaskView:
-        return self.by_task.setdefault(event["task_id"], TaskView())
+    @add.register
+    def _(self, event: TaskStarted) -> bool:
+        task = self._task(event.task_id)
+        task.total_steps = event.steps
+        if task.started is not None:
+            return False
+        task.started = event.time
+        return True
 
-    def _task_started(self, event: Event) -> bool:
-        task = self._task(event)
-        new = task.started is None
-        task.started, task.total_steps = task.started or event["time"], event["steps"]
-        return new
+    @add.register
+    def _(self, event: Step) -> bool:
+        steps = self._task(event.task_id).steps
+        if event.step in steps:
+            return False
+        steps[event.step] = event
+        return True
 
-    def _step(self, event: Event) -> bool:
-        steps = self._task(event).steps
-        new = event["step"] not in steps
-        steps.setdefault(event["step"], event)
-        return new
+    @add.register
+    def _(self, event: CheckpointSaved) -> bool:
+        task = self._task(event.task_id)
+        if task.checkpoint is not None:
+            return False
+        task.checkpoint = event
+        return True
 
-    def _checkpoint(self, event: Event) -> bool:
-        task = self._task(event)
-        new = task.checkpoint is None
-        task.checkpoint = task.checkpoint or event
-        return new
+    @add.register
+    def _(self, event: ScoreComputed) -> bool:
+        position = (event.tasks_seen, event.task_id)
+        if position in self.scores:
+            return False
+        self.scores[position] = event
+        return True
 
-    def _score(self, event: Event) -> bool:
-        place = (event["tasks_seen"], event["task_id"])
-        new = place not in self.scores
-        self.scores.setdefault(place, event)
-        return new
+    @add.register
+    def _(self, event: SequenceFinished) -> bool:
+        is_news = self.last_word != "finished"
+        self.last_word = "finished"
+        self.finished_at = event.time
+        return is_news
 
-    def _sequence_finished(self, event: Event) -> bool:
-        changed, self.status = self.status != "finished", "finished"
-        self.finished_at = event["time"]
-        return changed
+    @add.register
+    def _(self, event: SequenceFailed) -> bool:
+        is_news = self.last_word != "failed"
+        self.last_word = "failed"
+        self.failure = event.reason
+        self.failed = event
+        self.failed_at = event.time
+        return is_news
 
-    def _sequence_failed(self, event: Event) -> bool:
-        changed = self.status != "failed"
-        self.status, self.failure, self.failed_at = "failed", event["reason"], event["time"]
-        return changed
+    def _task(self, task_id: int) -> TaskView:
+        return self.by_task.setdefault(task_id, TaskView())
 
-    def matrix(self, value: str = "score") -> Matrix:
-        """[T+1, T] in %, row 0 before training; NaN where there is no cell (or no such value) yet."""
+    def matrix(self, value: Literal["score", "score_options"] = "score") -> NDArray[np.float64]:
+        """Scores in %, [T+1, T]: the first index is `tasks_seen` (0: before training); NaN where there is none yet."""
         full = np.full((len(self.tasks) + 1, len(self.tasks)), np.nan)
-        for (row, column), cell in self.scores.items():
-            if cell.get(value) is not None:
-                full[row, column] = cell[value]
+        for (tasks_seen, task_id), event in self.scores.items():
+            number = getattr(event, value)
+            if number is not None:
+                full[tasks_seen, task_id] = number
         return full
 
     @property
     def seconds(self) -> float:
         """Training time of all its tasks, also of those that another sequence trained."""
-        return float(sum(task.checkpoint["seconds"] for task in self.by_task.values() if task.checkpoint))
+        total = 0.0
+        for checkpoint in self._checkpoints():
+            total += checkpoint.seconds
+        return total
 
-    def usage(self, unit: str) -> float | None:
-        """Steps, tokens or flops of all its tasks, as `seconds`; None where a checkpoint is older than these numbers."""
-        found = [task.checkpoint.get("usage", {}).get(unit) for task in self.by_task.values() if task.checkpoint]
-        return sum(found) if found and None not in found else None
+    def usage(self, unit: str) -> int | float | None:
+        """Steps, tokens or flops of all its tasks, as `seconds`; None where a checkpoint does not say."""
+        amounts: list[int | float] = []
+        for checkpoint in self._checkpoints():
+            if unit not in checkpoint.usage:
+                return None
+            amounts.append(checkpoint.usage[unit])
+        return sum(amounts) if amounts else None
 
-    def has_all_scores(self, row: int) -> bool:
-        """Whether every task has its cell in a row."""
-        return all((row, column) in self.scores for column in range(len(self.tasks)))
+    def _checkpoints(self) -> list[CheckpointSaved]:
+        return [task.checkpoint for task in self.by_task.values() if task.checkpoint]
+
+    def has_all_scores(self, tasks_seen: int) -> bool:
+        """Whether the state after so many tasks is scored on every task; False while the tasks are not known."""
+        if not self.tasks:
+            return False
+        return all((tasks_seen, task_id) in self.scores for task_id in range(len(self.tasks)))
+
+    def is_scored(self) -> bool:
+        """Whether no score is missing."""
+        return all(self.has_all_scores(tasks_seen) for tasks_seen in range(len(self.tasks) + 1))
 
     def test_sizes(self) -> list[int]:
-        """Test examples of each task, from the cells."""
-        return [
-            next((c["n"] for (_, j), c in self.scores.items() if j == column), 0) for column in range(len(self.tasks))
-        ]
+        """The number of test examples of each task, from its scores; 0 where it has none."""
+        sizes = [0] * len(self.tasks)
+        for (_, task_id), event in self.scores.items():
+            sizes[task_id] = event.n
+        return sizes
 
 
 def read_view(out: str | Path, sequence_id: str) -> View:
-    """The whole journal of a sequence."""
-    return fold(sequence_id, Tail(journal_folder(out, sequence_id)).new_events())
+    """What the whole journal of a sequence says."""
+    view = View(sequence_id)
+    view.read(Tail(journal_folder(out, sequence_id)))
+    return view
 
 
 def fold(sequence_id: str, events: Iterable[Event]) -> View:
-    """A view from events."""
+    """What some events say of a sequence."""
     view = View(sequence_id)
     for event in events:
         view.add(event)

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods import Batch
 from orchestrator.training.batches import global_batches
 from orchestrator.training.learner import Learner
 
 
-def batches_of(learner: Learner, task: int) -> list[dict[str, Tensor]]:
-    """The global batches of a task as tensors, in the loop's order; `seen`: how many labels the head knows by then."""
+@dataclass(frozen=True)
+class GlobalBatch:
+    """A step's examples as one batch, and how many labels the head knows by then."""
+
+    batch: Batch
+    num_labels: int
+
+
+def batches_of(learner: Learner, task: int) -> list[GlobalBatch]:
+    """The global batches of a task, in the loop's order."""
     features, training = learner.features(task), learner.sequence.training
     found = []
     for epoch in range(training.epochs):
         for chosen in global_batches(len(features), training.global_batch, learner.sequence.seed, task, epoch):
             batch = learner.family.collate([features[i] for i in chosen])
-            batch["seen"] = torch.tensor(len(learner.stream.labels_until(task + 1)))
-            found.append(batch)
+            found.append(GlobalBatch(batch, len(learner.stream.labels_until(task + 1))))
     return found
 
 
-def mean_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def mean_loss(model: nn.Module | Callable[..., Any], step: GlobalBatch) -> Tensor:
     """The mean loss over real answer tokens (or examples), by the model's own loss."""
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    if batch["labels"].ndim == 1:
-        return F.cross_entropy(model(**inputs).logits[:, : int(batch["seen"])], batch["labels"])
-    loss: Tensor = model(**inputs, labels=batch["labels"]).loss
+    source, labels = step.batch.source, step.batch.labels
+    inputs = {"input_ids": source.ids, "attention_mask": source.mask}
+    if labels.ndim == 1:
+        return F.cross_entropy(model(**inputs).logits[:, : step.num_labels], labels)
+    loss: Tensor = model(**inputs, labels=labels).loss
     return loss
 
 

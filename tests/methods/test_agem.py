@@ -17,7 +17,7 @@ from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods import toy, workers
-from tests.methods.reference import mean_loss
+from tests.methods.reference import GlobalBatch, mean_loss
 
 
 def test_the_shortfall_is_over_all_tensors_together() -> None:
@@ -149,7 +149,7 @@ def test_on_each_family(model: str, tuning: str, learner_of: Callable[..., Learn
     agem.before_optimizer_step(module)
 
     module.eval()
-    batch = {**family.collate(learner.features(0)), "seen": torch.tensor(labels[1])}
+    batch = GlobalBatch(family.collate(learner.features(0)), labels[1])
     reference = torch.autograd.grad(mean_loss(module, batch), parameters, allow_unused=True)
     r = torch.cat(
         [torch.zeros(p.numel()) if x is None else x.flatten() for x, p in zip(reference, parameters, strict=True)]

@@ -14,6 +14,7 @@ from methods import METHODS, PRESETS, TuningMethod, method_spec
 from orchestrator.errors import UserError
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import CheckpointSaved, Event
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
@@ -91,8 +92,8 @@ def test_it_trains_and_resuming_equals_not_stopping(
     class Stop(BaseException):
         """As a signal would come."""
 
-    def stop_after_the_second_task(event: dict[str, Any]) -> None:
-        if event["event"] == "checkpoint" and event["task_id"] == 1:
+    def stop_after_the_second_task(event: Event) -> None:
+        if isinstance(event, CheckpointSaved) and event.task_id == 1:
             raise Stop
 
     with pytest.raises(Stop):
@@ -195,7 +196,6 @@ def test_it_trains_a_sentence_encoder(name: str, learner_of: Callable[..., Learn
 @pytest.mark.parametrize("name", METHODS)
 def test_state_is_tensors_and_plain_values(name: str, learner_of: Callable[..., Learner]) -> None:
     learner = learner_of(methods=[spec(name)], stream={"max_train": 8})
-    _ = learner.family
     train_task(learner, 0, lambda event: None)
 
     def check(value: object) -> None:
@@ -254,9 +254,9 @@ def test_a_stack_tells_every_parts_numbers(learner_of: Callable[..., Learner]) -
     assert not any(name.startswith("migu") for name in learner.stack.collect_diagnostics(0)), (
         "the first task is plain training's"
     )
-    history = train_task(learner, 1, lambda event: None)
+    trained = train_task(learner, 1, lambda event: None)
     found = learner.stack.collect_diagnostics(1)
-    assert found == history["diagnostics"]
+    assert found == trained.history["diagnostics"]
     of_migu = {f"migu/{name}" for name in ("kept_share", "overlap", "moved_though_masked", "update_norm")}
     assert set(found) == {"projection/leakage", "projection/spanned_share"} | of_migu
     assert all(isinstance(value, int | float | list) for value in found.values())

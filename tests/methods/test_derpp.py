@@ -19,7 +19,7 @@ from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods import toy, workers
-from tests.methods.reference import mean_loss
+from tests.methods.reference import GlobalBatch, mean_loss
 
 NEW = toy.WEIGHT + torch.tensor([[0.5, 0.0], [-0.25, 1.0], [0.0, -0.5]])
 
@@ -89,7 +89,7 @@ def test_old_examples_are_compared_over_the_labels_of_their_time() -> None:
     seen = 2
 
     def forward(model: Callable[..., Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = model(inputs=batch["inputs"])[:, :seen]
+        logits = model(inputs=batch.source.ids)[:, :seen]
         return torch.zeros(()).double(), logits
 
     method = derpp_of(workers.context(forward=forward), alpha=1.0, beta=0.0)
@@ -161,13 +161,15 @@ def test_on_each_family(model: str, tuning: str, learner_of: Callable[..., Learn
     if model == "tiny-bert":
         asked = torch.ones(7, 1, dtype=torch.bool)
     else:
-        asked = batch["labels"] != -100
+        asked = batch.labels != -100
         asked = asked[:, 1:] if model == "tiny-llama" else asked
 
     def logits() -> Tensor:
         if model == "tiny-t5":
-            return module(**batch).logits[asked]
-        found = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            return module(input_ids=batch.source.ids, attention_mask=batch.source.mask, labels=batch.labels).logits[
+                asked
+            ]
+        found = module(input_ids=batch.source.ids, attention_mask=batch.source.mask).logits
         return found[:, :-1][asked] if model == "tiny-llama" else found[:, :old_labels]
 
     module.eval()
@@ -184,7 +186,7 @@ def test_on_each_family(model: str, tuning: str, learner_of: Callable[..., Learn
     parameters = list(trainable(module).values())
     loss = 0.7 * F.mse_loss(logits(), old)
     assert loss > 1e-4
-    loss = loss + 0.4 * mean_loss(module, {**batch, "seen": torch.tensor(labels)})
+    loss = loss + 0.4 * mean_loss(module, GlobalBatch(batch, labels))
     expected = torch.autograd.grad(loss, parameters, allow_unused=True)
 
     module.train()

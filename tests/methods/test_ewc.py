@@ -16,7 +16,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
-from orchestrator.training.task import _TaskBatches, train_task
+from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
 from tests.methods import toy
 
@@ -45,12 +45,13 @@ def test_the_fisher_of_a_real_model(model: str, learner_of: Callable[..., Learne
         module.zero_grad()
         batch = family.collate([feature])
         if model == "tiny-bert":
-            logits = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            loss = torch.nn.functional.cross_entropy(logits[:, : family.seen], batch["labels"])
+            logits = module(input_ids=batch.source.ids, attention_mask=batch.source.mask).logits
+            loss = torch.nn.functional.cross_entropy(logits[:, : family.num_labels_seen], batch.labels)
         else:
-            names = ("input_ids", "attention_mask", "labels")
-            answer = (batch["labels"] != -100).sum()
-            loss = module(**{n: batch[n] for n in names}).loss * answer
+            answer = (batch.labels != -100).sum()
+            loss = (
+                module(input_ids=batch.source.ids, attention_mask=batch.source.mask, labels=batch.labels).loss * answer
+            )
         loss.backward()
         for n, p in trainable(module).items():
             expected[n] += p.grad**2 / 12
@@ -92,7 +93,7 @@ def gradient_of_the_penalty(ewc: Ewc, at: Tensor, shares: list[float]) -> Tensor
     loss = torch.zeros((), dtype=torch.float64)
     for share in shares:
         loss = loss + ewc.after_forward(
-            model, {"loss_weight": share}, torch.zeros(1), torch.zeros((), dtype=torch.float64)
+            model, toy.batch(loss_weight=share), torch.zeros(1), torch.zeros((), dtype=torch.float64)
         )
     (gradient,) = torch.autograd.grad(loss, [model.weight])
     return gradient
@@ -150,12 +151,12 @@ def test_a_stream_that_grows_uses_the_old_fisher(sequence_of: Callable[..., Sequ
 def test_samples_caps_the_examples(learner_of: Callable[..., Learner]) -> None:
     learner = learner_of(methods=["ewc"], stream={"max_train": 12})
     module = learner.family.module
-    batches = _TaskBatches(learner, learner.features(0), 0)
+    batches = TaskBatches(learner, learner.features(0), 0)
     seen: list[int] = []
     context = learner.stack.parts[1][1].context
 
     def counted(model: Any, batch: Any) -> Any:
-        seen.append(len(batch["example_indices"]))
+        seen.append(len(batch.example_indices))
         return learner.forward(model, batch)
 
     fisher_diagonal(type(context)(0, context.mean_over_workers, counted), module, batches, 5)

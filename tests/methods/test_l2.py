@@ -21,7 +21,7 @@ def test_the_penalty_by_hand() -> None:
     l2.before_task(model, 1, [])
     with torch.no_grad():
         model.weight += torch.tensor([[0.5, -1.0]])
-    loss = l2.after_forward(model, {"loss_weight": 0.4}, torch.zeros(1), torch.tensor(2.0))
+    loss = l2.after_forward(model, toy.batch(loss_weight=0.4), torch.zeros(1), torch.tensor(2.0))
     assert loss.item() == pytest.approx(2.0 + 0.4 * 0.5 / 2 * (0.25 + 1.0))
     (gradient,) = torch.autograd.grad(loss, [model.weight])
     toy.assert_close(gradient, 0.4 * 0.5 * torch.tensor([[0.5, -1.0]]))

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from methods import method_spec, trainable
 from methods.prompts.lfpt5 import IGNORED, LFPT5, distances, read_row, sample_rows, token_means
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import CheckpointSaved, Event
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
@@ -111,7 +111,7 @@ def test_the_loss_of_a_batch_is_the_formula(model: str, learner_of: Callable[...
         )
         old = [(0, ([40, 41], [50, end])), (1, ([42], [51, 52, end])), (0, ([43, 44, 45], [53, end]))]
         tuning.old = old
-        batch: dict[str, Any] = {**family.collate(features), "loss_weight": 0.6}
+        batch = family.collate(features).replace(loss_weight=0.6)
         summed, logits = family.forward(module, batch)
         units = [len(f["target"]) for f in features]
         found = tuning.after_forward(module, batch, logits, 0.6 * summed / sum(units))
@@ -166,7 +166,7 @@ def test_only_samples_with_known_answers_stay(
     rows[:, :3] = torch.tensor([90, 91, end])
     rows[:3, 3 : 2 + len(known)] = torch.tensor(known[:-1])
     rows[3:, 3] = 99
-    monkeypatch.setattr("methods.lfpt5.sample_rows", lambda *a: rows)
+    monkeypatch.setattr("methods.prompts.lfpt5.sample_rows", lambda *a: rows)
     tuning.before_task(learner.family.module, 1, [])
     assert tuning.old == [(0, ([90, 91], known))] * 3
 
@@ -180,7 +180,7 @@ def test_with_old_samples_resuming_equals_not_stopping(
         rows[:, 3] = rows[:, 5:] = end
         return rows.repeat(4, 1)
 
-    monkeypatch.setattr("methods.lfpt5.sample_rows", lambda *a: write(*a)[: 6 * a[0].tasks])
+    monkeypatch.setattr("methods.prompts.lfpt5.sample_rows", lambda *a: write(*a)[: 6 * a[0].tasks])
     monkeypatch.setattr(
         LFPT5, "_writer", lambda self, model, names: type("Names", (), {"tasks": len(names) // self.settings.samples})()
     )
@@ -194,8 +194,8 @@ def test_with_old_samples_resuming_equals_not_stopping(
     class Stop(BaseException):
         """As a signal would come."""
 
-    def stop(event: dict[str, Any]) -> None:
-        if event["event"] == "checkpoint" and event["task_id"] == 1:
+    def stop(event: Event) -> None:
+        if isinstance(event, CheckpointSaved) and event.task_id == 1:
             raise Stop
 
     with pytest.raises(Stop):

@@ -23,7 +23,7 @@ def test_the_importance_is_the_mean_absolute_gradient_of_the_squared_norm() -> N
 
 
 def test_labels_do_not_matter() -> None:
-    relabelled = [{**b, "labels": 2 - b["labels"]} for b in toy.batches(2)]
+    relabelled = [b.replace(labels=2 - b.labels) for b in toy.batches(2)]
     found = sensitivity(toy.context(), toy.Toy(toy.WEIGHT), relabelled, None)["weight"]
     assert torch.equal(found, sensitivity(toy.context(), toy.Toy(toy.WEIGHT), toy.batches(2), None)["weight"])
 
@@ -40,7 +40,7 @@ def test_the_penalty_sums_importances_and_holds_the_newest_weights() -> None:
     anchor = model.weight.detach().clone()
     with torch.no_grad():
         model.weight += torch.tensor([[1.0, 2.0], [-1.0, 0.5], [0.0, -3.0]])
-    loss = mas.after_forward(model, {"loss_weight": 0.5}, torch.zeros(1), torch.zeros((), dtype=torch.float64))
+    loss = mas.after_forward(model, toy.batch(loss_weight=0.5), torch.zeros(1), torch.zeros((), dtype=torch.float64))
     expected = 0.5 * 0.5 * (sum(omegas) * (model.weight - anchor) ** 2).sum()
     toy.assert_close(loss, expected)
 
@@ -49,4 +49,4 @@ def test_nothing_is_added_in_the_first_task() -> None:
     mas = Mas(MasSettings(strength=9.0), toy.context())
     model, loss = toy.Toy(toy.WEIGHT), torch.ones(())
     mas.before_task(model, 0, toy.batches())
-    assert mas.after_forward(model, {"loss_weight": 1.0}, torch.zeros(1), loss) is loss
+    assert mas.after_forward(model, toy.batch(), torch.zeros(1), loss) is loss

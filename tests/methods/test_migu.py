@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import Context
-from methods.masking.migu import Migu, MiguSettings, rows_to_mask
-from methods.masking.rows import Magnitudes, block_rows, masked_count
+from methods.masking.magnitudes import Magnitudes
+from methods.masking.migu import Migu, units_to_mask
+from methods.masking.migu_settings import MiguSettings
+from methods.masking.output_units import maskable_weights, masked_count
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
+from tests.methods.reference import Adam, GlobalBatch, batches_of, mean_loss
+from tests.methods.toy import batch_with_mask
 
 # What the paper masks, spelt out for each architecture: query, key, value, output, feed-forward
 MASKED = {
@@ -34,11 +38,13 @@ class Reference:
     """Fine-tuning with MIGU, written anew: own hooks, own masks, own AdamW, own clipping; nothing of the project's."""
 
     def __init__(self, model: nn.Module, kind: str, lora: bool, keep: float, lr: float) -> None:
-        self.model, self.keep, self.lr, self.kind = model, keep, lr, kind
+        self.model, self.keep = model, keep
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.first = {n: torch.zeros_like(p) for n, p in self.parameters.items()}
-        self.second = {n: torch.zeros_like(p) for n, p in self.parameters.items()}
-        self.steps = 0
+        # a new head does not decay
+        head = [p for n, p in self.parameters.items() if "classifier" in n]
+        self.trained = [p for n, p in self.parameters.items() if "classifier" not in n] + head
+        self.num_decayed = len(self.trained) - len(head)
+        self.adam = Adam(self.trained, lr)
         self.sizes: dict[str, list[Tensor]] = {}
         for name, module in model.named_modules():
             ends = MASKED[kind].split()
@@ -53,27 +59,16 @@ class Reference:
         self.sizes[weight] = []
         module.register_forward_hook(lambda m, i, o: self.sizes[weight].append(o.detach().clone()))
 
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """The mean loss over real answer tokens (or examples), by the model's own loss."""
-        names = ("input_ids", "attention_mask", "labels")
-        if self.kind == "tiny-bert":
-            seen = int(batch["seen"])
-            logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            return F.cross_entropy(logits[:, :seen], batch["labels"])
-        loss: Tensor = self.model(**{n: batch[n] for n in names}).loss
-        return loss
-
-    def step(self, batch: dict[str, Tensor], mask_rows: bool) -> None:
+    def step(self, step: GlobalBatch, mask_rows: bool) -> None:
         for sizes in self.sizes.values():
             sizes.clear()
         self.model.zero_grad()
-        self.loss(batch).backward()
+        mean_loss(self.model, step).backward()
         if mask_rows:
             for weight, outputs in self.sizes.items():
                 (output,) = outputs
-                real = batch["attention_mask"] if output.shape[1] == batch["attention_mask"].shape[1] else (
-                    batch["labels"] != -100
-                ).long()  # fmt: skip
+                reads_answer = weight.startswith("decoder") and not re.search(r"EncDecAttention\.[kv]\.", weight)
+                real = (step.batch.labels != -100).long() if reads_answer else step.batch.source.mask
                 tokens = torch.stack(
                     [output[b, s] for b in range(len(real)) for s in range(real.shape[1]) if real[b, s]]
                 )
@@ -81,36 +76,7 @@ class Reference:
                 ranked = sorted(range(len(mean)), key=lambda k: mean[k])
                 for row in ranked[: math.floor(round((1 - self.keep) * len(mean), 9))]:
                     self.parameters[weight].grad[row] = 0.0
-        self._adamw()
-
-    @torch.no_grad()
-    def _adamw(self) -> None:
-        self.steps += 1
-        norm = math.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in self.parameters.values()))
-        scale = min(1.0, 1.0 / (norm + 1e-6))
-        for name, p in self.parameters.items():
-            g = p.grad * scale
-            decay = 0.01 if p.ndim > 1 and "classifier" not in name else 0.0
-            p.mul_(1 - self.lr * decay)
-            self.first[name] = 0.9 * self.first[name] + 0.1 * g
-            self.second[name] = 0.999 * self.second[name] + 0.001 * g * g
-            m = self.first[name] / (1 - 0.9**self.steps)
-            v = self.second[name] / (1 - 0.999**self.steps)
-            p.sub_(self.lr * m / (v.sqrt() + 1e-8))
-
-
-def batches_of(learner: Learner, task: int) -> list[dict[str, Tensor]]:
-    """The global batches of a task as tensors, in the loop's order."""
-    from orchestrator.training.batches import global_batches
-
-    features = learner.features(task)
-    found = []
-    for epoch in range(learner.sequence.training.epochs):
-        for chosen in global_batches(len(features), 8, 7, task, epoch):
-            batch = learner.family.collate([features[i] for i in chosen])
-            batch["seen"] = torch.tensor(len(learner.stream.labels_until(task + 1)))
-            found.append(batch)
-    return found
+        self.adam.step([p.grad for p in self.trained], decayed=self.num_decayed)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -128,7 +94,7 @@ def test_five_steps_equal_a_second_implementation(model: str, tuning: str, learn
     learner.family.module.double()
     before = {n: p.detach().clone() for n, p in learner.family.module.named_parameters()}
     reference = Reference(copy.deepcopy(learner.family.module).train(), model, tuning == "lora", keep=0.3, lr=1e-3)
-    assert len(reference.sizes) == len(block_rows(learner.family.module))
+    assert len(reference.sizes) == len(maskable_weights(learner.family.module))
     assert tuning == "lora" or len(reference.sizes) == COUNT[model]
     batches = batches_of(learner, 0)
     assert len(batches) == 5
@@ -165,8 +131,8 @@ def test_masked_rows_are_the_floor_of_the_masked_share(ratio: float, rows: int, 
 
 def test_the_smallest_magnitudes_are_masked() -> None:
     magnitude = torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])
-    assert sorted(rows_to_mask(magnitude, 0.4).tolist()) == [1, 3, 4]
-    assert rows_to_mask(magnitude, 1.0).tolist() == []
+    assert sorted(units_to_mask(magnitude, 0.4).tolist()) == [1, 3, 4]
+    assert units_to_mask(magnitude, 1.0).tolist() == []
 
 
 def test_padding_does_not_count_unless_asked() -> None:
@@ -176,8 +142,8 @@ def test_padding_does_not_count_unless_asked() -> None:
         layer.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, -2.0]]))
     x = torch.tensor([[[1.0, 1.0], [10.0, 0.0]]])
     for count_padding, expected in ((False, [1.0, 2.0]), (True, [11.0, 2.0])):
-        magnitudes = Magnitudes(block_rows(model), count_padding)
-        magnitudes.see({"attention_mask": torch.tensor([[1, 0]])})
+        magnitudes = Magnitudes(model, maskable_weights(model), count_padding)
+        magnitudes.see(batch_with_mask(torch.tensor([[1, 0]])))
         layer(x)
         ((_, size),) = magnitudes.take(lambda t: t)
         magnitudes.close()
@@ -188,7 +154,8 @@ def test_magnitudes_add_up_over_micro_batches_and_start_anew() -> None:
     layer = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         layer.weight.fill_(2.0)
-    magnitudes = Magnitudes(block_rows(nn.ModuleDict({"0": layer})), count_padding=True)
+    model = nn.ModuleDict({"0": layer})
+    magnitudes = Magnitudes(model, maskable_weights(model), count_padding=True)
     layer(torch.tensor([[[1.0]]]))
     layer(torch.tensor([[[-3.0]]]))
     assert [size.item() for _, size in magnitudes.take(lambda t: t)] == [8.0]
@@ -203,11 +170,11 @@ def test_the_first_task_is_not_masked_by_default() -> None:
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_embeddings_heads_and_norms_are_never_masked(model: str, learner_of: Callable[..., Learner]) -> None:
-    names = [rows.name for rows in block_rows(learner_of(model=model).family.module)]
+    names = [rows.name for rows in maskable_weights(learner_of(model=model).family.module)]
     assert len(names) == COUNT[model]
     assert not [n for n in names if any(x in n for x in ("lm_head", "embed", "shared", "norm", "pooler", "classifier"))]
 
 
 def test_a_model_without_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to mask"):
-        block_rows(nn.Sequential(nn.ReLU()))
+        maskable_weights(nn.Sequential(nn.ReLU()))

@@ -19,7 +19,7 @@ from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
-from tests.methods.reference import Adam, assert_near, batches_of, mean_loss
+from tests.methods.reference import Adam, GlobalBatch, assert_near, batches_of, mean_loss
 
 
 def test_the_overlap_by_hand() -> None:
@@ -62,9 +62,7 @@ class Reference:
 
         return add
 
-    def train(
-        self, start: dict[str, Tensor], batches: list[dict[str, Tensor]], lr: float, l1: float, l2: float
-    ) -> None:
+    def train(self, start: dict[str, Tensor], batches: list[GlobalBatch], lr: float, l1: float, l2: float) -> None:
         for name in self.layers:
             self.a[name].append(start[name].clone().requires_grad_())
             self.b[name].append(

@@ -8,21 +8,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.shared.passes import answer_logits, evaluating, first, fitted, mean_over_examples, squared_distance
+from methods import TokenStream
+from methods.shared.answer_logits import answer_logits
+from methods.shared.example_gradients import mean_over_examples
+from methods.shared.passes import evaluating, first
+from methods.shared.snapshots import fitted, squared_distance
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
-from orchestrator.training.task import _TaskBatches
+from orchestrator.training.task import TaskBatches
 from tests.conftest import FAMILIES
 from tests.methods import toy
 
 
 def test_the_cap_is_over_all_workers_and_cuts_a_micro_batch() -> None:
-    alone = [x for batch in first(toy.batches(2), 3) for x in batch["example_indices"]]
-    shared = [[x for batch in first(toy.batches(2, rank, 2), 3) for x in batch["example_indices"]] for rank in (0, 1)]
+    alone = [x for batch in first(toy.batches(2), 3) for x in batch.example_indices]
+    shared = [[x for batch in first(toy.batches(2, rank, 2), 3) for x in batch.example_indices] for rank in (0, 1)]
     assert alone == [0, 1, 2]
     assert shared == [[0, 1], [2]]
-    assert [len(b["inputs"]) for b in first(toy.batches(2), 3)] == [2, 1]
-    assert [b["example_indices"] for b in first(toy.batches(3), None)] == [[0, 1, 2], [3]]
+    assert [len(b.labels) for b in first(toy.batches(2), 3)] == [2, 1]
+    assert [b.example_indices for b in first(toy.batches(3), None)] == [[0, 1, 2], [3]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -62,13 +66,13 @@ def test_workers_average_to_the_same() -> None:
 
 def test_answer_logits_of_each_kind_of_model() -> None:
     logits = torch.arange(24.0).view(2, 4, 3)
-    ids = torch.zeros(2, 4, dtype=torch.long)
-    decoder = {"input_ids": ids, "labels": torch.tensor([[-100, -100, 5, 6], [-100, 7, -100, -100]])}
+    decoder = toy.batch(labels=torch.tensor([[-100, -100, 5, 6], [-100, 7, -100, -100]]))
     # the logits at tokens 1 and 2 of the first example ask for its labels at 2 and 3
     assert torch.equal(answer_logits(decoder, logits), torch.stack([logits[0, 1], logits[0, 2], logits[1, 0]]))
-    both = {"input_ids": torch.zeros(2, 7), "labels": torch.tensor([[5, 6, -100, -100], [7, -100, -100, -100]])}
+    read = TokenStream(torch.zeros(2, 4), torch.ones(2, 4))
+    both = toy.batch(labels=torch.tensor([[5, 6, -100, -100], [7, -100, -100, -100]]), source=read, target=read)
     assert torch.equal(answer_logits(both, logits), torch.stack([logits[0, 0], logits[0, 1], logits[1, 0]]))
-    classifier = {"input_ids": ids, "labels": torch.tensor([0, 1])}
+    classifier = toy.batch(labels=torch.tensor([0, 1]))
     assert torch.equal(answer_logits(classifier, logits[:, 0]), logits[:, 0])
 
 
@@ -77,9 +81,9 @@ def test_answer_logits_give_back_the_loss(model: str, learner_of: Callable[..., 
     """Cross-entropy of those rows against the labels is the training loss: they are the right rows in the right order."""
     learner = learner_of(model=model)
     learner.family.at_task(0, 3)
-    batch = next(iter(_TaskBatches(learner, learner.features(0), 0)))
+    batch = next(iter(TaskBatches(learner, learner.features(0), 0)))
     loss, logits = learner.forward(learner.family.module, batch)
-    labels = batch["labels"].flatten()
+    labels = batch.labels.flatten()
     rows = answer_logits(batch, logits)
     assert len(rows) == (labels != -100).sum()
     again = nn.functional.cross_entropy(rows, labels[labels != -100], reduction="sum")
@@ -94,8 +98,8 @@ def test_batches_of_a_task_are_a_partition_for_any_number_of_workers(learner_of:
         found = {}
         for rank in range(workers):
             learner.parallel = Parallel(rank, workers)
-            for batch in _TaskBatches(learner, features, 0):
-                found |= dict(zip(batch["example_indices"], batch["input_ids"].tolist(), strict=True))
+            for batch in TaskBatches(learner, features, 0):
+                found |= dict(zip(batch.example_indices, batch.source.ids.tolist(), strict=True))
         return found
 
     one, two = seen(1), seen(2)

@@ -18,12 +18,13 @@ from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
-from tests.methods.reference import Adam, assert_near, batches_of
+from tests.methods.reference import Adam, GlobalBatch, assert_near, batches_of
 
 
-def prompted_loss(model: nn.Module, kind: str, batch: dict[str, Tensor], prompt: Tensor) -> Tensor:
+def prompted_loss(model: nn.Module, kind: str, step: GlobalBatch, prompt: Tensor) -> Tensor:
     """The mean loss when every example begins with the prompt (behind the first token in BERT)."""
-    ids, mask = batch["input_ids"], batch["attention_mask"]
+    batch = step.batch
+    ids, mask = batch.source.ids, batch.source.mask
     tokens, start = model.get_input_embeddings()(ids), int(kind == "tiny-bert")
     vectors, ones = prompt.expand(len(ids), -1, -1), torch.ones(len(ids), len(prompt), dtype=mask.dtype)
     inputs = {
@@ -31,9 +32,9 @@ def prompted_loss(model: nn.Module, kind: str, batch: dict[str, Tensor], prompt:
         "attention_mask": torch.cat([mask[:, :start], ones, mask[:, start:]], 1),
     }
     if kind == "tiny-bert":
-        logits = model(**inputs).logits[:, : int(batch["seen"])]
-        return nn.functional.cross_entropy(logits, batch["labels"])
-    labels = batch["labels"]
+        logits = model(**inputs).logits[:, : step.num_labels]
+        return nn.functional.cross_entropy(logits, batch.labels)
+    labels = batch.labels
     if kind == "tiny-llama":
         labels = torch.cat([torch.full((len(ids), len(prompt)), -100), labels], 1)
     loss: Tensor = model(**inputs, labels=labels).loss

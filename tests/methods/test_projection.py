@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from methods.masking.rows import block_linears
+from methods.masking.output_units import block_linears
 from methods.subspaces.projection import Inputs, Projection, grown, project_out
 from orchestrator.training.learner import Learner
-from orchestrator.training.task import _TaskBatches, train_task
+from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
 
 
@@ -62,10 +62,10 @@ def moments(learner: Learner, sketch: int | None, micro: int) -> dict[str, torch
     learner.sequence = learner.sequence.model_copy(update={"training": training})
     learner.family.at_task(0, 3)
     module = learner.family.module
-    inputs = Inputs(block_linears(module), sketch, (0,))
+    inputs = Inputs(module, block_linears(module), sketch, (0,))
     module.eval()
     with torch.no_grad():
-        for batch in _TaskBatches(learner, learner.features(0), 0):
+        for batch in TaskBatches(learner, learner.features(0), 0):
             inputs.see(batch)
             learner.forward(module, batch)
     inputs.close()
@@ -90,7 +90,7 @@ def test_inputs_are_those_of_real_tokens(model: str, learner_of: Callable[..., L
     with torch.no_grad():
         for feature in learner.features(0):
             batch = learner.family.collate([feature])
-            width = batch["labels"].shape[-1]  # T5 pads a target that is as long as its source
+            width = batch.labels.shape[-1]  # T5 pads a target that is as long as its source
             length = len(feature["target"]) if model == "tiny-t5" else None
             learner.forward(module, batch)
     for handle in handles:

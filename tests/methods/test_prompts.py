@@ -15,6 +15,7 @@ from orchestrator.models.family import Family
 from orchestrator.models.source import find_model
 from streams import Limits, named_stream
 from tests.conftest import SMALL
+from tests.methods import toy
 
 VECTORS = torch.randn(3, 32, generator=torch.Generator().manual_seed(5))
 
@@ -67,8 +68,8 @@ def test_a_forward_pass_equals_longer_embeddings(model: str) -> None:
             expected = plain(inputs_embeds=among(plain, feature["source"], 1)).logits[0]
             found = logits[i]
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-        bare = plain(input_ids=batch["input_ids"][i : i + 1], attention_mask=batch["attention_mask"][i : i + 1],
-                     **({"labels": batch["labels"][i : i + 1]} if family.generates else {})).logits  # fmt: skip
+        bare = plain(input_ids=batch.source.ids[i : i + 1], attention_mask=batch.source.mask[i : i + 1],
+                     **({"labels": batch.labels[i : i + 1]} if family.generates else {})).logits  # fmt: skip
         assert not torch.allclose(bare[0, : len(found)] if family.generates else bare[0], found, atol=1e-3)
 
 
@@ -99,7 +100,7 @@ def test_generation_equals_a_whole_pass_for_each_token(model: str) -> None:
     PromptedModel(family.module, prompted)
     chosen = features(family)
     task = named_stream("embedded", Limits(max_train=8, max_test=10)).tasks[1]
-    family._longest_answer = lambda task: 6  # type: ignore[method-assign]
+    family.max_new_tokens = lambda task: 6  # type: ignore[method-assign]
     found = [answer for answer, _ in family.answers(task, chosen, torch.device("cpu"))]
     assert len(set(found)) > 1
     for feature, text in zip(chosen, found, strict=True):
@@ -124,10 +125,10 @@ def test_reading_bare_is_the_frozen_model() -> None:
         hooks = PromptedModel(family.module, prompted)
         family.module.train()
         batch = family.collate(features(family))
-        states = hooks.read_bare(hooks.embeddings(batch["input_ids"]), batch["attention_mask"])
+        states = hooks.read_bare(hooks.embeddings(batch.source.ids), batch.source.mask)
         reader = plain.get_encoder() if model == "tiny-t5" else plain.base_model
-        expected = reader(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        real = batch["attention_mask"].bool()
+        expected = reader(input_ids=batch.source.ids, attention_mask=batch.source.mask).last_hidden_state
+        real = batch.source.mask.bool()
         torch.testing.assert_close(states[real], expected[real])
         assert family.module.training
         assert hooks.reader.training
@@ -143,8 +144,8 @@ def test_too_long_an_input_is_refused() -> None:
 
 def test_shares_of_examples_by_hand() -> None:
     labels = torch.tensor([[1, 2, -100], [3, -100, -100]])
-    torch.testing.assert_close(example_shares({"labels": labels, "loss_weight": 0.6}), torch.tensor([0.4, 0.2]))
-    assert example_shares({"labels": torch.tensor([5, 6]), "loss_weight": 0.5}).tolist() == [0.25, 0.25]
+    torch.testing.assert_close(example_shares(toy.batch(labels=labels, loss_weight=0.6)), torch.tensor([0.4, 0.2]))
+    assert example_shares(toy.batch(labels=torch.tensor([5, 6]), loss_weight=0.5)).tolist() == [0.25, 0.25]
 
 
 def test_prompts_start_from_tokens() -> None:

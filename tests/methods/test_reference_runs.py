@@ -22,6 +22,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.results import results
 from orchestrator.report.tables import print_report
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import CheckpointSaved, Event
 from orchestrator.store.view import View
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
@@ -69,13 +70,13 @@ def test_joint_training_is_one_task_of_all_the_examples(
     assert (view.matrix()[:3] == view.matrix()[0]).all()
 
     plain = learner_of(model=model, methods=["ft"], training=training, **FEW)
-    _ = plain.family
     everything = [f for task in range(3) for f in plain.features(task)]
-    plain._training = (0, everything)  # what fine-tuning does with a first task that has all the examples and labels
+    # what fine-tuning does with a first task that has all the examples and labels
+    monkeypatch.setattr(plain, "training_set", lambda task_id: everything)
     monkeypatch.setattr(plain.family, "at_task", lambda before, now: None)
-    history = train_task(plain, 0, lambda event: None)
-    assert [s["lr"] for s in history["steps"]] == [s["lr"] for s in view.by_task[2].steps.values()]
-    for name, weight in plain.to_state(history).weights.items():
+    trained = train_task(plain, 0, lambda event: None)
+    assert [s["lr"] for s in trained.history["steps"]] == [s.lr for s in view.by_task[2].steps.values()]
+    for name, weight in trained.weights.items():
         assert torch.equal(weight, loaded(sequence, 3)[name]), name
 
 
@@ -86,9 +87,9 @@ def test_joint_training_that_breaks_at_once_is_made_again(sequence_of: Callable[
     run_sequence(whole, evaluate=False)
     seen = []
 
-    def spoil(event: dict[str, Any]) -> None:
-        seen.append(event["event"])
-        if event["event"] == "checkpoint" and event["task_id"] == 2:
+    def spoil(event: Event) -> None:
+        seen.append(event.name)
+        if isinstance(event, CheckpointSaved) and event.task_id == 2:
             (Store(Path(broken.out)).path(broken.keys[3]) / "resume.safetensors").write_bytes(b"broken")
 
     run_sequence(broken, spoil)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import Batch, Context
+from methods import Batch, Context, TokenStream
 
 
 class Toy(nn.Module):
@@ -25,8 +25,8 @@ class Toy(nn.Module):
 
 def forward(model: Callable[..., Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
     """As a family's."""
-    logits = model(inputs=batch["inputs"])
-    return F.cross_entropy(logits, batch["labels"], reduction="sum"), logits
+    logits = model(inputs=batch.source.ids)
+    return F.cross_entropy(logits, batch.labels, reduction="sum"), logits
 
 
 def context(**changes: Any) -> Context:
@@ -39,11 +39,23 @@ INPUTS = torch.tensor([[1.0, 2.0], [-1.0, 0.5], [0.5, 0.5], [2.0, -1.0]]).double
 LABELS = torch.tensor([0, 2, 1, 1])
 
 
+def batch(examples: slice | list[int] = slice(None), **changes: Any) -> Batch:
+    """Some of the four examples; an example's two inputs stand where its tokens would."""
+    inputs = INPUTS[examples]
+    source = TokenStream(inputs, torch.ones(inputs.shape, dtype=torch.long))
+    return Batch(source=source, labels=LABELS[examples], classes=LABELS[examples]).replace(**changes)
+
+
+def batch_with_mask(mask: Tensor) -> Batch:
+    """A batch of texts whose real tokens the mask [B, S] marks."""
+    zeros = torch.zeros(len(mask), dtype=torch.long)
+    return Batch(source=TokenStream(torch.zeros_like(mask), mask), labels=zeros, classes=zeros)
+
+
 def batches(size: int = 2, first: int = 0, step: int = 1) -> Iterator[Batch]:
     """The four examples in micro-batches: those of worker `first` of `step`."""
     for start in range(first * size, 4, step * size):
-        rows = slice(start, start + size)
-        yield {"inputs": INPUTS[rows], "labels": LABELS[rows], "example_indices": list(range(4))[rows]}
+        yield batch(slice(start, start + size), example_indices=list(range(4))[start : start + size])
 
 
 def gradients(weight: Tensor) -> list[Tensor]:

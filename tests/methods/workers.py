@@ -28,17 +28,13 @@ def batches(size: int = 2, rank: int = 0, workers: int = 1) -> Callable[[Sequenc
 
     def of(chosen: Sequence[Example]) -> Iterator[Batch]:
         for start in range(rank * size, len(chosen), workers * size):
-            places = list(range(start, min(start + size, len(chosen))))
-            rows = [chosen[place]["row"] for place in places]
-            inputs, labels = toy.INPUTS[rows], toy.LABELS[rows]
-            share = len(rows) / len(chosen)
-            yield {
-                "inputs": inputs,
-                "labels": labels,
-                "example_indices": places,
-                "loss_denominator": len(chosen),
-                "loss_weight": share,
-            }
+            indices = list(range(start, min(start + size, len(chosen))))
+            yield toy.batch(
+                [chosen[i]["row"] for i in indices],
+                example_indices=indices,
+                loss_denominator=len(chosen),
+                loss_weight=len(indices) / len(chosen),
+            )
 
     return of
 

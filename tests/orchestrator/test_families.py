@@ -24,18 +24,17 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("model", [*FAMILIES, "tiny-roberta"])
-def test_masks_of_a_batch_have_distinct_shapes_and_mark_the_tokens(
-    model: str, learner_of: Callable[..., Learner]
-) -> None:
+def test_the_masks_of_a_batch_mark_the_tokens(model: str, learner_of: Callable[..., Learner]) -> None:
     learner = learner_of(model=model)
     features = learner.features(0)
     for count in range(1, 9):
         batch = learner.family.collate(features[:count])
-        masks = [v for k, v in batch.items() if k.endswith("mask")]
-        assert len({tuple(m.shape) for m in masks}) == len(masks)
-        assert batch["attention_mask"].sum() == sum(
+        assert batch.source.mask.sum() == sum(
             len(f["source"]) + (len(f["target"]) if model == "tiny-llama" else 0) for f in features[:count]
         )
+        if model == "tiny-t5":
+            assert batch.target.mask.sum() == sum(len(f["target"]) for f in features[:count])
+            assert torch.equal(batch.target.mask.bool(), batch.labels != -100)
 
 
 @pytest.mark.parametrize("model", FAMILIES)
@@ -149,8 +148,8 @@ def test_sentence_encoders_score_by_similarity() -> None:
         ]  # no padding, so a plain mean
     cosine = torch.dot(vectors[0], vectors[1]) / vectors[0].norm() / vectors[1].norm()
     assert logits[3, 7].item() == pytest.approx(20 * cosine.item(), abs=1e-4)
-    family.seen = 6
-    assert family.collate(features[:2])["option_ids"].shape[0] == 6
+    family.num_labels_seen = 6
+    assert family.collate(features[:2]).options.ids.shape[0] == 6
 
 
 @pytest.mark.parametrize("model", FAMILIES)
@@ -194,5 +193,7 @@ def test_the_real_sentence_encoder() -> None:
     ]
     family.module.eval()
     with torch.no_grad():
-        rows = [{"source": ids, "label": 0} for ids in family.encode([Prompt("", t, "") for t in texts])]
+        rows = [
+            {"source": ids, "target": [], "class_index": 0} for ids in family.encode([Prompt("", t, "") for t in texts])
+        ]
         assert family.all_logits(rows, CPU).argmax(1).tolist() == [0, 1, 2]

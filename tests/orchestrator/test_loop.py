@@ -15,6 +15,7 @@ import torch
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import CheckpointSaved, Event
 from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.view import read_view
 from orchestrator.training.learner import Learner
@@ -28,9 +29,9 @@ def trained(sequence: SequencePlan) -> list[str]:
     """Run a sequence; the tasks that were really trained, not found."""
     done: list[str] = []
 
-    def report(event: dict[str, Any]) -> None:
-        if event["event"] == "checkpoint" and not event["reused"]:
-            done.append(event["task"])
+    def report(event: Event) -> None:
+        if isinstance(event, CheckpointSaved) and not event.reused:
+            done.append(event.task)
 
     run_sequence(sequence, report)
     return done
@@ -57,7 +58,7 @@ def test_the_same_command_again_trains_and_scores_nothing(sequence_of: Callable[
     before = list(Tail(journal_folder(sequence.out, sequence.id)).new_events())
     assert trained(sequence) == []
     after = list(Tail(journal_folder(sequence.out, sequence.id)).new_events())
-    assert [e["event"] for e in after[len(before) :]] == ["sequence_started", "sequence_finished"]
+    assert [e.name for e in after[len(before) :]] == ["sequence_started", "sequence_finished"]
 
 
 def folder_with(tmp_path: Path, names: list[str]) -> dict[str, Any]:
@@ -171,9 +172,9 @@ def test_weights_that_are_not_finite_are_never_stored(sequence_of: Callable[...,
 
 def test_a_stream_without_a_dev_split_trains(sequence_of: Callable[..., SequencePlan]) -> None:
     view = run_sequence(sequence_of(stream={"dev_fraction": 0}), evaluate=False)
-    assert view.status == "finished"
+    assert view.status == "incomplete", "trained, and not scored"
     assert view.start
-    assert view.start["data"][0]["sizes"]["dev"] == 0
+    assert view.start.data[0]["sizes"]["dev"] == 0
 
 
 def test_bf16_runs(sequence_of: Callable[..., SequencePlan]) -> None:
@@ -195,7 +196,7 @@ def test_the_option_texts_count_once_whatever_the_micro_batch(sequence_of: Calla
                 f"m{micro}", model="tiny-bert", methods=[migu], training={"micro_batch": micro}, scoring="similarity"
             )
             view = run_sequence(sequence, evaluate=False)
-            losses.append([s["loss"] for task in view.by_task.values() for s in task.steps.values()])
+            losses.append([s.loss for task in view.by_task.values() for s in task.steps.values()])
     finally:
         torch.set_default_dtype(torch.float32)
     assert losses[1] == pytest.approx(losses[0], rel=1e-9)
@@ -209,9 +210,9 @@ def test_a_corrupt_checkpoint_is_set_aside_and_made_again(sequence_of: Callable[
     before = store.load(sequence.keys[5]).weights
     shutil.rmtree(store.path(sequence.keys[5]))
     (store.path(sequence.keys[4]) / "weights.safetensors").write_bytes(b"broken")
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     run_sequence(sequence, events.append)
-    assert "checkpoint_corrupt" in [e["event"] for e in events]
+    assert "checkpoint_corrupt" in [e.name for e in events]
     after = store.load(sequence.keys[5]).weights
     assert all(torch.equal(w, after[n]) for n, w in before.items())
     assert store.is_sound(sequence.keys[4])
@@ -222,19 +223,19 @@ def test_a_loss_is_the_mean_over_the_answer_tokens_of_the_global_batch(learner_o
     steps = {}
     for micro in (None, 4, 2, 1):
         learner = learner_of(training={"micro_batch": micro})
-        events: list[dict[str, Any]] = []
+        events: list[Event] = []
         train_task(learner, 0, events.append)
-        steps[micro] = [e["loss"] for e in events]
+        steps[micro] = [e.loss for e in events]
     learner = learner_of()
     features = learner.features(0)
     from orchestrator.training.batches import global_batches
 
     chosen = [features[i] for i in next(global_batches(len(features), 8, 7, 0, 0))]
     batch = learner.family.collate(chosen)
-    labels = batch["labels"]
+    labels = batch.labels
     with torch.no_grad():
         logits = learner.family.module(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels
+            input_ids=batch.source.ids, attention_mask=batch.source.mask, labels=labels
         ).logits
     total, count = 0.0, 0
     for b in range(len(labels)):

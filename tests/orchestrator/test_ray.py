@@ -75,7 +75,7 @@ def views(out: Path) -> list[View]:
 
 
 def losses(view: View) -> list[float]:
-    return [step["loss"] for task in view.by_task.values() for step in task.steps.values()]
+    return [step.loss for task in view.by_task.values() for step in task.steps.values()]
 
 
 def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
@@ -96,9 +96,7 @@ def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
         assert sequence["learning_accuracy"] == pytest.approx(np.mean([matrix[j + 1, j] for j in range(5)]))
     assert failed["status"] == "failed"
     assert failed["reason"].endswith("is nan in task 'reviews', step 2")
-    trained = [
-        c for v in views(tmp_path / "one") for t in v.by_task.values() if (c := t.checkpoint) and not c["reused"]
-    ]
+    trained = [c for v in views(tmp_path / "one") for t in v.by_task.values() if (c := t.checkpoint) and not c.reused]
     assert len(trained) == 1 + 3 * 4, "the first task is trained once for all three"
 
     client = mlflow.MlflowClient(result["mlflow"])
@@ -111,7 +109,7 @@ def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
     two = run(tmp_path / "two", environment, "methods=[ft, ft+migu, ft+random]", "scaling.workers=2")
     # 50 steps are the first task, in which MIGU does not mask yet: no row's choice can tip over by rounding
     for a, b, one, other in zip(good, two["sequences"], views(tmp_path / "one"), views(tmp_path / "two"), strict=False):
-        assert (one.start["workers"], other.start["workers"]) == (1, 2)  # type: ignore[index]
+        assert (one.start.workers, other.start.workers) == (1, 2)  # type: ignore[index]
         np.testing.assert_allclose(losses(other)[:50], losses(one)[:50], rtol=1e-4)
         np.testing.assert_allclose(losses(other), losses(one), rtol=2e-2)
         assert abs(a["aa"] - b["aa"]) <= 2.0

@@ -39,7 +39,7 @@ def test_real_text_on_the_real_sentence_encoder(tmp_path: Path, benchmark_folder
     assert options[0, 0] > 50, "four topics, before any training"
     assert full[2, 1] > full[0, 1], "dbpedia after its task"
     assert view.start
-    assert view.start["data"][2]["dropped_rows"] == {"train": 0, "test": 131}
+    assert view.start.data[2]["dropped_rows"] == {"train": 0, "test": 131}
 
 
 @pytest.mark.slow

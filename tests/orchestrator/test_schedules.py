@@ -15,6 +15,7 @@ from orchestrator.config.training import TrainingConfig, outer_factor
 from orchestrator.evaluation.scores import score_task
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State, Store
+from orchestrator.store.events import CheckpointSaved, Event, Step
 from orchestrator.training.batches import global_batches
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
@@ -83,7 +84,7 @@ def test_the_rate_over_tasks(outer: str, expected: list[float], sequence_of: Cal
     assert [outer_factor(training, t, 4) for t in range(4)] == pytest.approx(expected, abs=1e-11)
     assert rates(training, 2, 3, 4) == pytest.approx([2.0 * expected[3], expected[3]], abs=1e-11)
     view = run_sequence(sequence_of(training={"outer": outer}, stream={"first": 4, "max_train": 8}), evaluate=False)
-    assert [view.by_task[t].steps[1]["lr"] for t in range(4)] == pytest.approx([1e-3 * g for g in expected], rel=1e-9)
+    assert [view.by_task[t].steps[1].lr for t in range(4)] == pytest.approx([1e-3 * g for g in expected], rel=1e-9)
 
 
 def test_keys_from_before_these_settings_stay(sequence_of: Callable[..., SequencePlan]) -> None:
@@ -151,8 +152,8 @@ def test_stopping_and_resuming_equals_going_on(
     class Stop(BaseException):
         """As a signal would come."""
 
-    def stop(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and (event["task_id"], event["step"]) in ((1, 3), (2, 2)):
+    def stop(event: Event) -> None:
+        if isinstance(event, Step) and (event.task_id, event.step) in ((1, 3), (2, 2)):
             raise Stop
 
     for _ in range(2):
@@ -179,10 +180,10 @@ def test_the_annealed_weights_are_scored_and_anchors_are_of_the_trunk(sequence_o
     assert equal(state.method["0:ewc"]["anchor"], dict(state.resume_state.weights))
     score_state(sequence, 1)
     learner = Learner(sequence, sequence.open_stream(), Parallel())
-    learner.load_state(Store(Path(sequence.out)).load(sequence.keys[1]), 1)
+    learner.load(Store(Path(sequence.out)).load(sequence.keys[1]), 1)
     assert equal({n: w.detach() for n, w in learner.weights().items()}, state.weights)
-    assert learner.holds(1, to_train=False)
-    assert not learner.holds(1, to_train=True)
+    assert learner.state.is_after(1, "score")
+    assert not learner.state.is_after(1, "train")
     task = learner.stream.tasks[0]
     expected = score_task(learner.scored_model(), task, "test", 10)
     cell = Store(Path(sequence.out)).load_score(sequence.score_keys[1][0])
@@ -199,11 +200,11 @@ def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[.
     first, second = stored(sequence, 1), stored(sequence, 2)
     assert first.resume_state
     assert second.resume_state
-    assert [view.by_task[1].steps[n]["lr"] for n in (1, 2)] == pytest.approx([1e-4, 1e-5])
+    assert [view.by_task[1].steps[n].lr for n in (1, 2)] == pytest.approx([1e-4, 1e-5])
 
     def first_step(start: State, weights: Any, moments: Any) -> dict[str, Tensor]:
         learner = Learner(sequence, sequence.open_stream(), Parallel())
-        learner.load_state(start, 1)
+        learner.load(start, 1)
         learner.family.load_weights(weights)
         features = learner.features(1)
         chosen = [features[i] for i in next(global_batches(len(features), 8, 7, 1, 0))]
@@ -266,9 +267,9 @@ def test_a_checkpoint_that_breaks_at_once_is_made_again(sequence_of: Callable[..
     run_sequence(whole, evaluate=False)
     store, seen = Store(Path(broken.out)), []
 
-    def spoil(event: dict[str, Any]) -> None:
-        seen.append(event["event"])
-        if event["event"] == "checkpoint" and event["task_id"] == 0:
+    def spoil(event: Event) -> None:
+        seen.append(event.name)
+        if isinstance(event, CheckpointSaved) and event.task_id == 0:
             (store.path(broken.keys[1]) / "resume.safetensors").write_bytes(b"broken")
 
     run_sequence(broken, spoil)

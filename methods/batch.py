@@ -1,0 +1,112 @@
+"""A batch: named token streams, each with its own mask, and what a method may know about the step that it belongs to.
+
+Shapes: B examples, S tokens of the longest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+IGNORED = -100  # torch's label for "not asked"
+NO_CLASS = -1  # the class of an example whose task has no label set
+
+StreamName = Literal["source", "target", "options"]
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """Token ids [B, S] with their mask [B, S]: 1 for a real token, 0 for padding."""
+
+    ids: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device) -> TokenStream:
+        """The same on a device."""
+        return TokenStream(self.ids.to(device, non_blocking=True), self.mask.to(device, non_blocking=True))
+
+    def select(self, examples: slice) -> TokenStream:
+        """Some of its examples."""
+        return TokenStream(self.ids[examples], self.mask[examples])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The micro-batch that a model reads, with its share of the step that it is part of.
+
+    `source` is what every model reads; a decoder reads the text and its answer there. `target` is what the decoder of an
+    encoder-decoder reads. `options` are the label texts that a sentence encoder compares texts with: the same in every
+    micro-batch of a step, they belong to no example.
+
+    `labels` is [B] for a classifier. For a language model it holds the answer's tokens beside the stream that predicts
+    them, `target` or else `source`, and IGNORED elsewhere. `classes` [B] says which label of the stream of tasks, in order
+    of first appearance, each example has; NO_CLASS where its task has no label set.
+
+    `loss_weight` is the micro-batch's share of the global batch. Over all micro-batches and workers it sums to 1, so a
+    penalty that is added in `after_forward` is weighted by it. `loss_denominator` is what a sum over the micro-batch's
+    answer tokens (or examples) is divided by to become a share of the global mean. `num_old_classes` is how many leading
+    columns of the logits earlier tasks have trained; None where all columns belong to every task (a vocabulary).
+    `example_indices` numbers the examples in the order of the pass that the batch is part of, over all workers; it is empty
+    in training.
+    """
+
+    source: TokenStream
+    labels: Tensor
+    classes: Tensor
+    target: TokenStream | None = None
+    options: TokenStream | None = None
+    loss_weight: float = 1.0
+    loss_denominator: int = 1
+    num_old_classes: int | None = None
+    example_indices: list[int] = field(default_factory=list)
+
+    def token_streams(self) -> Iterator[tuple[StreamName, TokenStream]]:
+        """The token streams that the batch has, by name."""
+        yield "source", self.source
+        if self.target is not None:
+            yield "target", self.target
+        if self.options is not None:
+            yield "options", self.options
+
+    def stream(self, name: StreamName) -> TokenStream:
+        """The token stream of that name. Raises KeyError where the batch has none."""
+        return dict(self.token_streams())[name]
+
+    @property
+    def answer_in_source(self) -> bool:
+        """Whether the source holds the answer behind the text, as a decoder's does."""
+        return self.target is None and self.labels.ndim > 1
+
+    def text_mask(self) -> Tensor:
+        """[B, S]: 1 on the source's tokens without padding and without the answer."""
+        if self.answer_in_source:
+            return self.source.mask * (self.labels == IGNORED)
+        return self.source.mask
+
+    def to(self, device: torch.device) -> Batch:
+        """The same with all tensors on a device."""
+        return self.replace(
+            source=self.source.to(device),
+            labels=self.labels.to(device, non_blocking=True),
+            classes=self.classes.to(device, non_blocking=True),
+            target=None if self.target is None else self.target.to(device),
+            options=None if self.options is None else self.options.to(device),
+        )
+
+    def select(self, examples: slice) -> Batch:
+        """Some of its examples. What belongs to no single one of them (the options, the numbers) stays."""
+        return self.replace(
+            source=self.source.select(examples),
+            labels=self.labels[examples],
+            classes=self.classes[examples],
+            target=None if self.target is None else self.target.select(examples),
+            example_indices=self.example_indices[examples],
+        )
+
+    def replace(self, **changes: Any) -> Batch:
+        """The same but for some fields."""
+        return replace(self, **changes)

@@ -1,0 +1,69 @@
+"""What keeps facts whole: files that appear complete or not at all, and JSON lines that carry a checksum.
+
+A line's checksum is the object's last field, `"crc"`, so that it stays plain JSON for `cat` and `jq`. CRC-32 finds every
+single flipped bit and every burst of up to 32 bits; against a person who edits a file on purpose it protects nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_FIELD = b', "crc": "'
+_END = b'"}'
+_DIGITS = 8
+
+
+def seal(values: Mapping[str, Any]) -> bytes:
+    """The JSON object of some values, on one line, with the checksum of all its bytes."""
+    content = json.dumps(values).encode()
+    return content[:-1] + _FIELD + _checksum(content) + _END
+
+
+def unseal(line: bytes) -> dict[str, Any]:
+    """The values that `seal` wrote. Raises ValueError where the bytes are no longer the same."""
+    content, field, ending = line.rstrip(b"\n").rpartition(_FIELD)
+    if not field or len(ending) != _DIGITS + len(_END):
+        raise ValueError("no checksum at its end")
+    content += b"}"
+    # the digits are compared as they were written: int() would take an "A" that was an "a"
+    if ending != _checksum(content) + _END:
+        raise ValueError("its checksum does not match")
+    values: dict[str, Any] = json.loads(content)
+    return values
+
+
+def _checksum(content: bytes) -> bytes:
+    return f"{zlib.crc32(content):08x}".encode()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under another name first, and give it its own when all bytes are on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a name of its own: two processes may write the same file at once
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with unfinished.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        # a rename may reach the disk before the bytes do, which would leave an empty file under the final name
+        os.fsync(stream.fileno())
+    unfinished.rename(path)
+
+
+def sync_files(folder: Path) -> None:
+    """Wait until the bytes of every file of a folder are on the disk."""
+    for file in folder.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

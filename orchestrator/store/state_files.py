@@ -1,0 +1,125 @@
+"""The files of a checkpoint: tensors as safetensors, plain values as JSON.
+
+`weights.safetensors` holds the weights; `method.safetensors` and `method.json` the method's nested state, whose tensors are
+named by their path; `resume.safetensors`, where there is one, the resume state; `history.json` how the training went.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+WEIGHTS_FILE = "weights.safetensors"
+METHOD_TENSORS_FILE = "method.safetensors"
+METHOD_VALUES_FILE = "method.json"
+RESUME_FILE = "resume.safetensors"
+HISTORY_FILE = "history.json"
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """Where the next task begins, if not at the weights that are scored: weights, and the optimizer's state by parameter."""
+
+    weights: Mapping[str, Tensor]
+    optimizer_state: Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class State:
+    """What training a task leaves: trained weights, the method's memory, and the log of how it went.
+
+    `history` holds `seconds` (of training), `steps` (the journal's step events), `usage` (steps, tokens and FLOPs) and the
+    method's `diagnostics`.
+    """
+
+    weights: Mapping[str, Tensor]
+    method: Mapping[str, Any]
+    history: Mapping[str, Any]
+    resume_state: ResumeState | None = None
+
+
+def write_state(folder: Path, state: State) -> None:
+    """Write the files of a state into an empty folder. Raises TypeError where a method's state cannot be saved."""
+    method_tensors, method_values = _split_tensors(state.method)
+    weights: dict[str, Tensor] = {}
+    for name, weight in state.weights.items():
+        weights[name] = weight.detach().cpu().contiguous()
+    save_file(weights, folder / WEIGHTS_FILE)
+    save_file(method_tensors, folder / METHOD_TENSORS_FILE)
+    if state.resume_state:
+        parts = {"weights": state.resume_state.weights, "optimizer_state": state.resume_state.optimizer_state}
+        resume_tensors, _ = _split_tensors(parts)
+        save_file(resume_tensors, folder / RESUME_FILE)
+    (folder / METHOD_VALUES_FILE).write_text(json.dumps(method_values))
+    (folder / HISTORY_FILE).write_text(json.dumps(state.history))
+
+
+def read_state(folder: Path, resume_state: bool) -> State:
+    """The state whose files are in a folder; with its resume state, if it has one and that is wanted."""
+    method_values = json.loads((folder / METHOD_VALUES_FILE).read_text())
+    method = _join_tensors(method_values, load_file(folder / METHOD_TENSORS_FILE))
+    resumed = None
+    # the optimizer's state is twice the size of the weights, and scoring needs none of it
+    if resume_state and (folder / RESUME_FILE).exists():
+        resumed = _read_resume_state(folder / RESUME_FILE)
+    return State(load_file(folder / WEIGHTS_FILE), method, read_history(folder), resumed)
+
+
+def read_history(folder: Path) -> dict[str, Any]:
+    """How the training of a state went."""
+    history: dict[str, Any] = json.loads((folder / HISTORY_FILE).read_text())
+    return history
+
+
+def _read_resume_state(file: Path) -> ResumeState:
+    weights: dict[str, Tensor] = {}
+    optimizer_state: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for path, tensor in load_file(file).items():
+        # weights/<parameter>, or optimizer_state/<parameter>/<entry>: no parameter's name has a slash
+        kind, parameter, *entry = path.split("/")
+        if kind == "weights":
+            weights[parameter] = tensor
+        else:
+            optimizer_state[parameter][entry[0]] = tensor
+    return ResumeState(weights, dict(optimizer_state))
+
+
+def _split_tensors(values: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Nested values as a flat dict of tensors and a nested dict of plain values; a tensor leaves a `{"tensor": path}`."""
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    for key, item in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(item, torch.Tensor):
+            # safetensors refuses two names for one memory, which a method may well hold
+            tensors[path] = item.detach().cpu().contiguous().clone()
+            plain[key] = {"tensor": path}
+        elif isinstance(item, Mapping):
+            inner_tensors, plain[key] = _split_tensors(item, path + "/")
+            tensors |= inner_tensors
+        elif isinstance(item, int | float | str | bool | list | tuple | None):
+            plain[key] = item
+        else:
+            kind = type(item).__name__
+            raise TypeError(f"method state {path!r} is a {kind}: only tensors and plain values are saved")
+    return tensors, plain
+
+
+def _join_tensors(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for key, item in plain.items():
+        if isinstance(item, dict) and set(item) == {"tensor"}:
+            joined[key] = tensors[item["tensor"]]
+        elif isinstance(item, dict):
+            joined[key] = _join_tensors(item, tensors)
+        else:
+            joined[key] = item
+    return joined

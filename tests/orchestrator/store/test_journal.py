@@ -1,0 +1,87 @@
+"""The journal: appended facts, read back once each; a damaged line is named, counted and left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store.events import Event, Step
+from orchestrator.store.integrity import seal
+from orchestrator.store.journal import Journal, Tail
+from tests.orchestrator.store.examples import step
+
+
+def numbers(tail: Tail) -> list[int]:
+    """The steps that are new to a reader."""
+    found: list[int] = []
+    for event in tail.new_events():
+        assert isinstance(event, Step)
+        found.append(event.step)
+    return found
+
+
+def test_an_event_comes_back_as_it_was(tmp_path: Path) -> None:
+    event: Event = step(1, 2, loss=0.1)
+    Journal(tmp_path).append(event)
+    assert list(Tail(tmp_path).new_events()) == [event]
+
+
+def test_a_tail_gives_each_event_once_and_waits_for_whole_lines(tmp_path: Path) -> None:
+    journal, tail = Journal(tmp_path), Tail(tmp_path)
+    journal.append(step(0, 1))
+    assert numbers(tail) == [1]
+    line = seal(step(0, 2).to_json())
+    with (tmp_path / "train.jsonl").open("ab") as stream:
+        stream.write(line[:30])
+    assert numbers(tail) == []
+    with (tmp_path / "train.jsonl").open("ab") as stream:
+        stream.write(line[30:] + b"\n")
+    assert numbers(tail) == [2]
+    assert tail.damaged == []
+
+
+def test_a_line_torn_by_a_crash_takes_no_other_with_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(step(0, 1))
+    with (tmp_path / "train.jsonl").open("a") as stream:
+        stream.write('{"event": "step", "step": 99')
+    journal.append(step(0, 2))
+    tail = Tail(tmp_path)
+    assert numbers(tail) == [1, 2]
+    assert [str(line) for line in tail.damaged] == [f"{tmp_path}/train.jsonl:2: no checksum at its end"]
+
+
+def test_two_writers_and_one_reader(tmp_path: Path) -> None:
+    """The state comes before its score, whatever the files are called and whenever they were written."""
+    Journal(tmp_path, "evaluate").append(step(0, 2))
+    Journal(tmp_path, "train").append(step(0, 1))
+    assert numbers(Tail(tmp_path)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"event": "nonsense", "n": 1}, "unknown event 'nonsense'"),
+        ({"n": 1}, "unknown event None"),
+        ({k: v for k, v in step(0, 1).to_json().items() if k != "loss"}, "event 'step': loss: Field required"),
+        ({**step(0, 1).to_json(), "more": 1}, "event 'step': more: Extra inputs are not permitted"),
+    ],
+)
+def test_an_event_that_is_none_is_loud(tmp_path: Path, values: dict[str, object], reason: str) -> None:
+    (tmp_path / "train.jsonl").write_bytes(seal(values) + b"\n")
+    tail = Tail(tmp_path)
+    assert list(tail.new_events()) == []
+    assert [(line.number, line.reason) for line in tail.damaged] == [(1, reason)]
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 40, b"\xff\xfe{", b"{}", b"[1]", b""])
+def test_bytes_that_are_no_event_are_left_out(tmp_path: Path, damage: bytes) -> None:
+    journal = Journal(tmp_path)
+    journal.append(step(0, 1))
+    with (tmp_path / "train.jsonl").open("ab") as stream:
+        stream.write(damage + b"\n")
+    journal.append(step(0, 2))
+    tail = Tail(tmp_path)
+    assert numbers(tail) == [1, 2]
+    assert [line.number for line in tail.damaged] == [2]
