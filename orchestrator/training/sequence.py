@@ -11,10 +11,11 @@ import torch
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluation.scores import compute_score, missing_scores, score_events
 from orchestrator.planning.keys import check_unchanged
+from orchestrator.planning.recovery import checkpoint_event, step_events
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
-from orchestrator.store.events import Event, Report, parse_event
+from orchestrator.store.events import Event, Report
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
@@ -218,26 +219,13 @@ class _Run:
         """Note where the state is; of a state that was found, also how it was trained."""
         if not self.parallel.writes:
             return
-        key, reused = self.sequence.keys[task_id + 1], task_id not in self.trained
-        history = self.store.history(key)
-        if reused:
-            self.record(self._task_started(task_id, len(history["steps"]), reused=True))
-            for step in history["steps"]:
-                self.record(parse_event(step))
-        place = self.store.path(key)
-        self.record(
-            events.CheckpointSaved(
-                task_id=task_id,
-                task=self.sequence.tasks[task_id],
-                key=key,
-                path=str(place),
-                bytes=self.store.size(key),
-                seconds=history["seconds"],
-                usage=history.get("usage", {}),
-                reused=reused,
-                diagnostics=history.get("diagnostics", {}),
-            )
-        )
+        saved = checkpoint_event(self.sequence, task_id, self.store)
+        if task_id not in self.trained:
+            steps = step_events(self.sequence, task_id, self.store)
+            self.record(self._task_started(task_id, len(steps), saved.reused))
+            for step in steps:
+                self.record(step)
+        self.record(saved)
 
     def score(self, row: int) -> None:
         """Fill the missing cells of a row, the workers sharing the tasks, and note the row."""
