@@ -135,11 +135,12 @@ def check(finished: Finished, damage: str, files: dict[str, bytes]) -> str:
     return str(status)
 
 
-def test_300_flipped_bits(finished: Finished) -> None:
-    said = Counter(check(finished, damage, files) for damage, files in flipped_bits(finished.files, 300))
+@pytest.mark.parametrize("count", [25, pytest.param(300, marks=pytest.mark.slow)])
+def test_flipped_bits(finished: Finished, count: int) -> None:
+    said = Counter(check(finished, damage, files) for damage, files in flipped_bits(finished.files, count))
     print(dict(said))
-    # all that a bit can take is in the store, so the report itself has every number
-    assert said["finished"] >= 295
+    # all that a bit can take is in the store, so the report itself has every number; a last line whose end is lost waits
+    assert said["finished"] >= 0.98 * count
 
 
 def test_cuts_tails_and_lost_lines(finished: Finished) -> None:
