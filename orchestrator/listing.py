@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from methods import METHODS, PRESETS, PUBLISHED, REFERENCE_RUNS, Method, TuningMethod
+from methods import PRESETS, PUBLISHED, REFERENCE_RUNS, Method, TuningMethod, registered_methods
 from orchestrator.config.loading import load_config, recipe_names
 from orchestrator.models.source import DESCRIPTIONS as MODELS
 from streams import DESCRIPTIONS as STREAMS
@@ -31,7 +31,7 @@ def methods() -> list[Row]:
             "searched": _searched(method),
             "published": "",
         }
-        for name, method in METHODS.items()
+        for name, method in registered_methods().items()
     ]
     return parts + [_preset(name, spec) for name, spec in PRESETS.items()]
 

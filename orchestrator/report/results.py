@@ -44,6 +44,7 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         **{unit: view.usage(unit) for unit in USAGE_UNITS},
         "status": view.status,
         "reason": view.failure or None,
+        "failure": view.failed.model_dump(mode="json") if view.failed else None,
         "dropped_rows": {d["task"]: d["dropped_rows"]
             for d in (view.start.data if view.start else []) if any(d["dropped_rows"].values())},
     }  # fmt: skip
@@ -76,6 +77,7 @@ def _experts(parts: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "status": states[0] if len(states) == 1 else ", ".join(states),
         "reason": next((part["reason"] for part in parts if part["reason"]), None),
+        "failure": next((part["failure"] for part in parts if part["failure"]), None),
         "dropped_rows": {task: counts for part in parts for task, counts in part["dropped_rows"].items()},
     }
 

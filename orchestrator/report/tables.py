@@ -110,7 +110,24 @@ def _print_notes(sequences: list[dict[str, Any]], console: Console) -> None:
         console.print(f"{task}: {said} with a label outside the label set were left out", style="yellow")
     for sequence in sequences:
         if sequence["reason"]:
-            console.print(f"{sequence['method']}, seed {sequence['seed']}: {sequence['reason']}", style="red")
+            # soft_wrap: the path of a log can be copied only from one line
+            console.print(failure_line(sequence), style="red", highlight=False, soft_wrap=True)
+
+
+def failure_line(sequence: dict[str, Any]) -> str:
+    """What failed, where, and the path of the log that has the whole traceback."""
+    failure = sequence["failure"] or {}
+    line = f"{sequence['method']}, seed {sequence['seed']}"
+    if failure.get("task"):
+        line += f", task {failure['task']!r}"
+    if failure.get("step"):
+        line += f", step {failure['step']}"
+    if failure.get("worker"):
+        line += f", worker {failure['worker']}"
+    line += f": {sequence['reason']}"
+    if failure.get("log"):
+        line += f"; log: {failure['log']}"
+    return line
 
 
 def matrix_table(sequence: dict[str, Any]) -> Table:

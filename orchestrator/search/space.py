@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from methods import METHODS, TuningMethod, generator, unknown
+from methods import generator, method_class, registered_methods, unknown
 from orchestrator.config.messages import explain
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.search import Dimension, SearchConfig
@@ -42,13 +42,11 @@ def declared_space(method: MethodEntry) -> Space:
     """What the method's parts declare as worth trying."""
     if not method.spec.trains_by_gradient:
         return {}
-    tuning = METHODS[method.tuning.name]
-    assert issubclass(tuning, TuningMethod)
     space: Space = {}
-    for key, values in tuning.card.training_space.items():
+    for key, values in method.spec.tuning_type.card.training_space.items():
         space[f"training.{key}"] = Dimension.model_validate(values)
     for part in (method.tuning, *method.plugins):
-        for setting, values in METHODS[part.name].card.space.items():
+        for setting, values in part.type.card.space.items():
             space[f"{part.name}.{setting}"] = Dimension.model_validate(values)
     return space
 
@@ -97,7 +95,16 @@ def _check_values(method: MethodEntry, name: str, dimension: Dimension) -> None:
 def check_names(search: SearchConfig) -> None:
     """Raises UserError for a parameter that no method of the registry has."""
     known = list(_TRAINING)
-    for part, method in METHODS.items():
+    parts = registered_methods()
+    for name in search.space:
+        part_name = name.rpartition(".")[0]
+        # a part that goes by its dotted path is in no registry
+        if "." in part_name and not name.startswith("training."):
+            try:
+                parts[part_name] = method_class(part_name)
+            except ValueError as error:
+                raise UserError(f"search.space.{name}: {error}") from error
+    for part, method in parts.items():
         for setting in method.Settings.model_fields:
             known.append(f"{part}.{setting}")
     for name in search.space:
@@ -123,6 +130,8 @@ def with_values(method: MethodEntry, values: Mapping[str, Any]) -> MethodEntry:
         elif part_name == "training":
             fields["training"][key] = value
         else:
+            # a part may go by its dotted path; a setting's name has no dot
+            part_name, _, key = name.rpartition(".")
             _settings_of(fields, part_name)[key] = value
     # A preset's label may follow from its settings: the name keeps it, whatever the values.
     return MethodEntry.model_validate(fields | {"name": method.label, "space": {}})
