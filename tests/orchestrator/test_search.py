@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -526,18 +525,3 @@ def test_kendalls_tau_by_hand() -> None:
     assert found["kendall_tau"] == pytest.approx(-1 / 3, abs=1e-4)
     assert found["tuning"] == ["a", "b", "c"]
     assert found["evaluation"] == ["b", "c", "a"]
-
-
-def test_learning_rates_of_parameter_groups(sequence_of: Callable[..., Any], learner_of: Callable[..., Any]) -> None:
-    from orchestrator.training.optimizer import make_optimizer
-
-    learner = learner_of(training={"lrs": {"*.SelfAttention.*": 0.5, "shared*": 0.25}})
-    training = learner.sequence.training
-    optimizer = make_optimizer(learner.family.module, [], training)
-    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    for name, parameter in learner.family.module.named_parameters():
-        expected = 0.5 if ".SelfAttention." in name else 0.25 if name.startswith("shared") else training.lr
-        assert rates[id(parameter)] == expected, name
-    assert sequence_of(training={"lrs": {"shared*": 0.1}}).keys[1] != sequence_of().keys[1]
-    with pytest.raises(ValueError, match="'nowhere' matches no parameter"):
-        make_optimizer(learner.family.module, [], training.model_copy(update={"lrs": {"nowhere": 1.0}}))
