@@ -1,4 +1,4 @@
-"""Rates and weight decay of each parameter."""
+"""Which parameters an optimizer gets, and at which rate."""
 
 from __future__ import annotations
 
