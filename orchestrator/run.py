@@ -27,6 +27,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.csv_files import write_csv
 from orchestrator.report.results import results
 from orchestrator.report.screen import Screen
+from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import Journal, Tail, journal_folder
 from orchestrator.store.view import View
@@ -233,6 +234,14 @@ def _scoring_problem(sequence: SequencePlan, tasks_seen: int, error: Exception) 
     """The line on a state that could not be scored; its traceback goes to the log that the line names."""
     log = logs.scoring_log(sequence.out, sequence.id, tasks_seen)
     logs.write_failure(log, f"scoring {sequence.id} after task {tasks_seen}", error)
+    failure = events.ScoringFailed(
+        tasks_seen=tasks_seen,
+        reason=logs.reason(error),
+        traceback=logs.traceback_of(error),
+        method=sequence.method.label,
+        log=str(log),
+    )
+    Journal(journal_folder(sequence.out, sequence.id), "evaluate").append(failure)
     line = f"scoring {sequence.id} after task {tasks_seen} failed: {logs.reason(error)}; log: {log}"
     # what ValueErrors say is that the input has changed, which other states would only say again
     if isinstance(error, ValueError):

@@ -1,45 +1,91 @@
-"""TODO orchestrator.cluster.worker"""
+"""What a training worker of a group does."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import SequenceFailed
+from orchestrator import logs
+from orchestrator.cluster.ray_logs import RayProcess, copy_ray_logs, introduce, introduction
+from orchestrator.errors import SequenceFailed, WorkerFailed
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.failure_notes import cause_of_failure
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import View, read_view
+from orchestrator.training.parallel import Parallel
+
+logger = logging.getLogger(__name__)
 
 
 def work_through(settings: dict[str, Any]) -> None:
-    """What every worker of a group runs: take sequences that nobody else has taken, until none is left.
+    """Train the sequences that no other group has taken, one after the other: what every worker of a group runs.
 
-    A claim is a lock in the storage, which ends with its holder. So a group that died is followed by itself or by another,
-    and both go on from the last checkpoint.
+    To take a sequence is to hold its lock in the storage, which ends with its holder. So a group that died is followed by
+    itself or by another, and both go on from the last checkpoint.
     """
+    parallel = _join_group()
+    process = introduce(introduction(Path(settings["introductions"]), parallel.rank))
+    for values in settings["sequences"]:
+        sequence = SequencePlan.model_validate(values)
+        with _taken(sequence, settings, parallel) as is_mine:
+            if is_mine:
+                _train(sequence, settings, parallel, process)
+
+
+def _join_group() -> Parallel:
+    """The group's workers, seen from this one, on the device that Ray gave it."""
     import ray.train.torch
     import torch
-
-    from orchestrator.training.parallel import Parallel
-    from orchestrator.training.sequence import run_sequence
 
     device = ray.train.torch.get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    parallel = Parallel.current(device)
-    for values in settings["sequences"]:
-        sequence = SequencePlan.model_validate(values)
-        with _lock_sequence(sequence, settings["started"]) if parallel.writes else contextlib.nullcontext(True) as mine:
-            if not parallel.agree(mine and _is_due(sequence, settings)):
-                continue
-            try:
-                run_sequence(sequence, evaluate=settings["evaluate"], parallel=parallel, until=settings["until"])
-            except SequenceFailed:
-                continue  # it is in the journal; the other sequences go on
+    return Parallel.current(device)
+
+
+@contextlib.contextmanager
+def _taken(sequence: SequencePlan, settings: dict[str, Any], parallel: Parallel) -> Iterator[bool]:
+    """Hold a sequence's lock if it is free and the sequence is due; the first worker tries for all of the group."""
+    if not parallel.writes:
+        yield parallel.agree(False)
+        return
+    with _lock_sequence(sequence, settings["started"]) as locked:
+        yield parallel.agree(locked and _is_due(sequence, settings))
+
+
+def _train(sequence: SequencePlan, settings: dict[str, Any], parallel: Parallel, process: RayProcess) -> None:
+    """Train one sequence. Returns if it failed by its own fault and the group can go on to the next one."""
+    from orchestrator.training.sequence import run_sequence
+
+    with logs.to_file(logs.worker_log(sequence.out, sequence.id, parallel.rank)):
+        logger.info("worker %d of %d (%s) takes %s", parallel.rank, parallel.count, process, sequence.id)
+        try:
+            run_sequence(sequence, evaluate=settings["evaluate"], parallel=parallel, until=settings["until"])
+        except Exception as error:
+            name = f"{settings['group']}-worker-{parallel.rank}"
+            copy_ray_logs(process, Path(settings["run_logs"]), name)
+            _leave_group_unless_alone(error, parallel)
+        else:
+            logger.info("worker %d of %d is done with %s", parallel.rank, parallel.count, sequence.id)
+
+
+def _leave_group_unless_alone(error: Exception, parallel: Parallel) -> None:
+    """Raise where the group has to be started again.
+
+    What is raised has a plain message: a user's own class of error need not exist in the process that receives it.
+    """
+    if not isinstance(error, SequenceFailed):
+        raise WorkerFailed(logs.reason(error)) from error
+    # The others may still wait in an exchange for this worker, and would take its next one for an answer: a group that is
+    # started anew is in step for sure.
+    if parallel.count > 1:
+        raise SequenceFailed(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -50,30 +96,64 @@ def _lock_sequence(sequence: SequencePlan, started: int) -> Iterator[bool]:
     """
     store = Store(Path(sequence.out))
     while True:
-        with store.lock(f"sequence-{sequence.id}", timeout=1) as mine:
-            if mine:
+        with store.lock(f"sequence-{sequence.id}", timeout=1) as locked:
+            if locked:
                 yield True
                 return
-        if any(start >= started for start in read_view(sequence.out, sequence.id).starts):
+        if _attempts(read_view(sequence.out, sequence.id), started):
             yield False
             return
 
 
+def _attempts(view: View, started: int) -> list[int]:
+    """When the sequence was taken up in this run."""
+    return [start for start in view.starts if start >= started]
+
+
 def _is_due(sequence: SequencePlan, settings: dict[str, Any]) -> bool:
-    """Whether a sequence has not ended in this run. One whose workers died again and again is noted as failed."""
+    """Whether a sequence has not ended in this run. One that cannot go on, or whose workers died too often, ends here."""
     view = read_view(sequence.out, sequence.id)
-    attempts = sum(start >= settings["started"] for start in view.starts)
+    attempts = _attempts(view, settings["started"])
     if settings["until"] and _has_reached(view, settings["until"], settings["evaluate"]):
         return False
-    if view.ended_at < settings["started"] and attempts > settings["max_failures"]:
-        reason = f"its workers died {attempts} times (scaling.max_failures is {settings['max_failures']})"
-        Journal(journal_folder(sequence.out, sequence.id)).append(events.SequenceFailed(reason=reason))
+    if view.ended_at >= settings["started"]:
         return False
-    return view.ended_at < settings["started"]
+    if not attempts:
+        return True
+    notes = logs.sequence_logs(sequence.out, sequence.id)
+    cause = cause_of_failure(notes, Path(settings["run_logs"]), since=attempts[-1])
+    failure = _final_failure(cause, len(attempts), settings["max_failures"])
+    if failure is None:
+        return True
+    Journal(journal_folder(sequence.out, sequence.id)).append(failure)
+    return False
+
+
+def _final_failure(
+    cause: events.SequenceFailed | None, attempts: int, max_failures: int
+) -> events.SequenceFailed | None:
+    """The event that ends a sequence after an attempt that failed; None where it is to be tried again."""
+    now = int(time.time() * 1000)
+    # a worker other than the first found the fault, and could not write it into the sequence's journal
+    if cause and not cause.transient:
+        return cause.model_copy(update={"time": now})
+    if attempts <= max_failures:
+        return None
+    reason = f"its workers died {attempts} times (scaling.max_failures is {max_failures})"
+    if cause is None:
+        return events.SequenceFailed(reason=reason)
+    return cause.model_copy(update={"time": now, "reason": f"{reason}; the last time: {cause.reason}"})
 
 
 def _has_reached(view: View, until: int, scored: bool) -> bool:
     """Whether a sequence has trained so many tasks, and scored them where the workers do that."""
-    tasks = [view.by_task.get(task_id) for task_id in range(until)]
-    trained = all(task and task.checkpoint for task in tasks)
-    return trained and (not scored or all(view.has_all_scores(row) for row in range(until + 1)))
+    for task_id in range(until):
+        task = view.by_task.get(task_id)
+        if task is None or not task.checkpoint:
+            return False
+    if not scored:
+        return True
+    for tasks_seen in range(until + 1):
+        if not view.has_all_scores(tasks_seen):
+            return False
+    return True

@@ -127,7 +127,10 @@ class SequenceFinished(Event):
 
 
 class SequenceFailed(Event):
-    """A sequence cannot go on: why, where it was, and where the whole traceback is."""
+    """A sequence cannot go on: why, where it was, and where the whole traceback is.
+
+    `transient`: another attempt may succeed. A journal of a sequence holds none of these, the notes of its workers do.
+    """
 
     name = "sequence_failed"
     reason: str
@@ -136,6 +139,18 @@ class SequenceFailed(Event):
     task: str | None = None
     step: int | None = None
     worker: int | None = None
+    log: str | None = None
+    transient: bool = False
+
+
+class ScoringFailed(Event):
+    """The state after `tasks_seen` tasks could not be scored: why, and where the whole traceback is."""
+
+    name = "scoring_failed"
+    tasks_seen: int
+    reason: str
+    traceback: str = ""
+    method: str = ""
     log: str | None = None
 
 
@@ -217,6 +232,7 @@ EVENTS: dict[str, type[Event]] = {
         ScoreComputed,
         SequenceFinished,
         SequenceFailed,
+        ScoringFailed,
         SearchStarted,
         SearchChosen,
         SearchFrozen,

@@ -16,6 +16,7 @@ from orchestrator.store.events import (
     CheckpointSaved,
     Event,
     ScoreComputed,
+    ScoringFailed,
     SequenceFailed,
     SequenceFinished,
     SequenceStarted,
@@ -41,7 +42,7 @@ class View:
     """A sequence as its journal tells it. Facts count once: of two events on one fact the first stands.
 
     `scores[tasks_seen, task_id]` is the score on a task of the state after so many tasks. `damaged` are the lines that were
-    left out.
+    left out. `failed` is the event that ended it, while it is its last word.
     """
 
     id: str
@@ -50,6 +51,7 @@ class View:
     by_task: dict[int, TaskView] = field(default_factory=dict)
     scores: dict[tuple[int, int], ScoreComputed] = field(default_factory=dict)
     failure: str = ""
+    failed: SequenceFailed | None = None
     starts: list[int] = field(default_factory=list)
     failed_at: int = 0
     finished_at: int = 0
@@ -86,6 +88,7 @@ class View:
 
     @add.register(SystemSample)
     @add.register(CheckpointCorrupt)
+    @add.register(ScoringFailed)
     def _(self, event: Event) -> bool:
         return True  # always news, and nothing follows from it
 
@@ -93,6 +96,7 @@ class View:
     def _(self, event: SequenceStarted) -> bool:
         self.last_word = "running"
         self.failure = ""
+        self.failed = None
         self.tasks = event.tasks
         self.starts.append(event.time)
         if self.start is None:
@@ -144,6 +148,7 @@ class View:
         is_news = self.last_word != "failed"
         self.last_word = "failed"
         self.failure = event.reason
+        self.failed = event
         self.failed_at = event.time
         return is_news
 

@@ -99,9 +99,9 @@ def test_a_stack_tells_every_parts_numbers(learner_of: Callable[..., Learner]) -
     assert not any(name.startswith("migu") for name in learner.stack.collect_diagnostics(0)), (
         "the first task is plain training's"
     )
-    history = train_task(learner, 1, lambda event: None)
+    trained = train_task(learner, 1, lambda event: None)
     found = learner.stack.collect_diagnostics(1)
-    assert found == history["diagnostics"]
+    assert found == trained.history["diagnostics"]
     of_migu = {f"migu/{name}" for name in ("kept_share", "overlap", "moved_though_masked", "update_norm")}
     assert set(found) == {"projection/leakage", "projection/spanned_share"} | of_migu
     assert all(isinstance(value, int | float | list) for value in found.values())

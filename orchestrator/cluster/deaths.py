@@ -1,0 +1,45 @@
+"""Notes of workers that ended without a word: killed, out of memory, or crashed in code that is not Python."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import ray.train
+
+from orchestrator import logs
+from orchestrator.cluster.ray_logs import copy_ray_logs, death, introduced, introduction
+from orchestrator.errors import SequenceFailed, WorkerFailed
+from orchestrator.store import events
+from orchestrator.store.failure_notes import note_failure
+
+logger = logging.getLogger(__name__)
+
+
+class NoteDeaths(ray.train.UserCallback):
+    """Is called by Ray Train, in the process that looks after a group of workers, when one of them has failed."""
+
+    def __init__(self, group: str, introductions: Path, run_logs: Path) -> None:
+        self.group = group
+        self.introductions = introductions
+        self.run_logs = run_logs
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for rank, error in worker_exceptions.items():
+            # a worker that could still raise has written its own log and copied Ray's
+            if not isinstance(error, SequenceFailed | WorkerFailed):
+                self._note(rank, error)
+
+    def _note(self, rank: int, error: Exception) -> None:
+        process = introduced(introduction(self.introductions, rank))
+        name = f"{self.group}-worker-{rank}"
+        log = self.run_logs / f"{name}.log"
+        what = death(f"worker {rank}", process, error)
+        logs.write_failure(log, what, error)
+        if process:
+            copy_ray_logs(process, self.run_logs, name)
+        failure = events.SequenceFailed(
+            reason=what, traceback=logs.traceback_of(error), worker=rank, log=str(log), transient=True
+        )
+        note_failure(self.run_logs, name, failure)
