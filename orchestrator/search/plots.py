@@ -19,6 +19,7 @@ from orchestrator.search.trial_store import TrialStore
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# What is reached, and what it costs in earlier tasks.
 SHOWN = ("aa", "forgetting")
 
 # Numbers that span more than this are spaced by their logarithm.
@@ -120,10 +121,10 @@ def _draw_parallel(label: str, parameters: Sequence[str], trials: Sequence[Score
     # Above the highest score by a little: a single score would span nothing.
     norm = plt.Normalize(min(scores), max(scores) + 1e-9)
     # In rising order, so that the best line lies on top.
+    lines = list(zip(*heights_by_column, strict=True))
     for trial_index in sorted(range(len(trials)), key=scores.__getitem__):
-        heights = [column[trial_index] for column in heights_by_column]
         style = ":" if trials[trial_index].stopped else "-"
-        axes.plot(heights, style, color=plt.cm.viridis(norm(scores[trial_index])), linewidth=2, alpha=0.9)
+        axes.plot(lines[trial_index], style, color=plt.cm.viridis(norm(scores[trial_index])), linewidth=2, alpha=0.9)
     axes.set(xlim=(-0.3, len(columns) - 0.5), ylim=(-0.08, 1.1))
     axes.axis("off")
     figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes, label=_title("aa"), shrink=0.8)
