@@ -1,4 +1,4 @@
-"""A search's trials as pictures: parallel coordinates over all parameters, and contours over pairs of them."""
+"""A search's trials as plots: parallel coordinates over all parameters, and contours over pairs of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOG_ABOVE_RATIO = 10
 # An axis with more distinct values than this has a tick at its ends and its middle alone.
 MAX_TICKS = 8
 
-# Pairs of the first so many parameters: the number of pictures grows with its square.
+# Pairs of the first so many parameters: the number of plots grows with its square.
 MAX_CONTOUR_PARAMETERS = 3
 
 
@@ -46,7 +46,7 @@ class ScoredTrial:
 
 
 def draw(trial_store: TrialStore, folder: Path) -> list[Path]:
-    """Write the pictures of all trials that have a score; returns their files."""
+    """Draw the plots of all trials that have a score; returns their files."""
     import matplotlib
 
     # Without a display, which a cluster's machine has not.
@@ -94,7 +94,7 @@ def _metrics_of(trials: Sequence[ScoredTrial], metric: str) -> list[float]:
 
 
 def _title(name: str) -> str:
-    """A metric of the dev split as a picture names it, with its unit."""
+    """A metric of the dev split as a plot names it, with its unit."""
     metric = METRICS[name]
     return f"{metric.long_title} (dev), {metric.unit}"
 
@@ -217,7 +217,7 @@ def _draw_panel(
     x_positions = _scale_axis(axes, "x", x_values)
     y_positions = _scale_axis(axes, "y", y_values)
     with contextlib.suppress(ValueError, RuntimeError):  # fewer than three points, or all on a line: no surface
-        # Neighbours are those of the picture, in which an axis may be logarithmic.
+        # Neighbours are those of the plot, in which an axis may be logarithmic.
         triangles = Triangulation(x_positions, y_positions).triangles
         surface = Triangulation(x_values, y_values, triangles)
         axes.tricontourf(surface, heights, levels=8, cmap=colours, alpha=0.55)

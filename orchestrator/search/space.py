@@ -98,7 +98,7 @@ def check_names(search: SearchConfig) -> None:
     parts = registered_methods()
     for name in search.space:
         part_name, _, _ = name.rpartition(".")
-        # A part that goes by its dotted path is in no registry
+        # A part that goes by its dotted path is in no registry.
         if "." in part_name and not name.startswith("training."):
             try:
                 parts[part_name] = method_class(part_name)
@@ -130,7 +130,7 @@ def with_values(method: MethodEntry, values: Mapping[str, Any]) -> MethodEntry:
         elif part_name == "training":
             fields["training"][key] = value
         else:
-            # A part may go by its dotted path; a setting's name has no dot
+            # A part may go by its dotted path; a setting's name has no dot.
             part_name, _, key = name.rpartition(".")
             _settings_of(fields, part_name)[key] = value
     # A preset's label may follow from its settings: the name keeps it, whatever the values.
