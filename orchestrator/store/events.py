@@ -220,10 +220,10 @@ class TrialEvent(SearchEvent):
         return (search_run(search), trial_run(search, self.trial, self.definition))
 
 
-class TrialProposed(TrialEvent):
+class TrialSuggested(TrialEvent):
     """A trial's values were drawn. `notes` are what the sampler wants to remember of how it came to them."""
 
-    name = "trial_proposed"
+    name = "trial_suggested"
     values: dict[str, Any]
     notes: dict[str, Any]
 
@@ -266,7 +266,7 @@ EVENTS: dict[str, type[Event]] = {
         SearchChosen,
         SearchFrozen,
         SearchFinished,
-        TrialProposed,
+        TrialSuggested,
         TrialReopened,
         TrialEnded,
         TrialProblem,

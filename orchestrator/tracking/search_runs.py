@@ -15,8 +15,8 @@ from orchestrator.store.events import (
     SearchStarted,
     TrialEnded,
     TrialProblem,
-    TrialProposed,
     TrialReopened,
+    TrialSuggested,
 )
 from orchestrator.store.journal import Tail
 from orchestrator.tracking.names import flatten, safe_key
@@ -67,7 +67,7 @@ class SearchRuns:
         self.client.log_dict(run_id, event.config, "config.yaml")
 
     @_copy.register
-    def _(self, event: TrialProposed) -> None:
+    def _(self, event: TrialSuggested) -> None:
         run_id = self._run(event)
         self.runs.log_params(run_id, {"method": event.method, **event.values})
         self.client.set_tag(run_id, "orchestrator.method", event.method)
