@@ -35,7 +35,9 @@ def test_a_sequence_from_waiting_to_finished(sequence_of: Callable[..., Sequence
     labels = list(dict.fromkeys(label for label, *_ in shown))
     assert labels == ["running", f"1/2 {first}", "1/2", f"2/2 {second}", "2/2", "finished"]
     in_first_task = [cells for cells in shown if cells[0] == f"1/2 {first}"]
-    assert [completed for _, completed, *_ in in_first_task if completed] == pytest.approx([1 / 3, 2 / 3, 1])
+    # a sample of the machine's load may come between two steps, and changes nothing
+    completed = list(dict.fromkeys(completed for _, completed, *_ in in_first_task))
+    assert completed == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert all(float(loss) > 0 for _, completed, loss, *_ in in_first_task if completed)
     assert shown[-1][1] == 2
     last_scores = [f"{score:.0f}" for score in view.matrix()[-1]]
