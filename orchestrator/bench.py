@@ -156,15 +156,15 @@ def _method_sequence(name: str, model: str, max_train: int, out: str) -> Sequenc
 def _second_task(sequence: SequencePlan) -> dict[str, float]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Parallel.current(device))
+    learner.load_initial()
     train_task(learner, 0, lambda event: None)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     optimizer_state: list[float] = []
     started = time.monotonic()
-    history = train_task(learner, 1, lambda event: optimizer_state.append(time.monotonic()))
+    state = train_task(learner, 1, lambda event: optimizer_state.append(time.monotonic()))
     seconds = time.monotonic() - started
     step = median([after - before for before, after in itertools.pairwise(optimizer_state)] or [seconds])
-    state = learner.to_state(history)
     return {
         "step_s": step,
         "once_s": max(0.0, seconds - (optimizer_state[-1] - optimizer_state[0]) - step),

@@ -68,11 +68,13 @@ def sequence_of(tmp_path: Path) -> Callable[..., SequencePlan]:
 
 @pytest.fixture
 def learner_of(sequence_of: Callable[..., SequencePlan]) -> Callable[..., Learner]:
-    """Makes a learner on one worker."""
+    """Makes a learner on one worker, which holds the initial model."""
 
     def make(**changes: Any) -> Learner:
         sequence = sequence_of(**changes)
-        return Learner(sequence, sequence.open_stream(), Parallel())
+        learner = Learner(sequence, sequence.open_stream(), Parallel())
+        learner.load_initial()
+        return learner
 
     return make
 

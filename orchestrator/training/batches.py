@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 
 from methods import generator
+
+T = TypeVar("T")
 
 
 def steps_in_epoch(examples: int, global_batch: int) -> int:
@@ -21,14 +24,18 @@ def global_batches(examples: int, global_batch: int, seed: int, task: int, epoch
     """
     order = torch.randperm(examples, generator=generator(seed, "order", task, epoch)).tolist()
     for step in range(steps_in_epoch(examples, global_batch)):
-        yield [order[i % examples] for i in range(step * global_batch, (step + 1) * global_batch)]
+        first = step * global_batch
+        # The remainder also serves a batch that is larger than the task: it goes round more than once
+        yield [order[position % examples] for position in range(first, first + global_batch)]
 
 
-def micro_batches(batch: Sequence[int], size: int, rank: int, workers: int) -> list[tuple[int, list[int]]]:
-    """This worker's micro-batches of a global batch, each with its place among all of them.
+def micro_batches(batch: Sequence[T], size: int, rank: int, workers: int) -> list[tuple[int, list[T]]]:
+    """This worker's micro-batches of a global batch, each with its index among those of all workers.
 
     The cut depends on `size` alone and micro-batch i goes to worker i mod workers. So with a fixed size every worker count
-    computes the same micro-batches, padding and (seeded by the place) dropout included.
+    computes the same micro-batches, padding and (seeded by the index) dropout included.
     """
-    cut = [list(batch[i : i + size]) for i in range(0, len(batch), size)]
-    return [(place, cut[place]) for place in range(rank, len(cut), workers)]
+    mine = []
+    for index in range(rank, steps_in_epoch(len(batch), size), workers):
+        mine.append((index, list(batch[index * size : (index + 1) * size])))
+    return mine

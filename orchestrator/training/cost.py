@@ -15,7 +15,7 @@ reads along; what methods compute of weights alone, and what runs once a task.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,10 @@ NONE = ExtraPasses()
 
 @dataclass(frozen=True)
 class FlopsModel:
-    """Of a step, as parameters of matrix products: those that a token of the input reads, and one of the answer, with those
-    of each that train; `added` vectors come with every input, and `passes` with every step.
+    """What the FLOPs of a step follow from, as numbers of parameters of matrix products.
+
+    `source` are those that a token of the input reads, `target` those that a token of the answer reads, and of each the
+    `_trained` ones train. `added` vectors come with every input, and `passes` with every step.
     """
 
     source: int
@@ -48,86 +50,140 @@ class FlopsModel:
     passes: ExtraPasses = NONE
 
     def flops(self, batch: Sequence[Feature]) -> int:
-        """Of one step on a global batch."""
-        source = sum(len(f["source"]) + self.added for f in batch)
-        target = sum(len(f.get("target", ())) for f in batch)
-        forward = 2 * (self.source * source + self.target * target)
-        gradients = 2 * (self.source_trained * source + self.target_trained * target)
-        more = self.passes
-        return round((2 + more.forward + 2 * more.training) * forward + (1 + more.training) * gradients)
+        """The FLOPs of one step on a global batch."""
+        source_tokens, target_tokens = count_tokens(batch)
+        source_tokens += self.added * len(batch)
+        # 2: a multiplication and an addition for each parameter and token
+        forward = 2 * (self.source * source_tokens + self.target * target_tokens)
+        gradients = 2 * (self.source_trained * source_tokens + self.target_trained * target_tokens)
+        extra = self.passes
+        # A backward pass takes a forward's worth for the activations, and the gradients of what trains
+        return round((2 + extra.forward + 2 * extra.training) * forward + (1 + extra.training) * gradients)
+
+
+def count_tokens(batch: Sequence[Feature]) -> tuple[int, int]:
+    """Real tokens of the inputs, and of the answers (none where labels are classes)."""
+    source_tokens = 0
+    target_tokens = 0
+    for feature in batch:
+        source_tokens += len(feature["source"])
+        target_tokens += len(feature.get("target", ()))
+    return source_tokens, target_tokens
 
 
 def tokens(batch: Sequence[Feature]) -> int:
     """Real tokens of inputs and answers."""
-    return sum(len(f["source"]) + len(f.get("target", ())) for f in batch)
+    return sum(count_tokens(batch))
 
 
 def flops_model(learner: Learner, task_id: int) -> FlopsModel:
-    """Of a step of a task. Brings the model to the structure that it has while the task is trained."""
-    family, stack, place = learner.family, learner.stack, learner.place(task_id)
-    stack.grow(family.module, place + 1)
-    trained = {id(w) for w in stack.trains(family.module).values()}
+    """What the FLOPs of a step of a task follow from. Gives the model the structure that it has while the task is trained."""
+    family = learner.family
+    stack = learner.stack
+    position = learner.task_position(task_id)
+    # Adapters that only this task brings along count too
+    stack.grow(family.module, position + 1)
+    trained_ids = set(map(id, stack.trains(family.module).values()))
     source, target = matrices(family)
-
-    def size(weights: Sequence[nn.Parameter], of_trained: bool = False) -> int:
-        return sum(w.numel() for w in weights if not of_trained or id(w) in trained)
-
     return FlopsModel(
-        size(source),
-        size(target),
-        size(source, of_trained=True),
-        size(target, of_trained=True),
-        stack.added_tokens(place),
-        stack.extra_passes(place, learner.sequence.training.global_batch),
+        _size(source),
+        _size(target),
+        _size(source, trained_ids),
+        _size(target, trained_ids),
+        stack.added_tokens(position),
+        stack.extra_passes(position, learner.sequence.training.global_batch),
     )
+
+
+def _size(weights: Sequence[nn.Parameter], only: set[int] | None = None) -> int:
+    """How many numbers weights have; of those alone whose ids are in `only`, where it is given."""
+    size = 0
+    for weight in weights:
+        if only is None or id(weight) in only:
+            size += weight.numel()
+    return size
 
 
 def matrices(family: Family) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The weights of matrix products that a token of the input reads, and those that one of the answer reads."""
     module: Any = family.module
-    heads = {id(p) for p in family.head()}
-    found = [(name, w) for name, part in module.named_modules() if (w := _matrix(name, part)) is not None]
-    found = [(name, weight) for name, weight in found if id(weight) not in heads]
+    weights = _matrices_by_name(module, family.head())
     if not module.config.is_encoder_decoder:
-        weights = [weight for _, weight in found]
-        return weights, weights
-    encoder = {id(m) for m in module.get_encoder().modules()}
-    inner = {name for name, part in module.named_modules() if id(part) in encoder}
-    reads_input = [name in inner or bool(_OF_ENCODER_STATES.search(name)) for name, _ in found]
-    source = [w for (_, w), reads in zip(found, reads_input, strict=True) if reads]
-    return source, [w for (_, w), reads in zip(found, reads_input, strict=True) if not reads]
+        # One stack of layers reads all tokens
+        every = list(weights.values())
+        return every, every
+    encoder_ids = set(map(id, module.get_encoder().modules()))
+    source = []
+    target = []
+    for name, part in module.named_modules():
+        if name not in weights:
+            continue
+        if id(part) in encoder_ids or _OF_ENCODER_STATES.search(name):
+            source.append(weights[name])
+        else:
+            target.append(weights[name])
+    return source, target
+
+
+def _matrices_by_name(module: nn.Module, head: Sequence[nn.Parameter]) -> Mapping[str, nn.Parameter]:
+    """The matrices by which modules multiply each token's vector, by the module's name; a task head's are left out."""
+    head_ids = set(map(id, head))
+    found = {}
+    for name, part in module.named_modules():
+        weight = _matrix(name, part)
+        if weight is not None and id(weight) not in head_ids:
+            found[name] = weight
+    return found
 
 
 def _matrix(name: str, module: nn.Module) -> nn.Parameter | None:
     """The matrix of its own by which a module multiplies each token's vector, if it does."""
-    weight = module._parameters.get("weight")  # a wrapper's attribute would be that of the layer which it wraps
+    # Not `module.weight`: a wrapper's attribute would be that of the layer which it wraps, counted a second time
+    weight = module._parameters.get("weight")
     if weight is None or weight.ndim != 2 or isinstance(module, nn.Embedding) or "pooler" in name.split("."):
         return None
     return weight
 
 
-def epoch_steps(training: TrainingConfig, task: str, examples: int, fresh: int) -> int:
-    """Optimizer steps of a task without a budget, of which each takes `fresh` examples."""
-    return training.epochs_of(task) * steps_in_epoch(examples, fresh)
+def epoch_steps(training: TrainingConfig, task: str, examples: int, num_new: int) -> int:
+    """Optimizer steps of a task without a budget, of which each takes `num_new` examples of its training set."""
+    return training.epochs_of(task) * steps_in_epoch(examples, num_new)
 
 
 def task_steps(learner: Learner, task_id: int) -> int:
-    """Optimizer steps of a task: those of its epochs, or the fewest that reach the budget. Joint training has the budget
-    of all tasks together.
+    """Optimizer steps of a task: those of its epochs, or the fewest that reach the budget.
+
+    Joint training has the budget of all tasks together.
     """
     if not learner.stack.tuning.trains_by_gradient:
         return 0
     sequence = learner.sequence
-    together = len(sequence.method.run_kind.tasks_to_train(task_id, len(sequence.tasks)))
-    training, examples = sequence.training, len(learner.training_set(task_id))
+    training = sequence.training
+    num_together = len(sequence.method.run_kind.tasks_to_train(task_id, len(sequence.tasks)))
     if training.budget is None:
-        fresh = learner.stack.num_new_examples(learner.place(task_id), training.global_batch)
-        return epoch_steps(training, sequence.tasks[task_id], examples, fresh)
+        num_new = learner.stack.num_new_examples(learner.task_position(task_id), training.global_batch)
+        num_examples = len(learner.training_set(task_id))
+        return epoch_steps(training, sequence.tasks[task_id], num_examples, num_new)
     if training.budget.steps is not None:
-        return training.budget.steps * together
-    count = flops_model(learner, task_id).flops if training.budget.unit == "flops" else tokens
-    usage, step = 0, 0
-    batches = learner.global_batches(task_id)
-    while usage < training.budget.amount * together:
-        usage, step = usage + count(next(batches)), step + 1
-    return step
+        return training.budget.steps * num_together
+    costs = _tokens_or_flops(learner, task_id, training.budget.unit)
+    return _steps_to_reach(training.budget.amount * num_together, costs)
+
+
+def _tokens_or_flops(learner: Learner, task_id: int, unit: str) -> Iterator[int]:
+    """The cost of each step of a task, without end."""
+    cost = flops_model(learner, task_id)
+    for batch in learner.global_batches(task_id):
+        if unit == "flops":
+            yield cost.flops(batch)
+        else:
+            yield tokens(batch)
+
+
+def _steps_to_reach(amount: float, costs: Iterator[int]) -> int:
+    usage = 0
+    steps = 0
+    while usage < amount:
+        usage += next(costs)
+        steps += 1
+    return steps

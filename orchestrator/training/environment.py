@@ -34,29 +34,32 @@ def describe() -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """The commit of the source, with "+changes" where files differ from it."""
-    here = Path(__file__).parent
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        ).stdout.strip()
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
+        # Installed without its repository, or on a machine without git
         return None
-    return commit + ("+changes" if changed else "")
+    if changes:
+        return commit + "+changes"
+    return commit
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).parent
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
 
 
 class SystemSampler:
-    """Notes the machine's load every few seconds, where the training is, under MLflow's names for system metrics."""
+    """Records the machine's load every few seconds, where the training is, under MLflow's names for system metrics."""
 
     def __init__(self, report: Report, every: float = 5.0) -> None:
-        self.report, self.every, self.last = report, every, 0.0
-        psutil.cpu_percent()  # the first call only sets the start of the interval
+        self.report = report
+        self.every = every
+        self.last = 0.0
+        # The first call only sets the start of the interval
+        psutil.cpu_percent()
 
     def tick(self) -> None:
         """Take a sample if one is due."""
@@ -65,12 +68,12 @@ class SystemSampler:
             return
         self.last = now
         memory = psutil.virtual_memory()
-        sample: dict[str, int | float] = {
+        values: dict[str, int | float] = {
             "cpu_utilization_percentage": psutil.cpu_percent(),
             "system_memory_usage_percentage": memory.percent,
             "system_memory_usage_megabytes": round(memory.used / 2**20),
             "process_memory_megabytes": round(psutil.Process().memory_info().rss / 2**20),
         }
         if torch.cuda.is_available():
-            sample["gpu_0_memory_usage_megabytes"] = round(torch.cuda.memory_allocated() / 2**20)
-        self.report(SystemSample(values=sample))
+            values["gpu_0_memory_usage_megabytes"] = round(torch.cuda.memory_allocated() / 2**20)
+        self.report(SystemSample(values=values))

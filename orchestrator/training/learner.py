@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,32 +17,41 @@ from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.source import find_model
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.store.checkpoints import ResumeState, State
+from orchestrator.store.checkpoints import State
 from orchestrator.training.batches import global_batches, micro_batches
+from orchestrator.training.learner_state import BOTH, INITIAL, NOTHING_WHOLE, LearnerState, Purpose
 from orchestrator.training.parallel import Parallel
 from streams import Stream
 
 
 class Learner:
-    """Builds the model on first use, so that a sequence with nothing left to do never loads one.
+    """A model with its method and its data. `state` says what model and method hold.
 
-    `row` says which state it holds: 0 before training, t after task t, None nothing yet or nothing whole. Where each task
-    is annealed there are two states after a task; `trunk` says that it holds the one to go on from, with `moments`, the
-    optimizer's state by parameter.
+    It begins with nothing: `load_initial` or `load` builds the model, so that a sequence with nothing left to do never does.
     """
 
-    def __init__(self, sequence: SequencePlan, stream: Stream, parallel: Parallel) -> None:
-        self.sequence, self.stream, self.parallel = sequence, stream, parallel
-        self.row: int | None = None
-        self.resume_state = False
-        self.optimizer_state: Mapping[str, Mapping[str, Tensor]] = {}
-        self.decayed: dict[str, Tensor] | None = None  # after training, beside the trunk that the model holds then
-        self._training: tuple[int | None, list[Feature]] = (None, [])  # of one task, asked for more than once
-        self._examples: dict[int, list[Feature]] = {}
+    state: LearnerState
+    # Both are there from the first load on
+    family: Family
+    stack: Stack
 
-    @cached_property
-    def family(self) -> Family:
-        """The model before training, prepared by the tuning method, on this worker's device."""
+    def __init__(self, sequence: SequencePlan, stream: Stream, parallel: Parallel) -> None:
+        self.sequence = sequence
+        self.stream = stream
+        self.parallel = parallel
+        self._training_sets: dict[int, list[Feature]] = {}
+        self._examples: dict[int, list[Feature]] = {}
+        self.hold(NOTHING_WHOLE)
+
+    def hold(self, state: LearnerState) -> None:
+        """Say what model and method hold from now on. No other line assigns the state."""
+        self.state = state
+
+    # Loading
+
+    def load_initial(self) -> None:
+        """Build the model before training, prepared by the tuning method, on this worker's device, and the method."""
+        self.hold(NOTHING_WHOLE)
         source = find_model(self.sequence.model)
         if source.identity != self.sequence.model_identity:
             raise ValueError(
@@ -51,27 +59,45 @@ class Learner:
                 f"experiment was planned with {self.sequence.model_identity}"
             )
         labels = self.stream.labels_until(len(self.stream.tasks))
-        family = load_family(source, self.sequence.model, labels, self.sequence.seed)
+        self.family = load_family(source, self.sequence.model, labels, self.sequence.seed)
+        # What the tuning method adds is drawn from the global generator, after whatever loading drew
         torch.manual_seed(self.sequence.seed)
-        family.module = self.stack.prepare(family.module, family.head()).to(self.parallel.device)
-        self.row = 0
-        return family
+        self.stack = self._build_method()
+        prepared = self.stack.prepare(self.family.module, self.family.head())
+        self.family.module = prepared.to(self.parallel.device)
+        self.hold(INITIAL)
 
-    def begin(self) -> None:
-        """Hold the state before training, whatever was held."""
-        self.__dict__.pop("family", None)
-        self.__dict__.pop("stack", None)
-        self.optimizer_state, self.decayed = {}, None
-        _ = self.family
+    def load(self, stored: State, tasks_seen: int) -> None:
+        """Take over a stored state; its resume state, where it comes with one."""
+        # Going back, from nothing whole too, begins anew: a method keeps what an earlier checkpoint does not know of
+        if self.state.tasks_seen is None or self.state.tasks_seen > tasks_seen:
+            self.load_initial()
+        self.hold(NOTHING_WHOLE)
+        num_begun = 0
+        if tasks_seen > 0:
+            num_begun = self.task_position(tasks_seen - 1) + 1
+        # The structure comes first: weights of adapters that the model has not yet could not be loaded
+        self.stack.grow(self.family.module, num_begun)
+        resume_state = stored.resume_state
+        self.family.load_weights(stored.weights if resume_state is None else resume_state.weights)
+        self.stack.load_state_dict(dict(stored.method))
+        if resume_state is not None:
+            self.hold(LearnerState(tasks_seen, frozenset({"train"}), resume_state.optimizer_state))
+            return
+        serves: frozenset[Purpose] = BOTH
+        if tasks_seen > 0 and self.sequence.training.schedule == "infinite":
+            serves = frozenset({"score"})
+        self.hold(LearnerState(tasks_seen, serves))
 
-    def holds(self, row: int, to_train: bool) -> bool:
-        """Whether it holds that state: for training on, or for scoring."""
-        one_state = row == 0 or self.sequence.training.schedule != "infinite"
-        return self.row == row and (one_state or self.resume_state == to_train)
+    def weights(self) -> dict[str, Tensor]:
+        """What the method has trained, by name: a checkpoint's weights, as this worker holds them."""
+        return self.stack.weights(self.family.module)
 
-    @cached_property
-    def stack(self) -> Stack:
-        """The method, with its memory."""
+    def _build_method(self) -> Stack:
+        spec = self.sequence.method.spec
+        num_labels = []
+        for task_id in range(len(self.stream.tasks)):
+            num_labels.append(len(self.stream.labels_until(task_id + 1)))
         context = Context(
             self.sequence.seed,
             self.parallel.mean,
@@ -80,11 +106,19 @@ class Learner:
             embed=self.embed,
             examples=self.examples,
             batches=self.batches,
-            labels=[len(self.stream.labels_until(t + 1)) for t in range(len(self.stream.tasks))],
+            labels=num_labels,
             workers=self.parallel.count,
-            shared_weights=not self.sequence.method.spec.types[0].card.per_task_weights,
+            shared_weights=not spec.types[0].card.per_task_weights,
         )
-        return self.sequence.method.spec.build(context)
+        return spec.build(context)
+
+    # Computing
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """bfloat16 autocast where the sequence asks for it."""
+        if self.sequence.model.precision == "bf16":
+            return torch.autocast(self.parallel.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
 
     def forward(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """(summed loss, logits) in the sequence's precision; `model` is the family's, wrapped or with other weights."""
@@ -96,90 +130,83 @@ class Learner:
         with self.precision():
             return self.family.embed(batch)
 
+    def scored_model(self) -> ScoredModel:
+        """The present state, as scoring takes it."""
+        return ScoredModel(self.family, self.stack, self.parallel.device, self.precision)
+
+    # Data
+
+    def task_position(self, task_id: int) -> int:
+        """Which task of its sequence a task is to the method."""
+        return self.sequence.method.run_kind.task_position(task_id)
+
     def features(self, task_id: int) -> list[Feature]:
         """The train split of a task as token ids."""
         task = self.stream.tasks[task_id]
         return self.family.features(task, task.read("train"))
 
     def examples(self, task_id: int) -> list[Feature]:
-        """As `features`, kept: methods ask for old tasks again and again."""
+        """The same as `features`, kept in memory: methods ask for old tasks again and again."""
         if task_id not in self._examples:
             self._examples[task_id] = self.features(task_id)
         return self._examples[task_id]
 
-    def batches(self, examples: Sequence[Feature], rng: torch.Generator | None = None) -> Iterator[Batch]:
-        """This worker's micro-batches of examples, on its device; in a random order where `rng` is given.
-
-        The cut is training's, so the number of workers changes none of them. `example_indices` are counted in that order.
-        """
-        training, parallel, family = self.sequence.training, self.parallel, self.family
-        size = training.micro_batch or training.global_batch // parallel.count
-        units = sum(family.loss_terms(f) for f in examples)
-        order = torch.randperm(len(examples), generator=rng).tolist() if rng else range(len(examples))
-        for place, chosen in micro_batches(order, size, parallel.rank, parallel.count):
-            features = [examples[i] for i in chosen]
-            share = sum(family.loss_terms(f) for f in features) / units
-            batch = family.collate(features).to(parallel.device)
-            yield batch.replace(
-                example_indices=list(range(place * size, place * size + len(chosen))),
-                loss_weight=share,
-                loss_denominator=units,
-                num_old_classes=family.num_old_classes,
-            )
-
-    def place(self, task_id: int) -> int:
-        """Which task of its sequence a task is to the method."""
-        return self.sequence.method.run_kind.task_position(task_id)
-
     def training_set(self, task_id: int) -> list[Feature]:
         """What a task is trained on: its own examples, unless the method changes that."""
-        if self._training[0] != task_id:
-            place = self.place(task_id)
-            tasks = self.sequence.method.run_kind.tasks_to_train(task_id, len(self.sequence.tasks))
-            own = [f for t in tasks for f in self.features(t)]
-            chosen = self.stack.training_set(place, own, self.examples)
-            self._training = (task_id, [dict(feature) for feature in chosen])
-        return self._training[1]
+        if task_id not in self._training_sets:
+            own: list[Feature] = []
+            for trained_id in self.sequence.method.run_kind.tasks_to_train(task_id, len(self.sequence.tasks)):
+                own.extend(self.features(trained_id))
+            chosen = self.stack.training_set(self.task_position(task_id), own, self.examples)
+            # One task at a time is trained, and asks for its set more than once: older ones only take memory
+            self._training_sets = {task_id: [dict(feature) for feature in chosen]}
+        return self._training_sets[task_id]
 
     def global_batches(self, task_id: int) -> Iterator[list[Feature]]:
         """The global batch of each step of a task, epoch after epoch without end."""
-        features, sequence, place = self.training_set(task_id), self.sequence, self.place(task_id)
-        fresh = self.stack.num_new_examples(place, sequence.training.global_batch)
-        indices = (
-            chosen
-            for epoch in itertools.count()
-            for chosen in global_batches(len(features), fresh, sequence.seed, place, epoch)
+        features = self.training_set(task_id)
+        position = self.task_position(task_id)
+        num_new = self.stack.num_new_examples(position, self.sequence.training.global_batch)
+        step = 0
+        for epoch in itertools.count():
+            for indices in global_batches(len(features), num_new, self.sequence.seed, position, epoch):
+                step += 1
+                new_examples = [features[index] for index in indices]
+                yield list(self.stack.compose_batch(position, step, new_examples))
+
+    def my_micro_batches(self, examples: Sequence[Feature]) -> list[tuple[int, list[Feature]]]:
+        """This worker's micro-batches of examples, each with its index among those of all workers."""
+        training = self.sequence.training
+        size = training.micro_batch or training.global_batch // self.parallel.count
+        return micro_batches(examples, size, self.parallel.rank, self.parallel.count)
+
+    def loss_denominator(self, examples: Sequence[Feature]) -> int:
+        """What the summed loss of examples is divided by: their label tokens, or how many they are."""
+        return sum(map(self.family.loss_terms, examples))
+
+    def make_batch(self, features: Sequence[Feature], loss_denominator: int) -> Batch:
+        """A micro-batch on this worker's device, with its weight in a loss over `loss_denominator` terms."""
+        batch = self.family.collate(features).to(self.parallel.device)
+        return batch.replace(
+            loss_weight=self.loss_denominator(features) / loss_denominator,
+            loss_denominator=loss_denominator,
+            num_old_classes=self.family.num_old_classes,
         )
-        for step, chosen in enumerate(indices, start=1):
-            yield list(self.stack.compose_batch(place, step, [features[i] for i in chosen]))
 
-    def precision(self) -> AbstractContextManager[Any]:
-        """bfloat16 autocast where the sequence asks for it."""
-        if self.sequence.model.precision == "bf16":
-            return torch.autocast(self.parallel.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+    def batches(self, examples: Sequence[Feature], rng: torch.Generator | None = None) -> Iterator[Batch]:
+        """This worker's micro-batches of examples, on its device; in a random order where `rng` is given.
 
-    def scored_model(self) -> ScoredModel:
-        """The present state, as scoring takes it."""
-        return ScoredModel(self.family, self.stack, self.parallel.device, self.precision)
-
-    def load_state(self, state: State, row: int) -> None:
-        """Go on from a saved state; from its trunk, if it comes with one."""
-        self.stack.grow(self.family.module, self.place(row - 1) + 1 if row else 0)
-        self.family.load_weights(state.weights if state.resume_state is None else state.resume_state.weights)
-        self.stack.load_state_dict(dict(state.method))
-        self.optimizer_state = {} if state.resume_state is None else state.resume_state.optimizer_state
-        self.row, self.resume_state, self.decayed = row, state.resume_state is not None, None
-
-    def to_state(self, history: Mapping[str, Any]) -> State:
-        """The present state, to be saved."""
-        weights = self.parallel.full_state(self.weights())
-        method = self.parallel.full_state(self.stack.state_dict())
-        if self.decayed is None:
-            return State(weights, method, history)
-        optimizer_state = self.parallel.full_state(self.optimizer_state)
-        return State(self.parallel.full_state(self.decayed), method, history, ResumeState(weights, optimizer_state))
-
-    def weights(self) -> dict[str, Tensor]:
-        """What the method has trained, by name."""
-        return self.stack.weights(self.family.module)
+        The cut is training's, so the number of workers changes none of them. `example_indices` count in that order.
+        """
+        order = list(range(len(examples)))
+        if rng is not None:
+            order = torch.randperm(len(examples), generator=rng).tolist()
+        ordered = [examples[index] for index in order]
+        loss_denominator = self.loss_denominator(examples)
+        # Every micro-batch but the last has this size, which so gives the index of each one's first example
+        training = self.sequence.training
+        size = training.micro_batch or training.global_batch // self.parallel.count
+        for micro_batch_index, features in self.my_micro_batches(ordered):
+            first = micro_batch_index * size
+            batch = self.make_batch(features, loss_denominator)
+            yield batch.replace(example_indices=list(range(first, first + len(features))))

@@ -1,9 +1,9 @@
-"""TODO orchestrator.training.optimizer"""
+"""AdamW over the parameters that train, and its state from task to task."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
@@ -14,29 +14,39 @@ from methods import trainable
 from methods.shared.passes import fitted
 from orchestrator.config.training import TrainingConfig
 
+# What AdamW remembers of each parameter, by the parameter's name: "step", "exp_avg", "exp_avg_sq"
+OptimizerState = Mapping[str, Mapping[str, Tensor]]
+
 
 def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW. No weight decay on biases, norms and the task head (whose untrained rows must stay as they are).
+    """AdamW. No weight decay on biases, norms and the task head (whose untrained output units must stay as they are).
 
     A parameter takes the first rate of `training.lrs` whose pattern it matches, else `training.lr`. Raises ValueError for a
     pattern that matches nothing.
     """
-    heads = {id(p) for p in head}
+    head_ids = set(map(id, head))
     groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     unused = set(training.lrs)
     for name, parameter in trainable(module).items():
-        is_head = id(parameter) in heads
-        found = next((p for p in training.lrs if (is_head and p == "head") or fnmatch(name, p)), None)
-        unused.discard(str(found))
-        groups[training.lrs[found] if found else training.lr, parameter.ndim > 1 and not is_head].append(parameter)
+        is_head = id(parameter) in head_ids
+        lr = training.lr
+        pattern = _first_match(name, is_head, training.lrs)
+        if pattern is not None:
+            lr = training.lrs[pattern]
+            unused.discard(pattern)
+        has_decay = parameter.ndim > 1 and not is_head
+        groups[lr, has_decay].append(parameter)
     if unused:
         raise ValueError(f"training.lrs: {sorted(unused)[0]!r} matches no parameter that trains")
-    decayed_first = sorted(groups.items(), key=lambda group: not group[0][1])
+    with_decay: list[dict[str, Any]] = []
+    without_decay: list[dict[str, Any]] = []
+    for (lr, has_decay), parameters in groups.items():
+        if has_decay:
+            with_decay.append({"params": parameters, "lr": lr})
+        else:
+            without_decay.append({"params": parameters, "lr": lr, "weight_decay": 0.0})
     return torch.optim.AdamW(
-        [
-            {"params": parameters, "lr": lr, **({} if decays else {"weight_decay": 0.0})}
-            for (lr, decays), parameters in decayed_first
-        ],
+        [*with_decay, *without_decay],
         lr=training.lr,
         betas=training.betas,
         weight_decay=training.weight_decay,
@@ -44,20 +54,39 @@ def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: Tr
     )
 
 
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, module: nn.Module, optimizer_state: Mapping[str, Mapping[str, Tensor]]
-) -> None:
+def _first_match(name: str, is_head: bool, patterns: Iterable[str]) -> str | None:
+    for pattern in patterns:
+        if fnmatch(name, pattern) or (is_head and pattern == "head"):
+            return pattern
+    return None
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module, optimizer_state: OptimizerState) -> None:
     """Have the optimizer go on where another stopped, for the parameters that both have in one shape.
 
-    A task head may have other rows than in the stream that the state comes from: those that only one of them has belong to
-    labels that no task so far has trained, whose moments are zero.
+    A task head may have other output units than in the stream that the state comes from: those that only one of them has
+    belong to labels that no task so far has trained, whose moments are zero.
     """
     for name, parameter in trainable(module).items():
-        state = optimizer_state.get(name, {})
-        shaped = {key: value for key, value in state.items() if value.ndim}
-        if state and all(value.shape[1:] == parameter.shape[1:] for value in shaped.values()):
-            fitting: Mapping[str, Any] = fitted(shaped, dict.fromkeys(shaped, parameter))
-            optimizer.state[parameter] = {
-                key: fitting[key].clone() if key in fitting else value.to(parameter.device, copy=True)
-                for key, value in state.items()
-            }
+        state = optimizer_state.get(name)
+        if state and _fits(state, parameter):
+            optimizer.state[parameter] = _fitted_copy(state, parameter)
+
+
+def _fits(state: Mapping[str, Tensor], parameter: Tensor) -> bool:
+    """Whether a parameter's state is of its shape, but for the number of output units."""
+    for tensor in state.values():
+        # The step count is a scalar
+        if tensor.ndim > 0 and tensor.shape[1:] != parameter.shape[1:]:
+            return False
+    return True
+
+
+def _fitted_copy(state: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
+    copies = {}
+    for key, tensor in state.items():
+        if tensor.ndim > 0:
+            copies[key] = fitted({key: tensor}, {key: parameter})[key].clone()
+        else:
+            copies[key] = tensor.to(parameter.device, copy=True)
+    return copies

@@ -10,6 +10,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from orchestrator.config.training import TrainingConfig, outer_factor
 
+# A share of steps that should be whole may be a little off either way: 0.1 * 30 is 3.0000000000000004
+_ROUNDING = 1e-9
+
 
 class Phases(NamedTuple):
     """The last step (counted from 1) of the warm-up, of the cooldown and of the constant rate."""
@@ -20,9 +23,13 @@ class Phases(NamedTuple):
 
 
 def phases(training: TrainingConfig, steps: int) -> Phases:
-    """Of `schedule: infinite`, in whole steps. A task that is too short for all phases has no annealing."""
-    warm, cool = (math.ceil(share * steps - 1e-9) for share in (training.warmup, training.infinite.cooldown))
-    return Phases(warm, cool, min(steps, max(1, cool, math.floor(training.infinite.anneal * steps + 1e-9))))
+    """The phases of `schedule: infinite`, in whole steps. A task that is too short for all phases has no annealing."""
+    warm = math.ceil(training.warmup * steps - _ROUNDING)
+    cool = math.ceil(training.infinite.cooldown * steps - _ROUNDING)
+    constant = math.floor(training.infinite.anneal * steps + _ROUNDING)
+    # At least one step comes before annealing, so that there is a state from which to go on
+    constant = max(1, cool, constant)
+    return Phases(warm, cool, min(steps, constant))
 
 
 def infinite(training: TrainingConfig, step: int, steps: int, task_id: int) -> float:
@@ -36,14 +43,17 @@ def infinite(training: TrainingConfig, step: int, steps: int, task_id: int) -> f
     We depart from the paper in that each task is annealed (there one branch is, where a model is wanted), and in that tasks
     are known to end, so that all phases are shares of a task's steps.
     """
-    s, (warm, cool, constant) = training.infinite, phases(training, steps)
+    shares = training.infinite
+    warm, cool, constant = phases(training, steps)
     if step > constant:
-        return s.constant * (s.final / s.constant) ** ((step - constant) / max(1, steps - constant))
+        annealed = (step - constant) / max(1, steps - constant)
+        return shares.constant * (shares.final / shares.constant) ** annealed
     if task_id > 0 or step > cool:
-        return s.constant
+        return shares.constant
     if step <= warm:
         return step / warm
-    return s.constant + (1 - s.constant) / 2 * (1 + math.cos(math.pi * (step - warm) / (cool - warm)))
+    angle = math.pi * (step - warm) / (cool - warm)
+    return shares.constant + (1 - shares.constant) / 2 * (1 + math.cos(angle))
 
 
 def make_schedule(
@@ -54,14 +64,20 @@ def make_schedule(
 
     The first three begin anew with every task, so `cosine` is the repeated cosine of continual pre-training.
     """
-    warm, outer = math.ceil(training.warmup * steps), outer_factor(training, task_id, tasks)
+    num_warm = math.ceil(training.warmup * steps)
+    outer = outer_factor(training, task_id, tasks)
 
     def factor(step: int) -> float:
+        # The scheduler counts steps from 0
         if training.schedule == "infinite":
             return outer * infinite(training, step + 1, steps, task_id)
-        if step < warm:
-            return outer * (step + 1) / (warm + 1)
-        left = (steps - step) / max(1, steps - warm)
-        return outer * {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}.get(training.schedule, 1.0)
+        if step < num_warm:
+            return outer * (step + 1) / (num_warm + 1)
+        remaining = (steps - step) / max(1, steps - num_warm)
+        if training.schedule == "linear":
+            return outer * remaining
+        if training.schedule == "cosine":
+            return outer * ((1 - math.cos(math.pi * remaining)) / 2)
+        return outer * 1.0
 
     return LambdaLR(optimizer, factor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,14 +15,15 @@ from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
-from orchestrator.store.events import Event, Report, parse_event
-from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.events import Event, Report
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
-from orchestrator.training.environment import SystemSampler, describe
+from orchestrator.training.environment import SystemSampler
 from orchestrator.training.learner import Learner
+from orchestrator.training.learner_state import Purpose
 from orchestrator.training.parallel import Parallel
-from orchestrator.training.task import NO_STEPS, train_task
+from orchestrator.training.record import SequenceRecord, reason
+from orchestrator.training.task import Position, TaskLog, train_task
 from streams import Stream
 
 
@@ -37,84 +39,108 @@ def run_sequence(
     `until` ends it after that many tasks; a later call goes on from there.
 
     Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
-    to `report`. Raises SequenceFailed after noting it; whatever was made before stays.
+    to `report`. Raises SequenceFailed after recording it; whatever was made before stays.
     """
-    run = _Run(sequence, parallel or Parallel.current(), report)
+    run = _SequenceRun(sequence, parallel or Parallel.current(), report)
+    task_ids = range(len(sequence.tasks))[:until]
     try:
-        run.record(started_event(sequence, run.stream, run.parallel))
-        check_unchanged(sequence, run.stream)
+        run.start()
         if evaluate:
             run.score(0)
-        for task_id in range(len(sequence.tasks))[:until]:
-            run.ensure_trained(task_id + 1)
-            run.record_checkpoint(task_id)
+        for task_id in task_ids:
+            run.ensure_stored(task_id + 1)
+            run.record.checkpoint(task_id, run.store, reused=task_id not in run.trained)
             if evaluate:
                 run.score(task_id + 1)
     except Exception as error:
-        if not run.own_fault(error):
+        if not run.is_own_fault(error):
             raise
-        run.record(events.SequenceFailed(reason=reason(error)))
-        raise error if isinstance(error, SequenceFailed) else SequenceFailed(reason(error)) from error
-    if until is None or until >= len(sequence.tasks):
-        run.record(events.SequenceFinished())
+        run.record.sequence_failed(error, run.position)
+        if isinstance(error, SequenceFailed):
+            raise
+        raise SequenceFailed(reason(error)) from error
+    if len(task_ids) == len(sequence.tasks):
+        run.record.add(events.SequenceFinished())
     return read_view(sequence.out, sequence.id)
 
 
-def reason(error: Exception) -> str:
-    """One line on why a sequence failed."""
-    lines = str(error).strip().splitlines()
-    said = lines[0] if lines else "no message"
-    return said if isinstance(error, SequenceFailed) else f"{type(error).__name__}: {said}"
-
-
-def score_state(sequence: SequencePlan, row: int, parallel: Parallel | None = None) -> None:
-    """Fill the missing cells of one row, from the stored state. Notes nothing in the journal."""
+def score_state(sequence: SequencePlan, tasks_seen: int, parallel: Parallel | None = None) -> None:
+    """Compute the missing scores of one stored state (0: the initial model). Records nothing in the journal."""
     store = Store(Path(sequence.out))
-    missing = missing_scores(sequence, row, store)
+    missing = missing_scores(sequence, tasks_seen, store)
     if not missing:
         return
     stream = sequence.open_stream()
     check_unchanged(sequence, stream)
     learner = Learner(sequence, stream, parallel or Parallel.current())
-    _ = learner.family
-    if row > 0:
-        if not store.is_sound(sequence.keys[row]):
-            raise ValueError(f"checkpoint {store.path(sequence.keys[row])} is missing or changed")
-        learner.load_state(store.load(sequence.keys[row]), row)
-    for column in missing:
-        compute_score(learner.scored_model(), sequence, stream, store, row, column)
+    key = sequence.keys[tasks_seen]
+    if tasks_trained(sequence, tasks_seen) == 0:
+        learner.load_initial()
+    elif store.is_sound(key):
+        learner.load(store.load(key), tasks_seen)
+    else:
+        raise ValueError(f"checkpoint {store.path(key)} is missing or changed")
+    _compute_scores(learner, store, tasks_seen, missing, Position())
+
+
+def _compute_scores(
+    learner: Learner, store: Store, tasks_seen: int, task_ids: Sequence[int], position: Position
+) -> None:
+    """Score the state that a learner holds on tasks."""
+    model = learner.scored_model()
+    for task_id in task_ids:
+        position.task = learner.sequence.tasks[task_id]
+        compute_score(model, learner.sequence, learner.stream, store, tasks_seen, task_id)
 
 
 def is_complete(sequence: SequencePlan, store: Store) -> bool:
-    """Whether every state and every cell of a sequence is there."""
-    states = all(store.has(key) for key in sequence.keys[1:])
-    return states and not any(missing_scores(sequence, row, store) for row in range(len(sequence.keys)))
+    """Whether every state and every score of a sequence is there."""
+    for key in sequence.keys[1:]:
+        if not store.has(key):
+            return False
+    for tasks_seen in range(len(sequence.keys)):
+        if missing_scores(sequence, tasks_seen, store):
+            return False
+    return True
 
 
-def started_event(sequence: SequencePlan, stream: Stream, parallel: Parallel) -> Event:
-    """The journal's first event: the whole configuration, the data and the software."""
-    return events.SequenceStarted(
-        id=sequence.id,
-        tasks=sequence.tasks,
-        sequence=sequence.model_dump(mode="json", exclude={"score_keys"}),
-        data=stream.manifest(),
-        workers=parallel.count,
-        device=str(parallel.device),
-        **describe(),
-    )
+def tasks_trained(sequence: SequencePlan, tasks_seen: int) -> int:
+    """The number of tasks whose state the one after `tasks_seen` tasks is: 0 while a reference run has trained nothing."""
+    kind = sequence.method.run_kind
+    for task_id in range(tasks_seen):
+        if kind.is_trained(task_id, len(sequence.tasks)):
+            return tasks_seen
+    return 0
 
 
-class _Run:
-    """What the steps of one sequence share."""
+class _SequenceRun:
+    """One sequence while it runs, as one worker sees it. What the learner holds is in `learner.state` alone."""
 
     def __init__(self, sequence: SequencePlan, parallel: Parallel, report: Report | None) -> None:
-        self.sequence, self.parallel, self.report = sequence, parallel, report
+        self.sequence = sequence
+        self.parallel = parallel
         self.store = Store(Path(sequence.out))
-        self.journal = Journal(journal_folder(sequence.out, sequence.id))
-        self.known = read_view(sequence.out, sequence.id)
+        self.record = SequenceRecord(sequence, parallel, report)
+        self.position = Position()
+        # The tasks that were trained here, not found
         self.trained: set[int] = set()
 
-    def own_fault(self, error: Exception) -> bool:
+    @cached_property
+    def stream(self) -> Stream:
+        """The tasks."""
+        return self.sequence.open_stream()
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The model and the method; nothing is loaded yet."""
+        return Learner(self.sequence, self.stream, self.parallel)
+
+    def start(self) -> None:
+        """Record the start, and refuse data that is not that of the plan."""
+        self.record.sequence_started(self.stream)
+        check_unchanged(self.sequence, self.stream)
+
+    def is_own_fault(self, error: Exception) -> bool:
         """Whether the sequence itself is wrong, so that trying again is in vain.
 
         Not where the storage or the device failed; and among several workers most errors may be another worker's death.
@@ -124,130 +150,127 @@ class _Run:
         broken_device = isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
         return self.parallel.count == 1 and not isinstance(error, OSError) and not broken_device
 
-    @cached_property
-    def stream(self) -> Stream:
-        """The tasks."""
-        return self.sequence.open_stream()
+    # Making states
 
-    @cached_property
-    def learner(self) -> Learner:
-        """The model and the method."""
-        return Learner(self.sequence, self.stream, self.parallel)
+    def ensure_stored(self, tasks_seen: int) -> None:
+        """See to it that the store has the state after so many tasks; the learner need not hold it afterwards.
 
-    def record(self, event: Event) -> None:
-        """Note a fact, journal first. What the journal has already (of a run that was stopped) is not noted twice."""
-        if self.parallel.writes and self.known.add(event):
-            self.journal.append(event)
-            if self.report:
-                self.report(event)
-
-    def ensure_trained(self, row: int) -> None:
-        """See to it that the store has the state after task `row`: find it there, wait for another who makes it, or train.
-
-        The learner need not hold it afterwards.
+        It is found there, or made by another process, which is waited for, or trained here, with all states that are missing
+        before it.
         """
-        key = self.sequence.keys[row]
-        while True:
-            first = self.parallel.writes
-            with self.store.lock(key, timeout=5) if first else contextlib.nullcontext(True) as mine:
-                todo = self.parallel.agree("use" if self.store.has(key) else "train" if mine else "wait")
-                if todo == "use":
-                    return
-                if todo == "train":
-                    self.ensure_loaded(row - 1, to_train=True)
-                    self.train(row - 1)
-                    return
+        while (missing := self._first_missing(tasks_seen)) is not None:
+            self._train_or_wait(missing)
 
-    def ensure_loaded(self, row: int, to_train: bool = False) -> None:
-        """Bring the learner to the state after task `row`. A checkpoint that is corrupt is set aside and made again."""
-        kind = self.sequence.method.run_kind
-        if not any(kind.is_trained(t, len(self.sequence.tasks)) for t in range(row)):
-            if self.learner.row is None or self.learner.row > row:
-                self.learner.begin()
-            self.learner.row = row
-            return
-        while not self.learner.holds(row, to_train):
-            key = self.sequence.keys[row]
-            if self.parallel.agree(self.store.is_sound(key) if self.parallel.writes else None):
-                self.learner.load_state(self.store.load(key, resume_state=to_train), row)
+    def _first_missing(self, tasks_seen: int) -> int | None:
+        """The first state that has to be made on the way to that one: the one before it can be loaded, or is held."""
+        missing = None
+        candidate = tasks_seen
+        while candidate > 0 and not self.store.has(self.sequence.keys[candidate]):
+            missing = candidate
+            candidate -= 1
+            if self.learner.state.is_after(candidate, "train"):
+                break
+        # Another process may finish a checkpoint between two workers' looks
+        return self.parallel.agree(missing)
+
+    def _train_or_wait(self, tasks_seen: int) -> None:
+        """Train the last task of a state that is missing; or return after a while if another process is at it."""
+        key = self.sequence.keys[tasks_seen]
+        with self._lock(key, timeout=5) as is_mine:
+            made_meanwhile = self.store.has(key)
+            if not self.parallel.agree(is_mine and not made_meanwhile):
                 return
-            if self.parallel.writes:
-                with self.store.lock(key, timeout=-1):
-                    if not self.store.is_sound(key):  # still: another sequence may have made it again meanwhile
-                        self.store.set_aside(key)
-                        self.record(events.CheckpointCorrupt(key=key))
-            self.parallel.barrier()
-            self.ensure_trained(row)
+            if not self.sequence.method.run_kind.is_trained(tasks_seen - 1, len(self.sequence.tasks)):
+                self._keep_initial_state(tasks_seen - 1)
+            elif self._load(tasks_seen - 1, "train"):
+                self._train(tasks_seen - 1)
+            # Else the state before turned out to be corrupt, and is the first that is missing now
 
-    def train(self, task_id: int) -> None:
-        """Train one task and save its state. Where a reference run leaves the task out, the state is that before training."""
-        sequence = self.sequence
-        if not sequence.method.run_kind.is_trained(task_id, len(sequence.tasks)):
-            self.record(self._task_started(task_id, 0, reused=False))
-            self.save(task_id, State({}, {}, NO_STEPS))
-            self.learner.row = task_id + 1
-            return
-        self.record(self._task_started(task_id, task_steps(self.learner, task_id), reused=False))
-        sampler = SystemSampler(self.record)
+    def _keep_initial_state(self, task_id: int) -> None:
+        """Store a state after a task that a reference run leaves out: no weights differ from the initial model's."""
+        self.record.task_started(task_id, steps=0)
+        nothing_done = TaskLog(self.record.add).history(seconds=0.0, diagnostics={})
+        self._save(task_id, State({}, {}, nothing_done))
 
-        def note(event: Event) -> None:
-            self.record(event)
+    def _train(self, task_id: int) -> None:
+        """Train one task and save its state."""
+        task = self.sequence.tasks[task_id]
+        self.position.task = task
+        self.record.task_started(task_id, task_steps(self.learner, task_id))
+        sampler = SystemSampler(self.record.add)
+
+        def report(event: Event) -> None:
+            self.record.add(event)
             sampler.tick()
 
-        history = train_task(self.learner, task_id, note)
-        state = self.learner.to_state(history)
-        resumed = state.resume_state.weights if state.resume_state else {}
-        if not self.parallel.all_finite([*state.weights.values(), *resumed.values()]):
-            raise NonFiniteLoss(f"the weights are not finite after task {sequence.tasks[task_id]!r}")
-        self.save(task_id, state)
+        state = train_task(self.learner, task_id, report, self.position)
+        tensors = list(state.weights.values())
+        if state.resume_state is not None:
+            tensors += state.resume_state.weights.values()
+        # The loss of the last step was taken before that step changed the weights
+        if not self.parallel.all_finite(tensors):
+            raise NonFiniteLoss(f"the weights are not finite after task {task!r}")
+        self._save(task_id, state)
 
-    def save(self, task_id: int, state: State) -> None:
-        """Write a checkpoint, on the worker that writes."""
+    def _save(self, task_id: int, state: State) -> None:
         sequence = self.sequence
         if self.parallel.writes:
             made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], **sequence.model_dump(mode="json")}
             self.store.save(sequence.keys[task_id + 1], state, made_by)
-        self.parallel.barrier()  # nobody goes on before the checkpoint is there
+        # Nobody goes on before the checkpoint is there
+        self.parallel.barrier()
         self.trained.add(task_id)
 
-    def _task_started(self, task_id: int, steps: int, reused: bool) -> Event:
-        name = self.sequence.tasks[task_id]
-        return events.TaskStarted(task_id=task_id, task=name, steps=steps, reused=reused)
+    # Loading states
 
-    def record_checkpoint(self, task_id: int) -> None:
-        """Note where the state is; of a state that was found, also how it was trained."""
+    def _ensure_loaded(self, tasks_seen: int, purpose: Purpose) -> None:
+        """Have the learner hold a state that was stored; one that is corrupt by now is made again."""
+        while not self._load(tasks_seen, purpose):
+            self.ensure_stored(tasks_seen)
+
+    def _load(self, tasks_seen: int, purpose: Purpose) -> bool:
+        """Have the learner hold a state; False where its checkpoint is corrupt, which is then set aside."""
+        trained = tasks_trained(self.sequence, tasks_seen)
+        if self.learner.state.is_after(trained, purpose):
+            return True
+        if trained == 0:
+            self.learner.load_initial()
+            return True
+        key = self.sequence.keys[tasks_seen]
+        # One worker reads all bytes for the checksums, the others take its word
+        if self.parallel.agree(self.parallel.writes and self.store.is_sound(key)):
+            self.learner.load(self.store.load(key, resume_state=purpose == "train"), tasks_seen)
+            return True
+        self._set_aside(key)
+        return False
+
+    def _set_aside(self, key: str) -> None:
+        """Move a corrupt checkpoint out of the way."""
+        with self._lock(key, timeout=-1):
+            # Still corrupt: another sequence may have made it again meanwhile
+            if self.parallel.writes and self.store.has(key) and not self.store.is_sound(key):
+                self.store.set_aside(key)
+                self.record.add(events.CheckpointCorrupt(key=key))
+        self.parallel.barrier()
+
+    @contextlib.contextmanager
+    def _lock(self, key: str, timeout: float) -> Iterator[bool]:
+        """Lock a state for all workers, on the one that writes; gives False if it is still taken after `timeout` seconds."""
         if not self.parallel.writes:
+            yield True
             return
-        key, reused = self.sequence.keys[task_id + 1], task_id not in self.trained
-        history = self.store.history(key)
-        if reused:
-            self.record(self._task_started(task_id, len(history["steps"]), reused=True))
-            for step in history["steps"]:
-                self.record(parse_event(step))
-        place = self.store.path(key)
-        self.record(
-            events.CheckpointSaved(
-                task_id=task_id,
-                task=self.sequence.tasks[task_id],
-                key=key,
-                path=str(place),
-                bytes=self.store.size(key),
-                seconds=history["seconds"],
-                usage=history.get("usage", {}),
-                reused=reused,
-                diagnostics=history.get("diagnostics", {}),
-            )
-        )
+        with self.store.lock(key, timeout) as is_mine:
+            yield is_mine
 
-    def score(self, row: int) -> None:
-        """Fill the missing cells of a row, the workers sharing the tasks, and note the row."""
-        missing = self.parallel.agree(missing_scores(self.sequence, row, self.store))
+    # Scoring
+
+    def score(self, tasks_seen: int) -> None:
+        """Compute the missing scores of a state, the workers sharing the tasks, and record all of them."""
+        missing = self.parallel.agree(missing_scores(self.sequence, tasks_seen, self.store))
         if missing:
-            self.ensure_loaded(row)
-        for column in self.parallel.share_of(missing):
-            compute_score(self.learner.scored_model(), self.sequence, self.stream, self.store, row, column)
-        if missing:
+            self._ensure_loaded(tasks_seen, "score")
+            _compute_scores(self.learner, self.store, tasks_seen, self.parallel.share_of(missing), self.position)
             self.parallel.barrier()
         if self.parallel.writes:
-            for event in score_events(self.sequence, row, self.store):
-                self.record(event)
+            for event in score_events(self.sequence, tasks_seen, self.store):
+                self.record.add(event)

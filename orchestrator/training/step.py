@@ -1,4 +1,4 @@
-"""TODO orchestrator.training.step"""
+"""One optimizer step, from top to bottom."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from methods import trainable
 from orchestrator.errors import NonFiniteLoss
 from orchestrator.models.family import Feature
-from orchestrator.training.batches import micro_batches
 from orchestrator.training.learner import Learner
 
 
@@ -18,50 +18,51 @@ def train_step(
     learner: Learner,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: Sequence[Feature],
-    place: tuple[int, int],
+    global_batch: Sequence[Feature],
+    task_position: int,
+    step: int,
 ) -> tuple[float, float]:
-    """One optimizer step on a global batch, of which this worker computes its share. Returns (loss, gradient norm).
+    """One optimizer step on a global batch, of which this worker computes its part. Returns (loss, gradient norm).
 
     The loss is the sum over the global batch divided by its label tokens (generation) or examples (classification).
     """
-    family, stack, parallel, training = learner.family, learner.stack, learner.parallel, learner.sequence.training
-    units = sum(family.loss_terms(f) for f in batch)
-    size = training.micro_batch or training.global_batch // parallel.count
-    mine = micro_batches(range(len(batch)), size, parallel.rank, parallel.count)
-    total = torch.zeros((), device=parallel.device)
+    model = learner.family.module
+    stack = learner.stack
+    parallel = learner.parallel
+    micro_batches = learner.my_micro_batches(global_batch)
+    loss_denominator = learner.loss_denominator(global_batch)
+    loss = torch.zeros((), device=parallel.device)
+
     optimizer.zero_grad()
-    for number, (index, chosen) in enumerate(mine):
-        features = [batch[i] for i in chosen]
-        inputs = family.collate(features).to(parallel.device)
-        share = sum(family.loss_terms(f) for f in features) / units
-        inputs = stack.on_batch(
-            inputs.replace(loss_weight=share, loss_denominator=units, num_old_classes=family.num_old_classes)
-        )
-        _seed_dropout(learner.sequence.seed, *place, index)
-        last = number == len(mine) - 1
-        with parallel.accumulate(module, is_last=last):
-            summed, logits = learner.forward(module, inputs)
-            loss = stack.after_forward(family.module, inputs, logits, summed / units)
-            total += loss.detach()
-            parallel.backward(loss)
-    loss_value = parallel.sum(total).item()
-    _check_finite(loss_value, "loss", learner, place)
-    stack.before_optimizer_step(family.module)
-    parameters = [p for p in family.module.parameters() if p.requires_grad]
-    norm = parallel.clip_gradients(parameters, training.clip)
-    _check_finite(norm, "gradient's norm", learner, place)
+    for number, (micro_batch_index, features) in enumerate(micro_batches, start=1):
+        batch = stack.on_batch(learner.make_batch(features, loss_denominator))
+        _seed_dropout(learner.sequence.seed, task_position, step, micro_batch_index)
+        with parallel.accumulate(module, is_last=number == len(micro_batches)):
+            summed_loss, logits = learner.forward(module, batch)
+            loss_part = stack.after_forward(model, batch, logits, summed_loss / loss_denominator)
+            parallel.backward(loss_part)
+        loss += loss_part.detach()
+    global_loss = parallel.sum(loss).item()
+    _check_finite(global_loss, "loss", learner, task_position, step)
+
+    # Hooks see gradients that are averaged over the workers and not yet clipped
+    stack.before_optimizer_step(model)
+    norm = parallel.clip_gradients(trainable(model).values(), learner.sequence.training.clip)
+    # Before the step: an update by a gradient that is not finite would spoil every weight
+    _check_finite(norm, "gradient's norm", learner, task_position, step)
     optimizer.step()
-    stack.after_optimizer_step(family.module)
-    return loss_value, round(norm, 6)
+    stack.after_optimizer_step(model)
+    return global_loss, round(norm, 6)
 
 
-def _check_finite(value: float, what: str, learner: Learner, place: tuple[int, int]) -> None:
-    if not math.isfinite(value):
-        where = learner.sequence.method.run_kind.turn(learner.sequence.tasks[place[0]])
-        raise NonFiniteLoss(f"the {what} is {value} in {where}, step {place[1]}")
+def _seed_dropout(seed: int, task_position: int, step: int, micro_batch_index: int) -> None:
+    """Dropout is drawn from where the micro-batch stands in the sequence, not from what this process drew before."""
+    # The modulus is all that `manual_seed` takes; other primes would change the result of every run with dropout
+    torch.manual_seed((((seed * 1009 + task_position) * 1_000_003 + step) * 10_007 + micro_batch_index) % 2**63)
 
 
-def _seed_dropout(seed: int, task_id: int, step: int, index: int) -> None:
-    """Dropout is drawn from the place of the micro-batch, not from what this process drew before."""
-    torch.manual_seed((((seed * 1009 + task_id) * 1_000_003 + step) * 10_007 + index) % 2**63)
+def _check_finite(value: float, quantity: str, learner: Learner, task_position: int, step: int) -> None:
+    if math.isfinite(value):
+        return
+    turn = learner.sequence.method.run_kind.turn(learner.sequence.tasks[task_position])
+    raise NonFiniteLoss(f"the {quantity} is {value} in {turn}, step {step}")

@@ -4,88 +4,168 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from methods import Batch, generator
 from orchestrator.models.family import Feature
+from orchestrator.store.checkpoints import ResumeState, State
 from orchestrator.store.events import Report, Step
 from orchestrator.training.cost import flops_model, task_steps, tokens
 from orchestrator.training.learner import Learner
-from orchestrator.training.optimizer import load_optimizer_state, make_optimizer
-from orchestrator.training.resume_state import restore, snapshot
+from orchestrator.training.learner_state import BOTH, NOTHING_WHOLE, LearnerState, copy_to_cpu, restore, snapshot
+from orchestrator.training.optimizer import OptimizerState, load_optimizer_state, make_optimizer
 from orchestrator.training.schedules import make_schedule, phases
 from orchestrator.training.step import train_step
 
-# The history of a task in which no step is made
-NO_STEPS: dict[str, Any] = {"seconds": 0.0, "steps": [], "usage": {"steps": 0, "tokens": 0, "flops": 0}}
+
+@dataclass
+class Position:
+    """Where a sequence is, kept up to date for the record of a failure: which task is trained or scored, in which step."""
+
+    task: str | None = None
+    step: int | None = None
 
 
-def train_task(learner: Learner, task_id: int, report: Report) -> dict[str, Any]:
-    """Train one task from the state that `learner` holds; returns the history (see checkpoint.State).
+@dataclass
+class TaskLog:
+    """The steps of a task as they are recorded, and what they used."""
 
-    With `schedule: infinite` the learner then holds the state from before annealing, and the annealed weights beside it; all
-    that a method does after the task, such as taking an anchor, it does with the former, which the next task starts from.
-    (What it gathers in its steps, as CoSO's sketch does, it gathers while annealing too.)
+    report: Report
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    num_tokens: int = 0
+    num_flops: int = 0
+
+    def add(self, step: Step, num_tokens: int, num_flops: int) -> None:
+        """Record a step."""
+        self.steps.append(step.to_json())
+        self.num_tokens += num_tokens
+        self.num_flops += num_flops
+        self.report(step)
+
+    def history(self, seconds: float, diagnostics: Mapping[str, Any]) -> dict[str, Any]:
+        """The task's history as a checkpoint keeps it (see `checkpoints.State`)."""
+        usage = {"steps": len(self.steps), "tokens": self.num_tokens, "flops": self.num_flops}
+        return {"seconds": round(seconds, 3), "steps": self.steps, "usage": usage, "diagnostics": diagnostics}
+
+
+def train_task(learner: Learner, task_id: int, report: Report, where: Position | None = None) -> State:
+    """Train one task from the state that `learner` holds; returns the state to store, whose tensors may be the model's own.
+
+    With `schedule: infinite` the result has two states: the annealed weights, which are scored, and the resume state from
+    before annealing, which the learner then holds. All that a method does after the task, such as taking an anchor, it does
+    with the latter, since the next task starts from there. (What it gathers in its steps, as CoSO's sketch does, it gathers
+    while annealing too.)
 
     Raises NonFiniteLoss, before the step that it would have spoilt.
     """
-    sequence, family, stack = learner.sequence, learner.family, learner.stack
-    started, training = time.monotonic(), learner.sequence.training
-    features, place = learner.training_set(task_id), learner.place(task_id)
-    family.at_task(*(len(learner.stream.labels_until(t)) for t in (place, task_id + 1)))
-    learner.row = learner.decayed = None
-    if not stack.tuning.trains_by_gradient:
-        stack.after_task(family.module, place, _TaskBatches(learner, features, place))
-        learner.row = task_id + 1
-        return NO_STEPS | {
-            "seconds": round(time.monotonic() - started, 3),
-            "diagnostics": stack.collect_diagnostics(place),
-        }
-    family.module.train()
-    stack.grow(family.module, place + 1)
-    count, cost = task_steps(learner, task_id), flops_model(learner, task_id)
-    stack.before_task(family.module, place, _TaskBatches(learner, features, place))
-    module = learner.parallel.prepare(family.module)
-    optimizer = make_optimizer(family.module, family.head(), training)
-    load_optimizer_state(optimizer, family.module, learner.optimizer_state)
-    learner.optimizer_state = {}
-    horizon = sequence.method.run_kind.schedule_horizon(len(sequence.tasks))
-    schedule = make_schedule(optimizer, training, count, place, horizon)
-    last_before = phases(training, count).constant if training.schedule == "infinite" else None
-    steps, usage, resume_state = [], Counter(steps=0, tokens=0, flops=0), None
-    for step, batch in enumerate(itertools.islice(learner.global_batches(task_id), count), start=1):
-        began, lr = time.monotonic(), schedule.get_last_lr()[0]
-        loss, norm = train_step(learner, module, optimizer, batch, (place, step))
+    started = time.monotonic()
+    model = learner.family.module
+    stack = learner.stack
+    position = learner.task_position(task_id)
+    batches = TaskBatches(learner, learner.training_set(task_id), position)
+    num_old_labels = len(learner.stream.labels_until(position))
+    learner.family.at_task(num_old_labels, len(learner.stream.labels_until(task_id + 1)))
+
+    optimizer_state = learner.state.optimizer_state
+    # Until the task is over the weights belong to no state: after an error, nobody may take them for one
+    learner.hold(NOTHING_WHOLE)
+    log = TaskLog(report)
+    resume_state = None
+    decayed: dict[str, Tensor] = {}
+    if stack.tuning.trains_by_gradient:
+        resume_state = _make_steps(learner, task_id, optimizer_state, batches, log, where or Position())
+    if resume_state is not None:
+        decayed = copy_to_cpu(learner.weights())
+        restore(model, resume_state)
+    stack.after_task(model, position, batches)
+    seconds = time.monotonic() - started
+    history = log.history(seconds, stack.collect_diagnostics(position))
+    return _finish(learner, task_id, history, resume_state, decayed)
+
+
+def _make_steps(
+    learner: Learner,
+    task_id: int,
+    optimizer_state: OptimizerState,
+    batches: TaskBatches,
+    log: TaskLog,
+    where: Position,
+) -> ResumeState | None:
+    """All steps of a task. Returns the state from before annealing, where there is annealing."""
+    model = learner.family.module
+    training = learner.sequence.training
+    position = learner.task_position(task_id)
+    model.train()
+    learner.stack.grow(model, position + 1)
+    # Costs are those of the model in this structure, before the method changes anything in it for the task
+    num_steps = task_steps(learner, task_id)
+    cost = flops_model(learner, task_id)
+    learner.stack.before_task(model, position, batches)
+    module = learner.parallel.prepare(model)
+    optimizer = make_optimizer(model, learner.family.head(), training)
+    load_optimizer_state(optimizer, model, optimizer_state)
+    horizon = learner.sequence.method.run_kind.schedule_horizon(len(learner.sequence.tasks))
+    schedule = make_schedule(optimizer, training, num_steps, position, horizon)
+    last_before_annealing = None
+    if training.schedule == "infinite":
+        last_before_annealing = phases(training, num_steps).constant
+
+    resume_state = None
+    global_batches = itertools.islice(learner.global_batches(task_id), num_steps)
+    for step, global_batch in enumerate(global_batches, start=1):
+        where.step = step
+        began = time.monotonic()
+        lr = schedule.get_last_lr()[0]
+        loss, norm = train_step(learner, module, optimizer, global_batch, position, step)
         schedule.step()
-        read = tokens(batch)
-        usage.update(steps=1, tokens=read, flops=cost.flops(batch))
-        rate = round(read / (time.monotonic() - began), 1)
+        num_tokens = tokens(global_batch)
+        num_flops = cost.flops(global_batch)
+        rate = round(num_tokens / (time.monotonic() - began), 1)
         event = Step(task_id=task_id, step=step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=rate)
-        steps.append(event.to_json())
-        report(event)
-        if step == last_before:
-            resume_state = snapshot(learner, optimizer)
-    if resume_state:
-        restore(learner, resume_state)
-    stack.after_task(family.module, place, _TaskBatches(learner, features, place))
-    if learner.decayed:  # without what the method had in the model for the task alone
-        learner.decayed = {name: learner.decayed[name] for name in learner.weights()}
-    learner.row = None if resume_state else task_id + 1
-    seconds = round(time.monotonic() - started, 3)
-    return {"seconds": seconds, "steps": steps, "usage": dict(usage), "diagnostics": stack.collect_diagnostics(place)}
+        log.add(event, num_tokens, num_flops)
+        if step == last_before_annealing:
+            resume_state = snapshot(model, learner.weights(), optimizer)
+    where.step = None
+    return resume_state
 
 
-class _TaskBatches:
+def _finish(
+    learner: Learner,
+    task_id: int,
+    history: Mapping[str, Any],
+    resume_state: ResumeState | None,
+    decayed: Mapping[str, Tensor],
+) -> State:
+    """The trained state, to be stored; and the learner holds it."""
+    full_state = learner.parallel.full_state
+    weights = full_state(learner.weights())
+    method = full_state(learner.stack.state_dict())
+    if resume_state is None:
+        learner.hold(LearnerState(task_id + 1, BOTH))
+        return State(weights, method, history)
+    optimizer_state = resume_state.optimizer_state
+    learner.hold(LearnerState(task_id + 1, frozenset({"train"}), optimizer_state))
+    # The decayed weights have more: what the method had in the model for the time of the task alone
+    scored = {name: decayed[name] for name in weights}
+    return State(full_state(scored), method, history, ResumeState(weights, full_state(optimizer_state)))
+
+
+class TaskBatches:
     """This worker's micro-batches of a task, on its device, for methods that look at a task's data before or after it.
 
     In an order of their own, the same for every number of workers: the first n are a random choice of n.
     """
 
-    def __init__(self, learner: Learner, features: Sequence[Feature], task_id: int) -> None:
-        self.learner, self.features, self.task_id = learner, features, task_id
+    def __init__(self, learner: Learner, features: Sequence[Feature], task_position: int) -> None:
+        self.learner = learner
+        self.features = features
+        self.task_position = task_position
 
     def __iter__(self) -> Iterator[Batch]:
-        rng = generator(self.learner.sequence.seed, "looking", self.task_id)
+        # Each pass draws anew, so that two methods that look at the data see the same choice
+        rng = generator(self.learner.sequence.seed, "looking", self.task_position)
         yield from self.learner.batches(self.features, rng)

@@ -196,7 +196,6 @@ def test_it_trains_a_sentence_encoder(name: str, learner_of: Callable[..., Learn
 @pytest.mark.parametrize("name", METHODS)
 def test_state_is_tensors_and_plain_values(name: str, learner_of: Callable[..., Learner]) -> None:
     learner = learner_of(methods=[spec(name)], stream={"max_train": 8})
-    _ = learner.family
     train_task(learner, 0, lambda event: None)
 
     def check(value: object) -> None:
@@ -255,9 +254,9 @@ def test_a_stack_tells_every_parts_numbers(learner_of: Callable[..., Learner]) -
     assert not any(name.startswith("migu") for name in learner.stack.collect_diagnostics(0)), (
         "the first task is plain training's"
     )
-    history = train_task(learner, 1, lambda event: None)
+    trained = train_task(learner, 1, lambda event: None)
     found = learner.stack.collect_diagnostics(1)
-    assert found == history["diagnostics"]
+    assert found == trained.history["diagnostics"]
     of_migu = {f"migu/{name}" for name in ("kept_share", "overlap", "moved_though_masked", "update_norm")}
     assert set(found) == {"projection/leakage", "projection/spanned_share"} | of_migu
     assert all(isinstance(value, int | float | list) for value in found.values())

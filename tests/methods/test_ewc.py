@@ -16,7 +16,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
-from orchestrator.training.task import _TaskBatches, train_task
+from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
 from tests.methods import toy
 
@@ -151,7 +151,7 @@ def test_a_stream_that_grows_uses_the_old_fisher(sequence_of: Callable[..., Sequ
 def test_samples_caps_the_examples(learner_of: Callable[..., Learner]) -> None:
     learner = learner_of(methods=["ewc"], stream={"max_train": 12})
     module = learner.family.module
-    batches = _TaskBatches(learner, learner.features(0), 0)
+    batches = TaskBatches(learner, learner.features(0), 0)
     seen: list[int] = []
     context = learner.stack.parts[1][1].context
 

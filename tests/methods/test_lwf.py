@@ -13,7 +13,7 @@ from methods import trainable
 from methods.regularisation.lwf import Lwf, LwfSettings, distillation
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.learner import Learner
-from orchestrator.training.task import _TaskBatches, train_task
+from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
 from tests.methods import toy
 
@@ -45,7 +45,7 @@ def test_the_teacher_is_the_model_before_the_task(model: str, tuning: str, learn
         for p in trainable(module).values():
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     module.eval()
-    batch = next(iter(_TaskBatches(learner, learner.features(1), 1)))
+    batch = next(iter(TaskBatches(learner, learner.features(1), 1)))
     batch = batch.replace(loss_denominator=11, num_old_classes=family.num_old_classes)
     summed, logits = learner.forward(module, batch)
     loss = lwf.after_forward(module, batch, logits, summed / 11)
@@ -82,7 +82,7 @@ def test_the_teacher_does_not_drop_out_nor_train(learner_of: Callable[..., Learn
     lwf = learner.stack.parts[1][1]
     assert isinstance(lwf, Lwf)
     lwf.before_task(module, 1, [])
-    batch = next(iter(_TaskBatches(learner, learner.features(1), 1)))
+    batch = next(iter(TaskBatches(learner, learner.features(1), 1)))
     first, second = lwf._old_logits(module, batch), lwf._old_logits(module, batch)
     assert torch.equal(first, second)
     assert not first.requires_grad

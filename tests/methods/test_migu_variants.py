@@ -18,7 +18,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
-from orchestrator.training.task import _TaskBatches, train_task
+from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
 from tests.methods.reference import batches_of
 from tests.methods.toy import batch_with_mask
@@ -168,7 +168,7 @@ def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
         learner.family.at_task(0, 3)
         rows = block_rows(module)
         context = Context(7, forward=learner.forward)
-        batches = _TaskBatches(learner, learner.features(0), 0)
+        batches = TaskBatches(learner, learner.features(0), 0)
         found.append(example_magnitudes(context, module, rows, batches, 10, False))
     for two, eight in zip(*found, strict=True):
         assert two.shape[0] == 10
@@ -275,11 +275,10 @@ def test_overlap_is_kept_over_a_stop(learner_of: Callable[..., Learner]) -> None
     """Three tasks at once, or a learner that takes the checkpoint after the second: the same matrix."""
     method = {"tuning": "full", "plugins": [{"name": "migu", "diagnostics": True}]}
     learner = learner_of(out="whole", methods=[method], stream={"max_train": 16})
-    _ = learner.family
     for task in range(3):
-        train_task(learner, task, lambda event: None)
+        trained = train_task(learner, task, lambda event: None)
         if task == 1:
-            state = copy.deepcopy(learner.to_state({}))
+            state = copy.deepcopy(trained)
     whole = learner.stack.collect_diagnostics(2)
     overlap = whole["migu/overlap"]
     assert isinstance(overlap, list)
@@ -291,7 +290,7 @@ def test_overlap_is_kept_over_a_stop(learner_of: Callable[..., Learner]) -> None
     store = Store(Path(learner.sequence.out))
     store.save("two", state, {})
     again = learner_of(out="again", methods=[method], stream={"max_train": 16})
-    again.load_state(store.load("two"), 2)
+    again.load(store.load("two"), 2)
     train_task(again, 2, lambda event: None)
     assert again.stack.collect_diagnostics(2) == whole
     shares = whole["migu/kept_share"]
@@ -337,9 +336,8 @@ def test_the_first_task_is_looked_at_as_if_it_had_just_ended(learner_of: Callabl
 def test_regimes_that_grow_are_looked_at_too(tuning: str, learner_of: Callable[..., Learner]) -> None:
     """A mixture keeps its layers and gets more; an adapter a task has no rows in common with the others'."""
     learner = learner_of(methods=[{"tuning": tuning, "plugins": ["migu"]}], stream={"max_train": 16})
-    _ = learner.family
     for task in range(3):
-        numbers = train_task(learner, task, lambda event: None)["diagnostics"]
+        numbers = train_task(learner, task, lambda event: None).history["diagnostics"]
         assert ("migu/overlap" in numbers) == (tuning == "moelora" and task > 0)
     assert numbers["migu/update_norm"] > 0
     if tuning == "moelora":

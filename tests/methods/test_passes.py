@@ -12,7 +12,7 @@ from methods import TokenStream
 from methods.shared.passes import answer_logits, evaluating, first, fitted, mean_over_examples, squared_distance
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
-from orchestrator.training.task import _TaskBatches
+from orchestrator.training.task import TaskBatches
 from tests.conftest import FAMILIES
 from tests.methods import toy
 
@@ -78,7 +78,7 @@ def test_answer_logits_give_back_the_loss(model: str, learner_of: Callable[..., 
     """Cross-entropy of those rows against the labels is the training loss: they are the right rows in the right order."""
     learner = learner_of(model=model)
     learner.family.at_task(0, 3)
-    batch = next(iter(_TaskBatches(learner, learner.features(0), 0)))
+    batch = next(iter(TaskBatches(learner, learner.features(0), 0)))
     loss, logits = learner.forward(learner.family.module, batch)
     labels = batch.labels.flatten()
     rows = answer_logits(batch, logits)
@@ -95,7 +95,7 @@ def test_batches_of_a_task_are_a_partition_for_any_number_of_workers(learner_of:
         found = {}
         for rank in range(workers):
             learner.parallel = Parallel(rank, workers)
-            for batch in _TaskBatches(learner, features, 0):
+            for batch in TaskBatches(learner, features, 0):
                 found |= dict(zip(batch.example_indices, batch.source.ids.tolist(), strict=True))
         return found
 

@@ -11,7 +11,7 @@ import torch
 from methods.masking.rows import block_linears
 from methods.subspaces.projection import Inputs, Projection, grown, project_out
 from orchestrator.training.learner import Learner
-from orchestrator.training.task import _TaskBatches, train_task
+from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
 
 
@@ -65,7 +65,7 @@ def moments(learner: Learner, sketch: int | None, micro: int) -> dict[str, torch
     inputs = Inputs(module, block_linears(module), sketch, (0,))
     module.eval()
     with torch.no_grad():
-        for batch in _TaskBatches(learner, learner.features(0), 0):
+        for batch in TaskBatches(learner, learner.features(0), 0):
             inputs.see(batch)
             learner.forward(module, batch)
     inputs.close()

@@ -70,13 +70,13 @@ def test_joint_training_is_one_task_of_all_the_examples(
     assert (view.matrix()[:3] == view.matrix()[0]).all()
 
     plain = learner_of(model=model, methods=["ft"], training=training, **FEW)
-    _ = plain.family
     everything = [f for task in range(3) for f in plain.features(task)]
-    plain._training = (0, everything)  # what fine-tuning does with a first task that has all the examples and labels
+    # what fine-tuning does with a first task that has all the examples and labels
+    monkeypatch.setattr(plain, "training_set", lambda task_id: everything)
     monkeypatch.setattr(plain.family, "at_task", lambda before, now: None)
-    history = train_task(plain, 0, lambda event: None)
-    assert [s["lr"] for s in history["steps"]] == [s.lr for s in view.by_task[2].steps.values()]
-    for name, weight in plain.to_state(history).weights.items():
+    trained = train_task(plain, 0, lambda event: None)
+    assert [s["lr"] for s in trained.history["steps"]] == [s.lr for s in view.by_task[2].steps.values()]
+    for name, weight in trained.weights.items():
         assert torch.equal(weight, loaded(sequence, 3)[name]), name
 
 

@@ -154,9 +154,11 @@ def test_epochs_go_on_as_they_would_without_a_budget(sequence_of: Callable[..., 
 
 
 @pytest.mark.parametrize("unit", ["tokens", "flops"])
-def test_the_fewest_steps_that_reach_a_budget(unit: str, sequence_of: Callable[..., SequencePlan]) -> None:
+def test_the_fewest_steps_that_reach_a_budget(
+    unit: str, sequence_of: Callable[..., SequencePlan], learner_of: Callable[..., Learner]
+) -> None:
     plain = run_sequence(sequence_of("plain", stream={"first": 1}, training={"epochs": 2}), evaluate=False)
-    learner = Learner(plan_ := sequence_of("plain", stream={"first": 1}), plan_.open_stream(), Parallel())
+    learner = learner_of(out="plain", stream={"first": 1})
     batches = learner.global_batches(0)
     count = tokens if unit == "tokens" else flops_model(learner, 0).flops
     costs = [count(next(batches)) for _ in range(6)]
@@ -188,6 +190,7 @@ def test_the_cost_is_in_the_report_also_of_what_others_trained(tmp_path: Path) -
     sequences = plan(small_config(tmp_path, methods=["ft", "ft+migu"], stream={"first": 2}))
     found = [sequence_result(s, run_sequence(s)) for s in sequences]
     learner = Learner(sequences[0], sequences[0].open_stream(), Parallel())
+    learner.load_initial()
     each = [sum(tokens(learner.features(t)[i : i + 1]) for i in range(24)) for t in range(2)]
     for result in found:
         assert (result["steps"], result["tokens"]) == (6, sum(each))
@@ -234,7 +237,6 @@ def test_checkpoints_from_before_these_numbers_still_count(sequence_of: Callable
 
 def test_the_number_of_steps_is_known_before_the_first(learner_of: Callable[..., Learner]) -> None:
     learner = learner_of(methods=METHODS[1:2], training={"budget": {"tokens": 2000}})
-    _ = learner.family
     before = {n: p.detach().clone() for n, p in learner.family.module.named_parameters()}
     counts = [task_steps(learner, t) for t in (0, 1, 1)]
     assert counts[1] == counts[2]

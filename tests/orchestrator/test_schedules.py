@@ -180,10 +180,10 @@ def test_the_annealed_weights_are_scored_and_anchors_are_of_the_trunk(sequence_o
     assert equal(state.method["0:ewc"]["anchor"], dict(state.resume_state.weights))
     score_state(sequence, 1)
     learner = Learner(sequence, sequence.open_stream(), Parallel())
-    learner.load_state(Store(Path(sequence.out)).load(sequence.keys[1]), 1)
+    learner.load(Store(Path(sequence.out)).load(sequence.keys[1]), 1)
     assert equal({n: w.detach() for n, w in learner.weights().items()}, state.weights)
-    assert learner.holds(1, to_train=False)
-    assert not learner.holds(1, to_train=True)
+    assert learner.state.is_after(1, "score")
+    assert not learner.state.is_after(1, "train")
     task = learner.stream.tasks[0]
     expected = score_task(learner.scored_model(), task, "test", 10)
     cell = Store(Path(sequence.out)).load_score(sequence.score_keys[1][0])
@@ -204,7 +204,7 @@ def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[.
 
     def first_step(start: State, weights: Any, moments: Any) -> dict[str, Tensor]:
         learner = Learner(sequence, sequence.open_stream(), Parallel())
-        learner.load_state(start, 1)
+        learner.load(start, 1)
         learner.family.load_weights(weights)
         features = learner.features(1)
         chosen = [features[i] for i in next(global_batches(len(features), 8, 7, 1, 0))]

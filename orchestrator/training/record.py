@@ -1,0 +1,101 @@
+"""What a sequence's workers write into its journal."""
+
+from __future__ import annotations
+
+from orchestrator import errors
+from orchestrator.logs import traceback_of
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store import events
+from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import Event, Report, parse_event
+from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.view import read_view
+from orchestrator.training.environment import describe
+from orchestrator.training.parallel import Parallel
+from orchestrator.training.task import Position
+from streams import Stream
+
+
+class SequenceRecord:
+    """Writes the facts of one sequence, journal first, then to `report`; on the worker that writes, and each fact once."""
+
+    def __init__(self, sequence: SequencePlan, parallel: Parallel, report: Report | None) -> None:
+        self.sequence = sequence
+        self.parallel = parallel
+        self.report = report
+        self.journal = Journal(journal_folder(sequence.out, sequence.id))
+        # What the journal has already, of a run that was stopped, is not recorded again
+        self.known = read_view(sequence.out, sequence.id)
+
+    def add(self, event: Event) -> None:
+        """Record a fact, unless it is known."""
+        if not self.parallel.writes or not self.known.add(event):
+            return
+        self.journal.append(event)
+        if self.report is not None:
+            self.report(event)
+
+    def sequence_started(self, stream: Stream) -> None:
+        """Record the whole configuration, the data and the software."""
+        sequence = self.sequence
+        started = events.SequenceStarted(
+            id=sequence.id,
+            tasks=sequence.tasks,
+            sequence=sequence.model_dump(mode="json", exclude={"score_keys"}),
+            data=stream.manifest(),
+            workers=self.parallel.count,
+            device=str(self.parallel.device),
+            **describe(),
+        )
+        self.add(started)
+
+    def task_started(self, task_id: int, steps: int, reused: bool = False) -> None:
+        """Record that the training of a task begins, or that its state was found."""
+        name = self.sequence.tasks[task_id]
+        self.add(events.TaskStarted(task_id=task_id, task=name, steps=steps, reused=reused))
+
+    def checkpoint(self, task_id: int, store: Store, reused: bool) -> None:
+        """Record where the state after a task is; of a state that was found, also how it was trained."""
+        if not self.parallel.writes:
+            return
+        key = self.sequence.keys[task_id + 1]
+        history = store.history(key)
+        if reused:
+            self.task_started(task_id, len(history["steps"]), reused=True)
+            for step in history["steps"]:
+                self.add(parse_event(step))
+        saved = events.CheckpointSaved(
+            task_id=task_id,
+            task=self.sequence.tasks[task_id],
+            key=key,
+            path=str(store.path(key)),
+            bytes=store.size(key),
+            seconds=history["seconds"],
+            # Checkpoints from before there were these numbers still count
+            usage=history.get("usage", {}),
+            reused=reused,
+            diagnostics=history.get("diagnostics", {}),
+        )
+        self.add(saved)
+
+    def sequence_failed(self, error: Exception, where: Position) -> None:
+        """Record why the sequence cannot go on, and where it was."""
+        failed = events.SequenceFailed(
+            reason=reason(error),
+            traceback=traceback_of(error),
+            method=self.sequence.method.label,
+            task=where.task,
+            step=where.step,
+            worker=self.parallel.rank,
+        )
+        self.add(failed)
+
+
+def reason(error: Exception) -> str:
+    """One line on why a sequence failed."""
+    lines = str(error).strip().splitlines()
+    first_line = lines[0] if lines else "no message"
+    # Our own errors say all in their message; of another's the kind may be all that there is
+    if isinstance(error, errors.SequenceFailed):
+        return first_line
+    return f"{type(error).__name__}: {first_line}"
