@@ -53,9 +53,12 @@ def run_sequence(
             if evaluate:
                 run.score(task_id + 1)
     except Exception as error:
-        if not run.is_own_fault(error):
+        is_own_fault = run.is_own_fault(error)
+        # on every worker: the one that fails may not be the one that writes the journal
+        failed = run.record.note_failure(error, run.position, transient=not is_own_fault)
+        if not is_own_fault:
             raise
-        run.record.sequence_failed(error, run.position)
+        run.record.add(failed)
         if isinstance(error, SequenceFailed):
             raise
         raise SequenceFailed(reason(error)) from error
@@ -146,6 +149,9 @@ class _SequenceRun:
         Not where the storage or the device failed; and among several workers most errors may be another worker's death.
         """
         if isinstance(error, SequenceFailed | ValueError | TypeError | NotImplementedError):
+            return True
+        # what a lost connection to another worker raises is none of these
+        if isinstance(error, LookupError | ArithmeticError | AttributeError | NameError | AssertionError):
             return True
         broken_device = isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
         return self.parallel.count == 1 and not isinstance(error, OSError) and not broken_device
