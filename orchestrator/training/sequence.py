@@ -182,6 +182,7 @@ class _SequenceRun:
     def _train_or_wait(self, tasks_seen: int) -> None:
         """Train the last task of a state that is missing; or return after a while if another process is at it."""
         key = self.sequence.keys[tasks_seen]
+        self.position.task = self.sequence.tasks[tasks_seen - 1]
         with self._lock(key, timeout=5) as is_mine:
             made_meanwhile = self.store.has(key)
             if not self.parallel.agree(is_mine and not made_meanwhile):
@@ -201,7 +202,6 @@ class _SequenceRun:
     def _train(self, task_id: int) -> None:
         """Train one task and save its state."""
         task = self.sequence.tasks[task_id]
-        self.position.task = task
         self.record.task_started(task_id, task_steps(self.learner, task_id))
         sampler = SystemSampler(self.record.add)
 
