@@ -1,59 +1,70 @@
-"""Streams of tasks: where text comes from, in which order, and how its content is named."""
+"""Streams of tasks: where text comes from, in which order, how it is asked, and how its content is named."""
 
-from streams.base import (
-    SPLITS,
-    Example,
-    Limits,
-    Prompt,
-    SealedSplit,
-    Split,
-    Stream,
-    Task,
-    bare_text,
-    carve_dev,
-    half_of_labels,
-    normalise_answer,
-)
 from streams.catalogue import (
     BENCHMARK_SPLIT,
     DESCRIPTIONS,
     FOLDER_STREAMS,
     ORDERS,
-    folder_stream,
-    hub_stream,
     named_stream,
+    resolve_source,
 )
 from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level, Proof, prove
-from streams.sources.embedded import vocabulary
-from streams.sources.hub import HubTask
+from streams.names import unknown_name
+from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
+from streams.scorer_names import DEFAULT_SCORER, SCORER_VERSIONS, check_scorer
+from streams.sources import SOURCES, find_source, source_names
+from streams.sources.embedded import EmbeddedSource, vocabulary
+from streams.sources.folder import FolderSource
+from streams.sources.hub import HubSource, HubTask
+from streams.sources.source import Source, SourceSettings
+from streams.splits import SPLITS, Example, Limits, RawSplit, Split, carve_dev
+from streams.stream import Stream
+from streams.task import SealedSplit, Task, half_of_labels
+from streams.text import bare_text, normalise_answer
 
 __all__ = [
+    "BENCHMARK",
     "BENCHMARK_SPLIT",
+    "DEFAULT_SCORER",
     "DESCRIPTIONS",
     "FOLDER_STREAMS",
     "LEVELS",
     "ORDERS",
+    "PROMPTS",
     "RELATED",
+    "SCORER_VERSIONS",
+    "SOURCES",
     "SPLITS",
     "STATEMENTS",
+    "EmbeddedSource",
     "Example",
+    "FolderSource",
     "HoldoutViolation",
+    "HubSource",
     "HubTask",
     "Level",
     "Limits",
     "Prompt",
+    "PromptTemplate",
     "Proof",
+    "RawSplit",
     "SealedSplit",
+    "Source",
+    "SourceSettings",
     "Split",
     "Stream",
     "Task",
     "bare_text",
     "carve_dev",
-    "folder_stream",
+    "check_scorer",
+    "find_prompt",
+    "find_source",
     "half_of_labels",
-    "hub_stream",
     "named_stream",
     "normalise_answer",
     "prove",
+    "resolve_source",
+    "source_names",
+    "unknown_name",
     "vocabulary",
 ]

@@ -1,15 +1,17 @@
-"""The streams that go by a name, and how a stream is put together from a name, a folder or hub data."""
+"""The streams that go by a name, and which source reads a stream's entry."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from streams.base import Limits, Stream
-from streams.sources.embedded import GENERATED, embedded
-from streams.sources.folder import canonical, find_tasks, folder_task
-from streams.sources.hub import HubTask, hub_task
+from streams.names import unknown_name
+from streams.sources import SOURCES, find_source
+from streams.sources.embedded import GENERATED
+from streams.sources.source import Source
+from streams.splits import Limits
+from streams.stream import Stream
 
 
 def _names(line: str) -> tuple[str, ...]:
@@ -33,7 +35,7 @@ BENCHMARK_SPLIT: dict[str, tuple[str, ...]] = {
     "benchmark-evaluation": _names("mnli qqp imdb sst2 multirc dbpedia"),
 }
 # "Text: Really good" is a review on yelp and a phrase of SST-2: no text may be on both sides, so tuning goes without it
-SKIPPED: dict[str, frozenset[str]] = {"benchmark-tuning": frozenset({"text really good"})}
+SKIPPED: dict[str, tuple[str, ...]] = {"benchmark-tuning": ("text really good",)}
 FOLDER_STREAMS = {**ORDERS, **BENCHMARK_SPLIT}
 DESCRIPTIONS: dict[str, str] = {
     "embedded": "five generated text-to-text tasks, no download",
@@ -44,27 +46,43 @@ DESCRIPTIONS: dict[str, str] = {
 }
 
 
+def catalogue_entry(name: str) -> dict[str, Any]:
+    """What the catalogue's name stands for: its source's name (as `source`) and that source's settings."""
+    if name in GENERATED:
+        return {"source": "embedded", "words": name}
+    return {"source": "folder", "tasks": FOLDER_STREAMS[name], "skip_texts": SKIPPED.get(name, ())}
+
+
+def resolve_source(name: str, entry: Mapping[str, Any]) -> tuple[str, type[Source], dict[str, Any]]:
+    """(name of the source, its class, its settings still unchecked) of a stream's entry.
+
+    The source is the one that the entry names; else, without tasks of its own, that of the catalogue's stream of this
+    name; else the first that recognises the entry. Raises ValueError where there is none.
+    """
+    # null is how a YAML file, and an experiment that was saved, say "not given"
+    settings = {key: value for key, value in entry.items() if value is not None}
+    source = settings.pop("source", None)
+    if "tasks" not in settings and name in DESCRIPTIONS:
+        defaults = catalogue_entry(name)
+        catalogue_source = defaults.pop("source")
+        if source in (None, catalogue_source):
+            source = catalogue_source
+            settings = {**defaults, **settings}
+    if source is not None:
+        return str(source), find_source(str(source)), settings
+    for candidate, kind in SOURCES.items():
+        if kind.recognises(settings):
+            return candidate, kind, settings
+    hint = unknown_name("stream", name, DESCRIPTIONS)
+    raise ValueError(f"{hint}; a stream of your own needs `tasks` or a `source`")
+
+
 def named_stream(name: str, limits: Limits = Limits(), folder: Path | None = None) -> Stream:
     """A stream of the catalogue; `FOLDER_STREAMS` are read from `folder`. Raises ValueError for an unknown name."""
-    if name in GENERATED:
-        return embedded(name, limits)
-    if name in FOLDER_STREAMS:
-        if folder is None:
-            raise ValueError(f"stream {name!r} reads a local folder: set `folder`, or CL_BENCHMARK_DIR")
-        limits = replace(limits, skip_texts=limits.skip_texts | SKIPPED.get(name, frozenset()))
-        return folder_stream(name, folder, FOLDER_STREAMS[name], limits)
-    raise ValueError(f"unknown stream {name!r}: one of {', '.join(DESCRIPTIONS)}")
-
-
-def folder_stream(name: str, folder: Path, tasks: Sequence[str], limits: Limits = Limits()) -> Stream:
-    """The named tasks of a folder, in the given order."""
-    found = find_tasks(folder)
-    for task in tasks:
-        if canonical(task) not in found:
-            raise ValueError(f"folder {str(folder)!r} has no task {task!r}: it has {', '.join(sorted(found))}")
-    return Stream(name, tuple(folder_task(found[canonical(task)], limits) for task in tasks))
-
-
-def hub_stream(name: str, tasks: Sequence[HubTask], limits: Limits = Limits()) -> Stream:
-    """Tasks from the hub, in the given order."""
-    return Stream(name, tuple(hub_task(task, limits) for task in tasks))
+    if name not in DESCRIPTIONS:
+        raise ValueError(unknown_name("stream", name, DESCRIPTIONS))
+    entry: dict[str, Any] = {}
+    if name in FOLDER_STREAMS and folder is not None:
+        entry["folder"] = str(folder)
+    _, kind, settings = resolve_source(name, entry)
+    return kind.model_validate(settings).stream(name, limits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from methods import Context
 from orchestrator.config.method import MethodEntry
@@ -29,38 +29,69 @@ class RunConfig(Section):
     scaling: ScalingConfig = ScalingConfig()
     tracking: TrackingConfig = TrackingConfig()
     search: SearchConfig | None = Field(None, description="how `orchestrator tune` chooses hyper-parameters")
-    out: str = Field("runs", description="folder for checkpoints, journals, cells, reports and the MLflow store")
+    out: str = Field("runs", description="folder for checkpoints, journals, scores, reports and the MLflow store")
+
+    # the training settings of each method, complete: resolved when the configuration is validated, and nowhere else
+    _resolved: tuple[tuple[MethodEntry, TrainingConfig], ...] = PrivateAttr(())
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        check_unique("methods", [m.label for m in self.methods], "; give each a `name`")
+        check_unique("methods", [method.label for method in self.methods], "; give each a `name`")
         check_unique("seeds", self.seeds)
-        check_unique("streams", [s.name for s in self.streams])
-        shared = set(self.seeds) & set(self.search.seeds) if self.search else set()
-        if shared and self.search and self.search.holdout != "none":
-            raise ValueError(f"search.seeds: {min(shared)} is an evaluation seed too; the evaluation needs fresh ones")
+        check_unique("streams", [stream.name for stream in self.streams])
+        self._check_seeds()
+        resolved = []
         for method in self.methods:
-            check_batch(self.training_for(method), self.scaling.workers)
+            training = resolve_training(self.training, method)
+            check_batch(training, self.scaling.workers)
+            resolved.append((method, training))
+        self._resolved = tuple(resolved)
         return self
 
+    def _check_seeds(self) -> None:
+        if self.search is None or self.search.holdout == "none":
+            return
+        # a seed chooses initial values and the order of examples: tuned on, it is no fresh draw in the evaluation
+        shared = set(self.seeds) & set(self.search.seeds)
+        if shared:
+            raise ValueError(f"search.seeds: {min(shared)} is an evaluation seed too; the evaluation needs fresh ones")
+
     def training_for(self, method: MethodEntry) -> TrainingConfig:
-        """The training settings with the method's own on top. Raises ValueError where they do not go together."""
-        shared = self.training.model_dump()
-        parts = {key: shared[key] | method.training.get(key, {}) for key in ("lrs", "infinite")}
-        alone: dict[str, Any] = {} if method.run_kind.has_task_boundaries else {"epochs_per_task": {}}
-        training = TrainingConfig.model_validate({**shared, **method.training, **parts, **alone})
-        check_training(training)
-        method.spec.build(Context(0)).num_new_examples(
-            1, training.global_batch
-        )  # raises where a batch is too small to be shared
-        if training.schedule == "infinite" and method.spec.trains_sequentially:
-            _check_goes_on(method)
-        return training
+        """The training settings of a method, with its own on top.
+
+        Those of the experiment's methods were resolved at the door. Another entry is one that a search made, which
+        passes through the same door here: raises ValueError where its settings do not go together.
+        """
+        for entry, training in self._resolved:
+            # the entry itself, not its name: a search gives other values to a method of the same name
+            if entry is method:
+                return training
+        return resolve_training(self.training, method)
+
+
+def resolve_training(shared: TrainingConfig, method: MethodEntry) -> TrainingConfig:
+    """The experiment's settings with the method's own on top. Raises ValueError where they do not go together."""
+    values: dict[str, Any] = shared.model_dump()
+    for key, value in method.training.items():
+        # these two are mappings of their own, of which a method may change some entries
+        if key in ("lrs", "infinite"):
+            value = {**values[key], **value}
+        values[key] = value
+    if not method.run_kind.has_task_boundaries:
+        values["epochs_per_task"] = {}
+    training = TrainingConfig.model_validate(values)
+    check_training(training)
+    # asked for its error alone: some methods need room in a batch for old examples
+    method.spec.build(Context(0)).num_new_examples(1, training.global_batch)
+    if training.schedule == "infinite" and method.spec.trains_sequentially:
+        _check_goes_on(method)
+    return training
 
 
 def _check_goes_on(method: MethodEntry) -> None:
     """Raises ValueError where the next task cannot go on from weights of before the annealing."""
-    for part, kind in zip((method.tuning, *method.plugins), method.types, strict=True):
+    parts = (method.tuning, *method.plugins)
+    for part, kind in zip(parts, method.types, strict=True):
         reason = kind.card.modifies_weights_after_task or kind.card.per_task_weights
         if reason:
             raise ValueError(f"training.schedule: 'infinite' cannot be combined with {part.name!r}: {reason}")
@@ -68,9 +99,10 @@ def _check_goes_on(method: MethodEntry) -> None:
 
 def check_batch(training: TrainingConfig, workers: int) -> None:
     """Raises ValueError where the global batch does not divide into equal micro-batches for the workers."""
-    batch, micro = training.global_batch, training.micro_batch
+    batch = training.global_batch
     if batch % workers:
         raise ValueError(f"training.global_batch: {batch} does not divide by scaling.workers = {workers}")
+    micro = training.micro_batch
     if micro and batch % (micro * workers):
         raise ValueError(
             f"training.micro_batch: global_batch = {batch} is not a multiple of micro_batch x workers = {micro} x {workers}"

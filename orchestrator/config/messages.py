@@ -1,55 +1,79 @@
-"""TODO orchestrator.config.messages"""
+"""One line for what pydantic found wrong in a configuration."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from methods import unknown
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.training import TrainingConfig
-from streams import HubTask
+
+Location = tuple[int | str, ...]
 
 
 def explain(error: ValidationError) -> str:
-    """One line for a pydantic error: where, what is wrong, what is allowed."""
-    # of a choice such as "a name or a mapping", the complaint about the mapping says more
-    errors = [e for e in error.errors() if e["type"] != "string_type"] or error.errors()
-    first = errors[0]
-    where = ".".join(str(part) for part in first["loc"] if not _is_noise(part))
+    """One line for a pydantic error: the path of the key, what is wrong, what is allowed."""
+    # a list whose every entry is wrong is also too short for pydantic, which would be told as a second error
+    errors = [found for found in error.errors() if found["type"] != "too_short"] or error.errors()
+    first = _most_telling(errors)
+    location = first["loc"]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        keys = _keys_at(first["loc"])
-        message = unknown("key", str(first["loc"][-1]), keys)
-        where = ".".join(str(part) for part in first["loc"][:-1] if not _is_noise(part))
+        # the key itself is in the message, so the path ends at its section
+        message = unknown("key", str(location[-1]), _keys_at(location))
+        location = location[:-1]
     elif first["type"] != "value_error" and not isinstance(first["input"], dict | list | tuple | BaseModel):
         message += f" (found {first['input']!r})"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{where + ': ' if where else ''}{message}{more}"
+    if len(errors) > 1:
+        message += f" (and {len(errors) - 1} more)"
+    path = _path(location)
+    if path:
+        return f"{path}: {message}"
+    return message
 
 
-def _is_noise(part: int | str) -> bool:
-    return isinstance(part, str) and (part.endswith(("Config", "HubTask")) or part in ("str", "function-before"))
+def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
+    """The first error; of a choice such as "a name or a mapping", the complaint about the mapping says more."""
+    for error in errors:
+        if error["type"] != "string_type":
+            return error
+    return errors[0]
 
 
-def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the section at `loc[:-1]` has."""
+def _path(location: Location) -> str:
+    """The keys that lead to a value, as a user writes them: without the types among which pydantic chose."""
+    keys = []
+    for part in location:
+        if not _is_type(str(part)):
+            keys.append(str(part))
+    return ".".join(keys)
+
+
+def _is_type(part: str) -> bool:
+    return part.endswith("Config") or part.startswith("dict[") or part in ("str", "function-before")
+
+
+def _keys_at(location: Location) -> list[str]:
+    """The keys that the section around the last part of a location has."""
     section: Any = RunConfig
-    for part in loc[:-1]:
+    for part in location[:-1]:
         if isinstance(part, str) and part in getattr(section, "model_fields", {}):
             section = _section_of(section.model_fields[part].annotation)
-    if section is MethodEntry and loc[-2] == "training":
-        return list(TrainingConfig.model_fields)
-    if "HubTask" in loc:
-        return [f.name for f in dataclasses.fields(HubTask)]
     keys = list(getattr(section, "model_fields", {}))
-    return [*keys, "preset"] if section is MethodEntry else keys
+    if section is MethodEntry:
+        # `training` is a free mapping for pydantic, and `preset` is gone before the fields are read
+        if location[-2] == "training":
+            return list(TrainingConfig.model_fields)
+        keys.append("preset")
+    return keys
 
 
 def _section_of(annotation: Any) -> Any:
+    """The section that a field holds, alone or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):

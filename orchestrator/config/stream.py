@@ -1,25 +1,38 @@
-"""TODO orchestrator.config.stream"""
+"""What a user may ask for of a stream: where its text comes from, how much of it, how it is asked and scored."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-import streams as streams_package
 from methods import unknown
 from orchestrator.config.section import Section
-from streams import HubTask, Limits, Stream, half_of_labels
+from streams import Limits, Source, Stream, Task, check_scorer, find_prompt, half_of_labels, resolve_source
+
+# one value for all tasks, or values by task name
+PerTask = str | dict[str, str]
 
 
 class StreamConfig(Section):
-    """A stream: a name of the catalogue, or tasks of a folder, or tasks of the hub; and how much of each."""
+    """A stream: a name of the catalogue, or a source with its own settings; and how much of each task.
+
+    In YAML the source's settings stand beside the keys below, as if they were one section. Which they are is the
+    source's affair: see `streams.sources`.
+    """
 
     name: str
-    folder: str | None = Field(None, description="where the tasks are; default: the variable CL_BENCHMARK_DIR")
-    tasks: tuple[str | HubTask, ...] | None = Field(None, description="own tasks, in order")
+    source: str = Field(description="a registered source or a dotted path; by default found from the other keys")
+    settings: SerializeAsAny[Source] = Field(description="the source's own settings")
     max_train: int | None = Field(None, ge=1)
     max_dev: int | None = Field(None, ge=1)
     max_test: int | None = Field(None, ge=1)
@@ -29,55 +42,114 @@ class StreamConfig(Section):
     seed: int = Field(0, ge=0, description="chooses the rows (not the training order)")
     row_half: Literal[0, 1] | None = Field(None, description="only this half of the rows, by their text")
     label_half: Literal[0, 1] | None = Field(None, description="only this half of each task's labels")
+    prompt: PerTask | None = Field(None, description="a prompt's name or template, for all tasks or by task name")
+    scorer: PerTask | None = Field(None, description="a scorer's name, for all tasks or by task name")
 
-    @model_validator(mode="after")
-    def _known(self) -> StreamConfig:
-        if self.tasks is None and self.name not in streams_package.DESCRIPTIONS:
-            hint = unknown("stream", self.name, streams_package.DESCRIPTIONS)
-            raise ValueError(f"{hint}; a stream of your own needs `tasks`")
-        if self.tasks is not None and len({isinstance(t, str) for t in self.tasks}) > 1:
-            raise ValueError("`tasks` mixes folder tasks (names) and hub tasks (mappings)")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _with_source(cls, entry: Any) -> Any:
+        """Accepts "embedded", and keys of the source beside those of the stream."""
+        if isinstance(entry, str):
+            entry = {"name": entry}
+        if not isinstance(entry, Mapping) or isinstance(entry.get("settings"), Source):
+            return entry
+        if not isinstance(entry.get("name"), str):
+            raise ValueError("a stream needs a `name`")
+        common = {}
+        own = {}
+        for key, value in entry.items():
+            if key in COMMON_KEYS:
+                common[key] = value
+            else:
+                own[key] = value
+        source, kind, settings = resolve_source(entry["name"], own)
+        # here, not in the source, so that the nearest name may be one of the stream's own keys
+        for key in settings:
+            if key not in kind.model_fields:
+                raise ValueError(unknown("key", str(key), [*COMMON_KEYS, "source", *kind.model_fields]))
+        return {**common, "source": source, "settings": kind.model_validate(settings)}
+
+    @model_serializer(mode="wrap")
+    def _side_by_side(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The form in which a user writes it, so that a saved configuration reads like a written one."""
+        values: dict[str, Any] = dump(self)
+        settings = values.pop("settings")
+        return {**values, **settings}
+
+    @field_validator("prompt")
+    @classmethod
+    def _is_prompt(cls, value: PerTask | None) -> PerTask | None:
+        for prompt in _values(value):
+            find_prompt(prompt)
+        return value
+
+    @field_validator("scorer")
+    @classmethod
+    def _is_scorer(cls, value: PerTask | None) -> PerTask | None:
+        for scorer in _values(value):
+            check_scorer(scorer)
+        return value
 
     def located(self) -> StreamConfig:
-        """The same with the folder's full path, so that a worker on another machine needs no variable."""
-        folder = self.folder or os.environ.get("CL_BENCHMARK_DIR")
-        needs_it = self.name in streams_package.FOLDER_STREAMS or self.tasks is not None
-        if not needs_it or not folder:
-            return self
-        return self.model_copy(update={"folder": str(Path(folder).expanduser().resolve())})
+        """The same with full paths, so that a worker on another machine needs no variable of this one."""
+        return self.model_copy(update={"settings": self.settings.located()})
 
     def build(self) -> Stream:
         """The stream itself. Raises ValueError where its data is missing or wrong."""
-        stream = self._whole()
+        limits = Limits(self.max_train, self.max_dev, self.max_test, self.dev_fraction, self.seed, self.row_half)
+        stream = self.settings.stream(self.name, limits)
+        self._check_task_names(stream)
+        stream = stream.changed(self._asked_and_scored)
         if self.label_half is not None:
-            stream = Stream(stream.name, tuple(half_of_labels(t, self.label_half, self.seed) for t in stream.tasks))
-        if self.first is not None and self.first > len(stream.tasks):
-            raise ValueError(f"stream {self.name!r}: first = {self.first}, but it has {len(stream.tasks)} tasks")
-        stream = stream.first(self.first) if self.first is not None else stream
+            half = self.label_half
+            stream = stream.changed(lambda task: half_of_labels(task, half, self.seed))
+        if self.first is not None:
+            if self.first > len(stream.tasks):
+                raise ValueError(f"stream {self.name!r}: first = {self.first}, but it has {len(stream.tasks)} tasks")
+            stream = stream.first(self.first)
+        return self._only(stream)
+
+    def _check_task_names(self, stream: Stream) -> None:
+        for key, value in (("prompt", self.prompt), ("scorer", self.scorer)):
+            if isinstance(value, dict):
+                for task in value:
+                    if task not in stream.task_names:
+                        raise ValueError(f"stream {self.name!r}: {key}: " + unknown("task", task, stream.task_names))
+
+    def _asked_and_scored(self, task: Task) -> Task:
+        """The task with the stream's prompt and scorer; where none is given, those that its source gave it."""
+        prompt = _value_for(task, self.prompt)
+        if prompt is not None:
+            task = replace(task, template=find_prompt(prompt))
+        scorer = _value_for(task, self.scorer)
+        if scorer is not None:
+            task = replace(task, scorer=scorer)
+        return task
+
+    def _only(self, stream: Stream) -> Stream:
         if self.only is None:
             return stream
-        found = tuple(task for task in stream.tasks if task.name == self.only)
-        if not found:
-            raise ValueError(f"stream {self.name!r}: " + unknown("task", self.only, [t.name for t in stream.tasks]))
-        return Stream(stream.name, found)
-
-    def _whole(self) -> Stream:
-        limits = Limits(self.max_train, self.max_dev, self.max_test, self.dev_fraction, self.seed, self.row_half)
-        folder = self.located().folder
-        path = Path(folder) if folder else None
-        if self.tasks is None:
-            return streams_package.named_stream(self.name, limits, path)
-        hub = [task for task in self.tasks if isinstance(task, HubTask)]
-        if hub:
-            return streams_package.hub_stream(self.name, hub, limits)
-        if path is None:
-            raise ValueError(f"stream {self.name!r}: its tasks are names, so set `folder`, or CL_BENCHMARK_DIR")
-        return streams_package.folder_stream(self.name, path, [str(t) for t in self.tasks], limits)
+        for task in stream.tasks:
+            if task.name == self.only:
+                return Stream(stream.name, (task,))
+        raise ValueError(f"stream {self.name!r}: " + unknown("task", self.only, stream.task_names))
 
 
-def _stream_entry(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+COMMON_KEYS = [key for key in StreamConfig.model_fields if key not in ("source", "settings")]
 
 
-Streams = Annotated[tuple[Annotated[StreamConfig, BeforeValidator(_stream_entry)], ...], Field(min_length=1)]
+def _values(value: PerTask | None) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [value]
+    return list(value.values())
+
+
+def _value_for(task: Task, value: PerTask | None) -> str | None:
+    if isinstance(value, dict):
+        return value.get(task.name)
+    return value
+
+
+Streams = Annotated[tuple[StreamConfig, ...], Field(min_length=1)]

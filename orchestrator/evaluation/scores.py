@@ -20,8 +20,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import ScoreComputed
 from orchestrator.store.predictions import Prediction, save_predictions
-from streams import Example, Stream, Task
-from streams.base import Split
+from streams import Example, Split, Stream, Task
 
 # An answer, and the answer when only the task's own options compete (None where answers are not chosen from options)
 Answer = tuple[str, str | None]

@@ -29,19 +29,19 @@ class Experiment:
 
     def save(self) -> None:
         """Write what was asked for. Raises UserError where the output folder cannot be written."""
+        configuration = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        plans = [sequence.model_dump(mode="json") for sequence in self.sequences]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.yaml").write_text(
-                yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
-            )
-            plan = [s.model_dump(mode="json") for s in self.sequences]
-            (self.folder / "sequences.json").write_text(json.dumps(plan))
+            (self.folder / "config.yaml").write_text(configuration)
+            # written last: it is by this file that a folder is known as an experiment's
+            (self.folder / "sequences.json").write_text(json.dumps(plans))
         except OSError as error:
             raise UserError(f"out: cannot write to {self.config.out!r}: {error.strerror}") from error
 
     def views(self) -> list[View]:
         """What each sequence's journal says."""
-        return [read_view(self.config.out, s.id) for s in self.sequences]
+        return [read_view(self.config.out, sequence.id) for sequence in self.sequences]
 
 
 def search_folder(out: str, name: str) -> Path:
@@ -61,28 +61,36 @@ def tracking_uri(config: RunConfig) -> str:
 
 def open_experiment(run: str, out: str) -> Experiment:
     """The experiment of that name in `out`, or in that folder. Raises UserError."""
-    folder = Path(run) if (Path(run) / "sequences.json").exists() else Path(out) / "experiments" / run
+    folder = Path(run)
+    if not (folder / "sequences.json").exists():
+        folder = Path(out) / "experiments" / run
     try:
         values = yaml.safe_load((folder / "config.yaml").read_text())
-        plan = json.loads((folder / "sequences.json").read_text())
+        plans = json.loads((folder / "sequences.json").read_text())
     except FileNotFoundError:
-        known = sorted(p.name for p in (Path(out) / "experiments").glob("*")) if Path(out).is_dir() else []
-        has = f"it has {', '.join(known)}" if known else "it has none"
-        raise UserError(f"no experiment {run!r} in {str(out)!r}: {has}") from None
+        raise UserError(f"no experiment {run!r} in {str(out)!r}: {_what_there_is(Path(out))}") from None
     # the folder may have been moved or copied since: what counts is where it is now
     here = str(folder.resolve().parent.parent)
     try:
         config = RunConfig.model_validate(values).model_copy(update={"out": here})
-        return Experiment(config, tuple(SequencePlan.model_validate({**s, "out": here}) for s in plan))
+        sequences = [SequencePlan.model_validate({**values, "out": here}) for values in plans]
     except ValueError as error:
-        raise UserError(
-            f"{folder}: not an experiment that this version can read: {str(error).splitlines()[0]}"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder}: not an experiment that this version can read: {reason}") from None
+    return Experiment(config, tuple(sequences))
+
+
+def _what_there_is(out: Path) -> str:
+    names = sorted(path.name for path in (out / "experiments").glob("*"))
+    if not names:
+        return "it has none"
+    return f"it has {', '.join(names)}"
 
 
 def check_writable(out: str) -> None:
     """Raises UserError where nothing can be written below `out`, before anything is computed for it."""
     folder = Path(out)
+    # the folder itself may be still to be made: its nearest parent that exists decides
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):

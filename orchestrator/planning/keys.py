@@ -1,4 +1,8 @@
-"""TODO orchestrator.planning.keys"""
+"""The keys of checkpoints and scores: each names what it stands for by all that made it, and by nothing else.
+
+Two runs that did the same so far have the same key, whoever asks, so what one has trained or scored no other computes
+again. What is left out of a key is therefore as deliberate as what is in it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
 from orchestrator.config.training import TrainingConfig, outer_factor
 from orchestrator.planning.sequence_plan import SequencePlan, Split
-from streams import Stream
+from streams import DEFAULT_SCORER, SCORER_VERSIONS, Stream, Task
 
 # Part of every key, so that files in an older layout are made again instead of misread. 2: the fields of steps, scores and
 # resume states have new names, and a score's file carries a checksum.
@@ -25,63 +29,118 @@ def check_unchanged(sequence: SequencePlan, stream: Stream) -> None:
     keys = state_keys(
         sequence.model, sequence.model_identity, stream, sequence.method, sequence.training, sequence.seed
     )
-    cells = score_keys(keys, sequence.model, stream, sequence.method, sequence.split)
-    if tuple(keys) != sequence.keys or cells != sequence.score_keys:
+    scores = score_keys(keys, sequence.model, stream, sequence.method, sequence.split)
+    if tuple(keys) != sequence.keys or scores != sequence.score_keys:
         raise ValueError(f"the data of stream {stream.name!r} has changed since the experiment was planned")
 
 
 def state_keys(
     model: ModelConfig, identity: str, stream: Stream, method: MethodEntry, training: TrainingConfig, seed: int
 ) -> list[str]:
-    """T+1 chained hashes; the t-th is over everything that can have influenced the weights after task t.
+    """T+1 hashes; the t-th is over everything that can have influenced the weights after task t (0: before any).
 
-    Absent on purpose: the number of workers, the micro-batch, the later tasks, and plug-ins while they do nothing.
+    Absent on purpose: the number of workers and the micro-batch, because results do not depend on them; the later
+    tasks, so that a longer stream continues a shorter one; plug-ins while they do nothing, so that methods share the
+    tasks that they train alike; and names, of the experiment, of the stream and of the method.
     """
     stack = method.spec.build(Context(seed))
     reading = model.model_dump(include={"scoring", "input", "precision", "max_source", "max_target"})
-    keys = [_sha(CHECKPOINT_FORMAT, identity, reading, dict(stack.initial_cache_fields()), seed)]
-    settings = _influential(training)
-    budget = training.budget.model_dump(exclude_none=True) if training.budget else None
-    kind, num_tasks = method.run_kind, len(stream.tasks)
-    for t, task in enumerate(stream.tasks):
-        if not kind.is_trained(t, num_tasks):
-            keys.append(_sha(keys[0], "untrained"))
+    initial_key = content_key(CHECKPOINT_FORMAT, identity, reading, dict(stack.initial_cache_fields()), seed)
+    keys = [initial_key]
+    kind = method.run_kind
+    num_tasks = len(stream.tasks)
+    for task_id, task in enumerate(stream.tasks):
+        if not kind.is_trained(task_id, num_tasks):
+            keys.append(_untrained_key(initial_key))
             continue
-        position = kind.task_position(t)
+        position = kind.task_position(task_id)
         outer = outer_factor(training, position, kind.schedule_horizon(num_tasks))
-        rates = settings if outer == 1 else settings | {"outer": outer}
-        length = budget or training.epochs_of(task.name)
-        rates, length = (rates, length) if method.spec.trains_by_gradient else ({}, 0)
-        hashes = [stream.tasks[i].train_hash for i in kind.tasks_to_train(t, num_tasks)]
-        data = hashes if len(hashes) > 1 else hashes[0]
-        keys.append(_sha(keys[-1], data, dict(stack.cache_fields(position)), rates, length))
+        settings, length = _settings_and_length(training, task, outer, method.spec.trains_by_gradient)
+        data = _data_of([stream.tasks[i] for i in kind.tasks_to_train(task_id, num_tasks)])
+        # The key before is part of the key after: so a key covers every earlier task, in order, with the settings that
+        # held then, and no state can be reached on two ways that left different weights.
+        keys.append(content_key(keys[-1], data, dict(stack.cache_fields(position)), settings, length))
     return keys
 
 
-def _influential(training: TrainingConfig) -> dict[str, Any]:
-    """The settings that count in every task. One that came later counts where it is set: it must rename no older checkpoint."""
-    unset = {"lrs"} if not training.lrs else set()
-    unset |= {"infinite"} if training.schedule != "infinite" else set()
-    return training.model_dump(exclude={"micro_batch", "epochs", "epochs_per_task", "budget", "outer"} | unset)
+def _untrained_key(initial_key: str) -> str:
+    """The key after a task whose turn trains nothing: no checkpoint is ever written under it."""
+    return content_key(initial_key, "untrained")
+
+
+def _data_of(tasks: Sequence[Task]) -> str | list[str]:
+    """The content of what is trained on in one turn; of a single task its bare hash, as older checkpoints have it."""
+    hashes = [task.train_hash for task in tasks]
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashes
+
+
+def _settings_and_length(
+    training: TrainingConfig, task: Task, outer: float, trains_by_gradient: bool
+) -> tuple[dict[str, Any], Any]:
+    """(training settings, epochs or budget) of one task; nothing at all where a method makes no gradient steps."""
+    if not trains_by_gradient:
+        return {}, 0
+    settings = _lasting_settings(training)
+    # the schedule's value, not its name: the first task has the factor 1 under each of them and is shared
+    if outer != 1:
+        settings["outer"] = outer
+    if training.budget is not None:
+        return settings, training.budget.model_dump(exclude_none=True)
+    return settings, training.epochs_of(task.name)
+
+
+def _lasting_settings(training: TrainingConfig) -> dict[str, Any]:
+    """The settings that count in every task.
+
+    A setting that was added to the configuration later counts only where it is set: its default is what every older
+    checkpoint was trained with, and must not rename them.
+    """
+    absent = {"micro_batch", "epochs", "epochs_per_task", "budget", "outer"}
+    if not training.lrs:
+        absent.add("lrs")
+    if training.schedule != "infinite":
+        absent.add("infinite")
+    return training.model_dump(exclude=absent)
 
 
 def score_keys(
     keys: Sequence[str], model: ModelConfig, stream: Stream, method: MethodEntry, split: Split
 ) -> tuple[tuple[str, ...], ...]:
-    """[T+1][T]: each names the score of one state on one task's split.
+    """[T+1][T]: each names the score of one state (row: tasks seen) on one task's split.
 
-    The labels of the whole stream compete where the model does not generate, so they belong to it; and the task's place,
-    where the method is told it.
+    Absent on purpose: the batch of the evaluation, which changes no answer, and how the state was trained, which its
+    own key says. The labels of the whole stream compete where a model does not generate, so they are in every key.
     """
     labels = stream.labels_until(len(stream.tasks))
-    told = any("task labels" in part.card.needs for part in method.types)
-    columns = [(task.split_hash(split), *([j] if told else [])) for j, task in enumerate(stream.tasks)]
-    states = [keys[0] if key == _sha(keys[0], "untrained") else key for key in keys]
-    return tuple(
-        tuple(_sha(SCORE_FORMAT, key, data[0], model.max_target, labels, *data[1:]) for data in columns)
-        for key in states
-    )
+    # only such a method answers one text differently for two positions of its task
+    is_told_position = any("task labels" in part.card.needs for part in method.types)
+    rows = []
+    for key in keys:
+        # an untrained state is the initial model: it is scored once, however many tasks pass before training begins
+        state = key
+        if key == _untrained_key(keys[0]):
+            state = keys[0]
+        row = []
+        for position, task in enumerate(stream.tasks):
+            parts: list[Any] = [SCORE_FORMAT, state, task.split_hash(split), model.max_target, labels]
+            if is_told_position:
+                parts.append(position)
+            parts.extend(_scorer_parts(task))
+            row.append(content_key(*parts))
+        rows.append(tuple(row))
+    return tuple(rows)
 
 
-def _sha(*parts: Any) -> str:
+def _scorer_parts(task: Task) -> list[list[Any]]:
+    """The scorer with its version; absent for the first version of the default one, which all older scores are of."""
+    identity = [task.scorer, SCORER_VERSIONS[task.scorer]]
+    if identity == [DEFAULT_SCORER, 1]:
+        return []
+    return [identity]
+
+
+def content_key(*parts: Any) -> str:
+    """32 hexadecimal digits that name plain values by their content, whatever the order of a mapping's keys."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""From a configuration to the sequences that it asks for, and the keys that name what each of them makes."""
+"""From a configuration to the sequences that it asks for: models found, data read, everything checked."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from methods import METHODS, TuningMethod
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
 from orchestrator.models.source import find_model
-from orchestrator.planning.keys import _sha, score_keys, state_keys
+from orchestrator.planning.keys import content_key, score_keys, state_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.test_access_log import TestAccessLog
 from streams import Stream, Task
+
+ParentRuns = tuple[tuple[str, str], ...]
 
 
 def plan(config: RunConfig, gpu: bool = False) -> list[SequencePlan]:
@@ -25,14 +28,12 @@ def plan(config: RunConfig, gpu: bool = False) -> list[SequencePlan]:
     `gpu` says whether training runs on GPUs, which decides what precision "auto" means.
     """
     planner = Planner(config, gpu)
-    sequences = [
-        sequence
-        for stream in config.streams
-        for method in config.methods
-        for seed in config.seeds
-        for sequence in planner.sequences(method, stream, seed)
-    ]
-    planner.note_reads()
+    sequences: list[SequencePlan] = []
+    for stream in config.streams:
+        for method in config.methods:
+            for seed in config.seeds:
+                sequences.extend(planner.sequences(method, stream, seed))
+    planner.record_reads()
     return sequences
 
 
@@ -40,38 +41,48 @@ class Planner:
     """Plans sequences of one experiment: finds the model once and reads each stream once. Raises UserError."""
 
     def __init__(self, config: RunConfig, gpu: bool = False, why: str = "hashes alone, for the keys") -> None:
-        self.config, self.why = config, why
+        self.config = config
+        self.why = why
         with _as_user_error():
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
-        for method in config.methods:
-            if not self.family.generates and any(part.card.requires_generation for part in method.types):
-                raise UserError(
-                    f"methods: {method.label!r} needs a model that generates text; {config.model.name!r} is an encoder"
-                )
-        precision = ("bf16" if gpu else "float32") if config.model.precision == "auto" else config.model.precision
+        self._check_generation()
+        # decided here once: what "auto" means must not depend on the machine that happens to train a sequence
+        precision = config.model.precision
+        if precision == "auto":
+            precision = "bf16" if gpu else "float32"
         self.model = config.model.model_copy(update={"precision": precision})
-        self._streams: dict[tuple[StreamConfig, Split], Stream] = {}
-        self._read: list[Task] = []
+        self._streams: dict[str, Stream] = {}
+        self._test_reads: list[Task] = []
 
     def stream(self, stream: StreamConfig, split: Split = "test") -> Stream:
         """The stream's data, read for its content's hash; sealed where it is for tuning (`split` "dev")."""
-        place = (stream.located(), split)
-        if place not in self._streams:
+        located = stream.located()
+        # as text: a configuration holds mappings, which cannot be hashed
+        cache_key = f"{split} {located.model_dump_json()}"
+        if cache_key not in self._streams:
             with _as_user_error():
-                built = place[0].build()
-                built = built.sealed() if split == "dev" else built.watched(self._read.append)
-                _check_dev(built, split)
+                built = located.build()
+                if split == "dev":
+                    built = built.sealed()
+                    _check_dev(built)
+                else:
+                    built = built.watched(self._test_reads.append)
+                self._check_open_answers(built)
+                # one task alone is a part of a stream whose names were checked as a whole
                 if not stream.only:
-                    _check_epochs(self.config, built)
-            self._streams[place] = built
-        return self._streams[place]
+                    self._check_epochs(built)
+            self._streams[cache_key] = built
+        return self._streams[cache_key]
 
-    def note_reads(self) -> None:
-        """Log which test splits were read. Called when all is checked: what is refused leaves nothing."""
-        note = TestAccessLog(Path(self.config.out)).reader(self.config.name, "plan", self.why)
-        while self._read:
-            note(self._read.pop(0))
+    def record_reads(self) -> None:
+        """Write to the test-access log which test splits were read.
+
+        Called when all is checked: a configuration that is refused has read nothing that anyone learns.
+        """
+        record = TestAccessLog(Path(self.config.out)).reader(self.config.name, "plan", self.why)
+        while self._test_reads:
+            record(self._test_reads.pop(0))
 
     def sequences(
         self,
@@ -80,31 +91,34 @@ class Planner:
         seed: int,
         split: Split = "test",
         prefix: str = "",
-        parents: tuple[tuple[str, str], ...] = (),
+        parents: ParentRuns = (),
     ) -> list[SequencePlan]:
         """The one sequence of a method; of experts one a task. `prefix` goes before a name."""
         if not method.run_kind.one_sequence_per_task:
             return [self._sequence(method, stream, seed, split, prefix, parents)]
-        only = [stream.model_copy(update={"only": task.name}) for task in self.stream(stream, split).tasks]
-        return [self._sequence(method, part, seed, split, prefix, parents) for part in only]
+        sequences = []
+        for task in self.stream(stream, split).tasks:
+            task_alone = stream.model_copy(update={"only": task.name})
+            sequences.append(self._sequence(method, task_alone, seed, split, prefix, parents))
+        return sequences
 
     def _sequence(
-        self,
-        method: MethodEntry,
-        stream: StreamConfig,
-        seed: int,
-        split: Split,
-        prefix: str,
-        parents: tuple[tuple[str, str], ...],
+        self, method: MethodEntry, stream: StreamConfig, seed: int, split: Split, prefix: str, parents: ParentRuns
     ) -> SequencePlan:
         data = self.stream(stream, split)
         with _as_user_error():
             training = self.config.training_for(method)
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
-            cells = score_keys(keys, self.model, data, method, split)
-        name = "-".join([prefix + method.label, data.name, *([stream.only] if stream.only else []), f"s{seed}"])
+            keys_of_scores = score_keys(keys, self.model, data, method, split)
+        name_parts = [prefix + method.label, data.name, f"s{seed}"]
+        if stream.only:
+            name_parts.insert(2, stream.only)
+        name = "-".join(name_parts)
+        file_name = re.sub(r"[^A-Za-z0-9.]+", "-", name)
+        # names are the user's and may be used again for other content: the hash keeps the journals apart
+        digest = content_key(name, keys_of_scores)[:8]
         return SequencePlan(
-            id=f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{_sha(name, cells)[:8]}",
+            id=f"{file_name}-{digest}",
             experiment=self.config.name,
             model=self.model,
             model_identity=self.source.identity,
@@ -115,35 +129,68 @@ class Planner:
             seed=seed,
             split=split,
             parents=parents,
-            tasks=tuple(task.name for task in data.tasks),
+            tasks=data.task_names,
             keys=tuple(keys),
-            score_keys=cells,
+            score_keys=keys_of_scores,
             out=self.config.out,
         )
 
+    def _check_generation(self) -> None:
+        if self.family.generates:
+            return
+        for method in self.config.methods:
+            if any(part.card.requires_generation for part in method.types):
+                raise UserError(
+                    f"methods: {method.label!r} needs a model that generates text; "
+                    f"{self.config.model.name!r} is an encoder"
+                )
 
-@contextlib.contextmanager
-def _as_user_error() -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    def _check_open_answers(self, stream: Stream) -> None:
+        """Refuses a task without a label set where answers are chosen among labels."""
+        for task in stream.tasks:
+            if task.labels:
+                continue
+            open_task = f"stream {stream.name!r}: task {task.name!r} has no label set"
+            if not self.family.generates:
+                raise UserError(
+                    f"{open_task}, and {self.config.model.name!r} is an encoder, which answers with one of the labels"
+                )
+            for method in self.config.methods:
+                if not _tunes_by_gradient(method):
+                    raise UserError(f"{open_task}, and method {method.label!r} answers with one of the labels")
+
+    def _check_epochs(self, stream: Stream) -> None:
+        for method in self.config.methods:
+            for name in self.config.training_for(method).epochs_per_task:
+                if name not in stream.task_names:
+                    has = ", ".join(stream.task_names)
+                    raise UserError(f"training.epochs_per_task: stream {stream.name!r} has no task {name!r}: {has}")
 
 
-def _check_dev(stream: Stream, split: Split) -> None:
-    for task in stream.tasks if split == "dev" else ():
+def _tunes_by_gradient(method: MethodEntry) -> bool:
+    """Whether the tuning method moves the model's own weights; one that does not compares embeddings with each label's.
+
+    Not `spec.trains_by_gradient`, which a reference run that trains nothing lacks although its model answers itself.
+    """
+    tuning = METHODS[method.tuning.name]
+    assert issubclass(tuning, TuningMethod)
+    return tuning.trains_by_gradient
+
+
+def _check_dev(stream: Stream) -> None:
+    for task in stream.tasks:
         if not task.has_dev:
             raise UserError(
                 f"search.streams: task {task.name!r} of stream {stream.name!r} has no dev split; raise dev_fraction"
             )
 
 
-def _check_epochs(config: RunConfig, stream: Stream) -> None:
-    names = [task.name for task in stream.tasks]
-    for name in (name for m in config.methods for name in config.training_for(m).epochs_per_task):
-        if name not in names:
-            raise UserError(
-                f"training.epochs_per_task: stream {stream.name!r} has no task {name!r}: {', '.join(names)}"
-            )
+@contextlib.contextmanager
+def _as_user_error() -> Iterator[None]:
+    """What the layers below find wrong with data and models is the user's to mend."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -1,4 +1,4 @@
-"""TODO orchestrator.planning.sequence_plan"""
+"""The plan of one sequence: all that a worker needs to train and score it, as plain data."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ Split = Literal["dev", "test"]
 class SequencePlan(Section):
     """One (model, stream, method, settings, seed), trained from its first task to its last.
 
-    `keys[t]` names the state after task t (`keys[0]`: before training) by all that made it, `cell_keys[t][j]` its score on
-    task j, and `id` the sequence by its name and all of these. `parents` are the (key, name) of the MLflow runs above it.
+    `keys[t]` names the state after task t (`keys[0]`: before training) by all that made it, `score_keys[t][j]` its score
+    on task j, and `id` the sequence by its name and all of these. `training` is the experiment's with the method's own
+    settings on top. `parents` are the (key, name) of the MLflow runs above it.
     """
 
     id: str

@@ -142,7 +142,7 @@ def prepare(config: RunConfig, gpu: bool) -> Search:
         method_searches.append(_method_search(config, settings, planner, method))
     _check_measure(settings, planner, len(tuning[0].tasks))
     # Last: a search that is refused leaves nothing in the test-access log.
-    planner.note_reads()
+    planner.record_reads()
     return Search(config, settings, planner, tuple(method_searches), proof, scenario)
 
 

@@ -12,23 +12,51 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
-from streams.base import Example, Limits, Stream, Task
+from streams.sources.source import Source
 from streams.sources.wordings import EMBEDDED, EMBEDDED_TUNING, Wording
+from streams.splits import Example, Limits, RawSplit
+from streams.stream import Stream
+from streams.task import Task
 
-TRAIN_ROWS, TEST_ROWS = 800, 200
-
-
+TRAIN_ROWS = 800
+TEST_ROWS = 200
 GENERATED: dict[str, tuple[Wording, ...]] = {"embedded": EMBEDDED, "embedded-tuning": EMBEDDED_TUNING}
+
+
+class EmbeddedSource(Source):
+    """Generated tasks, of one of the two sets of words."""
+
+    words: Literal["embedded", "embedded-tuning"]
+
+    def stream(self, name: str, limits: Limits) -> Stream:
+        """The five generated tasks. `limits.seed` also seeds the sentences."""
+        return Stream(name, tuple(_task(wording, limits) for wording in GENERATED[self.words]))
+
+
+def _task(wording: Wording, limits: Limits) -> Task:
+    return Task(
+        name=wording.name,
+        category=wording.category,
+        instruction=wording.instruction,
+        labels=tuple(wording.cues),
+        source=f"generated:{wording.name}@{limits.seed}",
+        load=partial(_load, wording, limits.seed),
+        limits=limits,
+        dataset=f"generated/{wording.name}",
+    )
 
 
 def generate(wording: Wording, rows: int, seed: int, split: str) -> list[Example]:
     """`rows` sentences, classes in equal shares, drawn from a generator seeded by (seed, task, split)."""
     rng = random.Random(f"{seed}/{wording.name}/{split}")
+    labels = tuple(wording.cues)
     examples = []
     for row in range(rows):
-        label = tuple(wording.cues)[row % len(wording.cues)]
+        label = labels[row % len(labels)]
+        # the order of the draws (cues, template, neutral words) is part of the data: stored keys depend on it
         first, second = rng.sample(wording.cues[label], 2)
-        text = rng.choice(wording.templates).replace("{a}", first).replace("{b}", second)
+        text = rng.choice(wording.templates)
+        text = text.replace("{a}", first).replace("{b}", second)
         while "{n}" in text:
             text = text.replace("{n}", rng.choice(wording.neutral), 1)
         examples.append(Example(text, label))
@@ -36,41 +64,29 @@ def generate(wording: Wording, rows: int, seed: int, split: str) -> list[Example
     return examples
 
 
-def _load(wording: Wording, seed: int, split: Literal["train", "test"]) -> Sequence[Example]:
+def _load(wording: Wording, seed: int, split: RawSplit) -> Sequence[Example]:
     train = generate(wording, TRAIN_ROWS, seed, "train")
     if split == "train":
         return train
+    # few words make few sentences: what train has by chance is no new sentence
     seen = {example.text for example in train}
-    return [e for e in generate(wording, TEST_ROWS, seed, "test") if e.text not in seen]
-
-
-def embedded(name: str = "embedded", limits: Limits = Limits()) -> Stream:
-    """The five generated tasks of a name in `GENERATED`. `limits.seed` also seeds the sentences."""
-    return Stream(
-        name,
-        tuple(
-            Task(
-                name=w.name,
-                category=w.category,
-                instruction=w.instruction,
-                labels=tuple(w.cues),
-                source=f"generated:{w.name}@{limits.seed}",
-                load=partial(_load, w, limits.seed),
-                limits=limits,
-                dataset=f"generated/{w.name}",
-            )
-            for w in GENERATED[name]
-        ),
-    )
+    return [example for example in generate(wording, TEST_ROWS, seed, "test") if example.text not in seen]
 
 
 def vocabulary() -> list[str]:
     """Every word that the generated tasks can contain, prompts and labels included, in a fixed order."""
+    # a dict keeps the order of first appearance, which numbers the words of the built-in models
     words: dict[str, None] = {}
-    for name, wordings in GENERATED.items():
-        for task, w in zip(embedded(name).tasks, wordings, strict=True):
-            texts = [str(task.prompt(" ")), *w.templates, *w.neutral, *w.cues]
-            texts += [word for cues in w.cues.values() for word in cues]
-            for text in texts:
+    for wordings in GENERATED.values():
+        for wording in wordings:
+            for text in _texts(wording):
                 words.update(dict.fromkeys(text.split()))
     return [word for word in words if "{" not in word]
+
+
+def _texts(wording: Wording) -> list[str]:
+    prompt = str(_task(wording, Limits()).prompt(" "))
+    texts = [prompt, *wording.templates, *wording.neutral, *wording.cues]
+    for cues in wording.cues.values():
+        texts.extend(cues)
+    return texts

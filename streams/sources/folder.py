@@ -1,19 +1,28 @@
 """Tasks from a local folder in the layout of the public 15-task benchmark.
 
 `<folder>/<category>/<task>/{train.json, test.json, labels.json}`: a split is a JSON list of
-`{"label": str, "sentence": str}`, `labels.json` the list of options. A `dev.json` is ignored: in the public files it
-is the test split, byte for byte.
+`{"label": str, "sentence": str}`, `labels.json` the list of options, which is empty where answers are open. A
+`dev.json` is ignored: in the public files it is the test split, byte for byte.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
-from streams.base import Example, Limits, Task
+from pydantic import Field
+
+from streams.sources.source import Source
+from streams.splits import Example, Limits, RawSplit
+from streams.stream import Stream
+from streams.task import Task
+
+FOLDER_VARIABLE = "CL_BENCHMARK_DIR"
 
 # The instructions published with the benchmark (O-LoRA, arXiv 2310.14152). COPA has none: its rows ask their question.
 INSTRUCTIONS = {
@@ -25,39 +34,72 @@ INSTRUCTIONS = {
     "MultiRC": "According to the following passage and question, is the candidate answer true or false? ",
     "WiC": "Given a word and two sentences, whether the word is used with the same sense in both sentence? ",
 }
-
-
 CHOOSE = "Choose one from the option.\n"
+
+
+class FolderSource(Source):
+    """Named tasks of a folder, in the given order."""
+
+    folder: str | None = Field(None, description="where the tasks are; default: the variable CL_BENCHMARK_DIR")
+    tasks: tuple[str, ...] = Field(min_length=1, description="the names of the tasks, in order")
+    skip_texts: tuple[str, ...] = Field((), description="texts that are not used, in their bare form")
+
+    @classmethod
+    def recognises(cls, settings: Mapping[str, Any]) -> bool:
+        tasks = settings.get("tasks")
+        return isinstance(tasks, list | tuple) and not any(isinstance(task, Mapping) for task in tasks)
+
+    def located(self) -> Self:
+        folder = self.folder or os.environ.get(FOLDER_VARIABLE)
+        if not folder:
+            return self
+        return self.model_copy(update={"folder": str(Path(folder).expanduser().resolve())})
+
+    def stream(self, name: str, limits: Limits) -> Stream:
+        folder = self.located().folder
+        if folder is None:
+            raise ValueError(f"stream {name!r} reads a local folder: set `folder`, or {FOLDER_VARIABLE}")
+        limits = replace(limits, skip_texts=limits.skip_texts | frozenset(self.skip_texts))
+        paths = find_tasks(Path(folder))
+        tasks = []
+        for task in self.tasks:
+            path = paths.get(canonical(task))
+            if path is None:
+                raise ValueError(f"folder {folder!r} has no task {task!r}: it has {', '.join(sorted(paths))}")
+            tasks.append(folder_task(path, limits))
+        return Stream(name, tuple(tasks))
 
 
 def find_tasks(folder: Path) -> dict[str, Path]:
     """Every task folder below `folder`, by canonical name (see `canonical`). Raises ValueError where there is none."""
     if not folder.is_dir():
         raise ValueError(f"folder {str(folder)!r} does not exist")
-    found = {canonical(path.parent.name): path.parent for path in sorted(folder.glob("*/*/train.json"))}
-    if not found:
+    paths = {}
+    for file in sorted(folder.glob("*/*/train.json")):
+        paths[canonical(file.parent.name)] = file.parent
+    if not paths:
         raise ValueError(f"folder {str(folder)!r} holds no task: expected <category>/<task>/train.json")
-    return found
+    return paths
 
 
 def canonical(name: str) -> str:
     """A task's name without case and punctuation, so that `SST-2`, `sst2` and `sst-2` are one."""
-    return "".join(c for c in name.lower() if c.isalnum())
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def folder_task(path: Path, limits: Limits = Limits()) -> Task:
     """The task in one folder. Raises ValueError with the file (and line, for broken JSON) that is wrong."""
-    labels = _read_json(path / "labels.json")
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise ValueError(f"{path / 'labels.json'}: expected a list of label texts")
-    if not labels:
-        raise ValueError(f"{path / 'labels.json'}: the label set is empty")
+    labels = _read_labels(path / "labels.json")
     category = path.parent.name
+    instruction = INSTRUCTIONS.get(category, "")
+    # open answers have no options to choose from
+    if labels:
+        instruction += CHOOSE
     return Task(
         name=path.name,
         category=category,
-        instruction=INSTRUCTIONS.get(category, "") + CHOOSE,
-        labels=tuple(labels),
+        instruction=instruction,
+        labels=labels,
         source=f"folder:{category}/{path.name}",
         load=partial(_load, path),
         limits=limits,
@@ -65,21 +107,30 @@ def folder_task(path: Path, limits: Limits = Limits()) -> Task:
     )
 
 
-def _load(path: Path, split: Literal["train", "test"]) -> Sequence[Example]:
+def _read_labels(file: Path) -> tuple[str, ...]:
+    labels = _read_json(file)
+    if isinstance(labels, list) and all(isinstance(label, str) and label.strip() for label in labels):
+        return tuple(labels)
+    raise ValueError(f"{file}: expected a list of label texts ([]: answers are open)")
+
+
+def _load(path: Path, split: RawSplit) -> Sequence[Example]:
     file = path / f"{split}.json"
     rows = _read_json(file)
     if not isinstance(rows, list):
         raise ValueError(f"{file}: expected a list of rows, found {type(rows).__name__}")
     if not rows:
         raise ValueError(f"{file}: the {split} split is empty")
-    for number, row in enumerate(rows, 1):
-        if (
-            not isinstance(row, dict)
-            or not isinstance(row.get("sentence"), str)
-            or not isinstance(row.get("label"), str)
-        ):
+    examples = []
+    for number, row in enumerate(rows, start=1):
+        if not _is_row(row):
             raise ValueError(f'{file}: row {number} is not {{"label": text, "sentence": text}}')
-    return [Example(row["sentence"], row["label"]) for row in rows]
+        examples.append(Example(row["sentence"], row["label"]))
+    return examples
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("sentence"), str) and isinstance(row.get("label"), str)
 
 
 def _read_json(file: Path) -> Any:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from streams.base import Example, Limits, Task
+from pydantic import Field, model_validator
+
 from streams.sources.folder import canonical
+from streams.sources.source import Source, SourceSettings
+from streams.splits import Example, Limits, RawSplit
+from streams.stream import Stream
+from streams.task import Task
 
 
-@dataclass(frozen=True)
-class HubTask:
+class HubTask(SourceSettings):
     """Where a task lies on the hub and how its columns read.
 
     `revision` (a commit) is required for a hub id, so that the data cannot change under an experiment; a local folder
     is named by its content. `labels` gives the label texts: by class index where the label column holds integers,
-    and by text where it holds strings; None takes the names that the data set declares.
+    and by text where it holds strings; null takes the names that the data set declares, an empty list means that
+    answers are open.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # it is read from YAML as it is
 
     name: str
     hub: str
@@ -35,30 +37,77 @@ class HubTask:
     train_split: str = "train"
     test_split: str = "test"
 
-    def __post_init__(self) -> None:
-        if self.revision is None and not Path(self.hub).is_dir():
+    @model_validator(mode="after")
+    def _pinned(self) -> HubTask:
+        if self.revision is None and not self.is_local:
             raise ValueError(f"task {self.name!r}: hub data {self.hub!r} needs a pinned `revision` (a commit hash)")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the data lies in a folder of this machine."""
+        return Path(self.hub).is_dir()
+
+    @property
+    def identity(self) -> str:
+        """The data set's id in lower case; a local folder's name without case and punctuation, as in `folder_task`."""
+        name = self.hub.lower()
+        if self.is_local:
+            name = canonical(Path(self.hub).name)
+        if self.config:
+            name += f"/{self.config.lower()}"
+        return name
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns whose texts make up an example's text, a line each."""
+        if isinstance(self.text, str):
+            return (self.text,)
+        return self.text
+
+
+class HubSource(Source):
+    """Tasks of the hub, in the given order."""
+
+    tasks: tuple[HubTask, ...] = Field(min_length=1, description="the tasks, in order")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_mappings(cls, values: Any) -> Any:
+        tasks = None
+        if isinstance(values, Mapping):
+            tasks = values.get("tasks")
+        if isinstance(tasks, list | tuple) and any(isinstance(task, str) for task in tasks):
+            raise ValueError("`tasks` mixes folder tasks (names) and hub tasks (mappings)")
+        return values
+
+    @classmethod
+    def recognises(cls, settings: Mapping[str, Any]) -> bool:
+        tasks = settings.get("tasks")
+        return isinstance(tasks, list | tuple) and any(isinstance(task, Mapping) for task in tasks)
+
+    def stream(self, name: str, limits: Limits) -> Stream:
+        return Stream(name, tuple(hub_task(task, limits) for task in self.tasks))
 
 
 def hub_task(spec: HubTask, limits: Limits = Limits()) -> Task:
     """The task that `spec` describes. Downloads what is not in the cache; reads the test split only when asked."""
-    labels = spec.labels or _declared_labels(spec)
+    labels = spec.labels
+    if labels is None:
+        labels = _declared_labels(spec)
+    source = f"hub-folder:{Path(spec.hub).name}"
+    if spec.revision:
+        source = f"hub:{spec.hub}@{spec.revision}"
     return Task(
         name=spec.name,
         category=spec.category,
         instruction=spec.instruction,
-        labels=tuple(labels),
-        source=f"hub:{spec.hub}@{spec.revision}" if spec.revision else f"hub-folder:{Path(spec.hub).name}",
-        load=partial(_load, spec, tuple(labels)),
+        labels=labels,
+        source=source,
+        load=partial(_load, spec, labels),
         limits=limits,
-        dataset=_identity(spec),
+        dataset=spec.identity,
     )
-
-
-def _identity(spec: HubTask) -> str:
-    """The data set's id in lower case; a local folder's name without case and punctuation, as in `folder_task`."""
-    name = canonical(Path(spec.hub).name) if Path(spec.hub).is_dir() else spec.hub.lower()
-    return f"{name}/{spec.config.lower()}" if spec.config else name
 
 
 def _dataset(spec: HubTask, split: str) -> Any:
@@ -69,29 +118,38 @@ def _dataset(spec: HubTask, split: str) -> Any:
         return datasets.load_dataset(spec.hub, spec.config, split=split, revision=spec.revision)
     except Exception as error:
         # `datasets` raises a dozen types for one cause each; the user needs the cause, not the type
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"task {spec.name!r}: cannot read {spec.hub!r} split {split!r}: {first}") from error
+        lines = str(error).strip().splitlines()
+        cause = [*lines, type(error).__name__][0]
+        raise ValueError(f"task {spec.name!r}: cannot read {spec.hub!r} split {split!r}: {cause}") from error
 
 
 def _declared_labels(spec: HubTask) -> tuple[str, ...]:
     feature = _dataset(spec, spec.train_split).features.get(spec.label)
     names = getattr(feature, "names", None)
     if not names:
-        raise ValueError(f"task {spec.name!r}: column {spec.label!r} of {spec.hub!r} declares no names; give `labels`")
+        raise ValueError(
+            f"task {spec.name!r}: column {spec.label!r} of {spec.hub!r} declares no names; give `labels` "
+            "([]: answers are open)"
+        )
     return tuple(names)
 
 
-def _load(spec: HubTask, labels: tuple[str, ...], split: Literal["train", "test"]) -> Sequence[Example]:
-    data = _dataset(spec, spec.train_split if split == "train" else spec.test_split)
-    columns = (spec.text,) if isinstance(spec.text, str) else spec.text
-    missing = [column for column in (*columns, spec.label) if column not in data.column_names]
-    if missing:
-        has = ", ".join(data.column_names)
-        raise ValueError(f"task {spec.name!r}: {spec.hub!r} has no column {missing[0]!r} (it has {has})")
-    return [Example("\n".join(str(row[c]) for c in columns), _label_text(row[spec.label], labels)) for row in data]
+def _load(spec: HubTask, labels: tuple[str, ...], split: RawSplit) -> Sequence[Example]:
+    name_on_hub = {"train": spec.train_split, "test": spec.test_split}[split]
+    data = _dataset(spec, name_on_hub)
+    for column in (*spec.text_columns, spec.label):
+        if column not in data.column_names:
+            has = ", ".join(data.column_names)
+            raise ValueError(f"task {spec.name!r}: {spec.hub!r} has no column {column!r} (it has {has})")
+    examples = []
+    for row in data:
+        text = "\n".join(str(row[column]) for column in spec.text_columns)
+        examples.append(Example(text, _label_text(row[spec.label], labels)))
+    return examples
 
 
 def _label_text(value: object, labels: tuple[str, ...]) -> str:
-    if isinstance(value, int):
-        return labels[value] if 0 <= value < len(labels) else str(value)
+    # an index outside the label set (-1 marks unlabelled rows) becomes a text that no label has: the row is dropped
+    if isinstance(value, int) and 0 <= value < len(labels):
+        return labels[value]
     return str(value)

@@ -10,6 +10,7 @@ from methods import PRESETS, PUBLISHED
 from orchestrator.config.loading import load_config, recipe_names
 from orchestrator.errors import UserError
 from orchestrator.planning.planner import plan
+from streams import HubSource
 
 
 def refused(*overrides: str, source: str | None = None) -> str:
@@ -240,6 +241,7 @@ def test_a_hub_task_reads_and_writes() -> None:
     task = "{name: news, hub: some/set, revision: abc, text: [title, body]}"
     config = load_config(None, [f"streams=[{{name: mine, tasks: [{task}]}}]"])
     again = type(config).model_validate(config.model_dump(mode="json"))
-    assert again.streams[0].tasks == config.streams[0].tasks
-    assert config.streams[0].tasks
-    assert config.streams[0].tasks[0].text == ("title", "body")  # type: ignore[union-attr]
+    assert again == config
+    source = config.streams[0].settings
+    assert isinstance(source, HubSource)
+    assert source.tasks[0].text == ("title", "body")

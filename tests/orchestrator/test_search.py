@@ -29,7 +29,7 @@ from orchestrator.store.events import Event, SearchChosen
 from orchestrator.store.journal import Tail
 from orchestrator.store.test_access_log import TestAccessLog
 from orchestrator.training.sequence import run_sequence
-from streams.base import SealedSplit
+from streams import SealedSplit
 from tests.conftest import small_config
 
 TUNING: dict[str, Any] = {"name": "embedded-tuning", "first": 3, "max_train": 24, "max_dev": 12}

@@ -25,18 +25,20 @@ class ShingleIndex:
     """Answers which of its texts is most like another one."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        postings: dict[int, list[int]] = defaultdict(list)
-        self._sizes = []
+        # for each shingle the numbers of the texts that hold it
+        self._postings: dict[int, list[int]] = defaultdict(list)
+        self._sizes: list[int] = []
         for number, text in enumerate(texts):
             runs = shingles(text)
             self._sizes.append(len(runs))
             for run in runs:
-                postings[run].append(number)
+                self._postings[run].append(number)
+        # stock phrases are not followed, but a pair that is found otherwise still shares them
         self._stock_of: dict[int, set[int]] = defaultdict(set)
-        for run in [run for run, numbers in postings.items() if len(numbers) > STOCK]:
-            for number in postings.pop(run):
-                self._stock_of[number].add(run)
-        self._postings = postings
+        for run in list(self._postings):
+            if len(self._postings[run]) > STOCK:
+                for number in self._postings.pop(run):
+                    self._stock_of[number].add(run)
 
     def nearest(self, text: str) -> tuple[float, int]:
         """(Jaccard similarity of the shingles, number of the text) for the text most like this one, or (0, -1).
@@ -44,13 +46,18 @@ class ShingleIndex:
         The similarity is exact; a text that shares nothing but stock phrases is not looked at.
         """
         runs = shingles(text)
-        shared: Counter[int] = Counter()
+        num_shared: Counter[int] = Counter()
         for run in runs:
-            shared.update(self._postings.get(run, ()))
-        best = (0.0, -1)
-        for number, count in shared.items():
-            both = count + len(runs & self._stock_of[number]) if number in self._stock_of else count
-            similarity = both / (len(runs) + self._sizes[number] - both)
-            if (similarity, -number) > (best[0], -best[1]):
-                best = similarity, number
-        return best
+            # not by index, which would add an empty list for every run that is asked for
+            num_shared.update(self._postings.get(run, ()))
+        best_similarity = 0.0
+        best_number = -1
+        for number, shared in num_shared.items():
+            if number in self._stock_of:
+                shared += len(runs & self._stock_of[number])
+            similarity = shared / (len(runs) + self._sizes[number] - shared)
+            # of equally near texts the first, whatever order a set of runs came in
+            if (similarity, -number) > (best_similarity, -best_number):
+                best_similarity = similarity
+                best_number = number
+        return best_similarity, best_number

@@ -1,0 +1,99 @@
+"""The levels of distance between tuning and evaluation, from the strictest to none, and what each forbids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, get_args
+
+from streams.holdout.related import is_related, is_same, names_of
+from streams.holdout.violation import HoldoutViolation
+from streams.stream import Stream
+from streams.task import Task
+from streams.text import normalise_answer
+
+Level = Literal["tasks", "labels", "orders", "none"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+STATEMENTS: dict[Level, str] = {
+    "tasks": "Tuned on other data sets than those evaluated: no data set and no text is on both sides.",
+    "labels": "Tuned on other labels than those evaluated: no label of a common data set and no text is on both sides.",
+    "orders": "Tuned on other orders of the tasks and other rows: no text is on both sides, but data sets may be.",
+    "none": "Tuned without regard to what is evaluated: the usual practice, which proves nothing.",
+}
+
+Streams = Sequence[Stream]
+Pairs = Sequence[tuple[str, str]]
+
+
+def _other_data_sets(tuning: Streams, evaluation: Streams, allowed: Pairs) -> None:
+    for names, ours, theirs in _pairs_of_tasks(tuning, evaluation):
+        if is_same(ours.dataset, theirs.dataset):
+            raise HoldoutViolation(f"search: {names} read one data set, {ours.dataset!r}; holdout 'tasks' forbids it")
+        if is_related(ours.dataset, theirs.dataset) and not _is_allowed(ours, theirs, allowed):
+            raise HoldoutViolation(
+                f"search: {names} read related data sets, {ours.dataset!r} and {theirs.dataset!r}; "
+                "holdout 'tasks' forbids it unless `allowed_related_pairs` names the two"
+            )
+
+
+def _is_allowed(ours: Task, theirs: Task, allowed: Pairs) -> bool:
+    our_names = names_of(ours.dataset)
+    their_names = names_of(theirs.dataset)
+    return any(one in our_names and other in their_names for one, other in allowed)
+
+
+def _other_labels(tuning: Streams, evaluation: Streams, allowed: Pairs) -> None:
+    for names, ours, theirs in _pairs_of_tasks(tuning, evaluation):
+        if not is_same(ours.dataset, theirs.dataset):
+            continue
+        # open answers may hold any label: that none is common cannot be shown
+        if not ours.labels or not theirs.labels:
+            raise HoldoutViolation(
+                f"search: {names} read one data set, {ours.dataset!r}, and not both have a label set; "
+                "holdout 'labels' forbids it"
+            )
+        their_labels = set(map(normalise_answer, theirs.labels))
+        for label in ours.labels:
+            if normalise_answer(label) in their_labels:
+                raise HoldoutViolation(
+                    f"search: {names} have the label {label!r} of data set {ours.dataset!r}; "
+                    "holdout 'labels' forbids it"
+                )
+
+
+def _other_orders(tuning: Streams, evaluation: Streams, allowed: Pairs) -> None:
+    for ours in tuning:
+        for theirs in evaluation:
+            if _order(ours) == _order(theirs):
+                raise HoldoutViolation(
+                    f"search: tuning stream {ours.name!r} and evaluation stream {theirs.name!r} have the same order of "
+                    "data sets; holdout 'orders' forbids it"
+                )
+
+
+def _order(stream: Stream) -> list[str]:
+    return [task.dataset for task in stream.tasks]
+
+
+def _anything(tuning: Streams, evaluation: Streams, allowed: Pairs) -> None:
+    pass
+
+
+def _pairs_of_tasks(tuning: Streams, evaluation: Streams) -> Iterator[tuple[str, Task, Task]]:
+    """Every task of one side with every task of the other, and how to name the two."""
+    for our_stream in tuning:
+        for their_stream in evaluation:
+            for ours in our_stream.tasks:
+                for theirs in their_stream.tasks:
+                    names = (
+                        f"tuning stream {our_stream.name!r}, task {ours.name!r} and "
+                        f"evaluation stream {their_stream.name!r}, task {theirs.name!r}"
+                    )
+                    yield names, ours, theirs
+
+
+RULES: dict[Level, Callable[[Streams, Streams, Pairs], None]] = {
+    "tasks": _other_data_sets,
+    "labels": _other_labels,
+    "orders": _other_orders,
+    "none": _anything,
+}

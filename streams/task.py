@@ -1,0 +1,169 @@
+"""Task: what is learnt at one time, how it is asked and scored, and how its content is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from streams.prompts import BENCHMARK, Prompt, PromptTemplate
+from streams.scorer_names import DEFAULT_SCORER
+from streams.splits import Example, Limits, RawSplit, Split, carve_dev, in_seeded_order
+
+
+class SealedSplit(ValueError):
+    """The test split of a sealed task was asked for: tuning must not see it."""
+
+
+@dataclass(frozen=True)
+class UsableRows:
+    """The rows of a raw split that are used, and how many were dropped because their label is not in the label set."""
+
+    examples: list[Example]
+    num_dropped: int
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A named set of train, dev and test examples with a prompt template and a scorer.
+
+    `load` reads a raw split ("train" or "test") and is called on first use only, so that work which may not see the
+    test split never touches it. Rows whose label is not among `labels` are left out and counted in `dropped_rows`. An
+    empty label set means open answers: every row is used, and no options are shown.
+
+    `dataset` says which data set this is, wherever it lies (default: the name). A `sealed` task refuses its test split;
+    another one calls `on_test_read` once, right before it loads that split.
+    """
+
+    name: str
+    category: str
+    instruction: str
+    labels: tuple[str, ...]
+    source: str
+    load: Callable[[RawSplit], Sequence[Example]] = field(repr=False)
+    limits: Limits = Limits()
+    dataset: str = ""
+    sealed: bool = False
+    on_test_read: Callable[[Task], None] | None = field(default=None, repr=False)
+    template: PromptTemplate = BENCHMARK
+    scorer: str = DEFAULT_SCORER
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", self.dataset or self.name)
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"task {self.name!r}: the label set names a label twice ({self.source})")
+
+    def read(self, split: Split) -> tuple[Example, ...]:
+        """The examples of a split, in a fixed order. Raises ValueError where there are none."""
+        if split == "test":
+            examples = self._test
+        elif split == "train":
+            examples = self._train_and_dev[0]
+        else:
+            examples = self._train_and_dev[1]
+        if not examples:
+            raise ValueError(f"task {self.name!r}: the {split} split is empty ({self.source})")
+        return examples
+
+    @cached_property
+    def _raw_train(self) -> UsableRows:
+        return self._usable(self.load("train"))
+
+    @cached_property
+    def _raw_test(self) -> UsableRows:
+        if self.sealed:
+            raise SealedSplit(f"task {self.name!r}: the test split is sealed while tuning")
+        # before the rows are loaded: a reading that fails half-way was a reading
+        if self.on_test_read is not None:
+            self.on_test_read(self)
+        return self._usable(self.load("test"))
+
+    @cached_property
+    def _train_and_dev(self) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        train, dev = carve_dev(self._raw_train.examples, self.limits.dev_fraction, self.limits.seed)
+        return tuple(train[: self.limits.max_train]), tuple(dev[: self.limits.max_dev])
+
+    @cached_property
+    def _test(self) -> tuple[Example, ...]:
+        ranked = in_seeded_order(self._raw_test.examples, self.limits.seed)
+        return tuple(ranked[: self.limits.max_test])
+
+    def _usable(self, rows: Sequence[Example]) -> UsableRows:
+        examples: list[Example] = []
+        num_dropped = 0
+        # numbered before anything is left out: a message about row 12 must point at row 12 of the file
+        for number, row in enumerate(rows, start=1):
+            if not self.limits.keeps(row.text):
+                continue
+            if self.labels and row.label not in self.labels:
+                num_dropped += 1
+                continue
+            examples.append(Example(row.text, row.label, number))
+        return UsableRows(examples, num_dropped)
+
+    @property
+    def has_dev(self) -> bool:
+        """Whether anything was held out of train."""
+        return bool(self._train_and_dev[1])
+
+    def dropped_rows(self, split: RawSplit) -> int:
+        """How many rows of the raw split have a label outside the label set."""
+        if split == "train":
+            return self._raw_train.num_dropped
+        return self._raw_test.num_dropped
+
+    @cached_property
+    def _prompt_fields(self) -> dict[str, str]:
+        # the published prompt shows the task's name as the data set, and the name is part of the content's hash
+        return {
+            "instruction": self.instruction,
+            "options": ", ".join(self.labels),
+            "category": self.category,
+            "dataset": self.name,
+        }
+
+    def prompt(self, text: str) -> Prompt:
+        """What a model that reads prompts reads for a text, by the task's template."""
+        return self.template.render(text, self._prompt_fields)
+
+    @cached_property
+    def train_hash(self) -> str:
+        """SHA-256 of all that training on this task can see: wording, labels and train examples, in order."""
+        return self.split_hash("train")
+
+    @cached_property
+    def test_hash(self) -> str:
+        """SHA-256 of all that scoring on this task can see. Reads the test split."""
+        return self.split_hash("test")
+
+    def split_hash(self, split: Split) -> str:
+        """SHA-256 of wording, labels and the examples of a split. Keys of stored checkpoints are made of it."""
+        wording: list[object] = [self.name, self.category, self.instruction, list(self.labels)]
+        # templates came later than the first stored checkpoints: the one that those were trained on adds nothing
+        if self.template.segments != BENCHMARK.segments:
+            wording.append(list(self.template.segments))
+        rows = [[example.text, example.label] for example in self.read(split)]
+        return hashlib.sha256(json.dumps([wording, rows]).encode()).hexdigest()
+
+
+def half_of_labels(task: Task, half: int, seed: int = 0) -> Task:
+    """The task with one half (0 or 1) of its labels. The choice depends on the set of labels and the seed alone."""
+    if half not in (0, 1):
+        raise ValueError(f"task {task.name!r}: half {half!r} of its labels is asked for: one of 0, 1")
+    if len(task.labels) < 4:
+        raise ValueError(
+            f"task {task.name!r} has {len(task.labels)} labels: a half would be a task of one label, nothing to learn"
+        )
+
+    def rank(label: str) -> tuple[bytes, str]:
+        return hashlib.sha256(f"{seed}\n{label}".encode()).digest(), label
+
+    ranked = sorted(task.labels, key=rank)
+    middle = len(ranked) // 2
+    chosen = set(ranked[:middle])
+    if half == 1:
+        chosen = set(ranked[middle:])
+    # in the task's own order: the order of the labels is part of the prompt
+    return replace(task, labels=tuple(label for label in task.labels if label in chosen))

@@ -1,0 +1,93 @@
+"""What each level forbids."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from streams import (
+    LEVELS,
+    STATEMENTS,
+    HoldoutViolation,
+    Limits,
+    Stream,
+    half_of_labels,
+    prove,
+)
+from tests.streams.holdout.examples import NO_DEV, evaluation, refusal, task, texts, tuning
+
+
+def test_tasks_may_not_share_a_data_set_or_a_related_one() -> None:
+    assert prove("tasks", [tuning(texts("a"), dataset="yelp")], [evaluation("imdb")]).allowed_related_pairs == ()
+    assert refusal("tasks", tuning(texts("a"), dataset="yelp"), evaluation("yelp")) == (
+        "search: tuning stream 'x', task 'a' and evaluation stream 'y', task 'b' read one data set, 'yelp'; "
+        "holdout 'tasks' forbids it"
+    )
+    assert refusal("tasks", tuning(texts("a"), dataset="yelp"), evaluation("amazon")) == (
+        "search: tuning stream 'x', task 'a' and evaluation stream 'y', task 'b' read related data sets, 'yelp' and "
+        "'amazon'; holdout 'tasks' forbids it unless `allowed_related_pairs` names the two"
+    )
+
+
+def test_labels_of_a_common_data_set_must_be_disjoint() -> None:
+    whole = task("intents", texts("r", 80), texts("s", 20), NO_DEV, ("A one", "b", "c", "d"), "banking")
+    ours, theirs = (Stream(str(half), (half_of_labels(whole, half),)) for half in (0, 1))
+    proof = prove("labels", [ours], [theirs])
+    assert (proof.tuning_examples, proof.evaluation_examples) == (40, 50)
+    assert "read one data set" in refusal("tasks", ours, theirs)
+    twin = Stream("twin", (dataclasses.replace(ours.tasks[0], name="again", limits=Limits(row_half=1)),))
+    first = ours.tasks[0].labels[0]
+    assert refusal("labels", ours, twin) == (
+        "search: tuning stream '0', task 'intents' and evaluation stream 'twin', task 'again' have the label "
+        f"'{first}' of data set 'banking'; holdout 'labels' forbids it"
+    )
+
+
+def test_labels_are_compared_as_answers_are() -> None:
+    ours = Stream("x", (task("a", texts("a"), labels=("Very Good.", "bad"), dataset="d"),))
+    same = Stream("y", (task("b", texts("b"), texts("c"), labels=("very good", "poor"), dataset="d"),))
+    other = Stream("z", (dataclasses.replace(same.tasks[0], dataset="e"),))
+    assert "have the label 'Very Good.'" in refusal("labels", ours, same)
+    assert prove("labels", [ours], [other]).level == "labels"
+
+
+def test_orders_must_differ() -> None:
+    def stream(name: str, order: str, half: int) -> Stream:
+        limits = Limits(row_half=half)
+        return Stream(name, tuple(task(letter, texts(letter), texts(f"t{letter}"), limits) for letter in order))
+
+    assert prove("orders", [stream("one", "pqr", 0)], [stream("two", "qpr", 1)]).level == "orders"
+    assert refusal("orders", stream("one", "pqr", 0), stream("two", "pqr", 1)) == (
+        "search: tuning stream 'one' and evaluation stream 'two' have the same order of data sets; "
+        "holdout 'orders' forbids it"
+    )
+    assert "hold the same text" in refusal("orders", stream("one", "pqr", 0), stream("two", "qpr", 0))
+    with pytest.raises(HoldoutViolation, match="'three' and evaluation stream 'four'"):
+        prove("orders", [stream("one", "pqr", 0), stream("three", "rqp", 0)], [stream("four", "rqp", 1)])
+
+
+def test_without_a_holdout_nothing_is_compared() -> None:
+    ours = evaluation("yelp").sealed()
+    proof = prove("none", [ours], [evaluation("yelp")])
+    assert (proof.tuning_examples, proof.evaluation_examples, proof.near_duplicates) == (30, 40, 0)
+    assert "usual practice" in proof.statement
+    assert "proves nothing" in proof.statement
+
+
+def test_levels_and_sides_must_be_there() -> None:
+    assert tuple(STATEMENTS) == LEVELS == ("tasks", "labels", "orders", "none")
+    assert len(set(STATEMENTS.values())) == 4
+    with pytest.raises(HoldoutViolation, match="unknown holdout 'rows': one of tasks, labels, orders, none"):
+        prove("rows", [tuning(texts("a"))], [evaluation()])  # type: ignore[arg-type]
+    with pytest.raises(HoldoutViolation, match="there is no tuning stream"):
+        prove("tasks", [], [evaluation()])
+    with pytest.raises(HoldoutViolation, match="there is no evaluation stream"):
+        prove("tasks", [tuning(texts("a"))], [])
+
+
+def test_open_answers_cannot_be_shown_to_have_other_labels() -> None:
+    ours = Stream("x", (task("a", texts("a"), dataset="d"),))
+    theirs = Stream("y", (dataclasses.replace(task("b", texts("b"), texts("c"), dataset="d"), labels=()),))
+    assert "'d', and not both have a label set; holdout 'labels' forbids it" in refusal("labels", ours, theirs)
+    assert "'d', and not both have a label set" in refusal("labels", theirs, ours)

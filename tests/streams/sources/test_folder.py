@@ -1,0 +1,100 @@
+"""Folders in the benchmark's layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams import (
+    FolderSource,
+    Limits,
+    Stream,
+)
+
+
+def write_task(folder: Path, name: str = "SC/mini", **files: Any) -> Path:
+    """A small task in the benchmark's layout; a str is written as it is."""
+    rows = [{"label": "Good" if i % 2 else "Bad", "sentence": f"row {i}"} for i in range(10)]
+    content = {"train": rows, "test": rows[:4], "labels": ["Good", "Bad"], **files}
+    path = folder / name
+    path.mkdir(parents=True)
+    for key, value in content.items():
+        (path / f"{key}.json").write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def open_folder(folder: Path, task: str = "mini") -> Stream:
+    return FolderSource(folder=str(folder), tasks=(task,)).stream("own", Limits())
+
+
+def read(folder: Path) -> None:
+    stream = open_folder(folder)
+    for split in ("train", "test"):
+        stream.tasks[0].read(split)
+
+
+def test_a_folder_task_reads(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    (task,) = open_folder(tmp_path, "MINI").tasks
+    assert (task.name, task.category, task.labels) == ("mini", "SC", ("Good", "Bad"))
+    assert len(task.read("train")) + len(task.read("dev")) == 10
+    assert task.instruction.startswith("What is the sentiment of the following paragraph? Choose one")
+    write_task(tmp_path, "SC/My-Set 2")
+    assert open_folder(tmp_path, "myset2").tasks[0].dataset == "myset2"
+    assert all(e.text == f"row {e.row - 1}" for e in (*task.read("train"), *task.read("test")))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"train": '[\n{"label": "Good",\n oops'}, r"train.json, line 3: malformed JSON"),
+        ({"train": []}, r"train.json: the train split is empty"),
+        ({"test": []}, r"test.json: the test split is empty"),
+        ({"labels": {"a": 1}}, r"labels.json: expected a list of label texts"),
+        ({"train": [{"label": "Good"}]}, r"train.json: row 1 is not"),
+        ({"train": {"label": "Good"}}, r"train.json: expected a list of rows, found dict"),
+    ],
+)
+def test_what_is_wrong_in_a_folder_is_said_with_its_file(files: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_task(tmp_path, **files)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+def test_missing_folders_and_tasks_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        open_folder(tmp_path / "none")
+    with pytest.raises(ValueError, match="holds no task"):
+        open_folder(tmp_path)
+    write_task(tmp_path)
+    monkeypatch.delenv("CL_BENCHMARK_DIR", raising=False)
+    with pytest.raises(ValueError, match="has no task 'maxi': it has mini"):
+        open_folder(tmp_path, "maxi")
+    with pytest.raises(ValueError, match="reads a local folder"):
+        FolderSource(tasks=("mini",)).stream("own", Limits())
+
+
+def test_an_empty_list_of_labels_means_open_answers(tmp_path: Path) -> None:
+    rows = [{"label": f"answer {i}", "sentence": f"row {i}"} for i in range(10)]
+    write_task(tmp_path, labels=[], train=rows)
+    (task,) = open_folder(tmp_path).tasks
+    assert len(task.read("train")) + len(task.read("dev")) == 10
+    assert task.instruction == "What is the sentiment of the following paragraph? "
+
+
+def test_the_folder_is_found_by_its_variable_and_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_task(tmp_path)
+    monkeypatch.setenv("CL_BENCHMARK_DIR", str(tmp_path / "SC" / ".."))
+    source = FolderSource(tasks=("mini",))
+    assert source.located().folder == str(tmp_path)
+    assert source.stream("own", Limits()).task_names == ("mini",)
+
+
+def test_texts_are_skipped_by_their_bare_form(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    source = FolderSource(folder=str(tmp_path), tasks=("mini",), skip_texts=("row 1", "row 2"))
+    (task,) = source.stream("own", Limits(dev_fraction=0)).tasks
+    assert {example.row for example in task.read("train")} == {1, *range(4, 11)}

@@ -1,0 +1,67 @@
+"""Hub data from local files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from streams import (
+    HubSource,
+    HubTask,
+    Limits,
+    Stream,
+)
+
+
+def open_hub(*tasks: HubTask) -> Stream:
+    return HubSource(tasks=tasks).stream("own", Limits())
+
+
+def write_rows(folder: Path) -> None:
+    for split, count in (("train", 12), ("test", 3)):
+        lines = [json.dumps({"title": f"T{i}", "text": f"{split} {i}", "label": i % 2}) for i in range(count)]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+
+
+def test_hub_data_reads_from_local_files(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    spec = HubTask(
+        name="pairs", hub=str(tmp_path), text=("title", "text"), labels=("zero", "one"), instruction="Which? "
+    )
+    (task,) = open_hub(spec).tasks
+    assert {e.text for e in task.read("test")} == {"T0\ntest 0", "T1\ntest 1", "T2\ntest 2"}
+    assert {e.label for e in task.read("train")} == {"zero", "one"}
+    assert all(e.text.endswith(f"test {e.row - 1}") for e in task.read("test"))
+    wrong = HubTask(name="pairs", hub=str(tmp_path), text="body", labels=("zero", "one"))
+    with pytest.raises(ValueError, match="has no column 'body'"):
+        open_hub(wrong).tasks[0].read("train")
+
+
+def test_hub_data_must_be_pinned() -> None:
+    with pytest.raises(ValueError, match="needs a pinned `revision`"):
+        HubTask(name="news", hub="some/dataset")
+
+
+def test_hub_data_has_one_identity_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "Yelp-Full").mkdir()
+    specs = [
+        HubTask(name="a", hub="Some-Org/News", revision="0" * 40, labels=("x", "y")),
+        HubTask(name="b", hub="nyu-mll/GLUE", revision="0" * 40, config="MNLI", labels=("x", "y")),
+        HubTask(name="c", hub=str(tmp_path / "Yelp-Full"), labels=("x", "y")),
+    ]
+    assert [t.dataset for t in open_hub(*specs).tasks] == ["some-org/news", "nyu-mll/glue/mnli", "yelpfull"]
+
+
+def test_an_empty_list_of_labels_means_open_answers(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    (task,) = open_hub(HubTask(name="pairs", hub=str(tmp_path), label="title", labels=())).tasks
+    assert {(e.text, e.label) for e in task.read("test")} == {(f"test {i}", f"T{i}") for i in range(3)}
+    with pytest.raises(ValueError, match=r"declares no names; give `labels` \(\[\]: answers are open\)"):
+        open_hub(HubTask(name="pairs", hub=str(tmp_path), label="title"))
+
+
+def test_names_and_mappings_are_not_mixed() -> None:
+    with pytest.raises(ValueError, match="mixes folder tasks"):
+        HubSource.model_validate({"tasks": [{"name": "news", "hub": "a/b", "revision": "c"}, "yelp"]})

@@ -1,0 +1,147 @@
+"""Tasks: splits, hashes, labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+
+from streams import (
+    SPLITS,
+    Example,
+    Limits,
+    SealedSplit,
+    Task,
+    find_prompt,
+    half_of_labels,
+)
+from tests.streams.examples import ROWS, Loads, task
+
+
+def test_rows_outside_the_label_set_are_left_out_and_counted() -> None:
+    t = task([*ROWS, Example("odd one", "-"), Example("odd two", "-")])
+    assert t.dropped_rows("train") == 2
+    assert t.dropped_rows("test") == 0
+    assert all(e.label in ("yes", "no") for e in (*t.read("train"), *t.read("dev")))
+
+
+def test_the_test_split_is_not_loaded_by_reading_train() -> None:
+    asked = []
+
+    def load(split: Literal["train", "test"]) -> list[Example]:
+        asked.append(split)
+        return ROWS
+
+    t = Task("t", "", "", ("yes", "no"), "here", load)
+    t.read("train"), t.read("dev"), t.train_hash
+    assert asked == ["train"]
+
+
+def test_hashes_follow_content() -> None:
+    base = task()
+    assert base.train_hash == task().train_hash
+    changed = [Example("another text", "yes"), *ROWS[1:]]
+    others = [task(changed), task(name="u"), task(labels=("no", "yes")), task(limits=Limits(max_train=3))]
+    assert len({base.train_hash, *(o.train_hash for o in others)}) == 5
+    assert base.test_hash == task(limits=Limits(max_train=3)).test_hash
+
+
+def test_each_split_has_a_hash() -> None:
+    t = task()
+    assert t.split_hash("train") == t.train_hash
+    assert t.split_hash("test") == t.test_hash
+    assert len({t.split_hash(split) for split in SPLITS}) == 3
+
+
+def test_rows_are_numbered_as_in_the_raw_split() -> None:
+    rows = [Example("odd", "-", row=99), *ROWS]
+    t = task(rows, limits=Limits(dev_fraction=0.25))
+    for split in SPLITS:
+        assert len(t.read(split)) in (30, 10, 4)
+        for example in t.read(split):
+            assert rows[example.row - 1] == example
+    assert {e.row for e in (*t.read("train"), *t.read("dev"))} == set(range(2, 42))
+
+
+def test_a_task_is_its_own_data_set_unless_it_says_otherwise() -> None:
+    assert task().dataset == "t"
+    assert dataclasses.replace(task(), dataset="yelp").dataset == "yelp"
+
+
+WAYS_TO_TEST: list[Callable[[Task], object]] = [
+    lambda t: t.read("test"),
+    lambda t: t.test_hash,
+    lambda t: t.split_hash("test"),
+    lambda t: t.dropped_rows("test"),
+]
+
+
+@pytest.mark.parametrize("way", WAYS_TO_TEST)
+def test_a_sealed_task_has_no_way_to_its_test_split(way: Callable[[Task], object]) -> None:
+    loads = Loads()
+    stream = loads.stream()
+    for t in stream.sealed().tasks:
+        with pytest.raises(SealedSplit, match=f"task '{t.name}': the test split is sealed while tuning"):
+            way(t)
+        assert (t.dropped_rows("train"), t.has_dev) == (0, True)
+    assert "test" not in loads.asked
+    way(stream.tasks[0])
+    assert loads.asked[-1] == "test"
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(4, (2, 2)), (5, (2, 3)), (10, (5, 5))])
+def test_halves_of_the_labels_are_disjoint(count: int, sizes: tuple[int, int]) -> None:
+    labels = tuple(f"label {i}" for i in range(count))
+    whole = task([Example(f"row {i}", labels[i % count]) for i in range(100)], labels=labels)
+    halves = [half_of_labels(whole, half) for half in (0, 1)]
+    assert tuple(len(t.labels) for t in halves) == sizes
+    assert sorted(halves[0].labels + halves[1].labels) == sorted(labels)
+    for t in halves:
+        assert t.name == "t"
+        assert t.labels == tuple(label for label in labels if label in t.labels)
+        assert {e.label for e in t.read("train")} == set(t.labels)
+    assert sum(t.dropped_rows("train") for t in halves) == 100
+
+
+def test_the_choice_of_labels_is_a_function_of_their_set_and_the_seed() -> None:
+    labels = tuple(f"label {i}" for i in range(10))
+    chosen = [set(half_of_labels(task(labels=labels), 0, seed).labels) for seed in range(4)]
+    again = [set(half_of_labels(task(labels=labels[::-1], name="u"), 0, seed).labels) for seed in range(4)]
+    assert chosen == again
+    assert len({frozenset(labels) for labels in chosen}) > 1
+
+
+def test_labels_too_few_for_halves_are_refused() -> None:
+    with pytest.raises(ValueError, match="task 't' has 3 labels: a half would be a task of one label"):
+        half_of_labels(task(labels=("a", "b", "c")), 0)
+    with pytest.raises(ValueError, match="half 2 of its labels"):
+        half_of_labels(task(labels=("a", "b", "c", "d")), 2)
+
+
+def test_empty_splits_and_double_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="task 't': the train split is empty"):
+        task([]).read("train")
+    with pytest.raises(ValueError, match="names a label twice"):
+        task(labels=("a", "a"))
+
+
+def test_without_a_label_set_every_row_is_used() -> None:
+    t = task([*ROWS, Example("odd one", "any words"), Example("odd two", "-")], labels=())
+    assert t.dropped_rows("train") == 0
+    assert {e.label for e in (*t.read("train"), *t.read("dev"))} == {"yes", "no", "any words", "-"}
+    assert str(t.prompt("Text.")) == "Task:Cat\nDataset:t\nWell? Text.\nAnswer:"
+    assert t.train_hash != task(labels=("yes", "no")).train_hash
+
+
+def test_a_prompt_of_its_own_is_part_of_the_content() -> None:
+    published = task()
+    assert dataclasses.replace(published, template=find_prompt("benchmark")).train_hash == published.train_hash
+    templates = [find_prompt("plain"), find_prompt("instruction"), find_prompt("{text} {options}")]
+    hashes = {dataclasses.replace(published, template=template).train_hash for template in templates}
+    assert len(hashes | {published.train_hash}) == 4
+
+
+def test_the_scorer_is_no_part_of_the_content() -> None:
+    assert dataclasses.replace(task(), scorer="other").train_hash == task().train_hash
