@@ -111,8 +111,8 @@ def report(
     """Print the table of an experiment and write its CSV files, from its journals alone."""
     from orchestrator.planning.experiment import open_experiment
     from orchestrator.report.csv_files import write_csv
+    from orchestrator.report.matrix_table import matrix_table
     from orchestrator.report.results import results
-    from orchestrator.report.tables import matrix_table
     from orchestrator.search.results import is_search, search_results
 
     experiment = open_experiment(run, str(out.resolve()))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from streams import Task, normalise_answer
+from streams import SCORER_VERSIONS, Task, normalise_answer
 
 Direction = Literal["higher", "lower"]
 
@@ -29,7 +29,11 @@ class Scorer:
     name: ClassVar[str]
     unit: ClassVar[str]
     better: ClassVar[Direction]
-    version: ClassVar[int]
+
+    @property
+    def version(self) -> int:
+        """The number that goes up when the results change: scores of another version are not taken from the cache."""
+        return SCORER_VERSIONS[self.name]
 
     def score_example(self, answer: str, target: str) -> ExampleScore:
         """The result of one answer."""
@@ -46,7 +50,6 @@ class ExactMatch(Scorer):
     name = "exact-match"
     unit = "%"
     better = "higher"
-    version = 1
 
     def score_example(self, answer: str, target: str) -> ExampleScore:
         equal = normalise_answer(answer) == normalise_answer(target)

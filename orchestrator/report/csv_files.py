@@ -1,4 +1,4 @@
-"""TODO orchestrator.report.csv_files"""
+"""The results of an experiment as CSV files."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from orchestrator.evaluation.metrics import METRICS
 from orchestrator.planning.experiment import Experiment
 from orchestrator.report.results import USAGE_UNITS
 
 
 def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
-    """`summary.csv` with a line a sequence, and `matrix-<sequence>.csv` for each accuracy matrix."""
-    keys = ["method", "stream", "seed", "aa", "aa_options", "micro_aa", "bwt", "forgetting", "fwt",
-            "average_incremental_accuracy", "learning_accuracy", "seconds", *USAGE_UNITS, "status"]  # fmt: skip
+    """Write `summary.csv`, with a row for each sequence, and the matrix of each sequence; returns the summary's path.
+
+    `matrix-<sequence>.csv` holds the accuracy matrix, of shape (T+1) x T: a row for the initial model, then one for the
+    state after each task; a column for the score (in %) on each task.
+    """
     summary = experiment.folder / "summary.csv"
+    columns = ["method", "stream", "seed", *METRICS, "seconds", *USAGE_UNITS, "status"]
     with summary.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, keys, extrasaction="ignore")
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(result["sequences"])
     for sequence in result["sequences"]:
-        with (experiment.folder / f"matrix-{sequence['id']}.csv").open("w", newline="") as stream:
-            rows = csv.writer(stream)
-            rows.writerow(["after", *sequence["tasks"]])
-            for name, row in zip(["(before training)", *sequence["tasks"]], sequence["accuracy_matrix"], strict=True):
-                rows.writerow([name, *row])
+        _write_matrix(experiment.folder / f"matrix-{sequence['id']}.csv", sequence)
     return summary
+
+
+def _write_matrix(path: Path, sequence: dict[str, Any]) -> None:
+    states = ["(before training)", *sequence["tasks"]]
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["after", *sequence["tasks"]])
+        for state, scores in zip(states, sequence["accuracy_matrix"], strict=True):
+            writer.writerow([state, *scores])

@@ -1,9 +1,7 @@
-"""TODO orchestrator.report.results"""
+"""The results of an experiment as one JSON object, from its journals alone."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections import defaultdict
 from typing import Any
 
@@ -13,96 +11,83 @@ from methods import run_kind
 from orchestrator.evaluation import metrics
 from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.report.experts import merge_experts
+from orchestrator.report.numbers import plain_matrix, plain_number
 from orchestrator.store.view import View
 
 USAGE_UNITS = ("steps", "tokens", "flops")
 
 
-def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
-    """All that is known of one sequence: matrix (row 0: before training), metrics, cost, status. What is missing: None."""
-    full = view.matrix() if view.tasks else np.full((len(sequence.tasks) + 1, len(sequence.tasks)), np.nan)
-    options = view.matrix("score_options") if view.tasks else full * np.nan
-    sizes = [view.test_sizes()[j] if view.tasks else 0 for j in range(len(sequence.tasks))]
-    complete = not np.isnan(full).any()
-    values = metrics.summary(full, sizes) if complete else {}
-    if sequence.method.reference:
-        values = metrics.of_a_reference_run(values)
-    return {
-        "id": sequence.id,
-        "method": sequence.method.label,
-        "stream": sequence.stream.name,
-        "seed": sequence.seed,
-        "reference": sequence.method.reference,
-        "tasks": list(sequence.tasks),
-        "test_sizes": sizes,
-        "accuracy_matrix": _plain(full),
-        "accuracy_matrix_options": _plain(options) if not np.isnan(options).all() else None,
-        **{key: _number(values.get(key)) for key in
-           ("aa", "micro_aa", "bwt", "forgetting", "fwt", "average_incremental_accuracy", "learning_accuracy")},
-        "aa_options": _number(float(np.mean(options[-1]))),
-        "seconds": round(view.seconds, 2),
-        **{unit: view.usage(unit) for unit in USAGE_UNITS},
-        "status": view.status,
-        "reason": view.failure or None,
-        "failure": view.failed.model_dump(mode="json") if view.failed else None,
-        "dropped_rows": {d["task"]: d["dropped_rows"]
-            for d in (view.start.data if view.start else []) if any(d["dropped_rows"].values())},
-    }  # fmt: skip
-
-
-def _experts(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Experts as one entry: each task's score by its own, in the place where a sequence has the task just learnt."""
-    count = len(parts)
-    full, options = np.full((count + 1, count), np.nan), np.full((count + 1, count), np.nan)
-    for j, part in enumerate(parts):
-        for matrix, name in ((full, "accuracy_matrix"), (options, "accuracy_matrix_options")):
-            for row, cells in zip((0, j + 1), part[name] or [], strict=False):
-                matrix[row, j] = math.nan if cells[0] is None else cells[0]
-    sizes = [part["test_sizes"][0] for part in parts]
-    own, own_options = np.diag(full[1:]), np.diag(options[1:])
-    states = list(dict.fromkeys(part["status"] for part in parts))
-    return parts[0] | {
-        "id": re.sub(r"[^A-Za-z0-9.]+", "-", "{method}-{stream}-s{seed}".format(**parts[0])),
-        "tasks": [part["tasks"][0] for part in parts],
-        "test_sizes": sizes,
-        "accuracy_matrix": _plain(full),
-        "accuracy_matrix_options": None if np.isnan(options).all() else _plain(options),
-        "aa": _number(float(np.mean(own))),
-        "aa_options": _number(float(np.mean(own_options))),
-        "micro_aa": _number(float(np.average(own, weights=sizes))) if all(sizes) else None,
-        "seconds": round(sum(part["seconds"] for part in parts), 2),
-        **{
-            unit: sum(part[unit] for part in parts) if all(part[unit] is not None for part in parts) else None
-            for unit in USAGE_UNITS
-        },
-        "status": states[0] if len(states) == 1 else ", ".join(states),
-        "reason": next((part["reason"] for part in parts if part["reason"]), None),
-        "failure": next((part["failure"] for part in parts if part["failure"]), None),
-        "dropped_rows": {task: counts for part in parts for task, counts in part["dropped_rows"].items()},
-    }
-
-
 def results(experiment: Experiment) -> dict[str, Any]:
-    """The JSON object of an experiment. A method's experts, one a task, are one entry of it."""
-    together: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
+    """The JSON object of an experiment. Of a run that has one sequence for each task, these are one entry of it."""
+    entries: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for sequence, view in zip(experiment.sequences, experiment.views(), strict=True):
         part = sequence_result(sequence, view)
-        together[part["method"], part["stream"], part["seed"]].append(part)
+        entries[part["method"], part["stream"], part["seed"]].append(part)
+    sequences = []
+    for parts in entries.values():
+        if run_kind(parts[0]["reference"]).one_sequence_per_task:
+            sequences.append(merge_experts(parts, USAGE_UNITS))
+        else:
+            sequences += parts
     return {
         "experiment": experiment.config.name,
-        "sequences": [
-            _experts(parts) if run_kind(parts[0]["reference"]).one_sequence_per_task else parts[0]
-            for parts in together.values()
-        ],
+        "sequences": sequences,
         "mlflow": tracking_uri(experiment.config),
         "out": experiment.config.out,
         "report": str(experiment.folder / "summary.csv"),
     }
 
 
-def _plain(matrix: metrics.Matrix) -> list[list[float | None]]:
-    return [[_number(float(cell)) for cell in row] for row in matrix]
+def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
+    """All that is known of one sequence: matrices, metrics, cost and status. What is missing or does not apply is None.
+
+    `accuracy_matrix` and `accuracy_matrix_options` (scores when only a task's own options compete; None for models that
+    generate) have shape (T+1) x T, in %: the first entry is the initial model, the t-th after it the state after t tasks.
+    """
+    matrix, options_matrix, test_sizes = _scores(sequence, view)
+    has_options = not np.isnan(options_matrix).all()
+    result: dict[str, Any] = {
+        "id": sequence.id,
+        "method": sequence.method.label,
+        "stream": sequence.stream.name,
+        "seed": sequence.seed,
+        "reference": sequence.method.reference,
+        "tasks": list(sequence.tasks),
+        "test_sizes": test_sizes,
+        "accuracy_matrix": plain_matrix(matrix),
+        "accuracy_matrix_options": plain_matrix(options_matrix) if has_options else None,
+    }
+    values = {}
+    if not np.isnan(matrix).any():
+        values = metrics.summary(matrix, test_sizes, options_matrix, kind=sequence.method.run_kind)
+    for name in metrics.METRICS:
+        result[name] = plain_number(values.get(name))
+    result["seconds"] = round(view.seconds, 2)
+    for unit in USAGE_UNITS:
+        result[unit] = view.usage(unit)
+    result["status"] = view.status
+    result["reason"] = view.failure or None
+    result["failure"] = view.failed.model_dump(mode="json") if view.failed else None
+    result["dropped_rows"] = _dropped_rows(view)
+    return result
 
 
-def _number(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else round(value, 6)
+def _scores(sequence: SequencePlan, view: View) -> tuple[metrics.Matrix, metrics.Matrix, list[int]]:
+    """The accuracy matrix, the one among each task's options, and the test sizes; of a run that did not start, no scores."""
+    num_tasks = len(sequence.tasks)
+    if not view.tasks:
+        nothing = np.full((num_tasks + 1, num_tasks), np.nan)
+        return nothing, nothing, [0] * num_tasks
+    return view.matrix(), view.matrix("score_options"), view.test_sizes()
+
+
+def _dropped_rows(view: View) -> dict[str, dict[str, int]]:
+    """The number of rows of each split that were dropped from a task's data, for tasks that lost any."""
+    dropped: dict[str, dict[str, int]] = {}
+    if view.start is None:
+        return dropped
+    for task in view.start.data:
+        if any(task["dropped_rows"].values()):
+            dropped[task["task"]] = task["dropped_rows"]
+    return dropped

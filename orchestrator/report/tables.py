@@ -1,113 +1,140 @@
-"""What came out: the table on the screen, the CSV files and the JSON object."""
+"""The results of an experiment as a table on the screen, and what a reader must know beside it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from methods import REFERENCE_RUNS
+from methods import run_kind
+from orchestrator.evaluation.metrics import METRICS, Metric
+from orchestrator.report.numbers import mean_and_deviation, mean_usage
 
-COLUMNS = {
-    "aa": "AA ↑",
-    "aa_options": "AA opt. ↑",
-    "bwt": "BWT ↑",
-    "forgetting": "forget. ↓",
-    "learning_accuracy": "learned ↑",
-}
+Result = dict[str, Any]  # of one sequence, see `orchestrator.report.results.sequence_result`
 
+USAGE_HEADINGS = {"tokens": "tokens", "flops": "FLOPs"}
 
-LEGEND = (
-    "In %: AA mean score over tasks after the last one · BWT mean change of a task's score since it was learnt · "
-    "forget. mean drop from a task's best score · learned mean score of a task right after it was trained · "
-    "train what training took, also in tokens and FLOPs where there is room (else see summary.csv)"
-)
+# From the widest table to the narrowest: the first that fits the screen is shown
+USAGE_CHOICES = (("tokens", "flops"), ("flops",), ())
 
-
-OPTIONS_LEGEND = " · AA opt. AA when only the task's own options compete"
+TRAIN_LEGEND = "train what training took, also in tokens and FLOPs where there is room (else see summary.csv)"
 
 
 def print_report(result: dict[str, Any], console: Console) -> None:
-    """The table, with mean ± standard deviation where there are several seeds, and what a reader must know beside it."""
-    has_options = any(s["aa_options"] is not None for s in result["sequences"])
-    columns = {k: v for k, v in COLUMNS.items() if k != "aa_options" or has_options}
-    by_stream: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    """Print a table for each stream, with mean ± standard deviation where there are several seeds, and the legend."""
+    columns = _columns(result["sequences"])
+    by_stream: dict[str, list[Result]] = defaultdict(list)
     for sequence in result["sequences"]:
         by_stream[sequence["stream"]].append(sequence)
     for stream, sequences in by_stream.items():
-        seeds = sorted({s["seed"] for s in sequences})
-        title = (
-            f"{result['experiment']}: {stream}, {len(sequences[0]['tasks'])} tasks, seed {', '.join(map(str, seeds))}"
-        )
-        tables = [_table(title, sequences, columns, units) for units in (("tokens", "flops"), ("flops",), ())]
-        wide = console.options.update(width=1000)
-        console.print(
-            next((t for t in tables if console.measure(t, options=wide).maximum <= console.width), tables[-1])
-        )
-        for method, meaning in {
-            s["method"]: REFERENCE_RUNS[s["reference"]].sentence for s in sequences if s["reference"]
-        }.items():
-            console.print(f"{method}: {meaning}", style="dim", highlight=False)
+        title = _title(result["experiment"], stream, sequences)
+        console.print(_widest_that_fits(title, sequences, columns, console))
+        _print_reference_runs(sequences, console)
         _print_notes(sequences, console)
-    console.print(LEGEND + (OPTIONS_LEGEND if has_options else ""), style="dim", highlight=False)
+    console.print(_legend(columns), style="dim", highlight=False)
 
 
-def _table(title: str, sequences: list[dict[str, Any]], columns: dict[str, str], units: tuple[str, ...]) -> Table:
-    """A line a method. Of what training took, the time and the given units: the screen may be narrow."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    for heading in (*columns.values(), "train", *({"flops": "FLOPs"}.get(u, u) for u in units)):
-        table.add_column(heading, justify="right")
-    finished = all(s["status"] == "finished" for s in sequences)
-    if not finished:
-        table.add_column("status")
-    reference_runs = {s["method"] for s in sequences if s["reference"]}
-    methods = dict.fromkeys(s["method"] for s in sequences)
-    for number, method in enumerate(sorted(methods, key=lambda m: m in reference_runs)):
-        if number == len(methods) - len(reference_runs):
-            table.add_section()
-        rows = [s for s in sequences if s["method"] == method]
-        cells = [mean_and_deviation([r[key] for r in rows]) for key in columns]
-        seconds = sum(r["seconds"] for r in rows) / len(rows)
-        states = [] if finished else [", ".join(dict.fromkeys(r["status"] for r in rows))]
-        table.add_row(method, *cells, f"{seconds:.1f} s", *(_mean_usage(rows, u) for u in units), *states)
+def _columns(sequences: Sequence[Result]) -> list[Metric]:
+    """The metrics that the table shows; AA among options only where a model answers among options."""
+    columns = []
+    for metric in METRICS.values():
+        is_known = any(sequence[metric.name] is not None for sequence in sequences)
+        if metric.in_table and (is_known or not metric.is_optional):
+            columns.append(metric)
+    return columns
+
+
+def _title(experiment: str, stream: str, sequences: Sequence[Result]) -> str:
+    num_tasks = len(sequences[0]["tasks"])
+    seeds = sorted({sequence["seed"] for sequence in sequences})
+    return f"{experiment}: {stream}, {num_tasks} tasks, seed {', '.join(map(str, seeds))}"
+
+
+def _widest_that_fits(title: str, sequences: Sequence[Result], columns: Sequence[Metric], console: Console) -> Table:
+    # measured without the screen's own limit, to which any table would be squeezed
+    unlimited = console.options.update(width=1000)
+    for units in USAGE_CHOICES:
+        table = _table(title, sequences, columns, units)
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            break
     return table
 
 
-def mean_and_deviation(values: list[float | None]) -> str:
-    """`43.0 ± 1.2`, over what is known."""
-    known = [v for v in values if v is not None]
-    if not known:
-        return "–"
-    if len(known) == 1:
-        return f"{known[0]:.1f}"
-    return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
+def _table(title: str, sequences: Sequence[Result], columns: Sequence[Metric], units: Sequence[str]) -> Table:
+    """A line for each method, reference runs last. Of what training took, the time and the given units."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for metric in columns:
+        table.add_column(metric.heading, justify="right")
+    table.add_column("train", justify="right")
+    for unit in units:
+        table.add_column(USAGE_HEADINGS[unit], justify="right")
+    all_finished = all(sequence["status"] == "finished" for sequence in sequences)
+    if not all_finished:
+        table.add_column("status")
+    methods, reference_runs = _by_method(sequences)
+    for results in methods:
+        table.add_row(*_cells(results, columns, units, with_status=not all_finished))
+    table.add_section()
+    for results in reference_runs:
+        table.add_row(*_cells(results, columns, units, with_status=not all_finished))
+    return table
 
 
-def _mean_usage(rows: list[dict[str, Any]], unit: str) -> str:
-    """`41.2k` tokens, `3.1e12` FLOPs."""
-    known = [r[unit] for r in rows if r.get(unit) is not None]
-    if not known:
-        return "–"
-    mean = float(np.mean(known))
-    if not mean:
-        return "0"
-    if unit == "flops":
-        digits, exponent = f"{mean:.1e}".split("e")
-        return f"{digits}e{int(exponent)}"
-    scale, letter = next((s, c) for s, c in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if mean >= s or s == 1)
-    return f"{mean / scale:.1f}{letter}"
+def _by_method(sequences: Sequence[Result]) -> tuple[list[list[Result]], list[list[Result]]]:
+    """The results of each method over its seeds, in the order of the configuration; those of reference runs apart."""
+    methods: dict[str, list[Result]] = defaultdict(list)
+    reference_runs: dict[str, list[Result]] = defaultdict(list)
+    for sequence in sequences:
+        if sequence["reference"]:
+            reference_runs[sequence["method"]].append(sequence)
+        else:
+            methods[sequence["method"]].append(sequence)
+    return list(methods.values()), list(reference_runs.values())
 
 
-def _print_notes(sequences: list[dict[str, Any]], console: Console) -> None:
-    for task, counts in (sequences[0]["dropped_rows"] or {}).items():
-        said = ", ".join(f"{n} {split} rows" for split, n in counts.items() if n)
-        console.print(f"{task}: {said} with a label outside the label set were left out", style="yellow")
+def _cells(results: Sequence[Result], columns: Sequence[Metric], units: Sequence[str], with_status: bool) -> list[str]:
+    """The line of one method, from its results over the seeds."""
+    cells = [results[0]["method"]]
+    for metric in columns:
+        cells.append(mean_and_deviation(_values(results, metric.name)))
+    seconds = sum(_values(results, "seconds")) / len(results)
+    cells.append(f"{seconds:.1f} s")
+    for unit in units:
+        cells.append(mean_usage(_values(results, unit), unit))
+    if with_status:
+        cells.append(", ".join(dict.fromkeys(_values(results, "status"))))
+    return cells
+
+
+def _values(results: Sequence[Result], name: str) -> list[Any]:
+    return [result.get(name) for result in results]
+
+
+def _print_reference_runs(sequences: Sequence[Result], console: Console) -> None:
+    """A line on what each reference run is."""
+    explained = set()
+    for sequence in sequences:
+        sentence = run_kind(sequence["reference"]).sentence
+        if sentence and sequence["method"] not in explained:
+            explained.add(sequence["method"])
+            console.print(f"{sequence['method']}: {sentence}", style="dim", highlight=False)
+
+
+def _print_notes(sequences: Sequence[Result], console: Console) -> None:
+    """Rows that were dropped from the data, and why sequences failed."""
+    # all sequences of a stream have its data, so the first one tells of all
+    for task, counts in sequences[0]["dropped_rows"].items():
+        parts = []
+        for split, count in counts.items():
+            if count:
+                parts.append(f"{count} {split} rows")
+        line = f"{task}: {', '.join(parts)} with a label outside the label set were left out"
+        console.print(line, style="yellow")
     for sequence in sequences:
         if sequence["reason"]:
             # soft_wrap: the path of a log can be copied only from one line
@@ -130,14 +157,9 @@ def failure_line(sequence: dict[str, Any]) -> str:
     return line
 
 
-def matrix_table(sequence: dict[str, Any]) -> Table:
-    """One accuracy matrix."""
-    title = f"{sequence['method']}, seed {sequence['seed']}: score (%) on each task after each task"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("after")
-    for task in sequence["tasks"]:
-        table.add_column(task, justify="right")
-    for t, (name, row) in enumerate(zip(["–", *sequence["tasks"]], sequence["accuracy_matrix"], strict=True)):
-        cells = ["" if c is None else Text(f"{c:.1f}", style="bold" if j == t - 1 else "") for j, c in enumerate(row)]
-        table.add_row(name, *cells)
-    return table
+def _legend(columns: Sequence[Metric]) -> str:
+    """What each column says."""
+    parts = []
+    for metric in columns:
+        parts.append(f"{metric.title} {metric.meaning}")
+    return "In %: " + " · ".join([*parts, TRAIN_LEGEND])

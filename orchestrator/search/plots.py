@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.evaluation.metrics import METRICS
 from orchestrator.search.trial_store import TrialStore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN = {"aa": "average accuracy (dev), %", "forgetting": "forgetting (dev), points"}
+SHOWN = ("aa", "forgetting")
 
 # Numbers that span more than this are spaced by their logarithm.
 LOG_ABOVE_RATIO = 10
@@ -91,6 +92,12 @@ def _metrics_of(trials: Sequence[ScoredTrial], metric: str) -> list[float]:
     return [trial.metric(metric) for trial in trials]
 
 
+def _title(name: str) -> str:
+    """A metric of the dev split as a picture names it, with its unit."""
+    metric = METRICS[name]
+    return f"{metric.long_title} (dev), {metric.unit}"
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -119,7 +126,7 @@ def _draw_parallel(label: str, parameters: Sequence[str], trials: Sequence[Score
         axes.plot(heights, style, color=plt.cm.viridis(norm(scores[trial_index])), linewidth=2, alpha=0.9)
     axes.set(xlim=(-0.3, len(columns) - 0.5), ylim=(-0.08, 1.1))
     axes.axis("off")
-    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes, label=SHOWN["aa"], shrink=0.8)
+    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes, label=_title("aa"), shrink=0.8)
     axes.set_title(f"{label}: {len(trials)} trials (dotted: stopped early)", loc="left")
     figure.savefig(file, dpi=130)
     plt.close(figure)
@@ -188,12 +195,12 @@ def _draw_contours(label: str, x: str, y: str, trials: Sequence[ScoredTrial], fi
     x_values = np.array(_values_of(usable, x))
     y_values = np.array(_values_of(usable, y))
     figure, panels = plt.subplots(1, len(SHOWN), figsize=(5.2 * len(SHOWN), 4.2), layout="constrained")
-    for axes, (metric, title) in zip(panels, SHOWN.items(), strict=True):
+    for axes, metric in zip(panels, SHOWN, strict=True):
         heights = np.array(_metrics_of(usable, metric))
-        # Of forgetting less is better: bright is good in both panels.
-        colours = "viridis" if metric == "aa" else "viridis_r"
+        # Bright is good in both panels.
+        colours = "viridis" if METRICS[metric].better == "higher" else "viridis_r"
         _draw_panel(axes, x_values, y_values, heights, colours)
-        axes.set(xlabel=x, ylabel=y, title=title)
+        axes.set(xlabel=x, ylabel=y, title=_title(metric))
     figure.suptitle(f"{label}: {len(usable)} trials", x=0.01, ha="left")
     figure.savefig(file, dpi=130)
     plt.close(figure)

@@ -8,11 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.report.tables import mean_and_deviation
+from orchestrator.evaluation.metrics import METRICS
+from orchestrator.report.numbers import mean_and_deviation
 from orchestrator.search.results import column, evaluation_score_of, of_method
 from orchestrator.search.screen import show_values
-
-MEASURES = {"aa": "AA (mean score over tasks after the last one)", "aa_options": "AA among each task's options"}
 
 
 def print_choice(chosen: dict[str, Any], console: Console) -> None:
@@ -37,7 +36,7 @@ def _score_table(result: dict[str, Any]) -> Table:
     streams = ", ".join(dict.fromkeys(column(result["sequences"], "stream")))
     tuning_streams = ", ".join(search["tuning_streams"])
     title = f"{result['experiment']}: evaluated on {streams} (test split, seed {seeds}), tuned on {tuning_streams} (dev split)"
-    table = _empty_table(title, "evaluation ↑", "tuning", "gap", "BWT ↑", "status")
+    table = _empty_table(title, "evaluation ↑", "tuning", "gap", METRICS["bwt"].heading, "status")
     for label, method in search["methods"].items():
         sequences = of_method(result["sequences"], label)
         scores = [evaluation_score_of(sequence, search) for sequence in sequences]
@@ -86,7 +85,8 @@ def _cost_table(search: dict[str, Any]) -> Table:
 def notes(search: dict[str, Any]) -> list[str]:
     """The lines below the table: level, proof, ranking, measure, warnings, related data sets and the test-access log."""
     proof = search["proof"]
-    measure = MEASURES[search["metric"]]
+    metric = METRICS[search["metric"]]
+    measure = f"{metric.title} ({metric.meaning})"
     if search["forgetting_weight"]:
         measure += f" − {search['forgetting_weight']:g} × forgetting"
     lines = [

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from methods import run_kind
 from orchestrator.config.search import SearchConfig
 from orchestrator.evaluation import metrics
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -101,14 +102,13 @@ def metrics_after(views: Sequence[View], tasks_seen: int) -> dict[str, float | N
 
 
 def _summary(view: View, tasks_seen: int) -> dict[str, float]:
-    summary = metrics.summary(view.matrix(), view.test_sizes(), upto=tasks_seen)
-    if view.start and view.start.sequence["method"].get("reference"):
-        # The other names stay, undefined: every trial of a search has the same columns.
-        undefined = dict.fromkeys(summary, math.nan)
-        summary = undefined | metrics.of_a_reference_run(summary)
-    options = view.matrix("score_options")
-    summary["aa_options"] = float(np.mean(options[tasks_seen, :tasks_seen]))
-    return summary
+    reference = view.start.sequence["method"].get("reference") if view.start else None
+    summary = metrics.summary(
+        view.matrix(), view.test_sizes(), view.matrix("score_options"), tasks_seen, run_kind(reference)
+    )
+    # Metrics that do not apply to a reference run stay, undefined: every trial of a search has the same columns.
+    undefined = dict.fromkeys(metrics.METRICS, math.nan)
+    return undefined | summary
 
 
 def score_of(values: Mapping[str, float | None], metric: str, forgetting_weight: float) -> float | None:

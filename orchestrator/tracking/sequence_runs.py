@@ -9,6 +9,7 @@ from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
 
+from methods import run_kind
 from orchestrator.evaluation import metrics
 from orchestrator.report.plots import heat_map
 from orchestrator.store.events import (
@@ -233,9 +234,10 @@ class SequenceRuns:
                 self._log_summary(r, event)
 
     def _log_summary(self, row: int, event: Event) -> None:
-        values = metrics.summary(self.view.matrix(), self.view.test_sizes(), upto=row)
-        if self.view.start and self.view.start.sequence["method"].get("reference"):
-            values = metrics.of_a_reference_run(values)
+        assert self.view.start is not None
+        kind = run_kind(self.view.start.sequence["method"].get("reference"))
+        options_matrix = self.view.matrix("score_options")
+        values = metrics.summary(self.view.matrix(), self.view.test_sizes(), options_matrix, row, kind)
         self._log(PARENT, dict(values), event, row)
         self._log(row - 1, {"aa": values["aa"]}, event, row, model=row - 1)
 

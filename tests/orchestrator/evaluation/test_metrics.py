@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from methods import REFERENCE_RUNS
 from orchestrator.evaluation import metrics
 
 # From the checked-in logs of the O-LoRA repository: exact match after each task (rows) on each task (columns), in %, and
@@ -77,11 +78,42 @@ def test_row_zero_is_no_best_score() -> None:
 
 
 def test_after_some_tasks_and_for_one_task() -> None:
-    values = metrics.summary(FULL, [1, 1, 2], upto=2)
+    values = metrics.summary(FULL, [1, 1, 2], num_tasks=2)
     assert values["aa"] == pytest.approx(70.0)
     assert values["bwt"] == pytest.approx(-30.0)
-    single = metrics.summary(FULL, [1, 1, 2], upto=1)
+    single = metrics.summary(FULL, [1, 1, 2], num_tasks=1)
     assert single["aa"] == 90.0
     assert math.isnan(single["bwt"])
     assert math.isnan(single["forgetting"])
     assert math.isnan(single["fwt"])
+
+
+def test_a_reference_run_has_the_metrics_that_need_no_sequence() -> None:
+    for reference in REFERENCE_RUNS.values():
+        assert set(metrics.summary(FULL, [1, 1, 2], kind=reference)) == {"aa", "aa_options", "micro_aa"}
+    assert set(metrics.summary(FULL, [1, 1, 2])) == set(metrics.METRICS)
+
+
+def test_scores_among_options_are_averaged_like_all_others() -> None:
+    values = metrics.summary(np.zeros_like(FULL), [1, 1, 2], FULL, num_tasks=2)
+    assert (values["aa"], values["aa_options"]) == (0.0, 70.0)
+    assert math.isnan(metrics.summary(FULL, [1, 1, 2])["aa_options"])
+
+
+def test_what_was_not_measured_is_nan() -> None:
+    assert np.isnan(metrics.as_matrix([[None, 1.0]])).tolist() == [[True, False]]
+    partly = FULL.copy()
+    partly[3, 0] = np.nan
+    values = metrics.summary(partly, [1, 1, 2])
+    assert math.isnan(values["aa"])
+    assert values["learning_accuracy"] == pytest.approx((90 + 80 + 100) / 3)
+
+
+def test_the_registry_says_which_direction_is_better() -> None:
+    worse = [metric.name for metric in metrics.METRICS.values() if metric.better == "lower"]
+    assert worse == ["forgetting"]
+    assert metrics.METRICS["forgetting"].heading == "forget. ↓"
+    assert metrics.METRICS["aa"].heading == "AA ↑"
+    for name, metric in metrics.METRICS.items():
+        assert name == metric.name
+        assert metric.unit in ("%", "points")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.evaluation.scorers import SCORERS, ExactMatch
+from streams import SCORER_VERSIONS
 
 
 @pytest.mark.parametrize(
@@ -28,5 +29,5 @@ def test_exact_match_of_a_task_is_the_share_in_percent() -> None:
     assert (ExactMatch().unit, ExactMatch().better) == ("%", "higher")
 
 
-def test_every_scorer_is_found_by_its_own_name() -> None:
-    assert {scorer.name for scorer in SCORERS.values()} == set(SCORERS)
+def test_every_scorer_is_found_by_its_name_and_has_a_version() -> None:
+    assert {scorer.name: scorer.version for scorer in SCORERS.values()} == SCORER_VERSIONS

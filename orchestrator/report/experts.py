@@ -1,0 +1,80 @@
+"""Runs that train each task alone: the results of their sequences, one for each task, as the result of one run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from orchestrator.evaluation import metrics
+from orchestrator.report.numbers import plain_matrix, plain_number
+
+
+def merge_experts(parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -> dict[str, Any]:
+    """One result from those of the sequences that each train one task (see `results.sequence_result`).
+
+    In the accuracy matrix of shape (T+1) x T, each task's score stands where a sequence of all tasks has the score of the
+    task that it has just learnt; all others are missing, since no expert answers another's task.
+    """
+    merged = dict(parts[0])
+    merged["id"] = re.sub(r"[^A-Za-z0-9.]+", "-", "{method}-{stream}-s{seed}".format(**merged))
+    merged["tasks"] = [part["tasks"][0] for part in parts]
+    test_sizes = [part["test_sizes"][0] for part in parts]
+    merged["test_sizes"] = test_sizes
+    matrix = _on_the_diagonal(parts, "accuracy_matrix")
+    options_matrix = _on_the_diagonal(parts, "accuracy_matrix_options")
+    merged["accuracy_matrix"] = plain_matrix(matrix)
+    merged["accuracy_matrix_options"] = None
+    if not np.isnan(options_matrix).all():
+        merged["accuracy_matrix_options"] = plain_matrix(options_matrix)
+    # what the formulas take as the scores after the last task: here, each task's after its own training
+    own_scores = np.diag(matrix[1:])[np.newaxis]
+    own_options = np.diag(options_matrix[1:])[np.newaxis]
+    merged["aa"] = plain_number(metrics.average_accuracy(own_scores))
+    merged["aa_options"] = plain_number(metrics.average_accuracy(own_options))
+    merged["micro_aa"] = None
+    if all(test_sizes):
+        merged["micro_aa"] = plain_number(metrics.micro_average_accuracy(own_scores, test_sizes))
+    _merge_cost(merged, parts, usage_units)
+    _merge_status(merged, parts)
+    return merged
+
+
+def _on_the_diagonal(parts: Sequence[dict[str, Any]], name: str) -> metrics.Matrix:
+    """The (T+1) x T matrix of T experts, from their 2 x 1 matrices of that name."""
+    num_tasks = len(parts)
+    matrix = np.full((num_tasks + 1, num_tasks), np.nan)
+    for task_id, part in enumerate(parts):
+        if part[name] is not None:
+            of_initial_model, of_expert = metrics.as_matrix(part[name])[:, 0]
+            matrix[0, task_id] = of_initial_model
+            matrix[task_id + 1, task_id] = of_expert
+    return matrix
+
+
+def _merge_cost(merged: dict[str, Any], parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -> None:
+    """Sums over the experts; None where one of them does not know."""
+    merged["seconds"] = round(sum(part["seconds"] for part in parts), 2)
+    for unit in usage_units:
+        amounts = [part[unit] for part in parts]
+        merged[unit] = None
+        if None not in amounts:
+            merged[unit] = sum(amounts)
+
+
+def _merge_status(merged: dict[str, Any], parts: Sequence[dict[str, Any]]) -> None:
+    """Every status that an expert has, the first failure with its reason, and the dropped rows of all."""
+    statuses: list[str] = []
+    merged["reason"] = None
+    merged["failure"] = None
+    merged["dropped_rows"] = {}
+    for part in parts:
+        if part["status"] not in statuses:
+            statuses.append(part["status"])
+        if merged["reason"] is None:
+            merged["reason"] = part["reason"]
+            merged["failure"] = part["failure"]
+        merged["dropped_rows"].update(part["dropped_rows"])
+    merged["status"] = ", ".join(statuses)

@@ -1,0 +1,34 @@
+"""An accuracy matrix as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+
+def matrix_table(sequence: dict[str, Any]) -> Table:
+    """The accuracy matrix of one result, of shape (T+1) x T: the initial model, then the state after each task."""
+    title = f"{sequence['method']}, seed {sequence['seed']}: score (%) on each task after each task"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("after")
+    for task in sequence["tasks"]:
+        table.add_column(task, justify="right")
+    states = ["–", *sequence["tasks"]]
+    for tasks_seen, (state, scores) in enumerate(zip(states, sequence["accuracy_matrix"], strict=True)):
+        table.add_row(state, *_cells(scores, last_trained=tasks_seen - 1))
+    return table
+
+
+def _cells(scores: list[float | None], last_trained: int) -> list[Text]:
+    """The scores of one state; that on the task it has just learnt stands out."""
+    cells = []
+    for task_id, score in enumerate(scores):
+        cell = Text()
+        if score is not None:
+            cell = Text(f"{score:.1f}")
+        if task_id == last_trained:
+            cell.stylize("bold")
+        cells.append(cell)
+    return cells

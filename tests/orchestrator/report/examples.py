@@ -1,0 +1,37 @@
+"""Results of sequences as JSON has them, made up for tests of what is printed and written of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def result_of(**changes: Any) -> dict[str, Any]:
+    """A finished sequence of two tasks, with the given entries changed."""
+    result = {
+        "id": "ft-news-s1-abc",
+        "method": "ft",
+        "stream": "news",
+        "seed": 1,
+        "reference": None,
+        "tasks": ["sport", "law"],
+        "test_sizes": [10, 30],
+        "accuracy_matrix": [[10.0, 20.0], [80.0, 25.0], [60.0, 90.0]],
+        "accuracy_matrix_options": None,
+        "aa": 75.0,
+        "aa_options": None,
+        "micro_aa": 82.5,
+        "bwt": -20.0,
+        "forgetting": 20.0,
+        "fwt": 5.0,
+        "average_incremental_accuracy": 77.5,
+        "learning_accuracy": 85.0,
+        "seconds": 4.0,
+        "steps": 6,
+        "tokens": 41_200,
+        "flops": 3.1e12,
+        "status": "finished",
+        "reason": None,
+        "failure": None,
+        "dropped_rows": {},
+    }
+    return result | changes

@@ -1,0 +1,35 @@
+"""The CSV files of an experiment."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from orchestrator.evaluation.metrics import METRICS
+from orchestrator.report.csv_files import write_csv
+from tests.orchestrator.report.examples import result_of
+
+
+def rows_of(path: Path) -> list[list[str]]:
+    with path.open(newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def test_a_summary_and_a_matrix_for_each_sequence(tmp_path: Path) -> None:
+    sequences = [result_of(), result_of(id="other", method="a, b", aa=None)]
+    path = write_csv(cast(Any, SimpleNamespace(folder=tmp_path)), {"sequences": sequences})
+    heading, first, second = rows_of(path)
+    assert heading[:3] == ["method", "stream", "seed"]
+    assert set(METRICS) < set(heading)
+    assert dict(zip(heading, first, strict=True))["forgetting"] == "20.0"
+    assert dict(zip(heading, second, strict=True))["method"] == "a, b"
+    assert dict(zip(heading, second, strict=True))["aa"] == ""
+    assert rows_of(tmp_path / "matrix-ft-news-s1-abc.csv") == [
+        ["after", "sport", "law"],
+        ["(before training)", "10.0", "20.0"],
+        ["sport", "80.0", "25.0"],
+        ["law", "60.0", "90.0"],
+    ]
+    assert (tmp_path / "matrix-other.csv").exists()

@@ -1,0 +1,71 @@
+"""The table of an experiment on the screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from methods import REFERENCE_RUNS
+from orchestrator.report.tables import print_report
+from tests.orchestrator.report.examples import result_of
+
+
+def printed(*sequences: dict[str, Any], width: int = 100) -> str:
+    console = Console(width=width)
+    with console.capture() as captured:
+        print_report({"experiment": "small", "sequences": list(sequences)}, console)
+    return captured.get()
+
+
+def test_a_line_for_each_method_with_the_deviation_over_seeds() -> None:
+    text = printed(result_of(), result_of(seed=2, aa=77.0), result_of(method="lora", aa=60.0))
+    title, *lines = text.splitlines()
+    assert title.strip() == "small: news, 2 tasks, seed 1, 2"
+    ft, lora = (next(line for line in lines if line.lstrip().startswith(name)) for name in ("ft", "lora"))
+    assert ft.split()[:5] == ["ft", "76.0", "±", "1.4", "-20.0"]
+    assert lora.split()[:3] == ["lora", "60.0", "-20.0"]
+
+
+def test_headings_have_an_arrow_towards_better_values() -> None:
+    heading = printed(result_of()).splitlines()[2]
+    for title in ("AA ↑", "BWT ↑", "forget. ↓", "learned ↑"):
+        assert title in heading
+    assert "AA opt." not in heading
+
+
+def test_the_score_among_options_is_shown_where_a_model_has_one() -> None:
+    text = printed(result_of(aa_options=91.5))
+    assert "AA opt. ↑" in text.splitlines()[2]
+    assert "91.5" in text
+    assert "AA opt. AA when only the task's own options compete" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_what_training_took_is_left_out_where_there_is_no_room(width: int) -> None:
+    text = printed(result_of(method="m" * 28), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert ("tokens" in text.splitlines()[2]) == (width == 100)
+
+
+def test_reference_runs_stand_below_the_methods_and_are_explained() -> None:
+    joint = result_of(method="joint", reference="joint", bwt=None, forgetting=None, learning_accuracy=None)
+    text = printed(joint, result_of())
+    assert text.index("\n ft ") < text.index("\n joint ")
+    assert f"joint: {REFERENCE_RUNS['joint'].sentence}" in text
+    assert text.count("–") == 3
+
+
+def test_a_status_column_and_the_reason_of_a_failure() -> None:
+    assert "status" not in printed(result_of()).splitlines()[2]
+    text = printed(result_of(), result_of(seed=2, status="failed", aa=None, reason="it broke"))
+    assert "status" in text.splitlines()[2]
+    assert "finished, failed" in text
+    assert "ft, seed 2: it broke" in text
+
+
+def test_dropped_rows_are_said_once() -> None:
+    dropped = {"sport": {"train": 3, "test": 0}}
+    text = printed(result_of(dropped_rows=dropped), result_of(seed=2, dropped_rows=dropped))
+    assert text.count("sport: 3 train rows with a label outside the label set were left out") == 1
