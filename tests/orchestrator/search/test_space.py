@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,17 @@ from pydantic import ValidationError
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.search import Dimension, SearchConfig
 from orchestrator.errors import UserError
-from orchestrator.search.space import declared_space, grid, random_draws, space_of, with_values
+from orchestrator.search.space import (
+    check_grid,
+    declared_space,
+    grid,
+    random_draws,
+    size_of,
+    space_of,
+    value_at,
+    with_values,
+)
+from tests.conftest import small_config
 
 
 def search(**changes: Any) -> SearchConfig:
@@ -110,3 +122,31 @@ def test_ranges_are_drawn_within_their_bounds() -> None:
 def test_the_grid() -> None:
     assert [tuple(v.values()) for v in grid(SPACE)][:3] == [(1.0, 0.1), (1.0, 0.5), (2.0, 0.1)]
     assert len(list(grid(SPACE))) == 8
+
+
+def test_a_grid_needs_listed_values_and_as_many_trials() -> None:
+    check_grid(SPACE, "ft", 8)
+    with pytest.raises(UserError, match="the grid of ft has 8 points, but there are 7 trials"):
+        check_grid(SPACE, "ft", 7)
+    with pytest.raises(UserError, match="a grid needs listed values"):
+        check_grid({"a.flat": Dimension(low=0, high=1)}, "ft", 100)
+
+
+def test_sizes() -> None:
+    assert size_of({}) == 1, "there is one way to choose nothing"
+    assert size_of(SPACE) == 8
+    assert size_of(SPACE | {"a.whole": Dimension(low=2, high=5, integer=True)}) == 32
+    assert size_of(SPACE | {"a.flat": Dimension(low=0, high=1)}) == math.inf
+
+
+def test_a_fraction_of_a_range_by_hand() -> None:
+    assert value_at(Dimension(low=-1, high=3), 0.25) == 0.0
+    assert value_at(Dimension(low=1e-4, high=1e-2, log=True), 0.5) == 1e-3
+    assert value_at(Dimension(low=2, high=5, integer=True), 0.5) == 4, "3.5 rounds to the even number"
+    assert value_at(Dimension(low=0, high=1), 1 / 3) == 0.333333, "six digits"
+
+
+def test_groups_of_rates_that_are_not_searched_stay(tmp_path: Path) -> None:
+    config = small_config(tmp_path, training={"lrs": {"shared*": 0.5, "head": 0.1}})
+    made = with_values(config.methods[0], {"training.lrs.head": 0.2})
+    assert config.training_for(made).lrs == {"shared*": 0.5, "head": 0.2}

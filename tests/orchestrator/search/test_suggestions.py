@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.config.search import Dimension, SearchConfig
 from orchestrator.search.space import Space
-from orchestrator.search.suggestions import TrialRecord, suggest_values
+from orchestrator.search.suggestions import TrialRecord, is_scale, suggest_values
 
 SPACE: Space = {
     "training.lr": Dimension(low=1e-5, high=1e-1, log=True),
@@ -26,21 +26,21 @@ def score(values: dict[str, Any]) -> float:
     return -((math.log10(values["training.lr"]) + 3) ** 2) - 10 * (values["migu.ratio"] - 0.5) ** 2
 
 
-def run(searcher: str, count: int, past: list[TrialRecord] | None = None, space: Space = SPACE) -> list[TrialRecord]:
+def run(searcher: str, count: int, records: list[TrialRecord] | None = None, space: Space = SPACE) -> list[TrialRecord]:
     """Trials one after the other, beginning after those that are given."""
-    past = list(past or [])
-    while len(past) < count:
-        suggestion = suggest_values(search(searcher), space, len(past), past)
+    records = list(records or [])
+    while len(records) < count:
+        suggestion = suggest_values(search(searcher), space, len(records), records)
         if suggestion is None:
             break
-        past.append(TrialRecord(suggestion.values, score(suggestion.values), notes=suggestion.notes))
-    return past
+        records.append(TrialRecord(suggestion.values, score(suggestion.values), notes=suggestion.notes))
+    return records
 
 
 @pytest.mark.parametrize("searcher", ["random", "tpe", "cma"])
 def test_a_search_that_was_stopped_goes_on_the_same(searcher: str) -> None:
     whole = run(searcher, 14)
-    resumed = run(searcher, 14, past=[TrialRecord(p.values, p.score, notes=p.notes) for p in whole[:6]])
+    resumed = run(searcher, 14, records=[TrialRecord(p.values, p.score, notes=p.notes) for p in whole[:6]])
     assert [p.values for p in resumed] == [p.values for p in whole]
     assert len({tuple(p.values.values()) for p in whole}) == 14, "nothing is tried twice"
 
@@ -54,12 +54,13 @@ def test_samplers_learn_from_what_was_tried(searcher: str) -> None:
 
 
 def test_the_history_matters_to_tpe() -> None:
-    past = run("tpe", 12)
-    flipped = [TrialRecord(p.values, -(p.score or 0.0)) for p in past]
-    a, b = suggest_values(search("tpe"), SPACE, 12, past), suggest_values(search("tpe"), SPACE, 12, flipped)
-    assert a
-    assert b
-    assert a.values != b.values
+    records = run("tpe", 12)
+    flipped = [TrialRecord(record.values, -(record.score or 0.0)) for record in records]
+    suggestion = suggest_values(search("tpe"), SPACE, 12, records)
+    other = suggest_values(search("tpe"), SPACE, 12, flipped)
+    assert suggestion
+    assert other
+    assert suggestion.values != other.values
 
 
 @pytest.mark.parametrize("searcher", ["random", "grid", "tpe", "cma"])
@@ -70,9 +71,24 @@ def test_a_small_space_is_tried_whole_and_then_ends(searcher: str) -> None:
 
 
 def test_trials_that_run_or_failed_are_no_obstacle() -> None:
-    past = [
+    records = [
         *run("tpe", 11),
         TrialRecord({"training.lr": 0.05, "migu.ratio": 0.1}, None),
         TrialRecord({"training.lr": 0.002, "migu.ratio": 0.9}, None, True),
     ]
-    assert suggest_values(search("tpe"), SPACE, 13, past)
+    assert suggest_values(search("tpe"), SPACE, 13, records)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((1, 2.5, 3), True),
+        ((3, 1), False),
+        ((1,), False),
+        ((True, False), False),
+        ((1, "two"), False),
+        ((1, None), False),
+    ],
+)
+def test_numbers_in_rising_order_are_a_scale(values: tuple[Any, ...], expected: bool) -> None:
+    assert is_scale(Dimension(values=values)) is expected

@@ -1,4 +1,4 @@
-"""Whole searches through the command line on real Ray clusters: killed, failing and halved."""
+"""Both phases in order: without Ray where all is there, and through the command line on real Ray clusters, killed and halved."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
+from rich.console import Console
 
 from orchestrator.config.loading import load_config
+from orchestrator.errors import SequenceFailed
 from orchestrator.search.choice import evaluation_sequences, freeze, frozen_config
 from orchestrator.search.definition import prepare
+from orchestrator.search.protocol import tune_experiment
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import metrics_after
+from orchestrator.store.events import Event, SearchChosen, SearchFinished, SearchFrozen, SearchStarted
+from orchestrator.store.journal import Tail
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import SMALL
+from tests.orchestrator.search.searches import open_search, score_trials, search_config, train_trials
 from tests.orchestrator.test_ray import environment, ray_folder, wait_for, workers_below
 
-pytestmark = pytest.mark.slow
 __all__ = ["environment", "ray_folder"]  # fixtures
 SETTINGS = [
     f"model.overrides={json.dumps(SMALL['tiny-t5'])}",
@@ -38,6 +45,92 @@ KILLED = [
     "search.trials=2",
     "search.space={training.lr: [1.0e-3, 1.0e+30], migu.ratio: [0.3, 0.6]}",
 ]
+
+
+def search_events(folder: Path) -> list[Event]:
+    """The search's own events, without those of its trials."""
+    kinds = (SearchStarted, SearchChosen, SearchFrozen, SearchFinished)
+    return [event for event in Tail(folder).new_events() if isinstance(event, kinds)]
+
+
+class FakeSync:
+    """Stands for the copy in MLflow: which sequences it was told to follow."""
+
+    def __init__(self) -> None:
+        self.followed: set[str] = set()
+        self.closed = 0
+
+    def follow(self, ids: Iterable[str]) -> None:
+        self.followed.update(ids)
+
+    def close(self, seconds: float) -> bool:
+        self.closed += 1
+        return True
+
+
+@pytest.fixture
+def sync(monkeypatch: pytest.MonkeyPatch) -> FakeSync:
+    fake = FakeSync()
+    monkeypatch.setattr("orchestrator.search.protocol.sync_of", lambda *arguments: fake)
+    return fake
+
+
+def test_what_is_complete_is_reported_without_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: FakeSync
+) -> None:
+    """And once: the same command again records nothing new."""
+
+    def no_cluster() -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("orchestrator.search.protocol.cluster", no_cluster)
+    monkeypatch.setattr("orchestrator.run.cluster", no_cluster)
+    config = search_config(tmp_path, ["ft"])
+    search, trial_store = open_search(config)
+    train_trials(trial_store)
+    chosen = freeze(search, trial_store)
+    (sequence,) = evaluation_sequences(search, frozen_config(config, chosen), chosen)
+    view = run_sequence(sequence)
+
+    results = []
+    for _ in range(2):
+        output = StringIO()
+        result, problems = tune_experiment(config, Console(width=200, file=output))
+        assert problems == []
+        assert "chosen for ft: lr 0.00" in output.getvalue()
+        assert result["mlflow_behind"] is None
+        del result["search"]["test_access_log"]  # each planning reads the hashes again
+        results.append(result["search"])
+    assert results[0] == results[1]
+    assert sync.followed == {sequence.id, *(trial.sequences[0].id for trial in trial_store.all_trials())}
+    assert sync.closed == 2, "once a run"
+    method = results[0]["methods"]["ft"]
+    best = trial_store.best("ft")
+    assert best
+    assert method["tuning_score"] == trial_store.results[best.key].score
+    assert method["evaluation_score"] == pytest.approx(view.matrix()[-1].mean())
+
+    events = search_events(search.folder)
+    assert sorted(event.name for event in events) == [
+        "search_chosen",
+        "search_finished",
+        "search_frozen",
+        "search_started",
+    ]
+    (frozen,) = (event for event in events if isinstance(event, SearchFrozen))
+    assert frozen.sha256 == chosen["sha256"]
+    assert [Path(file).name for file in frozen.files] == ["chosen.json", "search.json", "trials.csv", "parallel-ft.png"]
+    assert all(Path(file).exists() for file in frozen.files)
+
+
+def test_a_search_of_which_no_trial_finished_fails_with_the_first_reason(tmp_path: Path, sync: FakeSync) -> None:
+    config = search_config(tmp_path, ["ft"])
+    search, trial_store = open_search(config)
+    score_trials(trial_store, {"ft": ["the loss is nan", "the disk is full"]})
+    with pytest.raises(SequenceFailed, match=r"no trial of any method finished.*: the loss is nan"):
+        tune_experiment(config, Console(file=StringIO()))
+    assert sync.closed == 1
+    assert not any(isinstance(event, SearchFinished) for event in search_events(search.folder))
 
 
 def command(out: Path, settings: list[str]) -> list[str]:
@@ -76,6 +169,7 @@ def never_stopped(out: Path) -> tuple[dict[str, Any], dict[str, float]]:
     return chosen["methods"], finals
 
 
+@pytest.mark.slow
 def test_a_killed_search_resumes_to_the_same_result(tmp_path: Path, environment: dict[str, str]) -> None:
     out = tmp_path / "out"
     driver = subprocess.Popen(
@@ -91,14 +185,14 @@ def test_a_killed_search_resumes_to_the_same_result(tmp_path: Path, environment:
     wait_for(lambda: not workers_below(environment["RAY_TMPDIR"]), 60)
     result = tune(out, environment, KILLED)
 
-    proposed = [(e["method"], e["number"]) for e in trial_events(out, "trial_proposed")]
-    assert sorted(proposed) == [("ft", 0), ("ft", 1), ("ft+migu", 0), ("ft+migu", 1)], "none lost, none twice"
+    begun = [(e["method"], e["number"]) for e in trial_events(out, "trial_proposed")]
+    assert sorted(begun) == [("ft", 0), ("ft", 1), ("ft+migu", 0), ("ft+migu", 1)], "none lost, none twice"
     ends = {(e["method"], e["number"]): e["result"] for e in trial_events(out, "trial_ended")}
     assert len(trial_events(out, "trial_ended")) == len(ends) == 4
-    wild = {place for place, end in ends.items() if end["status"] == "failed"}
+    failed = {trial for trial, end in ends.items() if end["status"] == "failed"}
     tried = {(e["method"], e["number"]): e["values"]["training.lr"] for e in trial_events(out, "trial_proposed")}
-    assert wild == {place for place, lr in tried.items() if lr == 1e30}
-    assert all("in task" in ends[place]["reason"] for place in wild)
+    assert failed == {trial for trial, lr in tried.items() if lr == 1e30}
+    assert all("in task" in ends[trial]["reason"] for trial in failed)
 
     chosen, finals = never_stopped(tmp_path / "again")
     assert result["search"]["chosen"]["methods"] == chosen
@@ -131,6 +225,7 @@ def check_mlflow(result: dict[str, Any]) -> None:
     assert float(trial.data.params["migu.ratio"]) == best["values"]["migu.ratio"]
 
 
+@pytest.mark.slow
 def test_asha_halves_each_method_at_rungs_of_finished_tasks(tmp_path: Path, environment: dict[str, str]) -> None:
     settings = [
         *SETTINGS,

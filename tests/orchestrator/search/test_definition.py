@@ -1,0 +1,180 @@
+"""What is refused before the first trial, and what names a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config.experiment import RunConfig
+from orchestrator.config.search import Dimension
+from orchestrator.errors import UserError
+from orchestrator.search.definition import content_hash, prepare
+from orchestrator.store.test_access_log import TestAccessLog
+from tests.orchestrator.search.searches import (
+    TUNING,
+    folder_config,
+    search_config,
+    sentences,
+    write_tasks,
+    write_test_split,
+)
+
+
+def plant_overlap(tmp_path: Path, split: str) -> RunConfig:
+    """A sentence of the tuning task that lies, written differently, in a split of the evaluation task too."""
+    tuning_example = ("This very sentence, lies on BOTH sides", "good")
+    evaluation_example = ("this very sentence lies on both sides", "bad")
+    tasks = {"alpha": [tuning_example, *sentences("apple")], "beta": sentences("brick")}
+    test = sentences("cloud", 10)
+    if split == "train":
+        tasks["beta"].append(evaluation_example)
+    else:
+        test.append(evaluation_example)
+    folder = write_tasks(tmp_path / "data", tasks)
+    write_test_split(folder, "beta", test)
+    config = folder_config(tmp_path / "out", folder, ["alpha"], ["beta"])
+    assert config.search
+    wide = {"max_train": 24, "max_test": None, "dev_fraction": 0.2}
+    streams = tuple(stream.model_copy(update=wide) for stream in config.streams)
+    tuning = tuple(stream.model_copy(update=wide) for stream in config.search.streams)
+    search = config.search.model_copy(update={"streams": tuning})
+    return config.model_copy(update={"streams": streams, "search": search})
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_planted_overlap_is_refused_with_both_rows(tmp_path: Path, split: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(plant_overlap(tmp_path, split), gpu=False)
+    message = str(caught.value)
+    assert "'alpha', " in message
+    assert "row 1 " in message
+    assert f"'beta', {split} row" in message or (split == "train" and "'beta', dev row" in message)
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert TestAccessLog(tmp_path / "out").entries() == [], "what is refused leaves nothing in the log"
+
+
+def test_data_sets_on_both_sides_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holdout"):
+        prepare(search_config(tmp_path, ["ft"], evaluated=[TUNING]), gpu=False)
+    allowed = prepare(search_config(tmp_path, ["ft"], evaluated=[TUNING], holdout="none"), gpu=False)
+    assert "usual practice" in allowed.proof.statement
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"max_train": 30}, ["not the same scenario", "30 train examples (4 steps)", "24 (3 steps)"]),
+        ({"first": 2}, ["not the same scenario", "has 2 tasks, 'embedded' has 3"]),
+    ],
+)
+def test_unequal_scenarios_are_refused(tmp_path: Path, change: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(search_config(tmp_path, ["ft"], streams=[{**TUNING, **change}]), gpu=False)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_the_scenario_has_examples_and_steps_of_each_task(tmp_path: Path) -> None:
+    assert prepare(search_config(tmp_path, ["ft"]), gpu=False).scenario == ((24, 3),) * 3
+
+
+@pytest.mark.parametrize(
+    ("search", "part"),
+    [
+        ({"seeds": [7]}, "7 is an evaluation seed too"),
+        ({"grace": 1}, "greater than or equal to 2"),
+        ({"select": "first-task", "scheduler": "asha"}, "asha needs several tasks"),
+        ({"seeds": [1, 1]}, "given twice"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(tmp_path: Path, search: dict[str, Any], part: str) -> None:
+    with pytest.raises(ValueError) as caught:  # pydantic's, with the message below
+        search_config(tmp_path, **search)
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("search", "part"),
+    [
+        ({"space": {"migu.ration": [0.1]}}, "Did you mean 'migu.ratio'"),
+        ({"searcher": "grid", "space": {"training.lr": {"low": 1e-4, "high": 1e-2}}}, "a grid needs listed values"),
+        ({"streams": [{**TUNING, "dev_fraction": 0.0}]}, "has no dev split"),
+        ({"metric": "aa_options"}, "does not apply to models that generate"),
+        ({"scheduler": "asha", "grace": 3}, "3 is not below the 3 tasks"),
+        ({"searcher": "grid", "trials": 1}, "the grid of ft has 2 points, but there are 1 trials"),
+        ({"space": {"training.epochs": {"low": 1, "high": 4}}}, "search.space.training.epochs"),
+        ({"space": {"training.budget": [3, 4]}}, "search.space: unknown parameter 'training.budget'"),
+        (
+            {"space": {"training.schedule": ["infinite"], "training.warmup": {"low": 0.1, "high": 0.2}}},
+            "infinite.cooldown",
+        ),
+        ({"space": {"training.global_batch": [8, 12], "training.micro_batch": [8]}}, "not a multiple of micro_batch"),
+    ],
+)
+def test_a_search_is_checked_before_the_first_trial(tmp_path: Path, search: dict[str, Any], part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(search_config(tmp_path, **search), gpu=False)
+    assert part in str(caught.value)
+
+
+def test_schedules_are_checked_with_each_method(tmp_path: Path) -> None:
+    space = {"training.schedule": ["cosine", "infinite"]}
+    assert prepare(search_config(tmp_path, ["ft"], space=space), gpu=False).method_searches
+    with pytest.raises(UserError, match="'infinite' cannot be combined with 'merge'"):
+        prepare(search_config(tmp_path, ["ft", "average"], space=space), gpu=False)
+
+
+def test_a_budget_is_the_scenarios_length(tmp_path: Path) -> None:
+    config = search_config(tmp_path, ["ft"], space={})
+    training = type(config.training).model_validate({"global_batch": 8, "budget": {"tokens": 900}})
+    budgeted = config.model_copy(update={"training": training})
+    assert prepare(budgeted, gpu=False).scenario == ((24, 900),) * 3
+    assert config.search
+    search = config.search.model_copy(update={"space": {"training.epochs": Dimension(values=(1, 2))}})
+    with pytest.raises(UserError, match=r"with training\.budget, epochs are not used"):
+        prepare(budgeted.model_copy(update={"search": search}), gpu=False)
+
+
+def test_first_task_selection_keeps_what_acts_on_the_first_task(tmp_path: Path) -> None:
+    """MIGU masks nothing in the first task, so its ratio is not searched there."""
+    methods = ["ft", "ft+migu"]
+    search = prepare(search_config(tmp_path, methods, select="first-task"), gpu=False)
+    assert {m.label: list(m.space) for m in search.method_searches} == {
+        "ft": ["training.lr"],
+        "ft+migu": ["training.lr"],
+    }
+    whole = prepare(search_config(tmp_path, methods), gpu=False)
+    assert list(whole.method_searches[1].space) == ["training.lr", "migu.ratio"]
+
+
+def test_the_definition_follows_what_is_tried_and_not_how_often(tmp_path: Path) -> None:
+    def definition(**search: Any) -> str:
+        return prepare(search_config(tmp_path, ["ft"], **search), gpu=False).definition
+
+    first = definition()
+    assert definition(trials=9, max_concurrent=1, trial_tasks=100) == first
+    changes: list[dict[str, Any]] = [
+        {"seeds": [2]},
+        {"space": {"training.lr": [1e-3, 5e-3]}},
+        {"forgetting_weight": 0.1},
+        {"streams": [{**TUNING, "max_dev": 11}]},
+        {"searcher": "tpe"},
+    ]
+    definitions = {definition(**change) for change in changes}
+    assert len(definitions | {first}) == len(changes) + 1
+
+
+def test_the_description_has_the_streams_and_spaces(tmp_path: Path) -> None:
+    description = prepare(search_config(tmp_path, forgetting_weight=0.5), gpu=False).description()
+    assert description["tuning_streams"] == ["embedded-tuning"]
+    assert description["forgetting_weight"] == 0.5
+    assert description["spaces"]["ft+migu"]["migu.ratio"]["values"] == [0.3, 0.6]
+    assert len(description["datasets"]["tuning"]) == len(description["datasets"]["evaluation"]) == 3
+    assert not set(description["datasets"]["tuning"]) & set(description["datasets"]["evaluation"])
+
+
+def test_a_hash_knows_no_order_of_keys() -> None:
+    assert content_hash({"a": 1, "b": (2, 3)}) == content_hash({"b": [2, 3], "a": 1})
+    assert content_hash({"a": 1}) != content_hash({"a": 2})

@@ -1,0 +1,99 @@
+"""What is printed of a search that is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator.search.report import access_lines, notes, print_choice, print_search
+from orchestrator.search.results import search_results
+from tests.orchestrator.search.searches import (
+    freeze_and_save,
+    open_evaluation,
+    open_search,
+    score_trials,
+    search_config,
+    steady,
+    write_scores,
+)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A search in which fine-tuning loses its lead: 73.5 and 66 in tuning, 61 and 64.5 in the evaluation."""
+    search, trial_store = open_search(search_config(tmp_path_factory.mktemp("search")))
+    score_trials(trial_store, {"ft": [41.0, 73.5], "ft+migu": [66.0, "the loss is nan"]})
+    experiment = open_evaluation(search, freeze_and_save(search, trial_store))
+    for sequence, score in zip(experiment.sequences, (61.0, 64.5), strict=True):
+        write_scores(sequence, steady(score))
+    return search_results(experiment)
+
+
+def lines_of(print_it: Any, *arguments: Any) -> list[str]:
+    console = Console(width=200)
+    with console.capture() as captured:
+        print_it(*arguments, console)
+    return captured.get().splitlines()
+
+
+def test_the_tables(result: dict[str, Any]) -> None:
+    lines = lines_of(print_search, result)
+    title = " ".join(" ".join(lines[:2]).split())  # a long one is on two lines
+    assert title == "small: evaluated on embedded (test split, seed 7), tuned on embedded-tuning (dev split)"
+    (plain, plain_cost) = [line for line in lines if line.startswith("│ ft ")]
+    assert [cell.strip() for cell in plain.split("│")[1:-1]] == ["ft", "61.0", "73.5", "+12.5", "0.0", "finished"]
+    assert [cell.strip() for cell in plain_cost.split("│")[1:5]] == ["ft", "2", "6 of 6", "12"]
+    (migu, migu_cost) = [line for line in lines if line.startswith("│ ft+migu ")]
+    assert [cell.strip() for cell in migu.split("│")[1:-1]] == ["ft+migu", "64.5", "66.0", "+1.5", "0.0", "finished"]
+    assert [cell.strip() for cell in migu_cost.split("│")[1:5]] == ["ft+migu", "2, 1 failed", "3 of 3", "6"]
+
+
+def test_the_notes(result: dict[str, Any]) -> None:
+    text = "\n".join(notes(result["search"]))
+    assert (
+        "ranking in the evaluation: ft+migu > ft; in tuning was ft > ft+migu; Kendall tau -1.00 over 2 methods" in text
+    )
+    assert "no text is on both sides" in text
+    assert "none in common" in text
+    assert "AA (mean score over tasks after the last one), in %; gap: tuning − evaluation" in text
+    assert "trials that failed run again with --retry-failed" in text
+    assert "test splits were read by (the test-access log):" in text
+
+
+def changed(search: dict[str, Any], **changes: Any) -> str:
+    return "\n".join(notes(search | changes))
+
+
+def test_the_warnings(result: dict[str, Any]) -> None:
+    search = result["search"]
+    assert "ft: its space held 2 of the 5 trials" in changed(search, trials_each=5)
+    assert "its space held" not in changed(search)
+    assert "values were chosen 3 times under this name" in changed(search, choices=3)
+    assert "tuned on the first task alone" in changed(search, select="first-task")
+    assert "one, no trial finished" not in changed(search)
+    missing = search["chosen"] | {"missing": ["ewc"]}
+    assert "ewc: no trial finished, so it was not evaluated" in changed(search, chosen=missing)
+    assert "− 0.5 × forgetting" in changed(search, forgetting_weight=0.5)
+    unproven = search["proof"] | {"level": "none"}
+    assert "nothing was held out but the dev split" in changed(search, proof=unproven)
+    related = search["proof"] | {"allowed_related_pairs": [["yelp", "amazon"]]}
+    assert "related data sets on both sides: yelp / amazon" in changed(search, proof=related)
+    equal = {"tuning": ["ft"], "evaluation": ["ft"], "kendall_tau": None}
+    assert "in tuning the same; Kendall tau – over 1 methods" in changed(search, ranking=equal)
+
+
+def test_the_access_log() -> None:
+    assert access_lines([]) == ["no test split was read"]
+    entry = {"by": "ft-s1", "why": "scores", "datasets": ["a", "b"], "readings": 2, "first": 0, "last": 5}
+    many = entry | {"datasets": ["a", "b", "c", "d"]}
+    _, few_line, many_line = access_lines([entry, many])
+    assert few_line.endswith("ft-s1: a, b (scores)")
+    assert many_line.endswith("ft-s1: 4 data sets (scores)")
+
+
+def test_the_choice_is_a_line_a_method(tmp_path: Path) -> None:
+    chosen = {"methods": {"ft": {"values": {"training.lr": 0.003}, "trial": 1, "score": 73.54}}}
+    assert lines_of(print_choice, chosen) == ["chosen for ft: lr 0.003 (trial 1, 73.5 on dev)"]
