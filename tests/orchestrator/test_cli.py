@@ -12,7 +12,7 @@ from orchestrator import cli
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.view import read_view
 from orchestrator.training.sequence import run_sequence
-from tests.streams.test_sources import write_task
+from tests.orchestrator.search.searches import write_task
 
 Call = Callable[..., tuple[int, str, str]]
 
