@@ -12,7 +12,7 @@ from orchestrator import cli
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.view import read_view
 from orchestrator.training.sequence import run_sequence
-from tests.orchestrator.search.searches import write_task
+from tests.streams.sources.test_folder import write_task
 
 Call = Callable[..., tuple[int, str, str]]
 
