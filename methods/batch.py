@@ -72,6 +72,10 @@ class Batch:
         if self.options is not None:
             yield "options", self.options
 
+    def stream(self, name: StreamName) -> TokenStream:
+        """The token stream of that name. Raises KeyError where the batch has none."""
+        return dict(self.token_streams())[name]
+
     @property
     def answer_in_source(self) -> bool:
         """Whether the source holds the answer behind the text, as a decoder's does."""

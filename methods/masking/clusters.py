@@ -1,11 +1,14 @@
-"""Clusters of rows that are masked together (arXiv 2406.17245, cluster masks). Shapes: N points of D numbers, K clusters."""
+"""Clusters of output units that are masked together (arXiv 2406.17245, cluster masks).
+
+Shapes: N points of D numbers, K clusters, O output units.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from methods.base import at_least_float32
+from methods.shared.tensors import at_least_float32
 
 ROUNDS = 10  # of assigning and averaging; balanced assignment settles early
 
@@ -13,8 +16,9 @@ ROUNDS = 10  # of assigning and averaging; balanced assignment settles early
 def balanced_kmeans(points_ND: Tensor, clusters: int, rng: torch.Generator) -> Tensor:
     """[N]: the cluster of each point; sizes differ by one at most. More clusters than points: one point each.
 
-    Lloyd's rounds from a seeded k-means++ start, on the CPU. Points are assigned by `balanced_assignment`.
+    Lloyd's rounds from a seeded k-means++ start. Points are assigned by `balanced_assignment`.
     """
+    # on the CPU, where sums have one order on every machine
     points = at_least_float32(points_ND.detach()).cpu()
     clusters = min(clusters, len(points))
     centres = _spread(points, clusters, rng)
@@ -22,7 +26,8 @@ def balanced_kmeans(points_ND: Tensor, clusters: int, rng: torch.Generator) -> T
     for _ in range(ROUNDS):
         totals = torch.zeros_like(centres).index_add_(0, assigned, points)
         centres = totals / torch.bincount(assigned, minlength=clusters)[:, None]
-        before, assigned = assigned, balanced_assignment(torch.cdist(points, centres))
+        before = assigned
+        assigned = balanced_assignment(torch.cdist(points, centres))
         if torch.equal(before, assigned):
             break
     return assigned
@@ -35,7 +40,10 @@ def _spread(points: Tensor, clusters: int, rng: torch.Generator) -> Tensor:
     while len(chosen) < clusters:
         nearest = torch.minimum(nearest, (points - points[chosen[-1]]).square().sum(1))
         nearest[chosen] = 0
-        weights = nearest if nearest.sum() > 0 else torch.ones_like(nearest).index_fill_(0, torch.tensor(chosen), 0)
+        weights = nearest
+        if not nearest.sum() > 0:
+            # all points that are left equal a centre: any of them will do
+            weights = torch.ones_like(nearest).index_fill_(0, torch.tensor(chosen), 0)
         chosen.append(int(torch.multinomial(weights, 1, generator=rng)))
     return points[chosen]
 
@@ -47,6 +55,7 @@ def balanced_assignment(distance_NK: Tensor) -> Tensor:
     """
     points, clusters = distance_NK.shape
     assigned = torch.full((points,), -1, dtype=torch.long)
+    # first every cluster is filled to floor(N / K); then what is left goes one to a cluster
     for room in (points // clusters, 1):
         room_K = torch.full((clusters,), room, dtype=torch.long)
         while (left := (assigned < 0).nonzero().flatten()).numel() and room_K.any():
@@ -60,12 +69,12 @@ def balanced_assignment(distance_NK: Tensor) -> Tensor:
     return assigned
 
 
-def clustered_rows_to_mask(importance_O: Tensor, masked_rows: int, cluster_O: Tensor) -> Tensor:
-    """Indices of the rows of the clusters with the smallest mean importance, as many as `masked_rows` has room for."""
+def clustered_units_to_mask(importance_O: Tensor, num_masked: int, cluster_O: Tensor) -> Tensor:
+    """Indices of the units of the clusters with the smallest mean importance, as many as `num_masked` has room for."""
     cluster_O = cluster_O.to(importance_O.device)
     sizes = torch.bincount(cluster_O)
     means = torch.zeros(len(sizes), dtype=importance_O.dtype, device=importance_O.device)
     means = means.index_add_(0, cluster_O, importance_O) / sizes
     order = torch.argsort(means, stable=True)
-    masked = order[sizes[order].cumsum(0) <= masked_rows]
+    masked = order[sizes[order].cumsum(0) <= num_masked]
     return torch.isin(cluster_O, masked).nonzero().flatten()

@@ -1,6 +1,6 @@
 """Numbers about what a method did, from tensors that it has anyway. They influence nothing.
 
-Shapes: T tasks, d rows of a layer.
+Shapes: T tasks, N samples, d output units of a layer.
 """
 
 from __future__ import annotations
@@ -12,45 +12,64 @@ import torch
 from torch import Tensor
 
 
-def kept_share(masked_d: Tensor, steps: int) -> float:
-    """Mean share of a layer's rows that a step kept; masked_d counts the steps that masked each row."""
-    return 1 - float(masked_d.sum()) / (len(masked_d) * steps) if steps else 1.0
+def kept_share(masked_steps_d: Tensor, steps: int) -> float:
+    """Mean share of a layer's units that a step kept; masked_steps_d counts the steps that masked each unit."""
+    if not steps:
+        return 1.0
+    return 1 - float(masked_steps_d.sum()) / (len(masked_steps_d) * steps)
 
 
-def kept_by_samples(magnitude_Nd: Tensor, masked_rows: int) -> Tensor:
-    """[d]: how many of the N samples would keep each row, if each sample's `masked_rows` smallest rows were masked."""
-    masked = torch.argsort(magnitude_Nd, dim=1, stable=True)[:, :masked_rows]
+def kept_by_samples(magnitude_Nd: Tensor, num_masked: int) -> Tensor:
+    """[d]: how many of the N samples would keep each unit, if each sample's `num_masked` smallest units were masked."""
+    masked = torch.argsort(magnitude_Nd, dim=1, stable=True)[:, :num_masked]
     counts = torch.bincount(masked.flatten(), minlength=magnitude_Nd.shape[1])
+    # a checkpoint holds these counts for every layer and task; there are at most 100 samples
     return (len(magnitude_Nd) - counts).to(torch.int16)
 
 
 def kept_overlap(kept_T: Sequence[Mapping[str, Tensor]]) -> list[list[float]]:
-    """[T, T]: how far two tasks keep the same rows, averaged over the layers that both have; 1 on the diagonal.
+    """[T, T]: how far two tasks keep the same units, averaged over the layers that both have; 1 on the diagonal.
 
-    kept_T[t][layer] [d] counts, for each row, the samples of task t that keep it. With the shares p = counts / sum of counts,
-    the overlap is sum_k min(p_k, q_k): for one sample each, the share of the kept rows that is kept in both (arXiv 2406.17245,
-    section 5.3, compares tasks on 100 samples each).
+    kept_T[t][layer] [d] counts, for each unit, the samples of task t that keep it. With the shares p = counts / sum of counts,
+    the overlap is sum_k min(p_k, q_k): for one sample each, the share of the kept units that is kept in both (arXiv
+    2406.17245, section 5.3, compares tasks on 100 samples each).
     """
-
-    def overlap(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
-        shares = [(a[name].double() / a[name].sum(), b[name].double() / b[name].sum()) for name in a if name in b]
-        return sum(float(torch.minimum(p, q).sum()) for p, q in shares) / len(shares)
-
-    return [[overlap(a, b) for b in kept_T] for a in kept_T]
+    return [[_overlap(kept_a, kept_b) for kept_b in kept_T] for kept_a in kept_T]
 
 
-def moved_rows(before: Tensor, after: Tensor, rows: Tensor) -> int:
-    """How many of the given rows (a boolean for each) differ at all: by momentum or weight decay, if all were masked."""
-    return int(((before != after).flatten(1).any(dim=1) & rows).sum())
+def _overlap(kept_a: Mapping[str, Tensor], kept_b: Mapping[str, Tensor]) -> float:
+    total = 0.0
+    num_layers = 0
+    for name in kept_a:
+        if name in kept_b:
+            p = kept_a[name].double() / kept_a[name].sum()
+            q = kept_b[name].double() / kept_b[name].sum()
+            total += float(torch.minimum(p, q).sum())
+            num_layers += 1
+    return total / num_layers
+
+
+def moved_units(before: Tensor, after: Tensor, chosen: Tensor) -> int:
+    """How many of the chosen units (a boolean for each) differ at all: by momentum or weight decay, if all were masked."""
+    has_moved = (before != after).flatten(1).any(dim=1)
+    return int((has_moved & chosen).sum())
 
 
 def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
     """Length of the update over all tensors together."""
-    return math.sqrt(sum(float((after[name] - old).double().square().sum()) for name, old in before.items()))
+    total = 0.0
+    for name, old in before.items():
+        total += float((after[name] - old).double().square().sum())
+    return math.sqrt(total)
 
 
 def leaked_share(updates: Sequence[tuple[Tensor, Tensor]]) -> float:
     """||dW M|| / ||dW|| over all layers: the share of the update that inputs in the span of M see. 0 without an update."""
-    leaked = sum(float((update @ basis).double().square().sum()) for update, basis in updates)
-    whole = sum(float(update.double().square().sum()) for update, _ in updates)
-    return math.sqrt(leaked / whole) if whole else 0.0
+    leaked = 0.0
+    whole = 0.0
+    for update, basis in updates:
+        leaked += float((update @ basis).double().square().sum())
+        whole += float(update.double().square().sum())
+    if not whole:
+        return 0.0
+    return math.sqrt(leaked / whole)

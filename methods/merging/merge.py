@@ -14,7 +14,7 @@ from methods.base import Context, Method, Settings, State, at_least_float32, gen
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
-from methods.shared.passes import copies, fitted
+from methods.shared.snapshots import copies, fitted
 
 Tensors = dict[str, Tensor]
 
@@ -55,7 +55,10 @@ def orthogonal_part(merged_MN: Tensor, vector_MN: Tensor, alpha: float) -> Tenso
 
 def norm(tensors: Mapping[str, Tensor]) -> float:
     """Length over all tensors together."""
-    return math.sqrt(sum(float(t.double().square().sum()) for t in tensors.values()))
+    total = 0.0
+    for tensor in tensors.values():
+        total += float(tensor.double().square().sum())
+    return math.sqrt(total)
 
 
 class Merge(CacheFields, Method):
@@ -96,44 +99,73 @@ class Merge(CacheFields, Method):
         return self.settings.rule in ("ema", "average")
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
-        return None if task_id == 0 and self.goes_on else self.settings.model_dump()
+        # averages do nothing after the first task, and keep nothing of it
+        if task_id == 0 and self.goes_on:
+            return None
+        return self.settings.model_dump()
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         weights = trainable(model)
         if self.goes_on or task_id == 0:
             self.base = copies(weights)
-        else:  # a checkpoint lies on the CPU, and may come from a stream with fewer or more labels
-            self.base = {name: _with_new_rows(saved, weights[name]) for name, saved in self.base.items()}
-            self.merged = fitted(self.merged, weights)
-            self.vectors = [fitted(vector, weights) for vector in self.vectors]
-            _put(weights, self.base)
+            return
+        # a checkpoint lies on the CPU, and may come from a stream with fewer or more labels
+        for name, saved in self.base.items():
+            self.base[name] = _with_new_units(saved, weights[name])
+        self.merged = fitted(self.merged, weights)
+        self.vectors = [fitted(vector, weights) for vector in self.vectors]
+        # every task is trained from the weights before training
+        _put(weights, self.base)
 
     @torch.no_grad()
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
-        weights, s = trainable(model), self.settings
+        weights = trainable(model)
         if self.goes_on:
-            share = s.weight if s.rule == "ema" else 1 / (task_id + 1)
             if task_id > 0:
-                _put(weights, {n: w + (1 - share) * (self.base[n] - w) for n, w in weights.items()})
+                self._average(weights, task_id)
             self.base = {}
             return
-        vector = {n: w.detach() - self.base[n] for n, w in weights.items()}
+        vector = {}
+        for name, weight in weights.items():
+            vector[name] = weight.detach() - self.base[name]
         merged = self._merge(model, vector, task_id)
-        _put(weights, {n: self.base[n] + merged[n] for n in weights})
+        _put(weights, {name: self.base[name] + merged[name] for name in weights})
+
+    def _average(self, weights: Mapping[str, nn.Parameter], task_id: int) -> None:
+        share = 1 / (task_id + 1)
+        if self.settings.rule == "ema":
+            share = self.settings.weight
+        averages = {}
+        for name, weight in weights.items():
+            # written so that a share of 1 leaves the new weight as it is, bit for bit
+            averages[name] = weight + (1 - share) * (self.base[name] - weight)
+        _put(weights, averages)
 
     def _merge(self, model: nn.Module, vector: Tensors, task_id: int) -> Tensors:
         """theta^(t) - theta_0 for the new task vector; keeps what the next one needs."""
-        s = self.settings
+        s: MergeSettings = self.settings
         if s.rule == "ties":
             self.vectors.append(vector)
-            return {n: s.scale * _ties([v[n] for v in self.vectors], s.density) for n in vector}
+            return self._trimmed()
         if s.rule == "opcm":
             return self._opcm(model, vector)
         if s.rule == "dare":
-            seed = (self.context.seed, "dare", task_id)
-            vector = {n: drop_and_rescale(v, s.density, generator(*seed, n)) for n, v in vector.items()}
-        self.merged = {n: self.merged[n] + v if self.merged else v for n, v in vector.items()}
-        return {n: s.scale * v for n, v in self.merged.items()}
+            for name, change in vector.items():
+                rng = generator(self.context.seed, "dare", task_id, name)
+                vector[name] = drop_and_rescale(change, s.density, rng)
+        merged = vector
+        if self.merged:
+            merged = {name: self.merged[name] + change for name, change in vector.items()}
+        self.merged = merged
+        return {name: s.scale * total for name, total in merged.items()}
+
+    def _trimmed(self) -> Tensors:
+        """The TIES merge of all tasks' vectors."""
+        merged = {}
+        for name in self.vectors[-1]:
+            of_tasks = [vector[name] for vector in self.vectors]
+            merged[name] = self.settings.scale * _ties(of_tasks, self.settings.density)
+        return merged
 
     def _opcm(self, model: nn.Module, vector: Tensors) -> Tensors:
         self.norms.append(norm(vector))
@@ -143,24 +175,34 @@ class Merge(CacheFields, Method):
         matrices = _inner_matrices(model)
         sums = {}
         for name, new in vector.items():
-            part = orthogonal_part(self.merged[name], new, self.settings.alpha) if name in matrices else new
+            part = new
+            if name in matrices:
+                part = orthogonal_part(self.merged[name], new, self.settings.alpha)
             # a decomposition may differ in its last bits from worker to worker
             sums[name] = self.context.from_first_worker(self.scale * self.merged[name] + part)
-        wanted = sum(self.norms) / len(self.norms)
-        self.scale = norm(sums) / wanted if wanted else 1.0
-        self.merged = {name: total / self.scale if self.scale else total for name, total in sums.items()}
+        mean_norm = sum(self.norms) / len(self.norms)
+        self.scale = 1.0
+        if mean_norm:
+            self.scale = norm(sums) / mean_norm
+        self.merged = sums
+        if self.scale:
+            self.merged = {name: total / self.scale for name, total in sums.items()}
         return self.merged
 
     def state_dict(self) -> State:
         if self.goes_on or not self.base:
             return {}
-        vectors = {str(i): v for i, v in enumerate(self.vectors)}
+        vectors = {str(task): vector for task, vector in enumerate(self.vectors)}
         return {"base": self.base, "merged": self.merged, "vectors": vectors, "norms": self.norms, "scale": self.scale}
 
     def load_state_dict(self, state: State) -> None:
-        self.base, self.merged = dict(state["base"]), dict(state["merged"])
-        self.vectors = [dict(state["vectors"][str(i)]) for i in range(len(state["vectors"]))]
-        self.norms, self.scale = list(state["norms"]), float(state["scale"])
+        self.base = dict(state["base"])
+        self.merged = dict(state["merged"])
+        self.vectors = []
+        for task in range(len(state["vectors"])):
+            self.vectors.append(dict(state["vectors"][str(task)]))
+        self.norms = list(state["norms"])
+        self.scale = float(state["scale"])
 
 
 @torch.no_grad()
@@ -169,9 +211,10 @@ def _put(weights: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> N
         parameter.copy_(values[name])
 
 
-def _with_new_rows(saved: Tensor, present: Tensor) -> Tensor:
-    """A weight before training: rows of labels that the checkpoint's stream did not have are as they are, untrained."""
-    return torch.cat([saved.to(present.device)[: len(present)], present.detach()[len(saved) :]])
+def _with_new_units(saved: Tensor, present: Tensor) -> Tensor:
+    """A weight before training: units of labels that the checkpoint's stream did not have are as they are, untrained."""
+    known = saved.to(present.device)[: len(present)]
+    return torch.cat([known, present.detach()[len(saved) :]])
 
 
 def _ties(vectors: Sequence[Tensor], density: float) -> Tensor:
@@ -183,10 +226,15 @@ def _ties(vectors: Sequence[Tensor], density: float) -> Tensor:
 def _inner_matrices(model: nn.Module) -> set[str]:
     """Weights of linear layers that are no head: neither over a vocabulary nor over labels, nor tied to an embedding.
 
-    A head has rows that no task has trained. Its update has singular values of zero, whose directions are arbitrary.
+    A head has units that no task has trained. Its update has singular values of zero, whose directions are arbitrary.
     """
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    found = {
-        f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m.weight) not in embeddings
-    }
-    return {name for name in found if not name.endswith(("lm_head.weight", "classifier.weight", "score.weight"))}
+    embeddings = set()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            embeddings.add(id(module.weight))
+    found = set()
+    for name, module in model.named_modules():
+        is_head = name.endswith(("lm_head", "classifier", "score"))
+        if isinstance(module, nn.Linear) and id(module.weight) not in embeddings and not is_head:
+            found.add(f"{name}.weight")
+    return found

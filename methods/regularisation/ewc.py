@@ -13,7 +13,8 @@ from methods.base import Context, Method, Settings, State, trainable
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
-from methods.shared.passes import copies, fitted, mean_over_examples, squared_distance
+from methods.shared.example_gradients import mean_over_examples
+from methods.shared.snapshots import copies, fitted, squared_distance
 
 
 class EwcSettings(Settings):
@@ -29,7 +30,7 @@ class EwcSettings(Settings):
 def fisher_diagonal(
     context: Context, model: nn.Module, batches: Iterable[Batch], samples: int | None
 ) -> dict[str, Tensor]:
-    """Mean over examples of (d log p(answer | input) / d theta_i)^2."""
+    """The mean over examples of (d log p(answer | input) / d theta_i)^2."""
     return mean_over_examples(
         context, model, batches, samples, lambda example: context.forward(model, example)[0], lambda g, loss: g**2
     )
@@ -38,8 +39,9 @@ def fisher_diagonal(
 def joined(fisher_a: Tensor, anchor_a: Tensor, fisher_b: Tensor, anchor_b: Tensor) -> tuple[Tensor, Tensor]:
     """One quadratic that is F_a (x - a)^2 + F_b (x - b)^2 but for a constant: F_a + F_b about the weighted mean."""
     fisher = fisher_a + fisher_b
-    # exactly b where only b holds: a new label's rows must not depend on what stood in for them before
-    return fisher, torch.where(fisher_a > 0, anchor_a + fisher_b / fisher * (anchor_b - anchor_a), anchor_b)
+    weighted_mean = anchor_a + fisher_b / fisher * (anchor_b - anchor_a)
+    # exactly b where only b holds: a new label's output units must not depend on what stood in for them before
+    return fisher, torch.where(fisher_a > 0, weighted_mean, anchor_b)
 
 
 class Ewc(CacheFields, Method):
@@ -70,30 +72,40 @@ class Ewc(CacheFields, Method):
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
         # the first task's penalty is none, but its Fisher is part of the state
-        return self.settings.model_dump(include={"samples"} if task_id == 0 else None)
+        if task_id == 0:
+            return self.settings.model_dump(include={"samples"})
+        return self.settings.model_dump()
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         parameters = trainable(model)
-        self.fisher, self.anchor = fitted(self.fisher, parameters), fitted(self.anchor, parameters)
+        self.fisher = fitted(self.fisher, parameters)
+        self.anchor = fitted(self.anchor, parameters)
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
+        # no penalty while the first task is trained
         if not self.anchor:
             return loss
         penalty = squared_distance(dict(model.named_parameters()), self.anchor, self.fisher)
+        # once a step, whatever the number of micro-batches and workers
         return loss + batch.loss_weight * self.settings.strength / 2 * penalty
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         fisher = fisher_diagonal(self.context, model, batches, self.settings.samples)
-        anchor, gamma = copies(trainable(model)), self.settings.gamma
+        anchor = copies(trainable(model))
+        gamma = self.settings.gamma
         for name, old in self.fisher.items():
             if gamma is None:
                 fisher[name], anchor[name] = joined(old, self.anchor[name], fisher[name], anchor[name])
             else:
                 fisher[name] += gamma * old
-        self.fisher, self.anchor = fisher, anchor
+        self.fisher = fisher
+        self.anchor = anchor
 
     def state_dict(self) -> State:
-        return {"fisher": self.fisher, "anchor": self.anchor} if self.anchor else {}
+        if not self.anchor:
+            return {}
+        return {"fisher": self.fisher, "anchor": self.anchor}
 
     def load_state_dict(self, state: State) -> None:
-        self.fisher, self.anchor = dict(state["fisher"]), dict(state["anchor"])
+        self.fisher = dict(state["fisher"])
+        self.anchor = dict(state["anchor"])

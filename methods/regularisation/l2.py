@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from methods.base import Context, Method, Settings, trainable
 from methods.batch import Batch
-from methods.masking.rows import group_of
+from methods.masking.output_units import group_of
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
-from methods.shared.passes import copies, squared_distance
+from methods.shared.snapshots import copies, squared_distance
 
 
 class L2Settings(Settings):
@@ -46,7 +46,9 @@ class L2(CacheFields, Method):
         self.anchor: dict[str, Tensor] = {}
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
-        return self.settings.model_dump() if task_id > 0 else None
+        if task_id == 0:
+            return None
+        return self.settings.model_dump()
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         if self.cache_fields(task_id) is None:
@@ -62,7 +64,9 @@ class L2(CacheFields, Method):
         if not self.anchor:
             return loss
         penalty = squared_distance(dict(model.named_parameters()), self.anchor)
+        # once a step, whatever the number of micro-batches and workers
         return loss + batch.loss_weight * self.settings.strength / 2 * penalty
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        # the next task's anchor are the weights that it begins with, which the checkpoint has anyway
         self.anchor = {}

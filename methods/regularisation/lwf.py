@@ -16,7 +16,9 @@ from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
-from methods.shared.passes import answer_logits, copies, evaluating
+from methods.shared.answer_logits import answer_logits
+from methods.shared.passes import evaluating
+from methods.shared.snapshots import copies
 
 
 class LwfSettings(Settings):
@@ -27,7 +29,7 @@ class LwfSettings(Settings):
 
 
 def distillation(old_NK: Tensor, new_NK: Tensor, temperature: float) -> Tensor:
-    """T^2 * sum over rows of KL(softmax(old / T) || softmax(new / T))."""
+    """T^2 * sum over answers of KL(softmax(old / T) || softmax(new / T))."""
     old = F.log_softmax(at_least_float32(old_NK) / temperature, dim=-1)
     new = F.log_softmax(at_least_float32(new_NK) / temperature, dim=-1)
     return temperature**2 * F.kl_div(new, old, reduction="sum", log_target=True)
@@ -57,10 +59,14 @@ class Lwf(Cost, CacheFields, Method):
         self.teacher: dict[str, Tensor] = {}
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
-        return self.settings.model_dump() if task_id > 0 else None
+        if task_id == 0:
+            return None
+        return self.settings.model_dump()
 
     def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
-        return ExtraPasses() if self.cache_fields(task_id) is None else ExtraPasses(forward=1.0)
+        if self.cache_fields(task_id) is None:
+            return ExtraPasses()
+        return ExtraPasses(forward=1.0)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         if self.cache_fields(task_id) is not None:
@@ -68,6 +74,7 @@ class Lwf(Cost, CacheFields, Method):
 
     @torch.no_grad()
     def _old_logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        # the model with its old weights: no second module in memory, and heads that do not train are shared
         def teacher(**inputs: Tensor) -> Any:
             return functional_call(model, self.teacher, kwargs=inputs)
 
@@ -77,9 +84,12 @@ class Lwf(Cost, CacheFields, Method):
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         if not self.teacher:
             return loss
-        old, new = (answer_logits(batch, x) for x in (self._old_logits(model, batch), logits))
+        old_NK = answer_logits(batch, self._old_logits(model, batch))
+        new_NK = answer_logits(batch, logits)
+        # the old model has learnt nothing about a classifier's later labels; of a vocabulary all columns count
         columns = slice(batch.num_old_classes)
-        kl = distillation(old[:, columns], new[:, columns], self.settings.temperature)
+        kl = distillation(old_NK[:, columns], new_NK[:, columns], self.settings.temperature)
+        # a sum over this micro-batch's answers, as the loss is before it is divided
         return loss + self.settings.strength * kl / batch.loss_denominator
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:

@@ -12,7 +12,9 @@ from methods.base import Context, Method, Settings, State, at_least_float32, tra
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
-from methods.shared.passes import answer_logits, copies, fitted, mean_over_examples, squared_distance
+from methods.shared.answer_logits import answer_logits
+from methods.shared.example_gradients import mean_over_examples
+from methods.shared.snapshots import copies, fitted, squared_distance
 
 
 class MasSettings(Settings):
@@ -23,7 +25,7 @@ class MasSettings(Settings):
 
 
 def sensitivity(context: Context, model: nn.Module, batches: Iterable[Batch], samples: int | None) -> dict[str, Tensor]:
-    """Omega_i: the mean over examples of |d ||f(x)||^2 / d theta_i|, f being the logits of the answer."""
+    """Omega_i, the mean over examples of |d ||f(x)||^2 / d theta_i|, f being the logits of the answer."""
 
     def squared_norm(example: Batch) -> Tensor:
         logits = context.forward(model, example)[1]
@@ -58,25 +60,36 @@ class Mas(CacheFields, Method):
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
         # the first task's penalty is none, but its sensitivities are part of the state
-        return self.settings.model_dump(include={"samples"} if task_id == 0 else None)
+        if task_id == 0:
+            return self.settings.model_dump(include={"samples"})
+        return self.settings.model_dump()
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         parameters = trainable(model)
-        self.omega, self.anchor = fitted(self.omega, parameters), fitted(self.anchor, parameters)
+        self.omega = fitted(self.omega, parameters)
+        self.anchor = fitted(self.anchor, parameters)
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         if not self.anchor:
             return loss
         penalty = squared_distance(dict(model.named_parameters()), self.anchor, self.omega)
+        # once a step, whatever the number of micro-batches and workers
         return loss + batch.loss_weight * self.settings.strength * penalty
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         new = sensitivity(self.context, model, batches, self.settings.samples)
-        self.omega = {name: self.omega[name] + o if name in self.omega else o for name, o in new.items()}
+        for name, omega in new.items():
+            # the first task has no earlier ones, and a growing adapter method new parameters
+            if name in self.omega:
+                new[name] = self.omega[name] + omega
+        self.omega = new
         self.anchor = copies(trainable(model))
 
     def state_dict(self) -> State:
-        return {"omega": self.omega, "anchor": self.anchor} if self.anchor else {}
+        if not self.anchor:
+            return {}
+        return {"omega": self.omega, "anchor": self.anchor}
 
     def load_state_dict(self, state: State) -> None:
-        self.omega, self.anchor = dict(state["omega"]), dict(state["anchor"])
+        self.omega = dict(state["omega"])
+        self.anchor = dict(state["anchor"])

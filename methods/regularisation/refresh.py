@@ -14,14 +14,13 @@ from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
-from methods.shared.passes import evaluating, fitted, mean_over_examples
+from methods.shared.example_gradients import mean_over_examples
+from methods.shared.passes import evaluating
+from methods.shared.snapshots import fitted
 
-NOISE = 1e-3  # of the released code, as are the defaults
-
-
+# of the released code, as are the defaults
+NOISE = 1e-3
 DAMPING = 1e-3
-
-
 EPSILON = 1e-20
 
 
@@ -45,9 +44,9 @@ class Refresh(Cost, CacheFields, Method):
 
     That is the released code's one-step form of theta += gamma F^-1 grad L + N(0, 2 gamma F^-1). F is the Fisher of earlier
     tasks, each example weighted by the probability of its answer: F <- tau F + F_t. We depart from the code in that the pass
-    for g has no dropout, and in that matrix rows without a gradient (words that are not in the batch, labels still to come)
+    for g has no dropout, and in that output units without a gradient (words that are not in the batch, labels still to come)
     neither move nor count in the norms, and vectors get no noise: a head that is longer changes nothing.
-    Rows that another plug-in masks are moved too. All workers draw the same noise.
+    Units that another plug-in masks are moved too. All workers draw the same noise.
     """
 
     Settings = RefreshSettings
@@ -69,16 +68,21 @@ class Refresh(Cost, CacheFields, Method):
         self.batches: list[Batch] = []
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
-        return self.settings.model_dump(exclude={"tau"} if task_id == 0 else None)
+        # in the first task there is no old Fisher that tau could fade
+        if task_id == 0:
+            return self.settings.model_dump(exclude={"tau"})
+        return self.settings.model_dump()
 
     def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
         return ExtraPasses(training=1.0)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.fisher = fitted(self.fisher, trainable(model))
-        self.task_id, self.step = task_id, 0
+        self.task_id = task_id
+        self.step = 0
 
     def on_batch(self, batch: Batch) -> Batch:
+        # read again after the step, at the new weights
         self.batches.append(batch)
         return batch
 
@@ -92,7 +96,7 @@ class Refresh(Cost, CacheFields, Method):
                 self._move(name, p, gradients[name])
 
     def _gradients(self, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Of the task's loss on the whole step's batch; their length does not matter."""
+        """The gradients of the task's loss on the whole step's batch; their length does not matter."""
         sums = [torch.zeros_like(p) for p in parameters.values()]
         with evaluating(model):
             for batch in self.batches:
@@ -101,30 +105,37 @@ class Refresh(Cost, CacheFields, Method):
                 for total, gradient in zip(sums, found, strict=True):
                     if gradient is not None:
                         total += gradient
-        fused = self.context.mean_over_workers(torch.cat([s.flatten() for s in sums]))
-        parts = fused.split([s.numel() for s in sums])
-        return {name: part.view_as(p) for part, (name, p) in zip(parts, parameters.items(), strict=True)}
+        # one tensor, so that the workers average once
+        fused = self.context.mean_over_workers(torch.cat([total.flatten() for total in sums]))
+        parts = fused.split([total.numel() for total in sums])
+        gradients = {}
+        for part, (name, parameter) in zip(parts, parameters.items(), strict=True):
+            gradients[name] = part.view_as(parameter)
+        return gradients
 
     def _move(self, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
-        delta, fisher = self.settings.delta, self.fisher.get(name)
+        delta = self.settings.delta
+        fisher = self.fisher.get(name, torch.zeros_like(parameter))
         if parameter.ndim < 2:
-            damping = 0.0 if fisher is None else fisher
-            parameter.add_(delta * unlearning(parameter, gradient, torch.zeros_like(parameter), damping))
+            no_noise = torch.zeros_like(parameter)
+            parameter.add_(delta * unlearning(parameter, gradient, no_noise, fisher))
             return
         live = gradient.flatten(1).ne(0).any(dim=1)
         weight = parameter[live]
+        # on the weight's device, where drawing is fast; all workers draw the same
         rng = torch.Generator(weight.device)
         rng.manual_seed(generator(self.context.seed, "refresh", self.task_id, self.step, name).initial_seed())
         noise = torch.randn(weight.shape, generator=rng, device=weight.device, dtype=weight.dtype)
-        damping = 0.0 if fisher is None else fisher[live]
-        parameter[live] = weight + delta * unlearning(weight, gradient[live], noise, damping)
+        parameter[live] = weight + delta * unlearning(weight, gradient[live], noise, fisher[live])
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         if self.settings.samples == 0:
             return
         new = weighted_fisher(self.context, model, batches, self.settings.samples)
-        tau = self.settings.tau
-        self.fisher = {n: tau * self.fisher[n] + f if n in self.fisher else f for n, f in new.items()}
+        for name, fisher in new.items():
+            if name in self.fisher:
+                new[name] = self.settings.tau * self.fisher[name] + fisher
+        self.fisher = new
 
     def state_dict(self) -> State:
         return dict(self.fisher)
@@ -136,7 +147,7 @@ class Refresh(Cost, CacheFields, Method):
 def weighted_fisher(
     context: Context, model: nn.Module, batches: Iterable[Batch], samples: int | None
 ) -> dict[str, Tensor]:
-    """Mean over examples of p(answer | input) * (d log p / d theta_i)^2."""
+    """The mean over examples of p(answer | input) * (d log p / d theta_i)^2."""
     return mean_over_examples(
         context,
         model,

@@ -37,10 +37,18 @@ def shortfall(gradients: Mapping[str, Tensor | None], references: Mapping[str, T
 
     A missing gradient is zero; a zero reference asks for nothing.
     """
-    pairs = [(gradients[name], at_least_float32(r)) for name, r in references.items()]
-    dot = float(sum(((at_least_float32(g) * r).sum() for g, r in pairs if g is not None), torch.zeros(())))
-    square = float(sum((r.square().sum() for _, r in pairs), torch.zeros(())))
-    return max(0.0, margin - dot / square) if square > 0 else 0.0
+    # summed as tensors, so that a GPU is waited for twice, not twice for each parameter
+    dot = torch.zeros(())
+    square = torch.zeros(())
+    for name, reference in references.items():
+        r = at_least_float32(reference)
+        square = square + r.square().sum()
+        gradient = gradients[name]
+        if gradient is not None:
+            dot = dot + (at_least_float32(gradient) * r).sum()
+    if not float(square) > 0:
+        return 0.0
+    return max(0.0, margin - float(dot) / float(square))
 
 
 class Agem(Cost, CacheFields, Method):
@@ -68,17 +76,23 @@ class Agem(Cost, CacheFields, Method):
     def __init__(self, settings: AgemSettings, context: Context) -> None:
         super().__init__(settings, context)
         self.kept: list[Example] = []
-        self.task_id = self.steps = self.projected = 0
+        self.task_id = 0
+        self.steps = 0
+        self.projected_steps = 0
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
-        return None if task_id == 0 else self.settings.model_dump()
+        if task_id == 0:
+            return None
+        return self.settings.model_dump()
 
     def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
-        there = remembered_count(self.context, task_id, self.settings.fraction)
-        return ExtraPasses(training=min(self.settings.examples, there) / size)
+        num_kept = remembered_count(self.context, task_id, self.settings.fraction)
+        return ExtraPasses(training=min(self.settings.examples, num_kept) / size)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
-        self.task_id, self.steps, self.projected = task_id, 0, 0
+        self.task_id = task_id
+        self.steps = 0
+        self.projected_steps = 0
         self.kept = remembered(self.context, task_id, self.settings.fraction)
 
     def before_optimizer_step(self, model: nn.Module) -> None:
@@ -91,9 +105,12 @@ class Agem(Cost, CacheFields, Method):
         gradients = {name: p.grad for name, p in trainable(model).items()}
         missing = shortfall(gradients, references, self.settings.margin)
         if missing > 0:
-            self.projected += 1
+            self.projected_steps += 1
             add_to_gradients(model, references, missing)
 
     def diagnostics(self) -> Mapping[str, float | list[Any]]:
         """`projected_share`: the share of the task's steps whose gradient was projected."""
-        return {"projected_share": self.projected / self.steps} if self.steps else {}
+        # nothing was kept, or no step was made
+        if not self.steps:
+            return {}
+        return {"projected_share": self.projected_steps / self.steps}

@@ -52,31 +52,42 @@ class Conpet(DataPolicy, CacheFields, Method):
     def __init__(self, settings: ConpetSettings, context: Context) -> None:
         super().__init__(settings, context)
         self.size = 0
-        self.kept: dict[int, list[Example]] = {}  # of each task, read once
+        self.kept: dict[int, list[Example]] = {}  # by task: reading one tokenizes all of it
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
-        return None if task_id == 0 else self.settings.model_dump()
+        if task_id == 0:
+            return None
+        return self.settings.model_dump()
 
     def _acts(self, task_id: int) -> bool:
         return task_id > 0 and self.settings.fraction > 0
 
     def num_new_examples(self, task_id: int, size: int) -> int:
         self.size = size  # what `compose_batch` fills up to
-        new = new_examples(size, self.settings.rho) if self._acts(task_id) else size
-        if self._acts(task_id) and new == size:
+        if not self._acts(task_id):
+            return size
+        num_new = new_examples(size, self.settings.rho)
+        # found out here and not with the settings: the batch size is not the method's
+        if num_new == size:
             raise ValueError(f"conpet.rho: {self.settings.rho:g} leaves a batch of {size} no room for an old example")
-        return new
+        return num_new
 
     def compose_batch(self, task_id: int, step: int, chosen: Sequence[Example]) -> Sequence[Example]:
         if not self._acts(task_id):
             return chosen
+        # from the step alone, so that every worker, and a run that goes on, composes the same batch
         rng = generator(self.context.seed, "conpet", task_id, step)
-        old = [self._draw(task_id, rng) for _ in range(self.size - len(chosen))]
-        return [*chosen, *old]
+        batch = list(chosen)
+        while len(batch) < self.size:
+            batch.append(self._draw(task_id, rng))
+        return batch
 
     def _draw(self, task_id: int, rng: torch.Generator) -> Example:
+        # first the task, then its example: a large task comes no more often than a small one
         task = int(torch.randint(task_id, (), generator=rng))
         if task not in self.kept:
             examples = self.context.examples(task)
             self.kept[task] = kept(self.context.seed, task, examples, self.settings.fraction)
-        return self.kept[task][int(torch.randint(len(self.kept[task]), (), generator=rng))]
+        examples_of_task = self.kept[task]
+        example_index = int(torch.randint(len(examples_of_task), (), generator=rng))
+        return examples_of_task[example_index]

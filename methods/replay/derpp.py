@@ -18,7 +18,8 @@ from methods.replay.memory import add_to_gradients, draw, gradient_of, kept, los
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
-from methods.shared.passes import answer_logits, evaluating
+from methods.shared.answer_logits import answer_logits
+from methods.shared.passes import evaluating
 
 
 class DerppSettings(Settings):
@@ -31,11 +32,14 @@ class DerppSettings(Settings):
 
 
 def squared_error(new_NK: Tensor, old: Sequence[Tensor]) -> Tensor:
-    """Sum over rows of the mean over columns of (new - old)^2. `old` has the rows of each example in turn, [n, K'] with
-    K' <= K: columns that came later do not count.
+    """The sum over answers of the mean over columns of (new - old)^2. `old` has the answers of each example in turn,
+    [n, K'] with K' <= K: columns that came later do not count.
     """
-    parts = at_least_float32(new_NK).split([len(rows) for rows in old])
-    errors = [(new[:, : o.shape[1]] - o.to(new)).square().mean(1).sum() for new, o in zip(parts, old, strict=True)]
+    new_by_example = at_least_float32(new_NK).split([len(logits) for logits in old])
+    errors = []
+    for new, old_nK in zip(new_by_example, old, strict=True):
+        difference = new[:, : old_nK.shape[1]] - old_nK.to(new)
+        errors.append(difference.square().mean(1).sum())
     return torch.stack(errors).sum()
 
 
@@ -46,20 +50,20 @@ def logits_of(context: Context, model: nn.Module, examples: Sequence[Example]) -
     with evaluating(model):
         for batch in context.batches(examples):
             logits = context.forward(model, batch)[1]
-            for i, place in enumerate(batch.example_indices):
+            for i, example_index in enumerate(batch.example_indices):
                 one = slice(i, i + 1)
-                found[place] = answer_logits(batch.select(one), logits[one])
+                found[example_index] = answer_logits(batch.select(one), logits[one])
     weight = at_least_float32(next(model.parameters()))
     shapes_E2 = weight.new_zeros(len(examples), 2)
-    for place, rows in found.items():
-        shapes_E2[place] = torch.tensor(rows.shape).to(shapes_E2)
+    for example_index, logits_nK in found.items():
+        shapes_E2[example_index] = torch.tensor(logits_nK.shape).to(shapes_E2)
     # each worker knows its own examples; what it lacks is zero, so the sum over workers is whole
     shapes_E2 = (context.mean_over_workers(shapes_E2) * context.workers).round().long()
     counts = shapes_E2[:, 0].tolist()
     together_NK = weight.new_zeros(sum(counts), int(shapes_E2[:, 1].max()))
     parts = together_NK.split(counts)
-    for place, rows in found.items():
-        parts[place].copy_(rows)
+    for example_index, logits_nK in found.items():
+        parts[example_index].copy_(logits_nK)
     return (context.mean_over_workers(together_NK) * context.workers).cpu(), counts
 
 
@@ -89,11 +93,12 @@ class Derpp(Cost, CacheFields, Method):
 
     def __init__(self, settings: DerppSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self.logits: dict[int, Tensor] = {}  # of each task, [N, K]
-        self.counts: dict[int, list[int]] = {}  # of each task, N of each example
+        self.logits: dict[int, Tensor] = {}  # by task, [N, K]
+        self.counts: dict[int, list[int]] = {}  # by task, N of each example
         self.kept: list[Example] = []
-        self.old: list[Tensor] = []  # logits of each
-        self.task_id = self.steps = 0
+        self.old: list[Tensor] = []  # the logits of each kept example
+        self.task_id = 0
+        self.steps = 0
 
     @property
     def _stores(self) -> bool:
@@ -103,19 +108,25 @@ class Derpp(Cost, CacheFields, Method):
         if task_id > 0:
             return self.settings.model_dump()
         # the first task is trained plainly, but its logits are part of the state
-        return self.settings.model_dump(include={"fraction"}) if self._stores else None
+        if self._stores:
+            return self.settings.model_dump(include={"fraction"})
+        return None
 
     def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
         s: DerppSettings = self.settings
-        there = remembered_count(self.context, task_id, s.fraction)
-        return ExtraPasses(training=((s.alpha > 0) + (s.beta > 0)) * min(s.examples, there) / size)
+        num_kept = remembered_count(self.context, task_id, s.fraction)
+        num_terms = (s.alpha > 0) + (s.beta > 0)
+        return ExtraPasses(training=num_terms * min(s.examples, num_kept) / size)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
-        self.task_id, self.steps = task_id, 0
+        self.task_id = task_id
+        self.steps = 0
         self.kept = remembered(self.context, task_id, self.settings.fraction)
         self.old = []
         if self._stores:
-            self.old = [rows for i in range(task_id) for rows in self.logits[i].split(self.counts[i])]
+            for task in range(task_id):
+                self.old.extend(self.logits[task].split(self.counts[task]))
+            # in the order of `kept`: each logits belong to the example of the same index
             assert len(self.old) == len(self.kept)
 
     def before_optimizer_step(self, model: nn.Module) -> None:
@@ -125,7 +136,7 @@ class Derpp(Cost, CacheFields, Method):
             add_to_gradients(model, gradient_of(self.context, model, self._shares(model)))
 
     def _draw(self, what: str) -> list[int]:
-        """Places in `kept`."""
+        """Indices of kept examples."""
         count = min(self.settings.examples, len(self.kept))
         return draw(range(len(self.kept)), count, self.context.seed, "derpp", what, self.task_id, self.steps)
 
@@ -135,10 +146,11 @@ class Derpp(Cost, CacheFields, Method):
         if s.alpha > 0:
             drawn = self._draw("logits")
             old = [self.old[i] for i in drawn]
+            num_answers = sum(len(logits) for logits in old)
             for batch in self.context.batches([self.kept[i] for i in drawn]):
                 new = answer_logits(batch, self.context.forward(model, batch)[1])
-                error = squared_error(new, [old[place] for place in batch.example_indices])
-                yield s.alpha * error / sum(len(rows) for rows in old)
+                error = squared_error(new, [old[i] for i in batch.example_indices])
+                yield s.alpha * error / num_answers
         if s.beta > 0:
             for loss in losses(self.context, model, [self.kept[i] for i in self._draw("answers")]):
                 yield s.beta * loss
@@ -152,9 +164,14 @@ class Derpp(Cost, CacheFields, Method):
         """`logits` [N, K] and `counts` by task."""
         if not self.logits:
             return {}
-        logits = {str(task): rows for task, rows in self.logits.items()}
-        return {"logits": logits, "counts": {str(task): counts for task, counts in self.counts.items()}}
+        # a checkpoint's names are text
+        logits = {str(task): logits_NK for task, logits_NK in self.logits.items()}
+        counts = {str(task): counts for task, counts in self.counts.items()}
+        return {"logits": logits, "counts": counts}
 
     def load_state_dict(self, state: State) -> None:
-        self.logits = {int(task): rows for task, rows in state["logits"].items()}
-        self.counts = {int(task): list(counts) for task, counts in state["counts"].items()}
+        self.logits = {}
+        self.counts = {}
+        for task, logits_NK in state["logits"].items():
+            self.logits[int(task)] = logits_NK
+            self.counts[int(task)] = list(state["counts"][task])

@@ -22,8 +22,10 @@ def draw(items: Sequence[T], count: int, *seed: object) -> list[T]:
     """`count` items at random: each once before any comes again."""
     drawn: list[T] = []
     while items and len(drawn) < count:
+        # each round through all items has an order of its own
         order = torch.randperm(len(items), generator=generator(*seed, len(drawn)))
-        drawn += [items[int(i)] for i in order[: count - len(drawn)]]
+        for i in order[: count - len(drawn)]:
+            drawn.append(items[int(i)])
     return drawn
 
 
@@ -33,18 +35,24 @@ def kept(seed: int, task_id: int, examples: Sequence[Example], fraction: float) 
 
 
 def kept_count(examples: int, fraction: float) -> int:
-    """fraction x size, rounded up."""
+    """fraction x size, rounded up: of a small task at least one."""
     return math.ceil(fraction * examples - 1e-9)
 
 
 def remembered(context: Context, task_id: int, fraction: float) -> list[Example]:
     """What is kept of all tasks before `task_id`, the first task's first."""
-    return [e for i in range(task_id) for e in kept(context.seed, i, context.examples(i), fraction)]
+    found: list[Example] = []
+    for task in range(task_id):
+        found.extend(kept(context.seed, task, context.examples(task), fraction))
+    return found
 
 
 def remembered_count(context: Context, task_id: int, fraction: float) -> int:
     """How many `remembered` gives."""
-    return sum(kept_count(len(context.examples(i)), fraction) for i in range(task_id))
+    count = 0
+    for task in range(task_id):
+        count += kept_count(len(context.examples(task)), fraction)
+    return count
 
 
 def losses(context: Context, model: nn.Module, examples: Sequence[Example]) -> Iterator[Tensor]:
@@ -69,8 +77,12 @@ def gradient_of(context: Context, model: nn.Module, shares: Iterable[Tensor]) ->
             for total, gradient in zip(together.split(sizes), found, strict=True):
                 if gradient is not None:
                     total += gradient.flatten()
+    # the shares are already divided by what all workers have together, so their gradients add up
     together = context.mean_over_workers(together).mul_(context.workers)
-    return {name: part.view_as(p) for part, (name, p) in zip(together.split(sizes), parameters.items(), strict=True)}
+    gradients = {}
+    for part, (name, parameter) in zip(together.split(sizes), parameters.items(), strict=True):
+        gradients[name] = part.view_as(parameter)
+    return gradients
 
 
 @torch.no_grad()

@@ -33,19 +33,28 @@ def weights(allocation: Allocation, task_id: int, alpha: float, recent: int) -> 
 
     uniform: 1; power: (age + 1)^-alpha; exponential: e^(-alpha age); recent: 1 for the last tasks, else 0.
     """
-    raw = []
-    for age in range(task_id, 0, -1):
-        power, exponential = (age + 1) ** -alpha, math.exp(-alpha * age)
-        raw.append({"power": power, "exponential": exponential, "recent": float(age <= recent)}.get(allocation, 1.0))
-    return [weight / sum(raw) for weight in raw]
+    unscaled = []
+    for age in range(task_id, 0, -1):  # the first task is the oldest
+        if allocation == "power":
+            weight = (age + 1) ** -alpha
+        elif allocation == "exponential":
+            weight = math.exp(-alpha * age)
+        elif allocation == "recent":
+            weight = float(age <= recent)
+        else:
+            weight = 1.0
+        unscaled.append(weight)
+    total = sum(unscaled)
+    return [weight / total for weight in unscaled]
 
 
 def deal(total: int, shares: Sequence[float]) -> list[int]:
     """`total` whole examples in these shares; what rounding leaves goes to the largest remainders, the first of equal ones."""
     exact = [total * share for share in shares]
-    counts = [math.floor(x + 1e-9) for x in exact]
-    rest = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
-    for i in rest[: total - sum(counts)]:
+    # a share that is whole but for rounding counts as whole
+    counts = [math.floor(number + 1e-9) for number in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
+    for i in by_remainder[: total - sum(counts)]:
         counts[i] += 1
     return counts
 
@@ -72,22 +81,29 @@ class Replay(DataPolicy, CacheFields, Method):
     )
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
-        return None if task_id == 0 else self.settings.model_dump()
+        if task_id == 0:
+            return None
+        return self.settings.model_dump()
 
     def training_set(
         self, task_id: int, chosen: Sequence[Example], old: Callable[[int], Sequence[Example]]
     ) -> Sequence[Example]:
         if self.cache_fields(task_id) is None:
             return chosen
-        s = self.settings
-        by_task = [kept(self.context.seed, i, old(i), s.fraction) for i in range(task_id)]
-        together = [example for examples in by_task for example in examples]
+        s: ReplaySettings = self.settings
         seed = (self.context.seed, "replay", task_id)
+        by_task = []
+        together: list[Example] = []
+        for task in range(task_id):
+            by_task.append(kept(self.context.seed, task, old(task), s.fraction))
+            together.extend(by_task[task])
         if s.allocation == "all":
             return [*chosen, *together]
         total = round(s.fraction * len(chosen))
         if s.allocation == "reservoir":
             return [*chosen, *draw(together, total, *seed)]
         counts = deal(total, weights(s.allocation, task_id, s.alpha, s.recent))
-        parts = (draw(examples, n, *seed, i) for i, (examples, n) in enumerate(zip(by_task, counts, strict=True)))
-        return [*chosen, *(example for part in parts for example in part)]
+        drawn: list[Example] = []
+        for task, (examples, count) in enumerate(zip(by_task, counts, strict=True)):
+            drawn.extend(draw(examples, count, *seed, task))
+        return [*chosen, *drawn]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from methods.base import Context, Method, Settings, State, at_least_float32, generator
 from methods.batch import Batch, StreamName
 from methods.masking.diagnostics import leaked_share
-from methods.masking.rows import block_linears
+from methods.masking.output_units import block_linears
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.passes import evaluating, first

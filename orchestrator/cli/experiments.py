@@ -21,7 +21,7 @@ from orchestrator.cli.app import (
     make_console,
     screen_console,
 )
-from orchestrator.cli.outcome import finish, print_result
+from orchestrator.cli.outcome import finish, print_result, shown
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.loading import DEFAULT_RECIPE, load_config
 from orchestrator.errors import UserError
@@ -128,3 +128,37 @@ def report(
     console.print(f"CSV: {write_csv(experiment, result)}", highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps(result))
+
+
+@app.command()
+def predictions(
+    run: Run,
+    task: Annotated[str, typer.Option("--task", help="The task whose examples were answered.")],
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="N|TASK", help="Tasks seen, or the last of them. Default: all.")
+    ] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Default: the first of the experiment.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Default: the first of the experiment.")] = None,
+    stream: Annotated[str | None, typer.Option("--stream", help="Default: the first that has the task.")] = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only the wrong answers.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="So many examples. Default: 20; with --json, all.")
+    ] = None,
+    out: Out = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show what was answered to each example of a task, and what the right answer was."""
+    from orchestrator.planning.experiment import open_experiment
+    from orchestrator.report.predictions import next_command, print_predictions, read_predictions, select_predictions
+
+    experiment = open_experiment(run, str(out.resolve()))
+    result = read_predictions(experiment, task, after, method, seed, stream)
+    if as_json:
+        result["predictions"] = select_predictions(result["predictions"], wrong, limit)
+        print(json.dumps(result))
+        return
+    console = make_console()
+    selected = select_predictions(result["predictions"], wrong, limit or 20)
+    print_predictions(result, selected, console)
+    line = next_command(result, len(selected), wrong, shown(experiment.config.out))
+    console.print(line, highlight=False, soft_wrap=True)

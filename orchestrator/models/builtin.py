@@ -1,4 +1,4 @@
-"""TODO orchestrator.models.builtin"""
+"""The built-in models: small ones with random weights, which need no download, and the tokenizer that they share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any, Literal
 
 Kind = Literal["encoder-decoder", "encoder", "decoder"]
-
 
 _ENCODER: dict[str, Any] = {
     "hidden_size": 128,
@@ -18,7 +17,6 @@ _ENCODER: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.0,
     "max_position_embeddings": 514,
 }
-
 
 # Small enough that five tasks train in a minute on two cores. No dropout: nothing to regularise, and exactly repeatable.
 BUILTIN: dict[str, dict[str, Any]] = {
@@ -46,10 +44,9 @@ BUILTIN: dict[str, dict[str, Any]] = {
     },
 }
 
-
 BUILTIN_KIND: dict[str, Kind] = {"t5": "encoder-decoder", "bert": "encoder", "roberta": "encoder", "llama": "decoder"}
 
-
+# what the tokenizer puts around a text, as the models of that kind do
 TEMPLATES = {"t5": "$A </s>", "llama": "<s> $A", "bert": "<s> $A </s>", "roberta": "<s> $A </s>"}
 
 
@@ -64,13 +61,19 @@ def builtin_tokenizer_json() -> str:
     tokenizer.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    alphabet = [chr(c) for c in range(33, 127)]
-    special = ["<pad>", "<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    alphabet = list(map(chr, range(33, 127)))
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    for byte in range(256):
+        special.append(f"<0x{byte:02X}>")
     trainer = trainers.BpeTrainer(
         vocab_size=4096, min_frequency=0, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(vocabulary(), trainer)
     described = json.loads(tokenizer.to_str())
     # bytes are text, so decoding must not skip them as it skips special tokens
-    described["added_tokens"] = [t for t in described["added_tokens"] if not t["content"].startswith("<0x")]
+    skipped_when_decoding = []
+    for token in described["added_tokens"]:
+        if not token["content"].startswith("<0x"):
+            skipped_when_decoding.append(token)
+    described["added_tokens"] = skipped_when_decoding
     return json.dumps(described)

@@ -1,4 +1,4 @@
-"""TODO orchestrator.models.encoder"""
+"""Encoders with a classification head: one output unit for each label of the stream."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from methods import Batch, TokenStream
+from methods import Batch, generator
 from orchestrator.config.model import ModelConfig
-from orchestrator.models.family import Family, Feature, summed_cross_entropy
+from orchestrator.models.family import Answer, Family, Feature, column, summed_cross_entropy
 from orchestrator.models.loading import load_module
-from orchestrator.models.padding import lengths_mask, pad_right
+from orchestrator.models.padding import token_stream
 from orchestrator.models.source import ModelSource
 from streams import Example, Task
 
@@ -19,7 +19,7 @@ from streams import Example, Task
 class EncoderWithHead(Family):
     """BERT, RoBERTa: one classification head over the union of the stream's labels.
 
-    Each label's row of the head starts from its own seeded values and, until a task with that label is trained, is
+    Each label's unit of the head starts from its own seeded values and, until a task with that label is trained, is
     neither part of the softmax nor moved. So a stream that grows at its end leaves its first tasks as they were.
     """
 
@@ -28,64 +28,86 @@ class EncoderWithHead(Family):
 
         super().__init__(source, config, labels, seed)
         self.module = load_module(source, config, AutoModelForSequenceClassification, seed, num_labels=len(labels))
-        self.index = {label: i for i, label in enumerate(self.labels)}
         self.output = self._output_layer()
-        self._seed_rows()
-        self.own = self._outside_backbone()  # found now: what a method adds to the model later is no head
+        self._seed_output_units()
+        # found now: what a method adds to the model later is no head
+        self.head_parameters = self._outside_backbone()
 
     def at_task(self, before: int, now: int) -> None:
-        self.seen, self.num_old_classes = now, before
+        self.num_labels_seen = now
+        self.num_old_classes = before
 
     def _output_layer(self) -> nn.Linear:
-        linear = [m for m in self.module.modules() if isinstance(m, nn.Linear) and m.out_features == len(self.labels)]
-        return linear[-1]
+        """The last linear layer with a unit for each label; a RoBERTa's head has another linear layer before it."""
+        found = None
+        for module in self.module.modules():
+            if isinstance(module, nn.Linear) and module.out_features == len(self.labels):
+                found = module
+        assert found is not None
+        return found
 
     @torch.no_grad()
-    def _seed_rows(self) -> None:
-        from methods import generator
+    def _seed_output_units(self) -> None:
+        """Draw each label's unit from the label itself: what it starts from depends on no other label of the stream.
 
+        transformers draws the whole head at once, so a longer stream would have other values in every unit.
+        """
         deviation = getattr(self.module.config, "initializer_range", 0.02)
-        for label, i in self.index.items():
-            row = torch.randn(self.output.in_features, generator=generator(self.seed, "head", label))
-            self.output.weight[i] = row * deviation
+        for i, label in enumerate(self.labels):
+            unit = torch.randn(self.output.in_features, generator=generator(self.seed, "head", label))
+            self.output.weight[i] = unit * deviation
         if self.output.bias is not None:
             self.output.bias.zero_()
 
-    def rows_to_load(self, name: str, saved: Tensor) -> int:
-        """The labels that both streams have; the order of first appearance makes them the same rows."""
+    def units_to_load(self, name: str, saved: Tensor) -> int:
+        """How many labels both streams have.
+
+        A checkpoint may come from a stream with fewer tasks or more. Labels are in order of first appearance, so those of
+        the tasks that both have come first and are the same units; the others are untrained in both.
+        """
         return min(len(saved), len(dict(self.module.named_parameters())[name]))
 
     def head(self) -> list[nn.Parameter]:
         """All of the classifier: its last layer and what new layers stand before it."""
-        return self.own
+        return self.head_parameters
 
     def _outside_backbone(self) -> list[nn.Parameter]:
         backbone = self.module.base_model
         assert isinstance(backbone, nn.Module)
-        base = {id(p) for p in backbone.parameters()}
-        return [p for p in self.module.parameters() if id(p) not in base]
+        pretrained = set(map(id, backbone.parameters()))
+        found = []
+        for parameter in self.module.parameters():
+            if id(parameter) not in pretrained:
+                found.append(parameter)
+        return found
 
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:
-        sources = self.encode([self.use_text(task, e) for e in examples])
-        return [{"source": s, "label": self.labels.index(e.label)} for s, e in zip(sources, examples, strict=True)]
+        """Token ids of every example. Raises ValueError for a task without a label set."""
+        if not task.labels:
+            raise ValueError(
+                f"task {task.name!r} has no label set, and {self.config.name!r} is an encoder, which can only choose "
+                f"among labels; take a model that generates"
+            )
+        found: list[Feature] = []
+        for source, example in zip(self.encode_texts(task, examples), examples, strict=True):
+            found.append({"source": source, "target": [], "class_index": self.class_index(task, example)})
+        return found
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        sources = [f["source"] for f in features]
-        ids = pad_right(sources, self.pad)
-        return Batch(
-            source=TokenStream(ids, lengths_mask(sources, ids.shape[1])),
-            labels=torch.tensor([f["label"] for f in features]),
-            classes=torch.tensor([f["label"] for f in features]),
-        )
+        classes = torch.tensor(column(features, "class_index"))
+        return Batch(source=token_stream(column(features, "source"), self.pad), labels=classes, classes=classes)
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits_BK = module(input_ids=batch.source.ids, attention_mask=batch.source.mask).logits[:, : self.seen]
+        logits_BK = module(input_ids=batch.source.ids, attention_mask=batch.source.mask).logits
+        # Labels of later tasks do not compete: a softmax over them would push their units down before they are trained.
+        # Labels of all earlier tasks do, as no one says later which task an example is of.
+        logits_BK = logits_BK[:, : self.num_labels_seen]
         return summed_cross_entropy(logits_BK, batch.labels), logits_BK
 
     def all_logits(self, features: Sequence[Feature], device: torch.device) -> Tensor:
         """[B, K] over the labels of the whole stream."""
-        source = self.collate(features).source.to(device)
+        source = token_stream(column(features, "source"), self.pad).to(device)
         return self.module(input_ids=source.ids, attention_mask=source.mask).logits
 
-    def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[tuple[str, str | None]]:
+    def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
         return self.best_labels(task, self.all_logits(features, device).float())

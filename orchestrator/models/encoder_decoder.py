@@ -1,4 +1,4 @@
-"""TODO orchestrator.models.encoder_decoder"""
+"""Encoder-decoders: the encoder reads the prompt, the decoder writes the label text."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from methods import IGNORED, Batch, TokenStream
 from orchestrator.config.model import ModelConfig
-from orchestrator.models.family import Family, Feature, summed_cross_entropy
+from orchestrator.models.family import Answer, Family, Feature, column, summed_cross_entropy
 from orchestrator.models.loading import load_module
-from orchestrator.models.padding import lengths_mask, pad_right
+from orchestrator.models.padding import lengths_mask, pad_right, token_stream
 from orchestrator.models.source import ModelSource
 from streams import Example, Task
 
@@ -28,57 +28,63 @@ class EncoderDecoder(Family):
         self.module = load_module(source, config, AutoModelForSeq2SeqLM, seed)
 
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:
-        sources = self.encode([self.use_text(task, e) for e in examples])
-        targets = self.tokenizer([e.label for e in examples], truncation=True, max_length=self.config.max_target)
-        return [
-            {"source": s, "target": t, "class": self.labels.index(e.label)}
-            for s, t, e in zip(sources, targets.input_ids, examples, strict=True)
-        ]
+        sources = self.encode_texts(task, examples)
+        answers = [example.label for example in examples]
+        targets = self.tokenizer(answers, truncation=True, max_length=self.config.max_target).input_ids
+        found: list[Feature] = []
+        for source, target, example in zip(sources, targets, examples, strict=True):
+            found.append({"source": source, "target": target, "class_index": self.class_index(task, example)})
+        return found
 
     def loss_terms(self, feature: Feature) -> int:
         return len(feature["target"])
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        sources, targets = [f["source"] for f in features], [f["target"] for f in features]
-        source = pad_right(sources, self.pad)
+        targets = column(features, "target")
         labels = pad_right(targets, IGNORED)
         # what the decoder reads while it predicts the labels: each answer, one token later
         shifted = self.module.prepare_decoder_input_ids_from_labels(labels=labels)  # type: ignore[operator]
         return Batch(
-            source=TokenStream(source, lengths_mask(sources, source.shape[1])),
-            target=TokenStream(shifted, lengths_mask(targets, labels.shape[1])),
+            source=token_stream(column(features, "source"), self.pad),
+            target=TokenStream(shifted, lengths_mask(targets)),
             labels=labels,
-            classes=torch.tensor([f["class"] for f in features]),
+            classes=torch.tensor(column(features, "class_index")),
         )
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.target is not None
+        # no mask for the decoder: it looks back only, so real tokens never see the padding behind them
         logits = module(
             input_ids=batch.source.ids, attention_mask=batch.source.mask, decoder_input_ids=batch.target.ids
         ).logits
         return summed_cross_entropy(logits, batch.labels), logits
 
-    def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[tuple[str, str | None]]:
-        source = self.collate(features).source.to(device)
-        return self.generate(task, source.ids, source.mask, skip=0)
+    def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
+        source = token_stream(column(features, "source"), self.pad).to(device)
+        return self.generate(task, source, skip=0)
 
-    def generate(
-        self, task: Task, input_ids: Tensor, attention_mask: Tensor, skip: int
-    ) -> list[tuple[str, str | None]]:
+    def generate(self, task: Task, source: TokenStream, skip: int) -> list[Answer]:
         """Greedy generation; `skip` leading tokens of the output are the prompt."""
-        out = self.module.generate(  # type: ignore[operator]
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            max_new_tokens=self._longest_answer(task),
+        generated = self.module.generate(  # type: ignore[operator]
+            input_ids=source.ids,
+            attention_mask=source.mask,
+            max_new_tokens=self.max_new_tokens(task),
             do_sample=False,
             num_beams=1,
             pad_token_id=self.pad,
             eos_token_id=self.tokenizer.eos_token_id,
         )
-        texts = self.tokenizer.batch_decode(out[:, skip:], skip_special_tokens=True)
-        return [(text, None) for text in texts]
+        answers: list[Answer] = []
+        for text in self.tokenizer.batch_decode(generated[:, skip:], skip_special_tokens=True):
+            answers.append((text, None))
+        return answers
 
-    def _longest_answer(self, task: Task) -> int:
-        """Tokens of the task's longest label and one more: a longer answer equals no label, so going on is in vain."""
-        longest = max(len(ids) for ids in self.tokenizer(list(task.labels)).input_ids)
+    def max_new_tokens(self, task: Task) -> int:
+        """The tokens of the task's longest label and one more: a longer answer equals no label, so going on is in vain.
+
+        Without a label set, `max_target`.
+        """
+        if not task.labels:
+            return self.config.max_target
+        longest = max(map(len, self.tokenizer(list(task.labels)).input_ids))
         return min(self.config.max_target, longest + 1)

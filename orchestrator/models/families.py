@@ -1,4 +1,4 @@
-"""TODO orchestrator.models.families"""
+"""Which family a model belongs to."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from orchestrator.models.source import ModelSource
 
 
 def load_family(source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> Family:
-    """The family that fits the model and the scoring asked for. Raises ValueError where they do not go together."""
+    """The model, in the family that fits it and the scoring asked for. Raises ValueError where they do not go together."""
     return family_of(source, config)(source, config, labels, seed)
 
 
 def family_of(source: ModelSource, config: ModelConfig) -> type[Family]:
-    """As `load_family`, without loading weights."""
+    """The family's class, without loading weights. Raises ValueError where model and scoring do not go together."""
     scoring = config.scoring
     if source.kind != "encoder":
         if scoring not in ("auto", "generate"):
             raise ValueError(f"model.scoring: {scoring!r} goes with encoders; {config.name!r} is an {source.kind}")
-        return EncoderDecoder if source.kind == "encoder-decoder" else Decoder
+        if source.kind == "encoder-decoder":
+            return EncoderDecoder
+        return Decoder
     if scoring == "generate":
         raise ValueError(f"model.scoring: {config.name!r} is an encoder and cannot generate; allowed: head, similarity")
     if scoring == "similarity" or (scoring == "auto" and source.sentence_encoder):

@@ -6,36 +6,52 @@ Shapes: B examples, S source tokens, D target tokens, V vocabulary, K labels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import IGNORED, Batch, at_least_float32
+from methods import IGNORED, NO_CLASS, Batch, at_least_float32
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.loading import load_tokenizer
 from orchestrator.models.source import ModelSource
 from streams import Example, Prompt, Task
 
-Feature = Mapping[str, Any]
+
+class Feature(TypedDict):
+    """One example as token ids, before it is collated: `target` is the answer (empty for encoders), `class_index` says
+    which label of the stream it is; NO_CLASS where the task has no label set.
+    """
+
+    source: list[int]
+    target: list[int]
+    class_index: int
+
+
+# An answer, and the answer when only the task's own options compete (None where answers are not chosen from options)
+Answer = tuple[str, str | None]
 
 
 class Family:
     """A model with its tokenizer. `labels` is the union of the stream's label texts, in order of first appearance."""
 
     module: nn.Module
+    generates = False
 
     def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
-        self.source, self.config, self.labels, self.seed = source, config, tuple(labels), seed
+        self.source = source
+        self.config = config
+        self.labels = tuple(labels)
+        self.seed = seed
         self.tokenizer = load_tokenizer(source, config)
         self.pad = self.tokenizer.pad_token_id
-        self.seen = len(self.labels)
+        self.num_labels_seen = len(self.labels)
         self.num_old_classes: int | None = None
 
     def at_task(self, before: int, now: int) -> None:
         """Note how many labels the earlier tasks had, and how many there are with the one that is trained now."""
-        self.seen = now
+        self.num_labels_seen = now
 
     def head(self) -> list[nn.Parameter]:
         """Parameters that belong to no pretrained layer and train under every tuning method."""
@@ -44,6 +60,12 @@ class Family:
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:
         """Token ids of every example."""
         raise NotImplementedError
+
+    def class_index(self, task: Task, example: Example) -> int:
+        """Which label of the stream an example has; NO_CLASS where its task has no label set."""
+        if not task.labels:
+            return NO_CLASS
+        return self.labels.index(example.label)
 
     def loss_terms(self, feature: Feature) -> int:
         """What the loss is averaged over: the example's label tokens, or the example itself."""
@@ -57,30 +79,41 @@ class Family:
         """(summed loss, logits); `module` is this family's, perhaps wrapped for several workers."""
         raise NotImplementedError
 
-    def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[tuple[str, str | None]]:
-        """For each example the answer, and the answer among the task's options alone (None: does not apply)."""
+    def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
+        """The answer to each example."""
         raise NotImplementedError
 
     def embed(self, batch: Batch) -> Tensor:
         """[B, d]: the mean over a text's tokens of the last hidden states, at length 1. The answer's tokens do not count."""
         module: Any = self.module
-        backbone = module.get_encoder() if module.config.is_encoder_decoder else module.base_model
+        if module.config.is_encoder_decoder:
+            backbone = module.get_encoder()
+        else:
+            backbone = module.base_model
         hidden = backbone(input_ids=batch.source.ids, attention_mask=batch.source.mask).last_hidden_state
         return mean_of_tokens(hidden, batch.text_mask())
 
-    def best_labels(self, task: Task, scores_BK: Tensor) -> list[tuple[str, str | None]]:
-        """For each example the label of highest score, and the one among the task's options."""
-        options = torch.tensor([self.labels.index(label) for label in task.labels], device=scores_BK.device)
+    def best_labels(self, task: Task, scores_BK: Tensor) -> list[Answer]:
+        """For each example the label of highest score, and the one among the task's options.
+
+        Raises ValueError where the task has no label set.
+        """
+        if not task.labels:
+            raise ValueError(f"task {task.name!r} has no label set, so its answers cannot be chosen among labels")
+        options = torch.tensor(list(map(self.labels.index, task.labels)), device=scores_BK.device)
         overall = scores_BK.argmax(1).tolist()
-        among = options[scores_BK[:, options].argmax(1)].tolist()
-        return [(self.labels[i], self.labels[j]) for i, j in zip(overall, among, strict=True)]
+        among_options = options[scores_BK[:, options].argmax(1)].tolist()
+        answers: list[Answer] = []
+        for best, best_option in zip(overall, among_options, strict=True):
+            answers.append((self.labels[best], self.labels[best_option]))
+        return answers
 
     def use_text(self, task: Task, example: Example) -> Prompt:
         """What the model reads: the prompt, or the bare text."""
         wants_prompt = self.config.input == "prompt" or (self.config.input == "auto" and self.generates)
-        return task.prompt(example.text) if wants_prompt else Prompt("", example.text, "")
-
-    generates = False
+        if wants_prompt:
+            return task.prompt(example.text)
+        return Prompt("", example.text, "")
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -91,35 +124,49 @@ class Family:
                 raise ValueError(
                     f"checkpoint has weight {name!r} of shape {tuple(saved.shape)}, which the model has not"
                 )
-            rows = self.rows_to_load(name, saved)
-            parameters[name][:rows] = saved[:rows].to(parameters[name].device)
+            count = self.units_to_load(name, saved)
+            parameters[name][:count] = saved[:count].to(parameters[name].device)
 
-    def rows_to_load(self, name: str, saved: Tensor) -> int:
-        """How many leading rows of a saved weight are the model's own: all."""
+    def units_to_load(self, name: str, saved: Tensor) -> int:
+        """How many leading output units of a saved weight are the model's own: all."""
         return len(saved)
+
+    def encode_texts(self, task: Task, examples: Sequence[Example]) -> list[list[int]]:
+        """Token ids of what the model reads of each example."""
+        prompts = []
+        for example in examples:
+            prompts.append(self.use_text(task, example))
+        return self.encode(prompts)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of at most max_source; where that is too little, the text between prefix and suffix is shortened."""
         limit = self.config.max_source
-        encoded: list[list[int]] = self.tokenizer([str(p) for p in prompts]).input_ids
-        return [ids if len(ids) <= limit else self._shorten(p, limit) for ids, p in zip(encoded, prompts, strict=True)]
+        encoded: list[list[int]] = self.tokenizer(list(map(str, prompts))).input_ids
+        for i, prompt in enumerate(prompts):
+            if len(encoded[i]) > limit:
+                encoded[i] = self._shorten(prompt, limit)
+        return encoded
 
     def _shorten(self, prompt: Prompt, limit: int) -> list[int]:
         """Cut the text at a token's end until the whole fits; only then, if that is not enough, cut the whole."""
         offsets = self.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
         keep = min(len(offsets), limit)
         while True:
-            text = prompt.text[: offsets[keep - 1][1]] if keep else ""
+            text = ""
+            if keep:
+                text = prompt.text[: offsets[keep - 1][1]]
             ids: list[int] = self.tokenizer(prompt.prefix + text + prompt.suffix).input_ids
             if len(ids) <= limit or not keep:
                 return ids[:limit]
+            # tokens at the seams may join or part, so the length is measured again
             keep = max(0, keep - (len(ids) - limit))
 
 
 def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
     """[B, d], of length 1, from [B, S, d] and [B, S]; in float32 at least."""
-    hidden, mask = at_least_float32(hidden), mask.unsqueeze(-1).to(at_least_float32(hidden).dtype)
-    return F.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1), dim=1)
+    hidden = at_least_float32(hidden)
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return F.normalize((hidden * weights).sum(1) / weights.sum(1).clamp(min=1), dim=1)
 
 
 def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -127,3 +174,8 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(
         at_least_float32(logits).flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
+
+
+def column(features: Sequence[Feature], name: str) -> list[Any]:
+    """One field of every feature."""
+    return [feature[name] for feature in features]  # type: ignore[literal-required]

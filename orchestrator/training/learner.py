@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -159,7 +159,7 @@ class Learner:
                 own.extend(self.features(trained_id))
             chosen = self.stack.training_set(self.task_position(task_id), own, self.examples)
             # One task at a time is trained, and asks for its set more than once: older ones only take memory
-            self._training_sets = {task_id: [dict(feature) for feature in chosen]}
+            self._training_sets = {task_id: cast("list[Feature]", list(chosen))}
         return self._training_sets[task_id]
 
     def global_batches(self, task_id: int) -> Iterator[list[Feature]]:
@@ -172,7 +172,9 @@ class Learner:
             for indices in global_batches(len(features), num_new, self.sequence.seed, position, epoch):
                 step += 1
                 new_examples = [features[index] for index in indices]
-                yield list(self.stack.compose_batch(position, step, new_examples))
+                composed = self.stack.compose_batch(position, step, new_examples)
+                # methods know examples as mappings only; what they give back are features that they were given
+                yield cast("list[Feature]", list(composed))
 
     def my_micro_batches(self, examples: Sequence[Feature]) -> list[tuple[int, list[Feature]]]:
         """This worker's micro-batches of examples, each with its index among those of all workers."""

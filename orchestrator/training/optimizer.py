@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import trainable
-from methods.shared.passes import fitted
+from methods.shared.snapshots import fitted
 from orchestrator.config.training import TrainingConfig
 
 # What AdamW remembers of each parameter, by the parameter's name: "step", "exp_avg", "exp_avg_sq"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from methods import generator
-from methods.masking.clusters import balanced_assignment, balanced_kmeans, clustered_rows_to_mask
+from methods.masking.clusters import balanced_assignment, balanced_kmeans, clustered_units_to_mask
 
 
 @pytest.mark.parametrize(("points", "clusters"), [(12, 3), (13, 4), (64, 16), (10, 10), (7, 2), (5, 9)])
@@ -43,7 +43,7 @@ def test_the_assignment_by_hand() -> None:
 def test_whole_clusters_of_small_mean_importance_are_masked() -> None:
     importance = torch.tensor([1.0, 9.0, 2.0, 8.0, 5.0, 4.0])
     cluster = torch.tensor([0, 0, 1, 2, 1, 2])  # means 5, 3.5, 6
-    assert clustered_rows_to_mask(importance, 1, cluster).tolist() == [], "no room for a whole cluster"
-    assert clustered_rows_to_mask(importance, 2, cluster).tolist() == [2, 4]
-    assert clustered_rows_to_mask(importance, 3, cluster).tolist() == [2, 4]
-    assert clustered_rows_to_mask(importance, 5, cluster).tolist() == [0, 1, 2, 4]
+    assert clustered_units_to_mask(importance, 1, cluster).tolist() == [], "no room for a whole cluster"
+    assert clustered_units_to_mask(importance, 2, cluster).tolist() == [2, 4]
+    assert clustered_units_to_mask(importance, 3, cluster).tolist() == [2, 4]
+    assert clustered_units_to_mask(importance, 5, cluster).tolist() == [0, 1, 2, 4]

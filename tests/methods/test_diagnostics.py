@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from methods.masking.diagnostics import kept_by_samples, kept_overlap, kept_share, leaked_share, moved_rows, update_norm
+from methods.masking.diagnostics import (
+    kept_by_samples,
+    kept_overlap,
+    kept_share,
+    leaked_share,
+    moved_units,
+    update_norm,
+)
 
 
 def test_kept_share() -> None:
@@ -35,8 +42,8 @@ def test_overlap_of_counts() -> None:
 def test_moved_rows_and_update_norm() -> None:
     before = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     after = torch.tensor([[1.0, 2.0], [3.0, 4.5], [5.0, 7.0]])
-    assert moved_rows(before, after, torch.tensor([True, True, False])) == 1
-    assert moved_rows(before, after, torch.tensor([True, True, True])) == 2
+    assert moved_units(before, after, torch.tensor([True, True, False])) == 1
+    assert moved_units(before, after, torch.tensor([True, True, True])) == 2
     assert update_norm({"w": before, "b": torch.zeros(1)}, {"w": after, "b": torch.ones(1) * 2}) == pytest.approx(
         (0.25 + 1 + 4) ** 0.5
     )

@@ -46,7 +46,7 @@ def test_the_fisher_of_a_real_model(model: str, learner_of: Callable[..., Learne
         batch = family.collate([feature])
         if model == "tiny-bert":
             logits = module(input_ids=batch.source.ids, attention_mask=batch.source.mask).logits
-            loss = torch.nn.functional.cross_entropy(logits[:, : family.seen], batch.labels)
+            loss = torch.nn.functional.cross_entropy(logits[:, : family.num_labels_seen], batch.labels)
         else:
             answer = (batch.labels != -100).sum()
             loss = (

@@ -9,7 +9,7 @@ import torch
 
 from methods import trainable
 from methods.adapters.inclora import adapters, lora_layers
-from methods.masking.rows import block_rows
+from methods.masking.output_units import maskable_weights
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
@@ -76,6 +76,6 @@ def test_growing_is_repeatable_and_goes_both_ways(learner_of: Callable[..., Lear
 def test_migu_masks_the_new_adapter_alone(model: str, learner_of: Callable[..., Learner]) -> None:
     learner = learner_of(model=model, methods=["inclora+migu"])
     learner.stack.grow(learner.family.module, 2)
-    names = [rows.name for rows in block_rows(learner.family.module)]
+    names = [rows.name for rows in maskable_weights(learner.family.module)]
     assert names
     assert all(name.endswith((".lora_A.1", ".lora_B.1")) for name in names)

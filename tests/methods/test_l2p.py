@@ -43,8 +43,10 @@ def one_by_one(plain: nn.Module, family: Family, feature: dict, prompt: Tensor, 
     distance = sum(1 - cosines[m] for m in best)
     if kind == "encoder":
         tokens = table(source)[0]
-        logits = plain(inputs_embeds=torch.cat([tokens[:1], vectors, tokens[1:]])[None]).logits[:, : family.seen]
-        return nn.functional.cross_entropy(logits, torch.tensor([feature["label"]])), distance
+        logits = plain(inputs_embeds=torch.cat([tokens[:1], vectors, tokens[1:]])[None]).logits[
+            :, : family.num_labels_seen
+        ]
+        return nn.functional.cross_entropy(logits, torch.tensor([feature["class_index"]])), distance
     target = feature["target"]
     if kind == "encoder-decoder":
         inputs = torch.cat([vectors, table(source)[0]])[None]
@@ -71,7 +73,7 @@ def test_a_task_equals_a_second_implementation(model: str, learner_of: Callable[
     for part in plain.modules():
         part._forward_pre_hooks.clear()
         part._forward_hooks.clear()
-    family.seen = len(learner.stream.labels_until(1))
+    family.num_labels_seen = len(learner.stream.labels_until(1))
     heads = [p for n, p in plain.named_parameters() if "classifier" in n]
     prompt, key = (p.detach().clone().requires_grad_() for p in (tuning.pool.prompt, tuning.pool.key))
     start = prompt.detach().clone()

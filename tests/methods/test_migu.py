@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from methods import Context
-from methods.masking.migu import Migu, MiguSettings, rows_to_mask
-from methods.masking.rows import Magnitudes, block_rows, masked_count
+from methods.masking.magnitudes import Magnitudes
+from methods.masking.migu import Migu, units_to_mask
+from methods.masking.migu_settings import MiguSettings
+from methods.masking.output_units import maskable_weights, masked_count
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
@@ -92,7 +94,7 @@ def test_five_steps_equal_a_second_implementation(model: str, tuning: str, learn
     learner.family.module.double()
     before = {n: p.detach().clone() for n, p in learner.family.module.named_parameters()}
     reference = Reference(copy.deepcopy(learner.family.module).train(), model, tuning == "lora", keep=0.3, lr=1e-3)
-    assert len(reference.sizes) == len(block_rows(learner.family.module))
+    assert len(reference.sizes) == len(maskable_weights(learner.family.module))
     assert tuning == "lora" or len(reference.sizes) == COUNT[model]
     batches = batches_of(learner, 0)
     assert len(batches) == 5
@@ -129,8 +131,8 @@ def test_masked_rows_are_the_floor_of_the_masked_share(ratio: float, rows: int, 
 
 def test_the_smallest_magnitudes_are_masked() -> None:
     magnitude = torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])
-    assert sorted(rows_to_mask(magnitude, 0.4).tolist()) == [1, 3, 4]
-    assert rows_to_mask(magnitude, 1.0).tolist() == []
+    assert sorted(units_to_mask(magnitude, 0.4).tolist()) == [1, 3, 4]
+    assert units_to_mask(magnitude, 1.0).tolist() == []
 
 
 def test_padding_does_not_count_unless_asked() -> None:
@@ -140,7 +142,7 @@ def test_padding_does_not_count_unless_asked() -> None:
         layer.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, -2.0]]))
     x = torch.tensor([[[1.0, 1.0], [10.0, 0.0]]])
     for count_padding, expected in ((False, [1.0, 2.0]), (True, [11.0, 2.0])):
-        magnitudes = Magnitudes(model, block_rows(model), count_padding)
+        magnitudes = Magnitudes(model, maskable_weights(model), count_padding)
         magnitudes.see(batch_with_mask(torch.tensor([[1, 0]])))
         layer(x)
         ((_, size),) = magnitudes.take(lambda t: t)
@@ -153,7 +155,7 @@ def test_magnitudes_add_up_over_micro_batches_and_start_anew() -> None:
     with torch.no_grad():
         layer.weight.fill_(2.0)
     model = nn.ModuleDict({"0": layer})
-    magnitudes = Magnitudes(model, block_rows(model), count_padding=True)
+    magnitudes = Magnitudes(model, maskable_weights(model), count_padding=True)
     layer(torch.tensor([[[1.0]]]))
     layer(torch.tensor([[[-3.0]]]))
     assert [size.item() for _, size in magnitudes.take(lambda t: t)] == [8.0]
@@ -168,11 +170,11 @@ def test_the_first_task_is_not_masked_by_default() -> None:
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_embeddings_heads_and_norms_are_never_masked(model: str, learner_of: Callable[..., Learner]) -> None:
-    names = [rows.name for rows in block_rows(learner_of(model=model).family.module)]
+    names = [rows.name for rows in maskable_weights(learner_of(model=model).family.module)]
     assert len(names) == COUNT[model]
     assert not [n for n in names if any(x in n for x in ("lm_head", "embed", "shared", "norm", "pooler", "classifier"))]
 
 
 def test_a_model_without_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to mask"):
-        block_rows(nn.Sequential(nn.ReLU()))
+        maskable_weights(nn.Sequential(nn.ReLU()))

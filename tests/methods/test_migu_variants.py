@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from methods import Context, MethodSpec, trainable
-from methods.masking.migu import Migu, MiguSettings, rows_below_quantile
-from methods.masking.rows import Magnitudes, block_rows, chosen_rows, example_magnitudes, ratios_of
+from methods.masking.magnitudes import Magnitudes, example_magnitudes
+from methods.masking.migu import Migu, units_below_quantile
+from methods.masking.migu_settings import MiguSettings
+from methods.masking.output_units import chosen_weights, maskable_weights, ratios_of
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.learner import Learner
@@ -45,18 +47,18 @@ def moved(learner: Learner) -> dict[str, int]:
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_layer_groups(model: str, learner_of: Callable[..., Learner]) -> None:
-    rows = block_rows(learner_of(model=model).family.module)
-    attention, ffn = chosen_rows(rows, "attention"), chosen_rows(rows, "ffn")
+    rows = maskable_weights(learner_of(model=model).family.module)
+    attention, ffn = chosen_weights(rows, "attention"), chosen_weights(rows, "ffn")
     assert (len(attention), len(ffn)) == (ATTENTION[model], FFN[model])
     assert [r.name for r in rows if r in attention or r in ffn] == [r.name for r in rows]
-    first = chosen_rows(rows, r"\.0\.")
+    first = chosen_weights(rows, r"\.0\.")
     assert 0 < len(first) < len(rows)
     with pytest.raises(ValueError, match="none of the maskable layers is 'mlq'"):
-        chosen_rows(rows, "mlq")
+        chosen_weights(rows, "mlq")
 
 
 def test_ratios_by_group_and_pattern(learner_of: Callable[..., Learner]) -> None:
-    rows = block_rows(learner_of(model="tiny-llama").family.module)
+    rows = maskable_weights(learner_of(model="tiny-llama").family.module)
     shares = dict(
         zip([r.name for r in rows], ratios_of(rows, {r"q_proj": 0.9, "attention": 0.5, "ffn": 0.1}), strict=True)
     )
@@ -87,7 +89,7 @@ def test_per_token_norm_by_hand() -> None:
     model = nn.ModuleDict({"0": layer})
     x = torch.tensor([[[3.0, 1.0], [1.0, 7.0], [0.0, 0.0]]])
     for norm, expected in ((False, [4.0, 8.0]), (True, [0.875, 1.125])):
-        magnitudes = Magnitudes(model, block_rows(model), per_token_norm=norm)
+        magnitudes = Magnitudes(model, maskable_weights(model), per_token_norm=norm)
         magnitudes.see(batch_with_mask(torch.tensor([[1, 1, 1]])))
         layer(x)
         ((_, size),) = magnitudes.take(lambda t: t)
@@ -98,7 +100,7 @@ def test_per_token_norm_by_hand() -> None:
 def test_other_methods_passes_do_not_count() -> None:
     layer = nn.Linear(1, 1, bias=False)
     model = nn.ModuleDict({"0": layer})
-    magnitudes = Magnitudes(model, block_rows(model))
+    magnitudes = Magnitudes(model, maskable_weights(model))
     batch, x = batch_with_mask(torch.ones(1, 1)), torch.ones(1, 1, 1)
     magnitudes.see(batch)
     layer(x)
@@ -166,7 +168,7 @@ def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
         learner = learner_of(stream={"max_train": 16}, training={"micro_batch": micro})
         module = learner.family.module
         learner.family.at_task(0, 3)
-        rows = block_rows(module)
+        rows = maskable_weights(module)
         context = Context(7, forward=learner.forward)
         batches = TaskBatches(learner, learner.features(0), 0)
         found.append(example_magnitudes(context, module, rows, batches, 10, False))
@@ -180,7 +182,7 @@ def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
     ids, mask = batch.source.ids[3:4], batch.source.mask[3:4].bool()
     with torch.no_grad():
         module(input_ids=ids[:, mask[0]], decoder_input_ids=torch.zeros(1, 1, dtype=torch.long))
-    index = [r.source for r in rows].index(query)
+    index = [r.measured for r in rows].index(query)
     torch.testing.assert_close(found[1][index][3], outputs[0].abs().mean((0, 1)))
 
 
@@ -201,9 +203,9 @@ def test_frozen_rows_stand_still_and_others_do_not(learner_of: Callable[..., Lea
 def test_the_quantile_rule_by_hand() -> None:
     magnitude = torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])
     # the 0.7 quantile of 1..5 is 1 + 0.7 * 4 = 3.8; the 0.5 quantile is 3, which stays
-    assert sorted(rows_below_quantile(magnitude, 0.3).tolist()) == [1, 3, 4]
-    assert sorted(rows_below_quantile(magnitude, 0.5).tolist()) == [1, 3]
-    assert rows_below_quantile(magnitude, 1.0).tolist() == []
+    assert sorted(units_below_quantile(magnitude, 0.3).tolist()) == [1, 3, 4]
+    assert sorted(units_below_quantile(magnitude, 0.5).tolist()) == [1, 3]
+    assert units_below_quantile(magnitude, 1.0).tolist() == []
 
 
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-llama"])

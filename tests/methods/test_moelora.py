@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods import trainable
 from methods.adapters.moelora import MixtureLayer, MoeLoraSettings, gate
-from methods.masking.rows import block_rows
+from methods.masking.output_units import maskable_weights
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
@@ -96,7 +96,7 @@ def test_all_experts_train_and_migu_masks_their_rows(model: str, learner_of: Cal
     module = learner.family.module
     parts = {n.split(".")[-3] + n.split(".")[-2] for n in trainable(module) if "classifier" not in n}
     assert parts == {f"{part}{expert}" for part in ("lora_A", "lora_B", "router") for expert in "01"}
-    masked = {".".join(rows.name.split(".")[-2:]) for rows in block_rows(module)}
+    masked = {".".join(rows.name.split(".")[-2:]) for rows in maskable_weights(module)}
     assert masked == {f"{part}.{expert}" for part in ("lora_A", "lora_B") for expert in "01"}
 
 

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from methods import TokenStream
-from methods.shared.passes import answer_logits, evaluating, first, fitted, mean_over_examples, squared_distance
+from methods.shared.answer_logits import answer_logits
+from methods.shared.example_gradients import mean_over_examples
+from methods.shared.passes import evaluating, first
+from methods.shared.snapshots import fitted, squared_distance
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.task import TaskBatches

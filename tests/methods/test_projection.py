@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from methods.masking.rows import block_linears
+from methods.masking.output_units import block_linears
 from methods.subspaces.projection import Inputs, Projection, grown, project_out
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import TaskBatches, train_task

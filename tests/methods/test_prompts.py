@@ -100,7 +100,7 @@ def test_generation_equals_a_whole_pass_for_each_token(model: str) -> None:
     PromptedModel(family.module, prompted)
     chosen = features(family)
     task = named_stream("embedded", Limits(max_train=8, max_test=10)).tasks[1]
-    family._longest_answer = lambda task: 6  # type: ignore[method-assign]
+    family.max_new_tokens = lambda task: 6  # type: ignore[method-assign]
     found = [answer for answer, _ in family.answers(task, chosen, torch.device("cpu"))]
     assert len(set(found)) > 1
     for feature, text in zip(chosen, found, strict=True):

@@ -7,19 +7,19 @@ from collections.abc import Callable
 import torch
 
 from methods import generator
-from methods.masking.random_mask import random_rows
+from methods.masking.random_mask import random_units
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 
 
 def test_it_really_masks_that_many_different_rows() -> None:
     rng = generator(3, "random_mask", 1)
-    first, second = random_rows(10, 0.3, rng).tolist(), random_rows(10, 0.3, rng).tolist()
+    first, second = random_units(10, 0.3, rng).tolist(), random_units(10, 0.3, rng).tolist()
     assert len(set(first)) == len(set(second)) == 7
     assert set(first) | set(second) <= set(range(10))
     assert first != second
     again = generator(3, "random_mask", 1)
-    assert random_rows(10, 0.3, again).tolist() == first
+    assert random_units(10, 0.3, again).tolist() == first
 
 
 def test_rows_stand_still_for_exactly_the_masked_share(learner_of: Callable[..., Learner]) -> None:

@@ -148,7 +148,7 @@ def test_sentence_encoders_score_by_similarity() -> None:
         ]  # no padding, so a plain mean
     cosine = torch.dot(vectors[0], vectors[1]) / vectors[0].norm() / vectors[1].norm()
     assert logits[3, 7].item() == pytest.approx(20 * cosine.item(), abs=1e-4)
-    family.seen = 6
+    family.num_labels_seen = 6
     assert family.collate(features[:2]).options.ids.shape[0] == 6
 
 
@@ -193,5 +193,7 @@ def test_the_real_sentence_encoder() -> None:
     ]
     family.module.eval()
     with torch.no_grad():
-        rows = [{"source": ids, "label": 0} for ids in family.encode([Prompt("", t, "") for t in texts])]
+        rows = [
+            {"source": ids, "target": [], "class_index": 0} for ids in family.encode([Prompt("", t, "") for t in texts])
+        ]
         assert family.all_logits(rows, CPU).argmax(1).tolist() == [0, 1, 2]

@@ -1,0 +1,156 @@
+"""The output units that methods mask: which weights of a model have them, and choosing among those weights.
+
+Shapes: weight [d_out, d_in]. Row k of a weight makes output unit k, so masking unit k means leaving row k as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+GROUPS = ("attention", "ffn")
+
+
+@dataclass(frozen=True)
+class MaskableWeight:
+    """A weight whose output units can be masked, and the module whose output tells how large they are."""
+
+    name: str
+    weight: nn.Parameter
+    measured: nn.Module
+
+    @property
+    def num_units(self) -> int:
+        """d_out."""
+        return self.weight.shape[0]
+
+
+def group_of(name: str) -> str:
+    """The layer group of a parameter or module inside a block, by its name: "attention", or else "ffn"."""
+    if re.search("attn|attention", name, re.IGNORECASE):
+        return "attention"
+    return "ffn"
+
+
+def masked_count(keep_ratio: float, units: int) -> int:
+    """floor((1 - keep_ratio) * units), as units - ceil(keep_ratio * units): exact for ratios such as 0.9 in binary."""
+    return units - math.ceil(keep_ratio * units - 1e-9)
+
+
+def maskable_weights(model: nn.Module) -> list[MaskableWeight]:
+    """The maskable weights of a transformer: the trainable linear layers inside its numbered blocks.
+
+    Those are query, key, value and output of every attention and the linear layers of the feed-forward blocks. Embeddings,
+    norms, biases, the LM head, poolers and classifiers are outside (arXiv 2406.17245). A LoRA layer gives two for each
+    adapter that trains: A by its own output |A x|, and B by the output of the whole layer, W x + (alpha / r) B A x.
+
+    Raises ValueError where there is none.
+    """
+    found: list[MaskableWeight] = []
+    adapter_layers: list[str] = []
+    for name, module in model.named_modules():
+        if not in_block(name):
+            continue
+        downs = getattr(module, "lora_A", None)
+        ups = getattr(module, "lora_B", None)
+        if isinstance(downs, nn.ModuleDict) and isinstance(ups, nn.ModuleDict):
+            adapter_layers.append(name + ".")
+            for adapter, down in downs.items():
+                found.append(MaskableWeight(f"{name}.lora_A.{adapter}", _weight(down), down))
+                found.append(MaskableWeight(f"{name}.lora_B.{adapter}", _weight(ups[adapter]), module))
+        elif isinstance(module, nn.Linear) and not name.startswith(tuple(adapter_layers)):
+            found.append(MaskableWeight(name, _weight(module), module))
+    trained = [maskable for maskable in found if maskable.weight.requires_grad]
+    if not trained:
+        raise ValueError("no trainable linear layer inside a numbered transformer block: nothing to mask")
+    return trained
+
+
+def block_linears(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers inside numbered blocks whose weight trains; of LoRA, A and B are layers of their own."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module.weight.requires_grad and in_block(name):
+            found[name] = module
+    return found
+
+
+def in_block(name: str) -> bool:
+    """Whether a module lies inside a numbered block, by its name."""
+    return any(part.isdigit() for part in name.split("."))
+
+
+def _weight(linear: nn.Module) -> nn.Parameter:
+    weight = linear.weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
+
+
+def released_weights(model: nn.Module) -> list[MaskableWeight]:
+    """The weights that MIGU's released code masks: every linear layer of a T5 or Llama, the LM head included.
+
+    An encoder's pooler and classifier stay out: their outputs are no token's, and a classifier has units of labels to come.
+    """
+    found = maskable_weights(model)
+    for maskable in found:
+        if ".lora_" in maskable.name:
+            raise ValueError("released: the released code masks nothing in LoRA (its LoRA path does not run)")
+    for name, module in model.named_modules():
+        is_head = name.split(".")[-1] == "lm_head" and isinstance(module, nn.Linear)
+        if is_head and _weight(module).requires_grad:
+            found.append(MaskableWeight(name, _weight(module), module))
+    return found
+
+
+def chosen_weights(weights: list[MaskableWeight], layers: str) -> list[MaskableWeight]:
+    """Those of a layer group ("all", "attention", "ffn"), or those whose name a regular expression finds.
+
+    Raises ValueError where there is none.
+    """
+    chosen = []
+    for maskable in weights:
+        if layers == "all" or belongs(maskable.name, layers):
+            chosen.append(maskable)
+    if not chosen:
+        raise ValueError(f"layers: none of the maskable layers is {layers!r}; one of them is {weights[0].name!r}")
+    return chosen
+
+
+def belongs(name: str, layers: str) -> bool:
+    """Whether a layer is of the group "attention" or "ffn", or found by the regular expression."""
+    if layers in GROUPS:
+        return group_of(name) == layers
+    return re.search(layers, name) is not None
+
+
+def ratios_of(weights: list[MaskableWeight], ratio: float | Mapping[str, float]) -> list[float]:
+    """The kept share of each layer; of a mapping, by the first key to which the layer belongs.
+
+    Raises ValueError for a layer without a key and for a key without a layer: both are slips in the settings.
+    """
+    if not isinstance(ratio, Mapping):
+        return [ratio] * len(weights)
+    ratios = []
+    used_keys = set()
+    for maskable in weights:
+        key = next((key for key in ratio if belongs(maskable.name, key)), None)
+        if key is None:
+            raise ValueError(f"ratio: no entry for layer {maskable.name!r}")
+        used_keys.add(key)
+        ratios.append(ratio[key])
+    for key in ratio:
+        if key not in used_keys:
+            raise ValueError(f"ratio: entry {key!r} is for none of the layers")
+    return ratios
+
+
+@torch.no_grad()
+def zero_unit_gradients(weight: nn.Parameter, masked: Tensor) -> None:
+    """Set the gradient of the output units with the given indices to zero."""
+    if weight.grad is not None and len(masked):
+        weight.grad[masked] = 0

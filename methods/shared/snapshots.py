@@ -1,0 +1,49 @@
+"""Copies of parameters as they were, and the distance to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def copies(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The present values."""
+    return {name: p.detach().clone() for name, p in parameters.items()}
+
+
+def fitted(saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Saved tensors on the parameters' device and with as many output units; what is missing is zero.
+
+    A head's output units are the labels of the stream, and a checkpoint may come from a shorter or longer one. Units that
+    only one of them has belong to labels that no task so far has trained.
+    """
+    found = {}
+    for name, parameter in parameters.items():
+        if name in saved:
+            found[name] = _fit(saved[name], parameter)
+    return found
+
+
+def _fit(saved: Tensor, like: Tensor) -> Tensor:
+    saved = saved.to(like.device)
+    if saved.shape == like.shape:
+        return saved
+    num_common = min(len(saved), len(like))
+    fitting = torch.zeros_like(like, requires_grad=False)
+    fitting[:num_common] = saved[:num_common]
+    return fitting
+
+
+def squared_distance(
+    parameters: Mapping[str, Tensor], anchor: Mapping[str, Tensor], importance: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """sum_i w_i (theta_i - anchor_i)^2 over the parameters that have an anchor; w is 1 without importance."""
+    terms = []
+    for name, target in anchor.items():
+        squares = (parameters[name] - target) ** 2
+        if importance is not None:
+            squares = importance[name] * squares
+        terms.append(squares.sum())
+    return torch.stack(terms).sum()
