@@ -60,8 +60,12 @@ def resolve_source(name: str, entry: Mapping[str, Any]) -> tuple[str, type[Sourc
     name; else the first that recognises the entry. Raises ValueError where there is none.
     """
     # null is how a YAML file, and an experiment that was saved, say "not given"
-    settings = {key: value for key, value in entry.items() if value is not None}
+    settings = {}
+    for key, value in entry.items():
+        if value is not None:
+            settings[key] = value
     source = settings.pop("source", None)
+    # tasks of its own make a stream of its own, even under a name of the catalogue
     if "tasks" not in settings and name in DESCRIPTIONS:
         defaults = catalogue_entry(name)
         catalogue_source = defaults.pop("source")
@@ -70,6 +74,7 @@ def resolve_source(name: str, entry: Mapping[str, Any]) -> tuple[str, type[Sourc
             settings = {**defaults, **settings}
     if source is not None:
         return str(source), find_source(str(source)), settings
+    # only those of this package: an installed one is asked for by name, so that installing it changes no entry's meaning
     for candidate, kind in SOURCES.items():
         if kind.recognises(settings):
             return candidate, kind, settings

@@ -60,8 +60,23 @@ class PromptTemplate:
                 parsed = list(string.Formatter().parse(segment))
             except ValueError as error:
                 raise ValueError(f"{error}; a brace of the text itself is written twice") from None
-            segments.append([(literal, field) for literal, field, _, _ in parsed])
+            pieces: list[tuple[str, str | None]] = []
+            for literal, field, format_spec, conversion in parsed:
+                if format_spec or conversion:
+                    raise ValueError(f"field {field!r} is written with a format; write {{{field}}}")
+                pieces.append((literal, field))
+            segments.append(pieces)
         return segments
+
+    @staticmethod
+    def _is_left_out(pieces: list[tuple[str, str | None]], fields: Mapping[str, str]) -> bool:
+        is_any_empty = False
+        for _, field in pieces:
+            if field == "text":
+                return False
+            if field is not None and not fields[field]:
+                is_any_empty = True
+        return is_any_empty
 
     def render(self, text: str, fields: Mapping[str, str]) -> Prompt:
         """The prompt for one text; `fields` has a value for every field but the text."""
@@ -69,8 +84,7 @@ class PromptTemplate:
         after: list[str] = []
         side = before
         for pieces in self._pieces:
-            names = {field for _, field in pieces if field is not None}
-            if "text" not in names and "" in map(fields.__getitem__, names):
+            if self._is_left_out(pieces, fields):
                 continue
             for literal, field in pieces:
                 side.append(literal)

@@ -74,6 +74,7 @@ def carve_dev(rows: Sequence[Example], fraction: float, seed: int) -> tuple[list
     ranked = in_seeded_order(rows, seed)
     # a share of the distinct texts, not of the rows: a text that comes twice must not be learnt and tested on
     distinct = list(dict.fromkeys(normal_text(example.text) for example in ranked))
+    # of a single text nothing can be held out that is not trained on
     if len(distinct) < 2 or fraction <= 0:
         return ranked, []
     held_out = set(distinct[: max(1, round(len(distinct) * fraction))])

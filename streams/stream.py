@@ -58,7 +58,7 @@ class Stream:
 
         Reads all splits; of a sealed task all but test, of which its entry then says nothing.
         """
-        return [_describe(task) for task in self.tasks]
+        return list(map(_describe, self.tasks))
 
 
 def _describe(task: Task) -> dict[str, object]:

@@ -51,7 +51,9 @@ class Task:
     scorer: str = DEFAULT_SCORER
 
     def __post_init__(self) -> None:
+        # frozen, so the default that depends on another field is set past the guard
         object.__setattr__(self, "dataset", self.dataset or self.name)
+        # the options are listed to the model, and a label twice would be twice as likely to be copied
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"task {self.name!r}: the label set names a label twice ({self.source})")
 
@@ -160,6 +162,7 @@ def half_of_labels(task: Task, half: int, seed: int = 0) -> Task:
     def rank(label: str) -> tuple[bytes, str]:
         return hashlib.sha256(f"{seed}\n{label}".encode()).digest(), label
 
+    # ranked one by one, so that the halves are the same whatever order the labels are listed in
     ranked = sorted(task.labels, key=rank)
     middle = len(ranked) // 2
     chosen = set(ranked[:middle])

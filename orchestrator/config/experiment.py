@@ -43,6 +43,7 @@ class RunConfig(Section):
         resolved = []
         for method in self.methods:
             training = resolve_training(self.training, method)
+            # a method may have a global batch of its own, but all have the experiment's workers
             check_batch(training, self.scaling.workers)
             resolved.append((method, training))
         self._resolved = tuple(resolved)
@@ -72,11 +73,13 @@ class RunConfig(Section):
 def resolve_training(shared: TrainingConfig, method: MethodEntry) -> TrainingConfig:
     """The experiment's settings with the method's own on top. Raises ValueError where they do not go together."""
     values: dict[str, Any] = shared.model_dump()
+    # checked with all values in it, once: a method's own rate may be right only with the schedule that all share
     for key, value in method.training.items():
         # these two are mappings of their own, of which a method may change some entries
         if key in ("lrs", "infinite"):
             value = {**values[key], **value}
         values[key] = value
+    # trained as one, tasks have no epochs of their own
     if not method.run_kind.has_task_boundaries:
         values["epochs_per_task"] = {}
     training = TrainingConfig.model_validate(values)

@@ -15,8 +15,6 @@ from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-
-
 DEFAULT_RECIPE = "embedded"
 
 
@@ -27,33 +25,64 @@ def recipe_names() -> list[str]:
 
 def load_config(source: str | None = None, overrides: Sequence[str] = (), out: str | None = None) -> RunConfig:
     """The configuration from a recipe's name or a YAML file, with `a.b=c` overrides. Raises UserError."""
-    values = _load_mapping(source or DEFAULT_RECIPE)
-    for section, key in (("streams", "name"), ("methods", "preset")):
-        if isinstance(values.get(section), list):
-            values[section] = [{key: entry} if isinstance(entry, str) else entry for entry in values[section]]
+    source = source or DEFAULT_RECIPE
+    values = _load_mapping(source)
+    # before the overrides: `streams.max_train=9` needs a mapping to set a key in
+    _write_out(values, "streams", "name")
+    _write_out(values, "methods", "preset")
     for override in overrides:
-        _set(values, override)
+        _apply_override(values, override)
     if out is not None:
         values["out"] = out
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{_where(source)}: {explain(error)}") from None
+        origin = source
+        if source in recipe_names():
+            origin = f"recipe {source}"
+        raise UserError(f"{origin}: {explain(error)}") from None
+    # a worker may have another working directory
     return config.model_copy(update={"out": str(Path(config.out).expanduser().resolve())})
 
 
-def _where(source: str | None) -> str:
-    return f"recipe {source or DEFAULT_RECIPE}" if (source or DEFAULT_RECIPE) in recipe_names() else str(source)
+def _write_out(values: dict[str, Any], section: str, key: str) -> None:
+    """Write an entry that is only a name as the mapping that it stands for."""
+    entries = values.get(section)
+    if not isinstance(entries, list):
+        return
+    written_out = []
+    for entry in entries:
+        if isinstance(entry, str):
+            entry = {key: entry}
+        written_out.append(entry)
+    values[section] = written_out
 
 
-def _load_mapping(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def _load_mapping(source: str, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
     """The YAML mapping, laid over the one that it `extends`."""
-    is_file = source.endswith((".yaml", ".yml")) or "/" in source
-    if not is_file and source not in recipe_names():
+    if source in extended_by:
+        raise UserError(f"{source}: extends itself ({' -> '.join([*extended_by, source])})")
+    path = _path_of(source)
+    values = _read_yaml(source, path)
+    base = values.pop("extends", None)
+    if base is not None:
+        inherited = _load_mapping(str(base), (*extended_by, source))
+        # under the base's name its results would be taken for those of the base
+        inherited.pop("name", None)
+        values = _merge(inherited, values)
+    values.setdefault("name", path.stem)
+    return values
+
+
+def _path_of(source: str) -> Path:
+    if source.endswith((".yaml", ".yml")) or "/" in source:
+        return Path(source).expanduser()
+    if source not in recipe_names():
         raise UserError(unknown("recipe", source, recipe_names()) + "; or give a .yaml file")
-    if source in seen:
-        raise UserError(f"{source}: extends itself ({' -> '.join([*seen, source])})")
-    path = Path(source).expanduser() if is_file else RECIPES / f"{source}.yaml"
+    return RECIPES / f"{source}.yaml"
+
+
+def _read_yaml(source: str, path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -61,33 +90,33 @@ def _load_mapping(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
+        line = ""
+        # only errors of syntax have a mark, and YAML counts lines from 0
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{source}{line}: malformed YAML: {getattr(error, 'problem', error)}") from None
+        if mark is not None:
+            line = f", line {mark.line + 1}"
+        problem = getattr(error, "problem", error)
+        raise UserError(f"{source}{line}: malformed YAML: {problem}") from None
+    # an empty file asks for all defaults
     if values is None:
-        values = {}
+        return {}
     if not isinstance(values, dict):
         raise UserError(f"{source}: expected a mapping of settings, found {type(values).__name__}")
-    base = values.pop("extends", None)
-    if base is not None:
-        inherited = {k: v for k, v in _load_mapping(str(base), (*seen, source)).items() if k != "name"}
-        values = _merge(inherited, values)
-    values.setdefault("name", path.stem)
     return values
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        if (
-            isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "budget"
-        ):  # which is one thing
+        both_are_sections = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        # a budget is one thing: merged with another it would ask for two units at once
+        if both_are_sections and key != "budget":
             value = _merge(dict(merged[key]), value)
         merged[key] = value
     return merged
 
 
-def _set(values: dict[str, Any], override: str) -> None:
+def _apply_override(values: dict[str, Any], override: str) -> None:
     """Apply one `a.b=c`; numbers in the path index lists. `streams.max_train` without an index means every stream."""
     path, equals, text = override.partition("=")
     if not equals or not path:
@@ -96,7 +125,7 @@ def _set(values: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"--set {override}: the value is not valid YAML") from None
-    _place(values, path.split("."), _number(value), override)
+    _set_value(values, path.split("."), _number(value), override)
 
 
 def _number(value: Any) -> Any:
@@ -109,23 +138,29 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _place(node: Any, keys: list[str], value: Any, override: str) -> None:
-    key, rest = keys[0], keys[1:]
+def _set_value(node: Any, path: list[str], value: Any, override: str) -> None:
+    """Set the value at a path below a node, making the sections that are missing on the way."""
+    key, *rest = path
     if isinstance(node, list):
-        if not key.isdigit():
-            for item in node:
-                _place(item, keys, value, override)
-            return
-        if int(key) >= len(node):
-            raise UserError(f"--set {override}: there is no entry {key}; the list has {len(node)}")
-        if rest:
-            _place(node[int(key)], rest, value, override)
-        else:
-            node[int(key)] = value
-    elif isinstance(node, dict):
-        if rest:
-            _place(node.setdefault(key, {}), rest, value, override)
-        else:
-            node[key] = value
-    else:
+        _set_in_list(node, path, value, override)
+    elif not isinstance(node, dict):
         raise UserError(f"--set {override}: {key!r} is below a value, not a section")
+    elif rest:
+        _set_value(node.setdefault(key, {}), rest, value, override)
+    else:
+        node[key] = value
+
+
+def _set_in_list(node: list[Any], path: list[str], value: Any, override: str) -> None:
+    key, *rest = path
+    if not key.isdigit():
+        for item in node:
+            _set_value(item, path, value, override)
+        return
+    index = int(key)
+    if index >= len(node):
+        raise UserError(f"--set {override}: there is no entry {key}; the list has {len(node)}")
+    if rest:
+        _set_value(node[index], rest, value, override)
+    else:
+        node[index] = value

@@ -61,6 +61,7 @@ def _keys_at(location: Location) -> list[str]:
     """The keys that the section around the last part of a location has."""
     section: Any = RunConfig
     for part in location[:-1]:
+        # indices of lists, and types among which pydantic chose, lead to no other section
         if isinstance(part, str) and part in getattr(section, "model_fields", {}):
             section = _section_of(section.model_fields[part].annotation)
     keys = list(getattr(section, "model_fields", {}))

@@ -1,4 +1,4 @@
-"""TODO orchestrator.config.method"""
+"""What a user may ask for of a method: a preset or parts, with training settings and a search space of its own."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class MethodEntry(MethodSpec):
         """Accepts "ft+migu", {preset: ft+migu, training: … or `published`}, or {tuning: …, plugins: […]}."""
         if isinstance(value, str):
             value = {"preset": value}
-        if isinstance(value, Mapping) and value.get("training") == "published":
-            known = value.get("preset")
-            if not isinstance(known, str) or known not in PUBLISHED:
-                raise ValueError(
-                    f"training: no published training of {known!r} is known; known: {', '.join(PUBLISHED)}"
-                )
-            value = {**value, "training": PUBLISHED[known]}
-        if isinstance(value, Mapping) and "preset" in value:
-            rest = {k: v for k, v in value.items() if k != "preset"}
-            return {**method_spec(value["preset"]).model_dump(), **rest}
-        return value
+        if not isinstance(value, Mapping):
+            return value
+        entry = dict(value)
+        # asked for by name alone: a preset that brought its rate unasked would be compared at another than the rest
+        if entry.get("training") == "published":
+            entry["training"] = _published_training(entry.get("preset"))
+        if "preset" in entry:
+            preset = method_spec(entry.pop("preset"))
+            entry = {**preset.model_dump(), **entry}
+        return entry
 
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
+        # it becomes part of names of files and of MLflow runs
         if not re.fullmatch(r"[\w.+ ()=,-]*", name):
             raise ValueError(f"{name!r}: a method's name has letters, digits, spaces and . + - _ ( ) = , only")
         return name
@@ -49,6 +49,7 @@ class MethodEntry(MethodSpec):
     def _is_training(cls, value: dict[str, Any]) -> dict[str, Any]:
         if "budget" in value:
             raise ValueError("budget: a budget is the same for all methods; set it in the experiment's `training`")
+        # checked here for the path of a wrong key; what counts is resolved with the shared settings (`RunConfig`)
         TrainingConfig.model_validate(value)
         return value
 
@@ -56,3 +57,9 @@ class MethodEntry(MethodSpec):
     def spec(self) -> MethodSpec:
         """The method without its training settings."""
         return MethodSpec(name=self.name, tuning=self.tuning, plugins=self.plugins, reference=self.reference)
+
+
+def _published_training(preset: Any) -> dict[str, Any]:
+    if not isinstance(preset, str) or preset not in PUBLISHED:
+        raise ValueError(f"training: no published training of {preset!r} is known; known: {', '.join(PUBLISHED)}")
+    return dict(PUBLISHED[preset])

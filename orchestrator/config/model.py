@@ -1,4 +1,4 @@
-"""TODO orchestrator.config.model"""
+"""What a user may ask for of the model: which one, how it reads and how it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO orchestrator.config.running"""
+"""What a user may ask for of the running itself: workers, scoring, and where MLflow is."""
 
 from __future__ import annotations
 

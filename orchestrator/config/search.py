@@ -1,4 +1,4 @@
-"""TODO orchestrator.config.search"""
+"""What a user may ask for of a search: what is tried, on which streams, and how the best is chosen."""
 
 from __future__ import annotations
 
@@ -25,20 +25,30 @@ class Dimension(Section):
     @classmethod
     def _from_list(cls, value: Any) -> Any:
         """Accepts [0.1, 0.3] and {low: 1e-5, high: 1e-3, log: true}."""
-        return {"values": value} if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            return {"values": value}
+        return value
 
     @model_validator(mode="after")
     def _one_form(self) -> Dimension:
         if self.values is not None:
-            if self.low is not None or self.high is not None or self.log or self.integer:
-                raise ValueError("give either a list of values, or low and high")
-            if len(set(self.values)) != len(self.values):
-                raise ValueError("a value is given twice")
-        elif self.low is None or self.high is None or not self.low < self.high:
-            raise ValueError("expected a list of values, or {low, high, log, integer} with low < high")
-        elif self.log and self.low <= 0:
-            raise ValueError("a logarithmic range needs low > 0")
+            self._check_list(self.values)
+        else:
+            self._check_range()
         return self
+
+    def _check_list(self, values: tuple[Any, ...]) -> None:
+        if self.low is not None or self.high is not None or self.log or self.integer:
+            raise ValueError("give either a list of values, or low and high")
+        # a grid would try it twice, and random draws would favour it
+        if len(set(values)) != len(values):
+            raise ValueError("a value is given twice")
+
+    def _check_range(self) -> None:
+        if self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError("expected a list of values, or {low, high, log, integer} with low < high")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithmic range needs low > 0")
 
     @property
     def size(self) -> float:
@@ -46,7 +56,10 @@ class Dimension(Section):
         if self.values is not None:
             return len(self.values)
         assert self.low is not None and self.high is not None
-        return math.floor(self.high) - math.ceil(self.low) + 1 if self.integer else math.inf
+        if not self.integer:
+            return math.inf
+        # both ends count, and ends that are no whole numbers are never drawn
+        return math.floor(self.high) - math.ceil(self.low) + 1
 
 
 class SearchConfig(Section):
@@ -80,7 +93,8 @@ class SearchConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> SearchConfig:
         check_unique("search.seeds", self.seeds)
-        check_unique("search.streams", [s.name for s in self.streams])
+        check_unique("search.streams", [stream.name for stream in self.streams])
+        # ASHA compares trials after each of several tasks
         if self.select == "first-task" and self.scheduler == "asha":
             raise ValueError("search.scheduler: asha needs several tasks, and select: first-task trains one")
         return self

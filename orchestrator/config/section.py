@@ -1,4 +1,4 @@
-"""TODO orchestrator.config.section"""
+"""What every section of a configuration is, and checks that several of them need."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# what torch takes as a seed on every platform
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
 
 
 def check_unique(what: str, values: Iterable[Any], advice: str = "") -> None:
     """Raises ValueError where a value comes twice."""
-    twice = [value for value, count in Counter(values).items() if count > 1]
-    if twice:
-        raise ValueError(f"{what}: {twice[0]!r} is given twice{advice}")
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ValueError(f"{what}: {value!r} is given twice{advice}")

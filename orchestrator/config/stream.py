@@ -55,6 +55,7 @@ class StreamConfig(Section):
             return entry
         if not isinstance(entry.get("name"), str):
             raise ValueError("a stream needs a `name`")
+        # whatever is no key of every stream is the source's: the configuration need not know what sources there are
         common = {}
         own = {}
         for key, value in entry.items():
@@ -98,6 +99,7 @@ class StreamConfig(Section):
         """The stream itself. Raises ValueError where its data is missing or wrong."""
         limits = Limits(self.max_train, self.max_dev, self.max_test, self.dev_fraction, self.seed, self.row_half)
         stream = self.settings.stream(self.name, limits)
+        # only the data says which tasks there are
         self._check_task_names(stream)
         stream = stream.changed(self._asked_and_scored)
         if self.label_half is not None:
@@ -135,6 +137,7 @@ class StreamConfig(Section):
         raise ValueError(f"stream {self.name!r}: " + unknown("task", self.only, stream.task_names))
 
 
+# `source` says which source reads the rest, so it goes with the rest
 COMMON_KEYS = [key for key in StreamConfig.model_fields if key not in ("source", "settings")]
 
 

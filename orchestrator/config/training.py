@@ -32,13 +32,17 @@ class InfiniteConfig(Section):
 def _whole(value: Any) -> Any:
     """YAML reads 1e6 as text, and 1.0e+6 as a real number."""
     try:
-        return int(float(value)) if float(value).is_integer() else value
+        number = float(value)
     except (TypeError, ValueError):
+        # left as it is, for pydantic to refuse with the key's path
         return value
+    if number.is_integer():
+        return int(number)
+    return value
 
 
 class Budget(Section):
-    """What each task may take: exactly one of these, the same for all methods (see `orchestrator.compute`)."""
+    """What each task may take: exactly one of these, the same for all methods (see `orchestrator.training.cost`)."""
 
     steps: int | None = Field(None, ge=1)
     tokens: Annotated[int, BeforeValidator(_whole)] | None = Field(
@@ -48,6 +52,7 @@ class Budget(Section):
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
+        # two units would race each other, and which of them ended a task would depend on the method
         if len(self.model_dump(exclude_none=True)) != 1:
             raise ValueError("give exactly one of steps, tokens, flops")
         return self
@@ -83,7 +88,7 @@ class TrainingConfig(Section):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     clip: float | None = Field(1.0, gt=0, description="gradient norm at most; null: no clipping")
     schedule: Literal["constant", "linear", "cosine", "infinite"] = Field(
-        "constant", description="of the rate over a task's steps; see orchestrator.schedules"
+        "constant", description="of the rate over a task's steps; see orchestrator.training.schedules"
     )
     warmup: float = Field(
         0.0,
@@ -103,6 +108,7 @@ class TrainingConfig(Section):
 
 def check_training(training: TrainingConfig) -> None:
     """Raises ValueError where settings of a method's training, all put together, contradict each other."""
+    # settings that are each allowed: which of them meet is known only when a method's own lie on top of the shared ones
     infinite = training.infinite
     if training.schedule == "infinite" and training.warmup > infinite.cooldown:
         raise ValueError(

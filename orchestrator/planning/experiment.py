@@ -41,7 +41,10 @@ class Experiment:
 
     def views(self) -> list[View]:
         """What each sequence's journal says."""
-        return [read_view(self.config.out, sequence.id) for sequence in self.sequences]
+        views = []
+        for sequence in self.sequences:
+            views.append(read_view(self.config.out, sequence.id))
+        return views
 
 
 def search_folder(out: str, name: str) -> Path:
@@ -61,6 +64,7 @@ def tracking_uri(config: RunConfig) -> str:
 
 def open_experiment(run: str, out: str) -> Experiment:
     """The experiment of that name in `out`, or in that folder. Raises UserError."""
+    # a folder given as it is wins: it may be a copy that lies outside every output folder
     folder = Path(run)
     if not (folder / "sequences.json").exists():
         folder = Path(out) / "experiments" / run
@@ -73,7 +77,9 @@ def open_experiment(run: str, out: str) -> Experiment:
     here = str(folder.resolve().parent.parent)
     try:
         config = RunConfig.model_validate(values).model_copy(update={"out": here})
-        sequences = [SequencePlan.model_validate({**values, "out": here}) for values in plans]
+        sequences = []
+        for plan in plans:
+            sequences.append(SequencePlan.model_validate({**plan, "out": here}))
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder}: not an experiment that this version can read: {reason}") from None
@@ -81,10 +87,10 @@ def open_experiment(run: str, out: str) -> Experiment:
 
 
 def _what_there_is(out: Path) -> str:
-    names = sorted(path.name for path in (out / "experiments").glob("*"))
-    if not names:
+    folders = sorted((out / "experiments").glob("*"))
+    if not folders:
         return "it has none"
-    return f"it has {', '.join(names)}"
+    return "it has " + ", ".join(folder.name for folder in folders)
 
 
 def check_writable(out: str) -> None:

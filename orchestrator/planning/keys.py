@@ -56,7 +56,7 @@ def state_keys(
         position = kind.task_position(task_id)
         outer = outer_factor(training, position, kind.schedule_horizon(num_tasks))
         settings, length = _settings_and_length(training, task, outer, method.spec.trains_by_gradient)
-        data = _data_of([stream.tasks[i] for i in kind.tasks_to_train(task_id, num_tasks)])
+        data = _content_of(stream.tasks, kind.tasks_to_train(task_id, num_tasks))
         # The key before is part of the key after: so a key covers every earlier task, in order, with the settings that
         # held then, and no state can be reached on two ways that left different weights.
         keys.append(content_key(keys[-1], data, dict(stack.cache_fields(position)), settings, length))
@@ -68,9 +68,9 @@ def _untrained_key(initial_key: str) -> str:
     return content_key(initial_key, "untrained")
 
 
-def _data_of(tasks: Sequence[Task]) -> str | list[str]:
+def _content_of(tasks: Sequence[Task], task_ids: range) -> str | list[str]:
     """The content of what is trained on in one turn; of a single task its bare hash, as older checkpoints have it."""
-    hashes = [task.train_hash for task in tasks]
+    hashes = [tasks[task_id].train_hash for task_id in task_ids]
     if len(hashes) == 1:
         return hashes[0]
     return hashes

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from methods import METHODS, TuningMethod
+from methods import TuningMethod
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.stream import StreamConfig
@@ -50,7 +50,9 @@ class Planner:
         # decided here once: what "auto" means must not depend on the machine that happens to train a sequence
         precision = config.model.precision
         if precision == "auto":
-            precision = "bf16" if gpu else "float32"
+            precision = "float32"
+            if gpu:
+                precision = "bf16"
         self.model = config.model.model_copy(update={"precision": precision})
         self._streams: dict[str, Stream] = {}
         self._test_reads: list[Task] = []
@@ -139,11 +141,12 @@ class Planner:
         if self.family.generates:
             return
         for method in self.config.methods:
-            if any(part.card.requires_generation for part in method.types):
-                raise UserError(
-                    f"methods: {method.label!r} needs a model that generates text; "
-                    f"{self.config.model.name!r} is an encoder"
-                )
+            for part in method.types:
+                if part.card.requires_generation:
+                    raise UserError(
+                        f"methods: {method.label!r} needs a model that generates text; "
+                        f"{self.config.model.name!r} is an encoder"
+                    )
 
     def _check_open_answers(self, stream: Stream) -> None:
         """Refuses a task without a label set where answers are chosen among labels."""
@@ -156,7 +159,8 @@ class Planner:
                     f"{open_task}, and {self.config.model.name!r} is an encoder, which answers with one of the labels"
                 )
             for method in self.config.methods:
-                if not _tunes_by_gradient(method):
+                # not `spec.trains_by_gradient`, which a reference run lacks that trains nothing and yet generates
+                if not _generates_answers(method):
                     raise UserError(f"{open_task}, and method {method.label!r} answers with one of the labels")
 
     def _check_epochs(self, stream: Stream) -> None:
@@ -167,12 +171,9 @@ class Planner:
                     raise UserError(f"training.epochs_per_task: stream {stream.name!r} has no task {name!r}: {has}")
 
 
-def _tunes_by_gradient(method: MethodEntry) -> bool:
-    """Whether the tuning method moves the model's own weights; one that does not compares embeddings with each label's.
-
-    Not `spec.trains_by_gradient`, which a reference run that trains nothing lacks although its model answers itself.
-    """
-    tuning = METHODS[method.tuning.name]
+def _generates_answers(method: MethodEntry) -> bool:
+    """Whether the model itself answers; a tuning method without gradient steps compares embeddings with each label's."""
+    tuning = method.types[0]
     assert issubclass(tuning, TuningMethod)
     return tuning.trains_by_gradient
 

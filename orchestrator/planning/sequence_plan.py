@@ -46,6 +46,7 @@ class SequencePlan(Section):
     def open_stream(self, why: str = "scores") -> Stream:
         """The data: with the test split sealed while tuning; else each reading of a test split goes to the test-access log."""
         stream = self.stream.build()
+        # sealed in each process that opens it: what a trial cannot read it cannot be chosen by
         if self.split == "dev":
             return stream.sealed()
         return stream.watched(TestAccessLog(Path(self.out)).reader(self.experiment, self.id, why))

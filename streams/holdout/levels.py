@@ -38,7 +38,11 @@ def _other_data_sets(tuning: Streams, evaluation: Streams, allowed: Pairs) -> No
 def _is_allowed(ours: Task, theirs: Task, allowed: Pairs) -> bool:
     our_names = names_of(ours.dataset)
     their_names = names_of(theirs.dataset)
-    return any(one in our_names and other in their_names for one, other in allowed)
+    # the pairs are sorted by side already: a pair that is allowed one way round is not allowed the other
+    for one, other in allowed:
+        if one in our_names and other in their_names:
+            return True
+    return False
 
 
 def _other_labels(tuning: Streams, evaluation: Streams, allowed: Pairs) -> None:
@@ -70,6 +74,7 @@ def _other_orders(tuning: Streams, evaluation: Streams, allowed: Pairs) -> None:
                 )
 
 
+# The names of tasks may differ from side to side; the data sets behind them are what an order is made of.
 def _order(stream: Stream) -> list[str]:
     return [task.dataset for task in stream.tasks]
 

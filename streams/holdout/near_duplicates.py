@@ -17,8 +17,12 @@ def shingles(text: str) -> frozenset[int]:
     Python salts its hashes in each process: they are compared within one, and never stored.
     """
     words = text.split()
-    runs = range(max(1, len(words) - SHINGLE_WORDS + 1))
-    return frozenset(hash(tuple(words[start : start + SHINGLE_WORDS])) for start in runs)
+    num_runs = max(1, len(words) - SHINGLE_WORDS + 1)
+    runs = set()
+    for start in range(num_runs):
+        # the hash alone: of ten million runs the words themselves would not fit into memory
+        runs.add(hash(tuple(words[start : start + SHINGLE_WORDS])))
+    return frozenset(runs)
 
 
 class ShingleIndex:

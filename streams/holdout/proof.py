@@ -42,11 +42,11 @@ class Proof:
 
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON."""
-        return {
-            **asdict(self),
-            "worst": list(self.worst),
-            "allowed_related_pairs": [list(pair) for pair in self.allowed_related_pairs],
-        }
+        values = asdict(self)
+        # JSON has no tuples: what is written must equal what is read again
+        values["worst"] = list(self.worst)
+        values["allowed_related_pairs"] = list(map(list, self.allowed_related_pairs))
+        return values
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def _distinct_texts(streams: Sequence[Stream], splits: Sequence[Split]) -> dict[
 
 
 def _refuse_common_texts(level: Level, ours: dict[bytes, _TextRow], theirs: dict[bytes, _TextRow]) -> None:
-    common = [digest for digest in ours if digest in theirs]
+    # in the order of our rows, so that the first that is named is the first in the file
+    common = list(filter(theirs.__contains__, ours))
     if not common:
         return
     one = ours[common[0]]
@@ -145,11 +146,11 @@ def _refuse_common_texts(level: Level, ours: dict[bytes, _TextRow], theirs: dict
 def _near_duplicates(ours: Sequence[_TextRow], theirs: Sequence[_TextRow]) -> list[str]:
     """Evaluation texts with a tuning text that is nearly the same, each with its nearest; the closest pairs first."""
     index = ShingleIndex([row.text for row in ours])
-    found: list[tuple[float, str]] = []
+    similarity_of: dict[str, float] = {}
     for row in theirs:
         similarity, number = index.nearest(row.text)
         if similarity >= NEAR:
-            found.append((similarity, f"{ours[number]} ~ {row} ({similarity:.2f})"))
-    # by similarity alone: the sort is stable, so equal ones stay in the order of the streams
-    found.sort(key=lambda pair: -pair[0])
-    return [line for _, line in found]
+            # no two lines are alike: each names another row of the evaluation
+            similarity_of[f"{ours[number]} ~ {row} ({similarity:.2f})"] = similarity
+    # the sort is stable, also in reverse, so equal ones stay in the order of the streams
+    return sorted(similarity_of, key=similarity_of.__getitem__, reverse=True)

@@ -43,7 +43,10 @@ def is_same(one: str, other: str) -> bool:
 
 def is_related(one: str, other: str) -> bool:
     """Whether the texts or labels of two data sets come from one origin."""
-    return any(group & names_of(one) and group & names_of(other) for group in RELATED)
+    for group in RELATED:
+        if group & names_of(one) and group & names_of(other):
+            return True
+    return False
 
 
 def _all_names(datasets: Iterable[str]) -> set[str]:
@@ -57,7 +60,8 @@ def datasets_of(streams: Sequence[Stream]) -> list[str]:
     """The data sets of all tasks of the streams, sorted."""
     datasets: set[str] = set()
     for stream in streams:
-        datasets.update(task.dataset for task in stream.tasks)
+        for task in stream.tasks:
+            datasets.add(task.dataset)
     return sorted(datasets)
 
 

@@ -30,7 +30,10 @@ class EmbeddedSource(Source):
 
     def stream(self, name: str, limits: Limits) -> Stream:
         """The five generated tasks. `limits.seed` also seeds the sentences."""
-        return Stream(name, tuple(_task(wording, limits) for wording in GENERATED[self.words]))
+        tasks = []
+        for wording in GENERATED[self.words]:
+            tasks.append(_task(wording, limits))
+        return Stream(name, tuple(tasks))
 
 
 def _task(wording: Wording, limits: Limits) -> Task:
@@ -48,6 +51,7 @@ def _task(wording: Wording, limits: Limits) -> Task:
 
 def generate(wording: Wording, rows: int, seed: int, split: str) -> list[Example]:
     """`rows` sentences, classes in equal shares, drawn from a generator seeded by (seed, task, split)."""
+    # seeded by text, so that one task's sentences do not depend on how many tasks are made before it
     rng = random.Random(f"{seed}/{wording.name}/{split}")
     labels = tuple(wording.cues)
     examples = []
@@ -70,7 +74,11 @@ def _load(wording: Wording, seed: int, split: RawSplit) -> Sequence[Example]:
         return train
     # few words make few sentences: what train has by chance is no new sentence
     seen = {example.text for example in train}
-    return [example for example in generate(wording, TEST_ROWS, seed, "test") if example.text not in seen]
+    unseen = []
+    for example in generate(wording, TEST_ROWS, seed, "test"):
+        if example.text not in seen:
+            unseen.append(example)
+    return unseen
 
 
 def vocabulary() -> list[str]:
@@ -81,6 +89,7 @@ def vocabulary() -> list[str]:
         for wording in wordings:
             for text in _texts(wording):
                 words.update(dict.fromkeys(text.split()))
+    # the blanks of the templates are no words
     return [word for word in words if "{" not in word]
 
 

@@ -47,6 +47,7 @@ class FolderSource(Source):
     @classmethod
     def recognises(cls, settings: Mapping[str, Any]) -> bool:
         tasks = settings.get("tasks")
+        # an entry with mappings among its tasks is the hub's, which says what is wrong if it has names too
         return isinstance(tasks, list | tuple) and not any(isinstance(task, Mapping) for task in tasks)
 
     def located(self) -> Self:
@@ -59,6 +60,7 @@ class FolderSource(Source):
         folder = self.located().folder
         if folder is None:
             raise ValueError(f"stream {name!r} reads a local folder: set `folder`, or {FOLDER_VARIABLE}")
+        # in addition to what the stream's own limits skip
         limits = replace(limits, skip_texts=limits.skip_texts | frozenset(self.skip_texts))
         paths = find_tasks(Path(folder))
         tasks = []
@@ -74,6 +76,7 @@ def find_tasks(folder: Path) -> dict[str, Path]:
     """Every task folder below `folder`, by canonical name (see `canonical`). Raises ValueError where there is none."""
     if not folder.is_dir():
         raise ValueError(f"folder {str(folder)!r} does not exist")
+    # found by train.json: a category may hold folders that are no tasks
     paths = {}
     for file in sorted(folder.glob("*/*/train.json")):
         paths[canonical(file.parent.name)] = file.parent

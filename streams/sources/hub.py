@@ -39,6 +39,7 @@ class HubTask(SourceSettings):
 
     @model_validator(mode="after")
     def _pinned(self) -> HubTask:
+        # a branch moves: the same configuration would train on other data next month, under other keys
         if self.revision is None and not self.is_local:
             raise ValueError(f"task {self.name!r}: hub data {self.hub!r} needs a pinned `revision` (a commit hash)")
         return self
@@ -87,7 +88,10 @@ class HubSource(Source):
         return isinstance(tasks, list | tuple) and any(isinstance(task, Mapping) for task in tasks)
 
     def stream(self, name: str, limits: Limits) -> Stream:
-        return Stream(name, tuple(hub_task(task, limits) for task in self.tasks))
+        tasks = []
+        for task in self.tasks:
+            tasks.append(hub_task(task, limits))
+        return Stream(name, tuple(tasks))
 
 
 def hub_task(spec: HubTask, limits: Limits = Limits()) -> Task:
@@ -135,6 +139,7 @@ def _declared_labels(spec: HubTask) -> tuple[str, ...]:
 
 
 def _load(spec: HubTask, labels: tuple[str, ...], split: RawSplit) -> Sequence[Example]:
+    # data sets call their splits by names of their own (`validation` often is the public test split)
     name_on_hub = {"train": spec.train_split, "test": spec.test_split}[split]
     data = _dataset(spec, name_on_hub)
     for column in (*spec.text_columns, spec.label):
@@ -143,7 +148,8 @@ def _load(spec: HubTask, labels: tuple[str, ...], split: RawSplit) -> Sequence[E
             raise ValueError(f"task {spec.name!r}: {spec.hub!r} has no column {column!r} (it has {has})")
     examples = []
     for row in data:
-        text = "\n".join(str(row[column]) for column in spec.text_columns)
+        columns = [str(row[column]) for column in spec.text_columns]
+        text = "\n".join(columns)
         examples.append(Example(text, _label_text(row[spec.label], labels)))
     return examples
 

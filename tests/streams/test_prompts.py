@@ -49,6 +49,8 @@ def test_a_segment_with_an_empty_field_is_left_out() -> None:
         ("{} {text}", "unknown field ''"),
         ("{instruction}", "exactly once, this one 0 times"),
         ("{text}{text}", "exactly once, this one 2 times"),
+        ("{text!r}", "field 'text' is written with a format; write {text}"),
+        ("{text:>9}", "field 'text' is written with a format"),
         ("{text", "expected '}' before end of string"),
     ],
 )

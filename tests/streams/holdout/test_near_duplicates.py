@@ -54,8 +54,8 @@ def test_ten_thousand_texts_take_seconds() -> None:
     words = [f"w{i}" for i in range(3000)]
     ours, theirs = ([" ".join(rng.choices(words, k=100)) for _ in range(10_000)] for _ in range(2))
     theirs[:50] = [text.rsplit(" ", 10)[0] for text in ours[:50]]
-    start = time.monotonic()
+    start = time.process_time()
     index = ShingleIndex(ours)
     near = [number for similarity, number in map(index.nearest, theirs) if similarity >= 0.5]
     assert near == list(range(50))
-    assert time.monotonic() - start < 30
+    assert time.process_time() - start < 30
