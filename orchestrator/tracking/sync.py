@@ -11,12 +11,11 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from orchestrator import logs
 from orchestrator.errors import UserError
 from orchestrator.tracking.parent_runs import ParentRuns
 from orchestrator.tracking.search_runs import SearchRuns
 from orchestrator.tracking.sequence_runs import SequenceRuns
-
-logger = logging.getLogger(__name__)
 
 DATABASES = ("sqlite:///", "postgresql", "mysql", "mssql")
 
@@ -85,8 +84,11 @@ class MlflowSync:
                     return
             # whatever MLflow, its database or the network raise, the journals have it all
             except Exception as error:
-                logger.info("the copy in MLflow stopped, and is tried again", exc_info=True)
-                self.trouble = _one_line(error)
+                trouble = _one_line(error)
+                # it tries again each second: the same trouble is written once
+                if trouble != self.trouble:
+                    logs.write_failure(logs.tracking_log(self.out), f"copying to MLflow at {self.uri}", error)
+                self.trouble = trouble
                 # what was half copied is copied again from the start: that changes nothing
                 copies = None
                 if closing:
