@@ -1,0 +1,108 @@
+"""What is in the keys of states and scores, and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.planning import keys
+from orchestrator.planning.keys import check_unchanged, content_key, score_keys
+from orchestrator.planning.sequence_plan import SequencePlan
+from streams import SCORER_VERSIONS, Stream
+
+SequenceOf = Callable[..., SequencePlan]
+
+
+def scores_of(sequence: SequencePlan, stream: Stream) -> tuple[tuple[str, ...], ...]:
+    return score_keys(sequence.keys, sequence.model, stream, sequence.method, sequence.split)
+
+
+def test_a_key_does_not_depend_on_the_order_of_a_mapping() -> None:
+    assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
+    assert len({content_key(1), content_key("1"), content_key(1, 2), content_key([1, 2])}) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"micro_batch": 4}},
+        {"name": "other"},
+        {"methods": [{"preset": "ft", "name": "other"}]},
+        {"evaluation": {"batch": 3}},
+    ],
+)
+def test_what_changes_no_result_changes_no_key(changes: dict[str, Any], sequence_of: SequenceOf) -> None:
+    assert sequence_of(**changes).keys == sequence_of().keys
+    assert sequence_of(**changes).score_keys == sequence_of().score_keys
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"training": {"lr": 0.5}}, {"training": {"epochs": 2}}, {"seeds": [8]}, {"stream": {"prompt": "plain"}}],
+)
+def test_what_changes_results_changes_the_keys(changes: dict[str, Any], sequence_of: SequenceOf) -> None:
+    ours = sequence_of(**changes).keys
+    assert not set(ours[1:]) & set(sequence_of().keys)
+
+
+def test_a_longer_stream_continues_a_shorter_one(sequence_of: SequenceOf) -> None:
+    shorter = sequence_of(stream={"first": 2})
+    longer = sequence_of(stream={"first": 4})
+    assert longer.keys[:3] == shorter.keys
+
+
+def test_epochs_of_one_task_alone_leave_the_tasks_before_it(sequence_of: SequenceOf) -> None:
+    stream = {"first": 3}
+    exception = sequence_of(stream=stream, training={"epochs_per_task": {"headlines": 2}})
+    (index,) = [t for t, name in enumerate(exception.tasks) if name == "headlines"]
+    common = sequence_of(stream=stream).keys
+    assert exception.keys[: index + 1] == common[: index + 1]
+    assert exception.keys[index + 1] != common[index + 1]
+
+
+def test_states_that_are_not_trained_are_scored_as_the_initial_model(sequence_of: SequenceOf) -> None:
+    zero_shot = sequence_of(methods=["zero-shot"])
+    assert len(set(zero_shot.score_keys)) == 1
+    assert zero_shot.score_keys[0] == sequence_of().score_keys[0]
+    joint = sequence_of(methods=["joint"])
+    assert len(set(joint.score_keys)) == 2
+
+
+def test_the_scorer_and_its_version_are_part_of_a_score(
+    sequence_of: SequenceOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = sequence_of()
+    stream = sequence.open_stream()
+    monkeypatch.setitem(SCORER_VERSIONS, "other", 1)
+    first, *rest = stream.tasks
+    other = Stream(stream.name, (replace(first, scorer="other"), *rest))
+    ours = scores_of(sequence, other)
+    assert [row[1:] for row in ours] == [row[1:] for row in sequence.score_keys]
+    assert not {row[0] for row in ours} & {row[0] for row in sequence.score_keys}
+    monkeypatch.setitem(SCORER_VERSIONS, "other", 2)
+    assert not {row[0] for row in ours} & {row[0] for row in scores_of(sequence, other)}
+    monkeypatch.setitem(SCORER_VERSIONS, "exact-match", 2)
+    assert scores_of(sequence, stream)[0][0] != sequence.score_keys[0][0]
+
+
+def test_a_format_is_part_of_every_key(sequence_of: SequenceOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sequence_of()
+    monkeypatch.setattr(keys, "SCORE_FORMAT", keys.SCORE_FORMAT + 1)
+    scored = sequence_of()
+    assert scored.keys == before.keys
+    assert not {key for row in scored.score_keys for key in row} & {key for row in before.score_keys for key in row}
+    monkeypatch.setattr(keys, "CHECKPOINT_FORMAT", keys.CHECKPOINT_FORMAT + 1)
+    assert not set(sequence_of().keys) & set(before.keys)
+
+
+def test_data_that_has_changed_since_the_plan_is_refused(sequence_of: SequenceOf) -> None:
+    sequence = sequence_of()
+    stream = sequence.open_stream()
+    check_unchanged(sequence, stream)
+    first, *rest = stream.tasks
+    changed = Stream(stream.name, (replace(first, instruction="Another? "), *rest))
+    with pytest.raises(ValueError, match="the data of stream 'embedded' has changed since the experiment was planned"):
+        check_unchanged(sequence, changed)
