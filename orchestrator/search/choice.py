@@ -89,11 +89,16 @@ def read_chosen(search: Search) -> dict[str, Any]:
 
 def choices_made(folder: Path) -> list[str]:
     """The SHA-256 of every choice that a search's journal lists, oldest first."""
-    return [event.sha256 for event in Tail(folder).new_events() if isinstance(event, SearchChosen)]
+    hashes = []
+    for event in Tail(folder).new_events():
+        if isinstance(event, SearchChosen):
+            hashes.append(event.sha256)
+    return hashes
 
 
 def _sha256_of(file: Path) -> str:
     """The SHA-256 that a choice states, if that is what its content has; else nothing."""
+    # A file that is no choice at all is refused in the same words as one that was changed.
     try:
         content = json.loads(file.read_text())
         stated = str(content.pop("sha256"))

@@ -25,7 +25,7 @@ from orchestrator.search.trials import (
     trial_run_key,
 )
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import TrialEnded, TrialEvent, TrialProposed, TrialReopened
+from orchestrator.store.events import TrialEnded, TrialEvent, TrialReopened, TrialSuggested
 from orchestrator.store.journal import Journal, Tail
 from orchestrator.training.sequence import is_complete
 
@@ -68,7 +68,7 @@ class TrialStore:
 
     def _replay(self, event: TrialEvent, method_search: MethodSearch) -> None:
         key = trial_key(method_search.label, event.number)
-        if isinstance(event, TrialProposed):
+        if isinstance(event, TrialSuggested):
             self.trials.setdefault(key, self._make_trial(method_search, event.number, event.values))
             self._notes[key] = event.notes
         elif isinstance(event, TrialReopened):
@@ -165,7 +165,7 @@ class TrialStore:
             return None
         trial, notes = planned
         # On disk before it runs: a process that dies now finds the trial cut off, not its number taken twice.
-        self._journal.append(TrialProposed(**trial.identity, values=trial.values, notes=notes))
+        self._journal.append(TrialSuggested(**trial.identity, values=trial.values, notes=notes))
         self._notes[trial.key] = notes
         self.trials[trial.key] = trial
         return trial

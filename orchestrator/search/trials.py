@@ -92,7 +92,9 @@ def trial_run_key(search_key: str, key: str, definition: str) -> str:
 
 def metrics_after(views: Sequence[View], tasks_seen: int) -> dict[str, float | None]:
     """Means over a trial's sequences of the metrics after so many tasks, on the dev split; None where undefined."""
-    summaries = [_summary(view, tasks_seen) for view in views]
+    summaries = []
+    for view in views:
+        summaries.append(_summary(view, tasks_seen))
     means: dict[str, float | None] = {}
     for name in summaries[0]:
         mean = float(np.mean([summary[name] for summary in summaries]))
@@ -112,7 +114,10 @@ def _summary(view: View, tasks_seen: int) -> dict[str, float]:
 
 
 def score_of(values: Mapping[str, float | None], metric: str, forgetting_weight: float) -> float | None:
-    """What a search maximises, in %: metric - `forgetting_weight` x forgetting. None where the metric is undefined."""
+    """What a search maximises, in %: metric - `forgetting_weight` x forgetting. None where the metric is undefined.
+
+    Of the metrics that a search may name more is better, of forgetting less.
+    """
     main = values[metric]
     if main is None:
         return None

@@ -191,10 +191,10 @@ class TrialEvent(Event):
     number: int
 
 
-class TrialProposed(TrialEvent):
+class TrialSuggested(TrialEvent):
     """A trial's values were drawn. `notes` are what the sampler wants to remember of how it came to them."""
 
-    name = "trial_proposed"
+    name = "trial_suggested"
     values: dict[str, Any]
     notes: dict[str, Any]
 
@@ -237,7 +237,7 @@ EVENTS: dict[str, type[Event]] = {
         SearchChosen,
         SearchFrozen,
         SearchFinished,
-        TrialProposed,
+        TrialSuggested,
         TrialReopened,
         TrialEnded,
         TrialProblem,

@@ -13,7 +13,7 @@ from orchestrator.store.events import (
     SearchStarted,
     TrialEnded,
     TrialEvent,
-    TrialProposed,
+    TrialSuggested,
 )
 from orchestrator.store.journal import Tail
 from orchestrator.tracking.names import flatten, safe
@@ -76,7 +76,7 @@ class SearchRuns:
         self.client.log_dict(run, event.config, "config.yaml")
 
     @_take.register
-    def _(self, event: TrialProposed) -> None:
+    def _(self, event: TrialSuggested) -> None:
         run = self._trial(event)
         self._params(run, {"method": event.method, **event.values})
         self.client.set_tag(run, "orchestrator.method", event.method)
