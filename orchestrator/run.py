@@ -158,16 +158,9 @@ def _replay_complete(watcher: Watcher, experiment: Experiment) -> list[SequenceP
         if not is_complete(sequence, Store(Path(sequence.out))):
             incomplete.append(sequence)
         # other sequences may have made all of it, in a store that they share: then only the journal lacks it
-        elif view.status != "finished" or not _all_scores_noted(sequence, view):
+        elif view.status != "finished" or not view.is_whole():
             run_sequence(sequence)
     return incomplete
-
-
-def _all_scores_noted(sequence: SequencePlan, view: View) -> bool:
-    for tasks_seen in range(len(sequence.keys)):
-        if not view.has_all_scores(tasks_seen):
-            return False
-    return True
 
 
 def sync_of(config: RunConfig, search: Path | None = None) -> MlflowSync:
@@ -226,7 +219,9 @@ def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> 
         # a sequence that never started has no data in its journal for scores to belong to
         if view.start and not view.has_all_scores(tasks_seen):
             for event in score_events(sequence, tasks_seen, store):
-                journal.append(event)
+                # what a journal that was damaged still says is not said twice
+                if (tasks_seen, event.task_id) not in view.scores:
+                    journal.append(event)
     return problems
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from methods import run_kind
 from orchestrator.config.search import SearchConfig
 from orchestrator.evaluation import metrics
+from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.space import Values
-from orchestrator.store.view import View, read_view
+from orchestrator.store.view import View
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Trial:
         return len(self.sequences[0].tasks)
 
     def views(self) -> list[View]:
-        """What its sequences' journals say."""
-        return [read_view(s.out, s.id) for s in self.sequences]
+        """What its sequences' journals say, with what was lost of them."""
+        return [recovered_view(s) for s in self.sequences]
 
 
 @dataclass(frozen=True)

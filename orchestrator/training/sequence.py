@@ -49,7 +49,7 @@ def run_sequence(
             run.score(0)
         for task_id in task_ids:
             run.ensure_stored(task_id + 1)
-            run.record.checkpoint(task_id, run.store, reused=task_id not in run.trained)
+            run.record.checkpoint(task_id, run.store, found=task_id not in run.trained)
             if evaluate:
                 run.score(task_id + 1)
     except Exception as error:
