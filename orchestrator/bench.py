@@ -6,7 +6,9 @@ import itertools
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,48 +34,73 @@ RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 RATES = (5e-4, 1e-3)
 
 
+@dataclass(frozen=True)
+class TimedRun:
+    """What a sequence gave and the seconds that it took."""
+
+    view: View
+    seconds: float
+
+
 def search_reuse(console: Console, max_train: int = 160) -> dict[str, Any]:
     """A search's sequences over one store, against each of them in a store of its own: tasks trained, seconds, results.
 
     Six ratios of MIGU, fine-tuning and the random mask, each at two learning rates, on the five embedded tasks.
     """
+    shared: list[TimedRun] = []
+    alone: list[TimedRun] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        shared = _search(Path(folder) / "shared", max_train)
-        rows = []
-        for number, sequence in enumerate(track(shared, "search-reuse", console=console, transient=True)):
-            alone = sequence.model_copy(update={"out": str(Path(folder) / f"alone-{number}")})
-            pair = [sequence, alone] if number % 2 else [alone, sequence]  # neither always comes first
-            views = {s.out: _timed(s) for s in pair}
-            rows.append((sequence, views[sequence.out], views[alone.out]))
-    result = {
-        "sequences": len(rows),
-        "tasks_naive": sum(len(s.tasks) for s, _, _ in rows),
-        "tasks_trained": sum(_trained(view) for _, (view, _), _ in rows),
-        "seconds_naive": round(sum(seconds for _, _, (_, seconds) in rows), 1),
-        "seconds_shared": round(sum(seconds for _, (_, seconds), _ in rows), 1),
-        "equal_results": all((a.matrix() == b.matrix()).all() for _, (a, _), (b, _) in rows),
+        sequences = _search(Path(folder) / "shared", max_train)
+        for number, sequence in enumerate(track(sequences, "search-reuse", console=console, transient=True)):
+            own_store = sequence.model_copy(update={"out": str(Path(folder) / f"alone-{number}")})
+            # neither always comes first: what a machine is busy with meanwhile must not favour one of them
+            if number % 2:
+                shared.append(_timed(sequence))
+                alone.append(_timed(own_store))
+            else:
+                alone.append(_timed(own_store))
+                shared.append(_timed(sequence))
+    return _reuse(shared, alone)
+
+
+def _reuse(shared: Sequence[TimedRun], alone: Sequence[TimedRun]) -> dict[str, Any]:
+    """Counts and seconds over all sequences, and whether every pair has the same accuracy matrix."""
+    tasks_naive = 0
+    tasks_trained = 0
+    equal_results = True
+    for run, run_alone in zip(shared, alone, strict=True):
+        tasks_naive += len(run.view.tasks)
+        tasks_trained += _num_trained(run.view)
+        equal_results &= bool((run.view.matrix() == run_alone.view.matrix()).all())
+    seconds_naive = round(sum(run.seconds for run in alone), 1)
+    seconds_shared = round(sum(run.seconds for run in shared), 1)
+    return {
+        "sequences": len(shared),
+        "tasks_naive": tasks_naive,
+        "tasks_trained": tasks_trained,
+        "seconds_naive": seconds_naive,
+        "seconds_shared": seconds_shared,
+        "equal_results": equal_results,
+        "tasks_saved": 1 - tasks_trained / tasks_naive,
+        "time_ratio": round(seconds_shared / seconds_naive, 3),
     }
-    result["tasks_saved"] = 1 - result["tasks_trained"] / result["tasks_naive"]
-    result["time_ratio"] = round(result["seconds_shared"] / result["seconds_naive"], 3)
-    return result
 
 
 def _search(out: Path, max_train: int) -> list[SequencePlan]:
-    def entries() -> Iterator[dict[str, Any]]:
-        for rate in RATES:
-            training = {"lr": rate}
-            yield {"name": f"ft {rate:g}", "tuning": "full", "training": training}
-            yield {"name": f"random {rate:g}", "tuning": "full", "plugins": ["random_mask"], "training": training}
-            for ratio in RATIOS:
-                plugins = [{"name": "migu", "ratio": ratio}]
-                yield {"name": f"migu {ratio:g} {rate:g}", "tuning": "full", "plugins": plugins, "training": training}
-
+    methods: list[dict[str, Any]] = []
+    for rate in RATES:
+        shared = {"tuning": "full", "training": {"lr": rate}}
+        methods.append({"name": f"ft {rate:g}", **shared})
+        methods.append({"name": f"random {rate:g}", "plugins": ["random_mask"], **shared})
+        for ratio in RATIOS:
+            plugins = [{"name": "migu", "ratio": ratio}]
+            methods.append({"name": f"migu {ratio:g} {rate:g}", "plugins": plugins, **shared})
     config = RunConfig.model_validate(
         {
             "name": "search-reuse",
             "model": {"name": "tiny-t5", "max_source": 64, "max_target": 8},
             "streams": [{"name": "embedded", "max_train": max_train, "max_test": 40}],
-            "methods": list(entries()),
+            "methods": methods,
             "training": {"global_batch": 16},
             "out": str(out),
         }
@@ -81,25 +108,31 @@ def _search(out: Path, max_train: int) -> list[SequencePlan]:
     return plan(config)
 
 
-def _timed(sequence: SequencePlan) -> tuple[View, float]:
+def _timed(sequence: SequencePlan) -> TimedRun:
     started = time.monotonic()
     view = run_sequence(sequence)
-    return view, time.monotonic() - started
+    return TimedRun(view, time.monotonic() - started)
 
 
-def _trained(view: View) -> int:
-    return sum(not task.checkpoint.reused for task in view.by_task.values() if task.checkpoint)
+def _num_trained(view: View) -> int:
+    """The tasks that this sequence trained itself."""
+    count = 0
+    for task in view.by_task.values():
+        if task.checkpoint and not task.checkpoint.reused:
+            count += 1
+    return count
 
 
 def print_search_reuse(result: dict[str, Any], console: Console) -> None:
-    """What sharing saved."""
+    """Print what sharing a store saved."""
     table = Table(title=f"{result['sequences']} sequences of a search on five tasks", title_justify="left")
-    for heading in ("store", "tasks trained", "seconds"):
-        table.add_column(heading, justify="right" if heading != "store" else "left")
+    table.add_column("store")
+    table.add_column("tasks trained", justify="right")
+    table.add_column("seconds", justify="right")
     table.add_row("one for each sequence", str(result["tasks_naive"]), str(result["seconds_naive"]))
     table.add_row("shared", str(result["tasks_trained"]), str(result["seconds_shared"]))
     console.print(table)
-    same = "equal in every cell" if result["equal_results"] else "NOT EQUAL"
+    same = "equal in every score" if result["equal_results"] else "NOT EQUAL"
     saved = f"{100 * result['tasks_saved']:.0f} % of the tasks were not trained again"
     console.print(f"{saved}; time {result['time_ratio']:.2f} of the naive; accuracy matrices {same}", highlight=False)
 
@@ -113,29 +146,38 @@ def method_costs(
     step's time is the median over the task's steps but the first; `step` the median of its ratio to fine-tuning in the same
     round. `once_s` is what the task took beside its steps: passes over its examples, decompositions, written samples.
     """
+    runs_by_method: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        methods = [name for name in PRESETS if method_spec(name).trains_sequentially]
-        sequences = [_method_sequence(name, model, max_train, folder) for name in methods]
-        fitting = [s for s in sequences if s is not None]
-        found: dict[str, list[dict[str, float]]] = {s.method.label: [] for s in fitting}
-        turns = [s for _ in range(rounds) for s in fitting]
-        for sequence in track(turns, "methods", console=console, transient=True):
-            found[sequence.method.label].append(_second_task(sequence))
-    plain = [run["step_s"] for run in found["ft"]]
-    return [
-        {
-            "method": label,
-            "step": round(median(run["step_s"] / base for run, base in zip(runs, plain, strict=True)), 3),
-            "ms_a_step": round(1000 * median(run["step_s"] for run in runs), 2),
-            "once_s": round(median(run["once_s"] for run in runs), 3),
-            **{key: runs[0][key] for key in ("checkpoint_mb", "state_mb", "peak_mb")},
-        }
-        for label, runs in found.items()
-    ]
+        sequences = []
+        for name in PRESETS:
+            if method_spec(name).trains_sequentially:
+                sequences += _method_sequence(name, model, max_train, folder)
+        # round after round, so that a change of the machine's load falls on all methods
+        for sequence in track(sequences * rounds, "methods", console=console, transient=True):
+            runs_by_method[sequence.method.label].append(_second_task(sequence))
+    rows = []
+    for label, runs in runs_by_method.items():
+        rows.append({"method": label, **_cost(runs, runs_by_method["ft"])})
+    return rows
 
 
-def _method_sequence(name: str, model: str, max_train: int, out: str) -> SequencePlan | None:
-    """None for a method that does not go with the model."""
+def _cost(runs: Sequence[dict[str, float]], plain_runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Medians over the rounds of one method, beside those of fine-tuning. Sizes are the same in every round."""
+    ratios = []
+    for run, plain in zip(runs, plain_runs, strict=True):
+        ratios.append(run["step_s"] / plain["step_s"])
+    return {
+        "step": round(median(ratios), 3),
+        "ms_a_step": round(1000 * median(run["step_s"] for run in runs), 2),
+        "once_s": round(median(run["once_s"] for run in runs), 3),
+        "checkpoint_mb": runs[0]["checkpoint_mb"],
+        "state_mb": runs[0]["state_mb"],
+        "peak_mb": runs[0]["peak_mb"],
+    }
+
+
+def _method_sequence(name: str, model: str, max_train: int, out: str) -> list[SequencePlan]:
+    """The one sequence of a method; none for a method that does not go with the model."""
     config = RunConfig.model_validate(
         {
             "name": "methods",
@@ -147,51 +189,71 @@ def _method_sequence(name: str, model: str, max_train: int, out: str) -> Sequenc
         }
     )
     try:
-        (sequence,) = plan(config)
+        return plan(config)
     except UserError:
-        return None
-    return sequence
+        return []
 
 
 def _second_task(sequence: SequencePlan) -> dict[str, float]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Train two tasks and measure the second: seconds, MiB of weights and of the method's state, MiB at most on the GPU."""
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if has_gpu else "cpu")
     learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Parallel.current(device))
     learner.load_initial()
     train_task(learner, 0, lambda event: None)
-    if device.type == "cuda":
+    if has_gpu:
         torch.cuda.reset_peak_memory_stats()
-    optimizer_state: list[float] = []
+    step_ends: list[float] = []
     started = time.monotonic()
-    state = train_task(learner, 1, lambda event: optimizer_state.append(time.monotonic()))
+    state = train_task(learner, 1, lambda event: step_ends.append(time.monotonic()))
     seconds = time.monotonic() - started
-    step = median([after - before for before, after in itertools.pairwise(optimizer_state)] or [seconds])
+    step_seconds = []
+    for before, after in itertools.pairwise(step_ends):
+        step_seconds.append(after - before)
+    # a task of one step has no two ends to measure between
+    step = median(step_seconds or [seconds])
+    # the first step's beginning is not reported, so one typical step is added to what lies between first and last end
+    seconds_in_steps = step_ends[-1] - step_ends[0] + step
+    peak_mb = math.nan
+    if has_gpu:
+        peak_mb = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return {
         "step_s": step,
-        "once_s": max(0.0, seconds - (optimizer_state[-1] - optimizer_state[0]) - step),
+        "once_s": max(0.0, seconds - seconds_in_steps),
         "checkpoint_mb": round(_megabytes(state.weights), 2),
         "state_mb": round(_megabytes(state.method), 2),
-        "peak_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if device.type == "cuda" else math.nan,
+        "peak_mb": peak_mb,
     }
 
 
 def _megabytes(state: Any) -> float:
-    """Of all tensors in a nested state."""
+    """The size in MiB of all tensors in a nested state."""
     if isinstance(state, torch.Tensor):
         return state.numel() * state.element_size() / 2**20
-    values = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
-    return sum(_megabytes(value) for value in values)
+    if isinstance(state, Mapping):
+        return sum(map(_megabytes, state.values()))
+    if isinstance(state, list | tuple):
+        return sum(map(_megabytes, state))
+    return 0.0
 
 
 def print_method_costs(rows: list[dict[str, Any]], console: Console) -> None:
-    """A line a method."""
+    """Print a line for each method."""
     table = Table(title="cost beside fine-tuning", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
     for heading in ("step", "ms a step", "once a task", "weights MB", "state MB", "GPU MB"):
         table.add_column(heading, justify="right")
     for row in rows:
-        peak = "–" if math.isnan(row["peak_mb"]) else f"{row['peak_mb']:.0f}"
+        peak = f"{row['peak_mb']:.0f}"
+        if math.isnan(row["peak_mb"]):
+            peak = "–"
         table.add_row(
-            row["method"], f"{row['step']:.2f} x", f"{row['ms_a_step']:.1f}", f"{row['once_s']:.2f} s",
-            f"{row['checkpoint_mb']:.2f}", f"{row['state_mb']:.2f}", peak,
-        )  # fmt: skip
+            row["method"],
+            f"{row['step']:.2f} x",
+            f"{row['ms_a_step']:.1f}",
+            f"{row['once_s']:.2f} s",
+            f"{row['checkpoint_mb']:.2f}",
+            f"{row['state_mb']:.2f}",
+            peak,
+        )
     console.print(table)

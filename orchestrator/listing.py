@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,52 +21,75 @@ Row = dict[str, Any]
 
 def methods() -> list[Row]:
     """Tuning methods and plug-ins, then the presets made of them."""
-    parts = [
-        {
-            "name": name,
-            "kind": "tuning method" if issubclass(method, TuningMethod) else "plug-in",
-            "what": method.card.summary,
-            "needs": ", ".join(method.card.needs),
-            "extra memory": method.card.memory,
-            "arXiv": method.card.paper,
-            "searched": _searched(method),
-            "published": "",
-        }
-        for name, method in registered_methods().items()
-    ]
-    return parts + [_preset(name, spec) for name, spec in PRESETS.items()]
+    rows = []
+    for name, method in registered_methods().items():
+        rows.append(_part(name, method))
+    for name, preset in PRESETS.items():
+        rows.append(_preset(name, preset))
+    return rows
 
 
-def _preset(name: str, spec: Mapping[str, Any]) -> Row:
-    made_of = " + ".join(map(_part, [spec["tuning"], *spec.get("plugins", [])]))
-    reference = f" ({REFERENCE_RUNS[spec['reference']].sentence})" if "reference" in spec else ""
-    published = ", ".join(
-        f"{key} {value}" for key, value in PUBLISHED.get(name, {}).items() if key in ("lr", "global_batch")
-    )
+def _part(name: str, method: type[Method]) -> Row:
+    card = method.card
+    kind = "plug-in"
+    space = dict(card.space)
+    if issubclass(method, TuningMethod):
+        kind = "tuning method"
+        # training settings first: they are searched for every method
+        space = {**card.training_space, **space}
+    searched = []
+    for setting, values in space.items():
+        searched.append(f"{setting} {' '.join(map(str, values))}")
+    return {
+        "name": name,
+        "kind": kind,
+        "what": card.summary,
+        "needs": ", ".join(card.needs),
+        "extra memory": card.memory,
+        "arXiv": card.paper,
+        "searched": "; ".join(searched),
+        "published": "",
+    }
+
+
+def _preset(name: str, preset: Mapping[str, Any]) -> Row:
+    what = " + ".join(map(_setting, [preset["tuning"], *preset.get("plugins", [])]))
+    if "reference" in preset:
+        what += f" ({REFERENCE_RUNS[preset['reference']].sentence})"
+    published = []
+    if name in PUBLISHED:
+        for key in ("lr", "global_batch"):
+            published.append(f"{key} {PUBLISHED[name][key]}")
+    # every row has the same keys, also in JSON
     empty = dict.fromkeys(("needs", "extra memory", "arXiv", "searched"), "")
-    return {"name": name, "kind": "preset", "what": made_of + reference, **empty, "published": published}
+    return {"name": name, "kind": "preset", "what": what, **empty, "published": ", ".join(published)}
 
 
-def _part(part: str | Mapping[str, Any]) -> str:
-    """`migu`, or `merge (rule ties)`."""
+def _setting(part: str | Mapping[str, Any]) -> str:
+    """A part of a preset, as `migu` or `merge (rule ties)`."""
     if isinstance(part, str):
         return part
-    return f"{part['name']} ({', '.join(f'{k} {v}' for k, v in part.items() if k != 'name')})"
-
-
-def _searched(method: type[Method]) -> str:
-    space = {**(method.card.training_space if issubclass(method, TuningMethod) else {}), **method.card.space}
-    return "; ".join(f"{key} {' '.join(map(str, values))}" for key, values in space.items())
+    settings = []
+    for key, value in part.items():
+        if key != "name":
+            settings.append(f"{key} {value}")
+    return f"{part['name']} ({', '.join(settings)})"
 
 
 def streams() -> list[Row]:
     """The streams and their tasks."""
-    return [{"name": n, "what": w, "tasks": " ".join(FOLDER_STREAMS.get(n, ()))} for n, w in STREAMS.items()]
+    rows = []
+    for name, description in STREAMS.items():
+        rows.append({"name": name, "what": description, "tasks": " ".join(FOLDER_STREAMS.get(name, ()))})
+    return rows
 
 
 def models() -> list[Row]:
     """The built-in models."""
-    return [{"name": name, "what": what} for name, what in MODELS.items()]
+    rows = []
+    for name, description in MODELS.items():
+        rows.append({"name": name, "what": description})
+    return rows
 
 
 def recipes() -> list[Row]:
@@ -73,13 +97,12 @@ def recipes() -> list[Row]:
     rows = []
     for name in recipe_names():
         config = load_config(name)
-        labels = ", ".join(m.label for m in config.methods)
         rows.append(
             {
                 "name": name,
                 "model": config.model.name,
-                "streams": ", ".join(s.name for s in config.streams),
-                "methods": labels,
+                "streams": ", ".join(stream.name for stream in config.streams),
+                "methods": ", ".join(method.label for method in config.methods),
             }
         )
     return rows
@@ -94,26 +117,34 @@ LISTINGS: dict[str, Callable[[], list[Row]]] = {
 
 
 def print_listing(what: str, console: Console) -> None:
-    """Tables of what there is; of methods one of the parts, one of what a search tries, and one of the presets."""
+    """Print what there is; of methods, the parts by kind, what a search tries of them, and the presets."""
     rows = LISTINGS[what]()
-    if what != "methods":
+    if what == "methods":
+        _print_methods(rows, console)
+    else:
         console.print(_table(rows, list(rows[0])))
-        return
-    parts = [row for row in rows if row["kind"] != "preset"]
+
+
+def _print_methods(rows: list[Row], console: Console) -> None:
+    by_kind: dict[str, list[Row]] = defaultdict(list)
+    searched = []
+    for row in rows:
+        by_kind[row["kind"]].append(row)
+        if row["searched"]:
+            searched.append(row)
     columns = ["name", "what", "needs", "extra memory", "arXiv"]
-    console.print(_table([r for r in parts if r["kind"] == "tuning method"], columns, "tuning methods: one a method"))
-    console.print(_table([r for r in parts if r["kind"] == "plug-in"], columns, "plug-ins: any number, in order"))
-    console.print(_table([r for r in parts if r["searched"]], ["name", "searched"], "what a search tries"))
-    presets = [row for row in rows if row["kind"] == "preset"]
-    console.print(
-        _table(presets, ["name", "what", "published"], "presets; `training: published` asks for the last column")
-    )
+    console.print(_table(by_kind["tuning method"], columns, "tuning methods: one a method"))
+    console.print(_table(by_kind["plug-in"], columns, "plug-ins: any number, in order"))
+    console.print(_table(searched, ["name", "searched"], "what a search tries"))
+    title = "presets; `training: published` asks for the last column"
+    console.print(_table(by_kind["preset"], ["name", "what", "published"], title))
 
 
 def _table(rows: list[Row], columns: list[str], title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
+        # a name is typed and a paper's number is searched for: neither must be broken over lines
         table.add_column(column, no_wrap=column in ("name", "arXiv"), overflow="fold")
     for row in rows:
-        table.add_row(*(str(row[column]) for column in columns))
+        table.add_row(*map(str, map(row.get, columns)))
     return table

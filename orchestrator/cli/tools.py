@@ -1,4 +1,4 @@
-"""Commands beside the experiments: `list` and `ui`."""
+"""Commands beside the experiments: `list`, `check-method` and `ui`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, Out, app, make_console
+from orchestrator.cli.app import AsJson, Debug, Out, app, make_console
 from orchestrator.errors import UserError
 
 
@@ -30,6 +30,30 @@ def list_(
         print(json.dumps({what: LISTINGS[what]()}))
     else:
         print_listing(what, make_console())
+
+
+@app.command("check-method")
+def check_method_(
+    name: Annotated[str, typer.Argument(metavar="NAME|my_module.MyPlugin", help="A part's name, or its dotted path.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check that a plug-in or tuning method, of ours or of your own, does what every method must.
+
+    Exit codes: 0 it does, 1 a check failed, 2 there is no such part.
+    """
+    from orchestrator.contract import check_method as contract
+
+    results = contract.check_method(name)
+    console = make_console(stderr=as_json)
+    contract.print_checks(results, console)
+    for result in results:
+        if debug and result.traceback:
+            console.print(f"{result.check}:\n{result.traceback}", highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps({"method": name, "checks": contract.as_json(results)}))
+    if any(result.outcome == "failed" for result in results):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -81,7 +81,7 @@ class SearchConfig(Section):
     grace: int = Field(2, ge=2, description="asha: tasks before a trial can be stopped; early tasks mislead")
     reduction: float = Field(3, gt=1, description="asha: one in so many goes on at each rung")
     trials: int = Field(30, ge=1, description="for every method")
-    trial_tasks: int | None = Field(None, ge=1, description="stop proposing when a method's trials took so many tasks")
+    trial_tasks: int | None = Field(None, ge=1, description="stop suggesting when a method's trials took so many tasks")
     select: Literal["final", "first-task"] = Field("final", description="first-task: tune on the first task alone")
     metric: Literal["aa", "aa_options"] = "aa"
     forgetting_weight: float = Field(0.0, ge=0, allow_inf_nan=False, description="score = metric - weight x forgetting")

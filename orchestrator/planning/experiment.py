@@ -11,8 +11,9 @@ import yaml
 
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
+from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.store.view import View, read_view
+from orchestrator.store.view import View
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,8 @@ class Experiment:
             raise UserError(f"out: cannot write to {self.config.out!r}: {error.strerror}") from error
 
     def views(self) -> list[View]:
-        """What each sequence's journal says."""
-        views = []
-        for sequence in self.sequences:
-            views.append(read_view(self.config.out, sequence.id))
-        return views
+        """What each sequence's journal says, with what was lost of it."""
+        return [recovered_view(sequence) for sequence in self.sequences]
 
 
 def search_folder(out: str, name: str) -> Path:

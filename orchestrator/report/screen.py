@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.events import ScoreComputed
 from orchestrator.store.view import View
 
 
@@ -24,7 +25,10 @@ class LiveScreen:
         self.console = console
         self.started = time.monotonic()
         self.phase = "starting"
-        self.live = Live(self, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self.live: Live | None = None
+        # a file or a pipe gets lines instead: it cannot be redrawn
+        if console.is_terminal:
+            self.live = Live(self, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         if self.live:
@@ -38,7 +42,7 @@ class LiveScreen:
             self.live.stop()
 
     def say(self, phase: str) -> None:
-        """What is going on as a whole."""
+        """Show what is going on as a whole, such as `training`."""
         if phase == self.phase:
             return
         self.phase = phase
@@ -49,7 +53,7 @@ class LiveScreen:
         return Group(Text(f"{self._clock()} {self.phase}", style="dim"), self.table())
 
     def table(self) -> Table:
-        """What is known by now."""
+        """The table of what is known by now."""
         raise NotImplementedError
 
     def _clock(self) -> str:
@@ -63,56 +67,92 @@ class Screen(LiveScreen):
     def __init__(self, sequences: Sequence[SequencePlan], console: Console) -> None:
         super().__init__(console)
         self.sequences = sequences
-        self.said: set[tuple[str, int]] = set()
-        self.views: Sequence[View] = [View(s.id) for s in sequences]
+        self.printed: set[tuple[str, int]] = set()
+        self.views: Sequence[View] = [View(sequence.id) for sequence in sequences]
 
     def show(self, views: Sequence[View]) -> None:
         """Draw what the journals say by now."""
         self.views = views
-        if not self.live:
-            self._lines(views)
+        if self.live is None:
+            for sequence, view in zip(self.sequences, views, strict=True):
+                self._print_finished_tasks(sequence, view)
 
     def table(self) -> Table:
+        """A line for each sequence: its name and progress, what its last step gave, and its last scores."""
         table = Table(box=None, pad_edge=False)
         for heading in ("sequence", "task", "progress", "loss", "tokens/s", "last scores, one a task"):
             table.add_column(heading, no_wrap=True)
         for sequence, view in zip(self.sequences, self.views, strict=True):
-            parts = (sequence.method.label, sequence.stream.name, sequence.stream.only, sequence.seed)
-            name = " · ".join(str(part) for part in parts if part is not None)
-            table.add_row(name, *_progress_cells(sequence, view))
+            table.add_row(_name(sequence), *progress_cells(sequence, view))
         return table
 
-    def _lines(self, views: Sequence[View]) -> None:
-        for sequence, view in zip(self.sequences, views, strict=True):
-            for task_id, task in view.by_task.items():
-                if task.checkpoint and (view.id, task_id) not in self.said:
-                    self.said.add((view.id, task_id))
-                    event = task.checkpoint
-                    how = "found in the store" if event.reused else f"trained in {event.seconds:.1f} s"
-                    name, total = event.task, len(sequence.tasks)
-                    which = f"{sequence.method.label}, seed {sequence.seed}: task {task_id + 1}/{total} {name}"
-                    self.console.print(f"{self._clock()} {which} {how}", highlight=False)
+    def _print_finished_tasks(self, sequence: SequencePlan, view: View) -> None:
+        for task_id, task in view.by_task.items():
+            event = task.checkpoint
+            if event is None or (view.id, task_id) in self.printed:
+                continue
+            self.printed.add((view.id, task_id))
+            how = f"trained in {event.seconds:.1f} s"
+            if event.reused:
+                how = "found in the store"
+            which = f"task {task_id + 1}/{len(sequence.tasks)} {event.task}"
+            line = f"{self._clock()} {sequence.method.label}, seed {sequence.seed}: {which} {how}"
+            self.console.print(line, highlight=False)
 
 
-def _progress_cells(sequence: SequencePlan, view: View) -> list[Text | ProgressBar | str]:
-    total = len(sequence.tasks)
+def _name(sequence: SequencePlan) -> str:
+    parts = [sequence.method.label, sequence.stream.name]
+    if sequence.stream.only is not None:
+        parts.append(sequence.stream.only)
+    return " · ".join([*parts, str(sequence.seed)])
+
+
+def progress_cells(sequence: SequencePlan, view: View) -> list[Text | ProgressBar | str]:
+    """The cells of a sequence's line: its task or status, a bar over all tasks, loss, tokens a second, and scores."""
     # copies: the screen is drawn by a thread of its own while the journal is read
-    tasks, cells = list(view.by_task.items()), dict(view.scores)
-    done = [i for i, task in tasks if task.checkpoint]
-    current = next((i for i, task in tasks if not task.checkpoint), None)
-    steps = dict(view.by_task[current].steps) if current is not None else {}
-    share = (len(steps) / view.by_task[current].total_steps) if current is not None else 0.0
-    last = steps[max(steps)] if steps else None
-    if view.status in ("failed", "finished") or current is None:
-        label = view.status if view.status != "running" or not done else f"{len(done)}/{total}"
-    else:
-        label = f"{current + 1}/{total} {sequence.tasks[current]}"
-    row = max((row for row, _ in cells), default=0)
-    scores = " ".join(f"{cells[row, j].score:.0f}" for j in range(total) if (row, j) in cells)
-    return [
-        Text(label, style={"failed": "red", "finished": "green"}.get(view.status, "")),
-        ProgressBar(total=total, completed=min(total, len(done) + share), width=24),
-        f"{last.loss:.4f}" if last else "",
-        f"{last.tokens_per_s:,.0f}" if last else "",
-        scores,
-    ]
+    tasks = list(view.by_task.items())
+    scores = dict(view.scores)
+    num_done = 0
+    current = None
+    for task_id, task in tasks:
+        if task.checkpoint:
+            num_done += 1
+        elif current is None:
+            current = task_id
+    completed: float = num_done
+    loss = ""
+    tokens_per_s = ""
+    if current is not None:
+        steps = dict(view.by_task[current].steps)
+        if steps:
+            completed += len(steps) / view.by_task[current].total_steps
+            last_step = steps[max(steps)]
+            loss = f"{last_step.loss:.4f}"
+            tokens_per_s = f"{last_step.tokens_per_s:,.0f}"
+    num_tasks = len(sequence.tasks)
+    label = Text(_label(sequence, view.status, num_done, current))
+    label.stylize({"failed": "red", "finished": "green"}.get(view.status, ""))
+    bar = ProgressBar(total=num_tasks, completed=min(num_tasks, completed), width=24)
+    return [label, bar, loss, tokens_per_s, _last_scores(scores, num_tasks)]
+
+
+def _label(sequence: SequencePlan, status: str, num_done: int, current: int | None) -> str:
+    """The task that is trained now; else how many are done, or the status."""
+    num_tasks = len(sequence.tasks)
+    if status in ("failed", "finished"):
+        return status
+    if current is not None:
+        return f"{current + 1}/{num_tasks} {sequence.tasks[current]}"
+    if status == "running" and num_done:
+        return f"{num_done}/{num_tasks}"
+    return status
+
+
+def _last_scores(scores: Mapping[tuple[int, int], ScoreComputed], num_tasks: int) -> str:
+    """The scores of the state that has seen the most tasks, in the tasks' order, as whole numbers."""
+    most_seen = max((tasks_seen for tasks_seen, _ in scores), default=0)
+    shown = []
+    for task_id in range(num_tasks):
+        if (most_seen, task_id) in scores:
+            shown.append(f"{scores[most_seen, task_id].score:.0f}")
+    return " ".join(shown)

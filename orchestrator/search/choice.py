@@ -17,8 +17,8 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.space import with_values
 from orchestrator.search.trial_store import TrialStore
-from orchestrator.search.trials import search_run_key
 from orchestrator.store.events import Event, SearchChosen
+from orchestrator.store.identities import evaluation_run, search_run
 from orchestrator.store.journal import Journal, Tail
 
 CHOSEN = "chosen.json"
@@ -89,11 +89,16 @@ def read_chosen(search: Search) -> dict[str, Any]:
 
 def choices_made(folder: Path) -> list[str]:
     """The SHA-256 of every choice that a search's journal lists, oldest first."""
-    return [event.sha256 for event in Tail(folder).new_events() if isinstance(event, SearchChosen)]
+    hashes = []
+    for event in Tail(folder).new_events():
+        if isinstance(event, SearchChosen):
+            hashes.append(event.sha256)
+    return hashes
 
 
 def _sha256_of(file: Path) -> str:
     """The SHA-256 that a choice states, if that is what its content has; else nothing."""
+    # A file that is no choice at all is refused in the same words as one that was changed.
     try:
         content = json.loads(file.read_text())
         stated = str(content.pop("sha256"))
@@ -114,9 +119,7 @@ def frozen_config(config: RunConfig, chosen: dict[str, Any]) -> RunConfig:
 
 def evaluation_sequences(search: Search, frozen: RunConfig, chosen: dict[str, Any]) -> list[SequencePlan]:
     """The sequences of the evaluation phase, below a run of the search's in MLflow that names the choice."""
-    root = search_run_key(frozen.name)
-    # Another choice is another evaluation, with a run of its own.
-    parents = ((root, f"{frozen.name}: search"), (f"{root}/evaluation-{chosen['sha256'][:8]}", "evaluation"))
+    parents = (search_run(frozen.name), evaluation_run(frozen.name, chosen["sha256"]))
     sequences = []
     for stream in frozen.streams:
         for method in frozen.methods:

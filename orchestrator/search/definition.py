@@ -18,6 +18,7 @@ from orchestrator.config.experiment import RunConfig, check_batch
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.search import SearchConfig
 from orchestrator.errors import UserError
+from orchestrator.evaluation.metrics import METRICS
 from orchestrator.planning.experiment import search_folder
 from orchestrator.planning.planner import Planner
 from orchestrator.search.space import Space, Values, check_grid, check_names, space_of, with_values
@@ -73,7 +74,10 @@ class Search:
     @property
     def definition(self) -> str:
         """The hash that names all that the choice depends on, but for the number of trials."""
-        return content_hash([m.definition for m in self.method_searches])
+        definitions = []
+        for method_search in self.method_searches:
+            definitions.append(method_search.definition)
+        return content_hash(definitions)
 
     def description(self) -> dict[str, Any]:
         """The search without its trials, as plain values: the first half of `search.json` (see `results`)."""
@@ -147,8 +151,11 @@ def prepare(config: RunConfig, gpu: bool) -> Search:
 
 
 def _check_measure(settings: SearchConfig, planner: Planner, num_tasks: int) -> None:
-    if settings.metric == "aa_options" and planner.family.generates:
-        raise UserError("search.metric: aa_options does not apply to models that generate their answers; allowed: aa")
+    # An optional metric is one that only models with options to choose from have.
+    if METRICS[settings.metric].is_optional and planner.family.generates:
+        raise UserError(
+            f"search.metric: {settings.metric} does not apply to models that generate their answers; allowed: aa"
+        )
     if settings.scheduler == "asha" and settings.grace >= num_tasks:
         raise UserError(
             f"search.grace: {settings.grace} is not below the {num_tasks} tasks of a trial: nothing could be stopped"

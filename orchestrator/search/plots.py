@@ -1,4 +1,4 @@
-"""A search's trials as pictures: parallel coordinates over all parameters, and contours over pairs of them."""
+"""A search's trials as plots: parallel coordinates over all parameters, and contours over pairs of them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from orchestrator.search.trial_store import TrialStore
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# What is reached, and what it costs in earlier tasks.
 SHOWN = ("aa", "forgetting")
 
 # Numbers that span more than this are spaced by their logarithm.
@@ -27,7 +28,7 @@ LOG_ABOVE_RATIO = 10
 # An axis with more distinct values than this has a tick at its ends and its middle alone.
 MAX_TICKS = 8
 
-# Pairs of the first so many parameters: the number of pictures grows with its square.
+# Pairs of the first so many parameters: the number of plots grows with its square.
 MAX_CONTOUR_PARAMETERS = 3
 
 
@@ -45,7 +46,7 @@ class ScoredTrial:
 
 
 def draw(trial_store: TrialStore, folder: Path) -> list[Path]:
-    """Write the pictures of all trials that have a score; returns their files."""
+    """Draw the plots of all trials that have a score; returns their files."""
     import matplotlib
 
     # Without a display, which a cluster's machine has not.
@@ -93,7 +94,7 @@ def _metrics_of(trials: Sequence[ScoredTrial], metric: str) -> list[float]:
 
 
 def _title(name: str) -> str:
-    """A metric of the dev split as a picture names it, with its unit."""
+    """A metric of the dev split as a plot names it, with its unit."""
     metric = METRICS[name]
     return f"{metric.long_title} (dev), {metric.unit}"
 
@@ -120,10 +121,10 @@ def _draw_parallel(label: str, parameters: Sequence[str], trials: Sequence[Score
     # Above the highest score by a little: a single score would span nothing.
     norm = plt.Normalize(min(scores), max(scores) + 1e-9)
     # In rising order, so that the best line lies on top.
+    lines = list(zip(*heights_by_column, strict=True))
     for trial_index in sorted(range(len(trials)), key=scores.__getitem__):
-        heights = [column[trial_index] for column in heights_by_column]
         style = ":" if trials[trial_index].stopped else "-"
-        axes.plot(heights, style, color=plt.cm.viridis(norm(scores[trial_index])), linewidth=2, alpha=0.9)
+        axes.plot(lines[trial_index], style, color=plt.cm.viridis(norm(scores[trial_index])), linewidth=2, alpha=0.9)
     axes.set(xlim=(-0.3, len(columns) - 0.5), ylim=(-0.08, 1.1))
     axes.axis("off")
     figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes, label=_title("aa"), shrink=0.8)
@@ -216,7 +217,7 @@ def _draw_panel(
     x_positions = _scale_axis(axes, "x", x_values)
     y_positions = _scale_axis(axes, "y", y_values)
     with contextlib.suppress(ValueError, RuntimeError):  # fewer than three points, or all on a line: no surface
-        # Neighbours are those of the picture, in which an axis may be logarithmic.
+        # Neighbours are those of the plot, in which an axis may be logarithmic.
         triangles = Triangulation(x_positions, y_positions).triangles
         surface = Triangulation(x_values, y_values, triangles)
         axes.tricontourf(surface, heights, levels=8, cmap=colours, alpha=0.55)

@@ -17,6 +17,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator import logs
 from orchestrator.cluster.groups import run_on_cluster
 from orchestrator.cluster.resources import Resources, max_concurrent_groups
 from orchestrator.config.running import ScalingConfig
@@ -146,7 +147,8 @@ class PerMethodAsha(_StoredEmpty, FIFOScheduler):
             self._bracket(trial).on_trial_remove(tune_controller, trial)
 
     def _num_tasks(self, trial: Any) -> int:
-        return max(t.num_tasks for t in self.trial_store.trials_of(trial.config["method"]))
+        # All trials of a method have as many: the scenario is the same on every stream.
+        return self.trial_store.trials_of(trial.config["method"])[0].num_tasks
 
     def _has_rungs(self, trial: Any) -> bool:
         """Reference runs of one task each have no rung, so none of them is stopped."""
@@ -159,7 +161,7 @@ class PerMethodAsha(_StoredEmpty, FIFOScheduler):
                 time_attr="tasks",
                 metric="score",
                 mode="max",
-                max_t=self._num_tasks(trial),
+                max_t=self._num_tasks(trial),  # of finished tasks, as are the rungs
                 grace_period=self.trial_store.search.grace,
                 reduction_factor=self.trial_store.search.reduction,
                 stop_last_trials=False,
@@ -234,14 +236,20 @@ def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
         placement = "inline"  # whatever is free is for the next trial
     # A trial's own sequences run one after the other: trials are what runs side by side.
     scaling = settings.scaling.model_copy(update={"max_concurrent": 1})
-    for until_task in [*rungs(settings.search, num_tasks), num_tasks]:
-        problems = run_on_cluster(sequences, scaling, settings.resources, placement, watch, config["trial"], until_task)
-        watch()
-        if any(view.status == "failed" for view in views) or tasks_done(views) < until_task:
-            if problems:
-                _record_problem(Path(settings.folder), config["trial"], problems[0])
-            return
-        tune.report({"tasks": until_task, "score": score_after(settings.search, views, until_task)})
+    log = logs.trial_log(sequences[0].out, config["trial"])
+    with logs.to_file(log), logs.failures_to(log, f"trial {config['trial']}"):
+        for until_task in [*rungs(settings.search, num_tasks), num_tasks]:
+            problems = run_on_cluster(
+                sequences, scaling, settings.resources, placement, watch, config["trial"], until_task
+            )
+            watch()
+            failed = [view for view in views if view.status == "failed"]
+            if failed or tasks_done(views) < until_task:
+                # What a sequence says of itself is in its journal; what the machinery says around it would be lost.
+                if problems:
+                    _record_problem(Path(settings.folder), config["trial"], problems[0])
+                return
+            tune.report({"tasks": until_task, "score": score_after(settings.search, views, until_task)})
 
 
 def _record_problem(folder: Path, key: str, reason: str) -> None:

@@ -104,12 +104,14 @@ def is_search(experiment: Experiment) -> bool:
 def search_results(experiment: Experiment) -> dict[str, Any]:
     """The JSON object of a search: that of its evaluation, and under `search` the tuning phase and what follows from both."""
     result = results(experiment)
+    # From the file, not from the trials: to plan these would read the data, which a report need not have.
     search: dict[str, Any] = json.loads((experiment.folder / "search" / "search.json").read_text())
     methods = {}
     for label in search["chosen"]["methods"]:
         methods[label] = method_result(label, search, of_method(result["sequences"], label))
     search["methods"] = methods
     search["ranking"] = ranking(methods)
+    # Of both sides: a test split of a tuning stream that was read is as much a breach.
     log = TestAccessLog(Path(experiment.config.out)).entries()
     datasets = {*search["datasets"]["tuning"], *search["datasets"]["evaluation"]}
     search["test_access_log"] = access_summary(log, result["experiment"], datasets)

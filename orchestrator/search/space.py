@@ -97,8 +97,8 @@ def check_names(search: SearchConfig) -> None:
     known = list(_TRAINING)
     parts = registered_methods()
     for name in search.space:
-        part_name = name.rpartition(".")[0]
-        # a part that goes by its dotted path is in no registry
+        part_name, _, _ = name.rpartition(".")
+        # A part that goes by its dotted path is in no registry.
         if "." in part_name and not name.startswith("training."):
             try:
                 parts[part_name] = method_class(part_name)
@@ -130,7 +130,7 @@ def with_values(method: MethodEntry, values: Mapping[str, Any]) -> MethodEntry:
         elif part_name == "training":
             fields["training"][key] = value
         else:
-            # a part may go by its dotted path; a setting's name has no dot
+            # A part may go by its dotted path; a setting's name has no dot.
             part_name, _, key = name.rpartition(".")
             _settings_of(fields, part_name)[key] = value
     # A preset's label may follow from its settings: the name keeps it, whatever the values.
@@ -172,6 +172,7 @@ def random_draws(space: Space, seed: int) -> Iterator[Values]:
     its own name alone. So two methods try the same learning rates in the same order: their trials are paired, and what
     they train alike is trained once.
     """
+    # A small space comes to its end: after that every draw is one that was seen.
     seen: set[tuple[Any, ...]] = set()
     for draw_index in itertools.count():
         if len(seen) >= size_of(space):

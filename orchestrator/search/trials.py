@@ -15,9 +15,11 @@ import numpy as np
 from methods import run_kind
 from orchestrator.config.search import SearchConfig
 from orchestrator.evaluation import metrics
+from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.space import Values
-from orchestrator.store.view import View, read_view
+from orchestrator.store.identities import trial_name
+from orchestrator.store.view import View
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Trial:
     @property
     def key(self) -> str:
         """Its name within the search."""
-        return trial_key(self.method, self.number)
+        return trial_name(self.method, self.number)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -46,8 +48,8 @@ class Trial:
         return len(self.sequences[0].tasks)
 
     def views(self) -> list[View]:
-        """What its sequences' journals say."""
-        return [read_view(s.out, s.id) for s in self.sequences]
+        """What its sequences' journals say, with what was lost of them."""
+        return [recovered_view(s) for s in self.sequences]
 
 
 @dataclass(frozen=True)
@@ -75,24 +77,11 @@ class TrialResult:
     reason: str = ""
 
 
-def trial_key(method: str, number: int) -> str:
-    """The name of a trial within its search, such as `ft+migu-007`."""
-    return f"{method}-{number:03d}"
-
-
-def search_run_key(name: str) -> str:
-    """The identity of a search's run in MLflow."""
-    return f"search:{name}"
-
-
-def trial_run_key(search_key: str, key: str, definition: str) -> str:
-    """The identity of a trial's run in MLflow. A search that is defined anew under its old name has other trials."""
-    return f"{search_key}/{key}-{definition[:8]}"
-
-
 def metrics_after(views: Sequence[View], tasks_seen: int) -> dict[str, float | None]:
     """Means over a trial's sequences of the metrics after so many tasks, on the dev split; None where undefined."""
-    summaries = [_summary(view, tasks_seen) for view in views]
+    summaries = []
+    for view in views:
+        summaries.append(_summary(view, tasks_seen))
     means: dict[str, float | None] = {}
     for name in summaries[0]:
         mean = float(np.mean([summary[name] for summary in summaries]))
@@ -112,7 +101,10 @@ def _summary(view: View, tasks_seen: int) -> dict[str, float]:
 
 
 def score_of(values: Mapping[str, float | None], metric: str, forgetting_weight: float) -> float | None:
-    """What a search maximises, in %: metric - `forgetting_weight` x forgetting. None where the metric is undefined."""
+    """What a search maximises, in %: metric - `forgetting_weight` x forgetting. None where the metric is undefined.
+
+    Of the metrics that a search may name more is better, of forgetting less.
+    """
     main = values[metric]
     if main is None:
         return None

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.store import scores
 from orchestrator.store.integrity import file_sha256, sync_files
 from orchestrator.store.locks import exclusive_lock
-from orchestrator.store.state_files import ResumeState, State, read_history, read_state, write_state
+from orchestrator.store.state_files import HISTORY_FILE, ResumeState, State, read_history, read_state, write_state
 
 __all__ = ["MANIFEST", "ResumeState", "State", "Store"]
 
@@ -32,8 +32,15 @@ class Store:
         return self.root / "checkpoints" / key
 
     def has(self, key: str) -> bool:
-        """Whether a complete checkpoint is there."""
-        return (self.path(key) / MANIFEST).exists()
+        """Whether a complete checkpoint is there, with a manifest and a history that can be read.
+
+        Its weights are checked by `is_sound`, which reads all of them.
+        """
+        try:
+            history = self._manifest(key)["files"][HISTORY_FILE]
+            return file_sha256(self.path(key) / HISTORY_FILE) == history["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def lock(self, name: str, timeout: float) -> AbstractContextManager[bool]:
         """Try to be the only one who makes what has that name; gives False if another still is after `timeout` seconds."""
@@ -70,7 +77,7 @@ class Store:
             for name, entry in self._manifest(key)["files"].items():
                 if file_sha256(folder / name) != entry["sha256"]:
                     return False
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return False
         return True
 

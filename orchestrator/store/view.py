@@ -36,6 +36,10 @@ class TaskView:
     total_steps: int = 0
     checkpoint: CheckpointSaved | None = None
 
+    def is_whole(self) -> bool:
+        """Whether it was trained to its end, and no step of it is missing."""
+        return self.started is not None and self.checkpoint is not None and len(self.steps) == self.total_steps
+
 
 @dataclass
 class View:
@@ -193,6 +197,12 @@ class View:
     def is_scored(self) -> bool:
         """Whether no score is missing."""
         return all(self.has_all_scores(tasks_seen) for tasks_seen in range(len(self.tasks) + 1))
+
+    def is_whole(self) -> bool:
+        """Whether its start, every task with all its steps, and every score is known."""
+        if self.start is None or not self.is_scored():
+            return False
+        return all(self.by_task.get(task_id, TaskView()).is_whole() for task_id in range(len(self.tasks)))
 
     def test_sizes(self) -> list[int]:
         """The number of test examples of each task, from its scores; 0 where it has none."""

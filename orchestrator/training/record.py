@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator import errors
-from orchestrator.logs import traceback_of
+from orchestrator import errors, logs
+from orchestrator.planning.recovery import checkpoint_event, step_events
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import Event, Report, parse_event
+from orchestrator.store.events import Event, Report
+from orchestrator.store.failure_notes import note_failure
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import read_view
 from orchestrator.training.environment import describe
@@ -54,41 +55,37 @@ class SequenceRecord:
         name = self.sequence.tasks[task_id]
         self.add(events.TaskStarted(task_id=task_id, task=name, steps=steps, reused=reused))
 
-    def checkpoint(self, task_id: int, store: Store, reused: bool) -> None:
+    def checkpoint(self, task_id: int, store: Store, found: bool) -> None:
         """Record where the state after a task is; of a state that was found, also how it was trained."""
         if not self.parallel.writes:
             return
-        key = self.sequence.keys[task_id + 1]
-        history = store.history(key)
-        if reused:
-            self.task_started(task_id, len(history["steps"]), reused=True)
-            for step in history["steps"]:
-                self.add(parse_event(step))
-        saved = events.CheckpointSaved(
-            task_id=task_id,
-            task=self.sequence.tasks[task_id],
-            key=key,
-            path=str(store.path(key)),
-            bytes=store.size(key),
-            seconds=history["seconds"],
-            # Checkpoints from before there were these numbers still count
-            usage=history.get("usage", {}),
-            reused=reused,
-            diagnostics=history.get("diagnostics", {}),
-        )
+        saved = checkpoint_event(self.sequence, task_id, store)
+        if found:
+            steps = step_events(self.sequence, task_id, store)
+            self.task_started(task_id, len(steps), saved.reused)
+            for step in steps:
+                self.add(step)
         self.add(saved)
 
-    def sequence_failed(self, error: Exception, where: Position) -> None:
-        """Record why the sequence cannot go on, and where it was."""
+    def note_failure(self, error: Exception, where: Position, transient: bool) -> events.SequenceFailed:
+        """Write a failure into this worker's log, and note it beside it for the worker that writes the journal."""
+        sequence = self.sequence
+        worker = self.parallel.rank
+        log = logs.worker_log(sequence.out, sequence.id, worker)
         failed = events.SequenceFailed(
             reason=reason(error),
-            traceback=traceback_of(error),
-            method=self.sequence.method.label,
+            traceback=logs.traceback_of(error),
+            method=sequence.method.label,
             task=where.task,
             step=where.step,
-            worker=self.parallel.rank,
+            worker=worker,
+            log=str(log),
+            transient=transient,
         )
-        self.add(failed)
+        what = f"{sequence.id}, method {failed.method}, task {failed.task}, step {failed.step}, worker {worker}"
+        logs.write_failure(log, what, error)
+        note_failure(log.parent, f"worker-{worker}", failed)
+        return failed
 
 
 def reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of a search's trials."""
+"""Plots of a search's trials."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.search.plots import axis_heights, draw
 from tests.orchestrator.search.searches import open_search, score_trials, search_config
 
 
-def test_a_picture_for_each_method_and_pair_of_parameters(tmp_path: Path) -> None:
+def test_a_plot_for_each_method_and_pair_of_parameters(tmp_path: Path) -> None:
     _, trial_store = open_search(search_config(tmp_path, ["ft", "ft+migu", "zero-shot"]))
     score_trials(trial_store, {"ft": [41.0, 73.5], "ft+migu": [66.0, 58.0], "zero-shot": [20.0]})
     files = draw(trial_store, tmp_path)
@@ -24,7 +24,7 @@ def test_a_picture_for_each_method_and_pair_of_parameters(tmp_path: Path) -> Non
         assert file.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_method_whose_trials_failed_has_no_picture(tmp_path: Path) -> None:
+def test_a_method_whose_trials_failed_has_no_plot(tmp_path: Path) -> None:
     _, trial_store = open_search(search_config(tmp_path, ["ft"]))
     score_trials(trial_store, {"ft": ["the loss is nan", "the loss is nan"]})
     assert draw(trial_store, tmp_path) == []

@@ -185,12 +185,12 @@ def test_a_killed_search_resumes_to_the_same_result(tmp_path: Path, environment:
     wait_for(lambda: not workers_below(environment["RAY_TMPDIR"]), 60)
     result = tune(out, environment, KILLED)
 
-    begun = [(e["method"], e["number"]) for e in trial_events(out, "trial_proposed")]
+    begun = [(e["method"], e["number"]) for e in trial_events(out, "trial_suggested")]
     assert sorted(begun) == [("ft", 0), ("ft", 1), ("ft+migu", 0), ("ft+migu", 1)], "none lost, none twice"
     ends = {(e["method"], e["number"]): e["result"] for e in trial_events(out, "trial_ended")}
     assert len(trial_events(out, "trial_ended")) == len(ends) == 4
     failed = {trial for trial, end in ends.items() if end["status"] == "failed"}
-    tried = {(e["method"], e["number"]): e["values"]["training.lr"] for e in trial_events(out, "trial_proposed")}
+    tried = {(e["method"], e["number"]): e["values"]["training.lr"] for e in trial_events(out, "trial_suggested")}
     assert failed == {trial for trial, lr in tried.items() if lr == 1e30}
     assert all("in task" in ends[trial]["reason"] for trial in failed)
 

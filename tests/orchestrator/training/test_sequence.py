@@ -1,8 +1,7 @@
-"""One sequence in one process: nothing trained twice, nothing lost, and the arithmetic of a step."""
+"""One sequence in one process: nothing trained twice, nothing lost."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,28 +12,17 @@ import pytest
 import torch
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
+from orchestrator.evaluation.scores import compute_score
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import CheckpointSaved, Event
+from orchestrator.store.events import CheckpointSaved, Event, Step
 from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.view import read_view
-from orchestrator.training.learner import Learner
-from orchestrator.training.schedules import make_schedule
 from orchestrator.training.sequence import is_complete, run_sequence
-from orchestrator.training.task import train_task
+from orchestrator.training.step import train_step
 from tests.conftest import FAMILIES
-
-
-def trained(sequence: SequencePlan) -> list[str]:
-    """Run a sequence; the tasks that were really trained, not found."""
-    done: list[str] = []
-
-    def report(event: Event) -> None:
-        if isinstance(event, CheckpointSaved) and not event.reused:
-            done.append(event.task)
-
-    run_sequence(sequence, report)
-    return done
+from tests.orchestrator.training.helpers import ANNEALED, EWC, equal, folder_with, stored, trained
 
 
 @pytest.mark.parametrize("model", [*FAMILIES, "tiny-roberta"])
@@ -59,21 +47,6 @@ def test_the_same_command_again_trains_and_scores_nothing(sequence_of: Callable[
     assert trained(sequence) == []
     after = list(Tail(journal_folder(sequence.out, sequence.id)).new_events())
     assert [e.name for e in after[len(before) :]] == ["sequence_started", "sequence_finished"]
-
-
-def folder_with(tmp_path: Path, names: list[str]) -> dict[str, Any]:
-    """A stream of small tasks with labels of their own."""
-    import json
-
-    for i, name in enumerate(("first", "second", "third")):
-        path = tmp_path / "data" / "TC" / name
-        if not path.exists():
-            path.mkdir(parents=True)
-            labels = [f"{name}-a", f"{name}-b"]
-            rows = [{"label": labels[r % 2], "sentence": f"{name} text {r} {i}"} for r in range(20)]
-            for split, content in (("train", rows), ("test", rows[:6]), ("labels", labels)):
-                (path / f"{split}.json").write_text(json.dumps(content))
-    return {"name": "own", "folder": str(tmp_path / "data"), "tasks": names}
 
 
 @pytest.mark.parametrize("model", FAMILIES)
@@ -102,28 +75,6 @@ def test_methods_share_the_tasks_that_they_train_alike(sequence_of: Callable[...
     assert trained(migu) == ["headlines", "requests", "feelings", "riddles"]
     reused = read_view(migu.out, migu.id).by_task[0]
     assert len(reused.steps) == 3, "the log of the shared task is there too"
-
-
-def test_what_may_have_influenced_the_weights_is_in_the_key(sequence_of: Callable[..., SequencePlan]) -> None:
-    base = sequence_of()
-    same = [sequence_of(training={"micro_batch": 4}), sequence_of(scaling={"workers": 2}), sequence_of("elsewhere")]
-    assert all(s.keys == base.keys for s in same)
-    changes: list[dict[str, Any]] = [
-        {"training": {"lr": 2e-3}},
-        {"training": {"epochs": 2}},
-        {"training": {"global_batch": 4}},
-        {"training": {"weight_decay": 0.0}},
-        {"training": {"schedule": "linear"}},
-        {"seeds": [8]},
-        {"model": "tiny-llama"},
-        {"stream": {"max_train": 16}},
-        {"methods": ["lora"]},
-    ]
-    keys = [sequence_of(**c).keys for c in changes]
-    assert len({base.keys[1], *(k[1] for k in keys)}) == len(changes) + 1
-    later = sequence_of(training={"epochs_per_task": {"requests": 2}}).keys
-    assert later[:3] == base.keys[:3]
-    assert later[3] != base.keys[3]
 
 
 def test_a_non_finite_loss_stops_the_sequence_and_keeps_what_was_done(sequence_of: Callable[..., SequencePlan]) -> None:
@@ -185,24 +136,6 @@ def test_bf16_runs(sequence_of: Callable[..., SequencePlan]) -> None:
     assert not np.isnan(view.matrix()).any()
 
 
-def test_the_option_texts_count_once_whatever_the_micro_batch(sequence_of: Callable[..., SequencePlan]) -> None:
-    """A sentence encoder reads the labels with every micro-batch; MIGU's choice must not depend on how many there are."""
-    torch.set_default_dtype(torch.float64)
-    try:
-        losses = []
-        for micro in (None, 4, 2):
-            migu = {"tuning": "full", "plugins": [{"name": "migu", "mask_first_task": True}]}
-            sequence = sequence_of(
-                f"m{micro}", model="tiny-bert", methods=[migu], training={"micro_batch": micro}, scoring="similarity"
-            )
-            view = run_sequence(sequence, evaluate=False)
-            losses.append([s.loss for task in view.by_task.values() for s in task.steps.values()])
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert losses[1] == pytest.approx(losses[0], rel=1e-9)
-    assert losses[2] == pytest.approx(losses[0], rel=1e-9)
-
-
 def test_a_corrupt_checkpoint_is_set_aside_and_made_again(sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of()
     trained(sequence)
@@ -219,73 +152,140 @@ def test_a_corrupt_checkpoint_is_set_aside_and_made_again(sequence_of: Callable[
     assert [p for p in (store.root / "checkpoints").iterdir() if "corrupt" in p.name]
 
 
-def test_a_loss_is_the_mean_over_the_answer_tokens_of_the_global_batch(learner_of: Callable[..., Learner]) -> None:
-    steps = {}
-    for micro in (None, 4, 2, 1):
-        learner = learner_of(training={"micro_batch": micro})
-        events: list[Event] = []
-        train_task(learner, 0, events.append)
-        steps[micro] = [e.loss for e in events]
-    learner = learner_of()
-    features = learner.features(0)
-    from orchestrator.training.batches import global_batches
-
-    chosen = [features[i] for i in next(global_batches(len(features), 8, 7, 0, 0))]
-    batch = learner.family.collate(chosen)
-    labels = batch.labels
-    with torch.no_grad():
-        logits = learner.family.module(
-            input_ids=batch.source.ids, attention_mask=batch.source.mask, labels=labels
-        ).logits
-    total, count = 0.0, 0
-    for b in range(len(labels)):
-        for t in range(labels.shape[1]):
-            if labels[b, t] != -100:
-                total -= torch.log_softmax(logits[b, t].double(), 0)[labels[b, t]].item()
-                count += 1
-    assert steps[None][0] == pytest.approx(total / count, rel=1e-6)
-    for micro in (4, 2, 1):
-        assert steps[micro] == pytest.approx(steps[None], rel=1e-5)
+CASES = [
+    ("ft", "tiny-t5"),
+    (EWC, "tiny-t5"),
+    ("lora", "tiny-t5"),
+    ("ft", "tiny-bert"),
+    ("coso", "tiny-t5"),
+    ("moelora", "tiny-t5"),
+]
 
 
-@pytest.mark.parametrize(
-    ("schedule", "warmup", "expected"),
-    [
-        ("constant", 0.0, [1, 1, 1, 1]),
-        ("linear", 0.0, [1, 0.75, 0.5, 0.25]),
-        ("constant", 0.5, [1 / 3, 2 / 3, 1, 1]),
-        ("linear", 0.5, [1 / 3, 2 / 3, 1, 0.5]),
-        ("cosine", 0.0, [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2]),
-    ],
-)
-def test_schedules(
-    schedule: str, warmup: float, expected: list[float], sequence_of: Callable[..., SequencePlan]
+@pytest.mark.parametrize(("method", "model"), CASES, ids=lambda case: str(case)[:20])
+def test_stopping_and_resuming_equals_going_on(
+    method: Any, model: str, sequence_of: Callable[..., SequencePlan]
 ) -> None:
-    training = sequence_of(training={"schedule": schedule, "warmup": warmup, "lr": 0.5}).training
-    weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.AdamW([weight], lr=training.lr)
-    scheduler = make_schedule(optimizer, training, steps=4)
-    rates = []
-    for _ in range(4):
-        rates.append(scheduler.get_last_lr()[0] / 0.5)
-        optimizer.step()
-        scheduler.step()
-    assert rates == pytest.approx(expected)
+    few = {"model": model, "methods": [method], "stream": {"first": 3, "max_test": 4}, "training": ANNEALED}
+    whole, stopped = sequence_of("whole", **few), sequence_of("stopped", **few)
+    run_sequence(whole, evaluate=False)
+
+    class Stop(BaseException):
+        """As a signal would come."""
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Step) and (event.task_id, event.step) in ((1, 3), (2, 2)):
+            raise Stop
+
+    for _ in range(2):
+        with pytest.raises(Stop):
+            run_sequence(stopped, stop, evaluate=False)
+    run_sequence(stopped)  # scoring every state in between changes nothing
+    for row in (1, 2, 3):
+        a, b = stored(whole, row), stored(stopped, row)
+        assert a.resume_state
+        assert b.resume_state
+        assert equal(a.weights, b.weights)
+        assert equal(a.resume_state.weights, b.resume_state.weights)
+        assert equal(a.resume_state.optimizer_state, b.resume_state.optimizer_state)
+        assert a.resume_state.optimizer_state
+        assert a.weights.keys() == a.resume_state.weights.keys()
+        assert not equal(a.weights, a.resume_state.weights), "nothing was annealed"
 
 
-def test_dropout_depends_on_the_place_and_not_on_what_was_drawn_before(
-    sequence_of: Callable[..., SequencePlan],
+def test_adding_a_task_with_new_labels_trains_only_that_task(
+    sequence_of: Callable[..., SequencePlan], tmp_path: Path
 ) -> None:
-    """Two runs of one sequence with dropout are equal, also when the second stops in between and draws other numbers."""
-    ends = []
-    for out in ("a", "b"):
-        sequence = sequence_of(out, overrides={"dropout_rate": 0.3})
-        draw = 3 if out == "b" else 0
-        run_sequence(sequence, lambda event, draw=draw: torch.rand(draw), evaluate=out == "b")  # type: ignore[misc]
-        ends.append(Store(Path(sequence.out)).load(sequence.keys[5]).weights)
-    assert all(torch.equal(w, ends[1][n]) for n, w in ends[0].items())
-    first = sequence_of("first")
-    run_sequence(first)
-    plain = Store(Path(first.out)).load(first.keys[5]).weights
-    assert any(not torch.equal(w, ends[0][n]) for n, w in plain.items()), "dropout did nothing"
-    assert math.isfinite(sum(float(w.sum()) for w in plain.values()))
+    """The head of the longer stream has more rows, and so have the optimizer's moments."""
+    changes = {"model": "tiny-bert", "training": ANNEALED}
+    short = sequence_of(stream=folder_with(tmp_path, ["first", "second"]), **changes)
+    longer = sequence_of(stream=folder_with(tmp_path, ["first", "second", "third"]), **changes)
+    at_once = sequence_of("elsewhere", stream=folder_with(tmp_path, ["first", "second", "third"]), **changes)
+    assert trained(short) == ["first", "second"]
+    assert trained(longer) == ["third"]
+    assert trained(at_once) == ["first", "second", "third"]
+    ends = [stored(s, 3) for s in (longer, at_once)]
+    assert ends[0].resume_state
+    assert ends[1].resume_state
+    assert len(ends[0].resume_state.optimizer_state["classifier.weight"]["exp_avg"]) == 6
+    for name, w in ends[0].weights.items():
+        torch.testing.assert_close(w, ends[1].weights[name], rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(
+            ends[0].resume_state.optimizer_state[name]["exp_avg"],
+            ends[1].resume_state.optimizer_state[name]["exp_avg"],
+            rtol=1e-5,
+            atol=1e-7,
+        )
+
+
+def test_a_checkpoint_that_breaks_at_once_is_made_again(sequence_of: Callable[..., SequencePlan]) -> None:
+    """The model is then past the first task, and has to begin anew."""
+    whole, broken = (sequence_of(out, stream={"first": 2}, training=ANNEALED) for out in ("whole", "broken"))
+    run_sequence(whole, evaluate=False)
+    store, seen = Store(Path(broken.out)), []
+
+    def spoil(event: Event) -> None:
+        seen.append(event.name)
+        if isinstance(event, CheckpointSaved) and event.task_id == 0:
+            (store.path(broken.keys[1]) / "resume.safetensors").write_bytes(b"broken")
+
+    run_sequence(broken, spoil)
+    assert "checkpoint_corrupt" in seen
+    for row in (1, 2):
+        assert equal(stored(whole, row).weights, stored(broken, row).weights)
+
+
+def test_a_failure_says_in_which_task_and_step_it_happened(
+    sequence_of: Callable[..., SequencePlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The traceback too names the line that raised."""
+
+    def fail_in_the_fifth(*arguments: Any) -> Any:
+        task_position, step = arguments[-2:]
+        if (task_position, step) == (1, 2):
+            raise KeyError("a plug-in's own")
+        return train_step(*arguments)
+
+    monkeypatch.setattr("orchestrator.training.task.train_step", fail_in_the_fifth)
+    sequence, recorded = sequence_of(stream={"first": 3}), []
+    with pytest.raises(SequenceFailed, match="KeyError"):
+        run_sequence(sequence, recorded.append)
+    (failure,) = [event for event in recorded if isinstance(event, events.SequenceFailed)]
+    assert (failure.task, failure.step, failure.worker, failure.method) == (sequence.tasks[1], 2, 0, "ft")
+    assert "fail_in_the_fifth" in failure.traceback
+
+
+def test_a_failure_while_scoring_names_the_scored_task(
+    sequence_of: Callable[..., SequencePlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(model: Any, plan: Any, stream: Any, store: Any, tasks_seen: int, task_id: int) -> None:
+        if (tasks_seen, task_id) == (1, 2):
+            raise KeyError("a scorer's own")
+        compute_score(model, plan, stream, store, tasks_seen, task_id)
+
+    monkeypatch.setattr("orchestrator.training.sequence.compute_score", fail)
+    sequence, recorded = sequence_of(stream={"first": 3}), []
+    with pytest.raises(SequenceFailed, match="KeyError"):
+        run_sequence(sequence, recorded.append)
+    (failure,) = [event for event in recorded if isinstance(event, events.SequenceFailed)]
+    assert (failure.task, failure.step) == (sequence.tasks[2], None)
+
+
+def test_several_states_in_a_row_that_are_gone_are_made_again(sequence_of: Callable[..., SequencePlan]) -> None:
+    """Of four states the last two are gone and the one before them is corrupt: the loop goes back to the first."""
+    sequence = sequence_of(stream={"first": 4})
+    trained(sequence)
+    store = Store(Path(sequence.out))
+    before = store.load(sequence.keys[4]).weights
+    for tasks_seen in (3, 4):
+        shutil.rmtree(store.path(sequence.keys[tasks_seen]))
+    (store.path(sequence.keys[2]) / "weights.safetensors").write_bytes(b"broken")
+    recorded: list[Event] = []
+    # with a journal of its own, so that no event is known already
+    run_sequence(sequence.model_copy(update={"id": "again"}), recorded.append, evaluate=False)
+    assert [event.key for event in recorded if isinstance(event, events.CheckpointCorrupt)] == [sequence.keys[2]]
+    saved = [event for event in recorded if isinstance(event, CheckpointSaved)]
+    # the second was reported as found before it was needed, and so before anybody saw that it is corrupt
+    assert [event.reused for event in saved] == [True, True, False, False]
+    assert equal(dict(store.load(sequence.keys[4]).weights), dict(before))
+    assert all(store.is_sound(key) for key in sequence.keys[1:])

@@ -6,6 +6,8 @@ logic. (In float32 a tipped row moved the loss by 1e-5 relative; tests/orchestra
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -22,10 +24,68 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.planner import plan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.view import read_view
+from orchestrator.training.parallel import Parallel
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import FAMILIES, small_config
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
+
+
+def test_one_worker_is_plain_training() -> None:
+    alone = Parallel()
+    model = torch.nn.Linear(2, 1)
+    assert alone.prepare(model) is model
+    assert alone.writes
+    weights = {"weight": model.weight}
+    assert alone.full_state(weights) == weights
+    alone.backward(3.0 * model.weight.sum())
+    # the gradient is [3, 3], of norm sqrt(18)
+    assert alone.clip_gradients([model.weight], None) == pytest.approx(18**0.5)
+    assert torch.equal(model.weight.grad, torch.full((1, 2), 3.0))  # type: ignore[arg-type]
+    assert alone.clip_gradients([model.weight], 1.0) == pytest.approx(18**0.5)
+    assert float(model.weight.grad.norm()) == pytest.approx(1.0, rel=1e-5)  # type: ignore[union-attr]
+
+
+def test_what_is_not_finite_is_seen() -> None:
+    good = torch.ones(3)
+    assert Parallel().all_finite([good, good])
+    assert Parallel().all_finite([])
+    for bad in (math.nan, math.inf):
+        assert not Parallel().all_finite([torch.tensor([1.0, bad]), good])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_thing_is_done_by_one_worker(count: int) -> None:
+    shares = [Parallel(rank, count).share_of("abcde") for rank in range(count)]
+    assert sorted("".join("".join(share) for share in shares)) == list("abcde")
+    assert [Parallel(rank, count).writes for rank in range(count)] == [True, *[False] * (count - 1)]
+
+
+def test_gradients_are_exchanged_in_the_last_micro_batch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = []
+
+    class Wrapped(torch.nn.Module):
+        def no_sync(self) -> contextlib.AbstractContextManager[None]:
+            entered.append(self)
+            return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", Wrapped)
+    module = Wrapped()
+    for is_last in (False, False, True):
+        with Parallel(0, 2).accumulate(module, is_last):
+            pass
+    assert entered == [module, module]
+
+
+def test_nobody_else_wraps_a_model_or_talks_to_the_process_group() -> None:
+    found = []
+    for path in sorted((ROOT / "orchestrator").rglob("*.py")):
+        text = path.read_text()
+        if any(name in text for name in ("torch.distributed", "DistributedDataParallel", "clip_grad_norm_")):
+            found.append(path.name)
+    assert found == ["parallel.py"]
+
+
 METHODS: list[Any] = ["ft", "ft+migu", "ft+random", {"name": "lora+migu", "tuning": "lora", "plugins": ["migu"]}]
 # With a penalty that counts, a cap on the samples that leaves the second worker fewer than the first, and so on
 _SETTINGS = [

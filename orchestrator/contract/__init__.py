@@ -1,0 +1,1 @@
+"""The contract that every method keeps, ours and anyone's: `orchestrator check-method`, and our own tests."""

@@ -1,0 +1,38 @@
+"""The results of an experiment as one JSON object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.evaluation.metrics import METRICS
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.report.results import sequence_result
+from orchestrator.store.view import View
+from orchestrator.training.sequence import run_sequence
+
+
+def test_a_sequence_with_all_its_scores(sequence_of: Callable[..., SequencePlan]) -> None:
+    sequence = sequence_of(model="tiny-bert", stream={"first": 2})
+    view = run_sequence(sequence)
+    result = sequence_result(sequence, view)
+    json.dumps(result)
+    matrix = result["accuracy_matrix"]
+    assert [len(scores) for scores in matrix] == [2, 2, 2], "shape (T+1) x T"
+    assert matrix == view.matrix().tolist()
+    assert result["aa"] == pytest.approx(sum(matrix[-1]) / 2)
+    assert result["aa_options"] == pytest.approx(sum(result["accuracy_matrix_options"][-1]) / 2)
+    assert set(METRICS) <= set(result)
+    assert (result["status"], result["test_sizes"], result["steps"]) == ("finished", [10, 10], 6)
+
+
+def test_a_sequence_that_did_not_start_has_nothing_to_say(sequence_of: Callable[..., SequencePlan]) -> None:
+    sequence = sequence_of(stream={"first": 2})
+    result = sequence_result(sequence, View(sequence.id))
+    json.dumps(result)
+    assert result["accuracy_matrix"] == [[None, None]] * 3
+    assert result["accuracy_matrix_options"] is None
+    assert [result[name] for name in METRICS] == [None] * len(METRICS)
+    assert (result["status"], result["seconds"], result["dropped_rows"]) == ("waiting", 0, {})

@@ -1,0 +1,60 @@
+"""What a user sees while an experiment runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+from rich.progress_bar import ProgressBar
+
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.report.screen import Screen, progress_cells
+from orchestrator.store.view import View
+from orchestrator.training.sequence import run_sequence
+
+
+def cells_of(sequence: SequencePlan, view: View) -> tuple[str, float | None, str, str, str]:
+    label, bar, loss, speed, scores = progress_cells(sequence, view)
+    assert isinstance(bar, ProgressBar)
+    return str(label), bar.completed, str(loss), str(speed), str(scores)
+
+
+def test_a_sequence_from_waiting_to_finished(sequence_of: Callable[..., SequencePlan]) -> None:
+    sequence = sequence_of(stream={"first": 2})
+    view = View(sequence.id)
+    assert cells_of(sequence, view) == ("waiting", 0, "", "", "")
+    shown = []
+
+    def follow(event: object) -> None:
+        view.add(event)
+        shown.append(cells_of(sequence, view))
+
+    run_sequence(sequence, follow)
+    first, second = sequence.tasks
+    labels = list(dict.fromkeys(label for label, *_ in shown))
+    assert labels == ["running", f"1/2 {first}", "1/2", f"2/2 {second}", "2/2", "finished"]
+    in_first_task = [cells for cells in shown if cells[0] == f"1/2 {first}"]
+    # a sample of the machine's load may come between two steps, and changes nothing
+    completed = list(dict.fromkeys(completed for _, completed, *_ in in_first_task))
+    assert completed == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert all(float(loss) > 0 for _, completed, loss, *_ in in_first_task if completed)
+    assert shown[-1][1] == 2
+    last_scores = [f"{score:.0f}" for score in view.matrix()[-1]]
+    assert shown[-1][4].split() == last_scores
+
+
+def test_without_a_terminal_a_line_for_each_finished_task(sequence_of: Callable[..., SequencePlan]) -> None:
+    sequence = sequence_of(stream={"first": 2})
+    view = run_sequence(sequence, evaluate=False)
+    console = Console(width=100, force_terminal=False)
+    with console.capture() as captured:
+        with Screen([sequence], console) as screen:
+            screen.say("training")
+            screen.show([view])
+            screen.show([view])
+    phase, *lines = captured.get().splitlines()
+    assert phase.endswith(" training")
+    assert len(lines) == 2
+    for number, (line, task) in enumerate(zip(lines, sequence.tasks, strict=True), start=1):
+        assert f"ft, seed 7: task {number}/2 {task} trained in" in line

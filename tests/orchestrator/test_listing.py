@@ -1,0 +1,32 @@
+"""What can be named in a configuration."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from methods import PRESETS, REFERENCE_RUNS
+from orchestrator.listing import methods, print_listing
+
+
+def test_every_row_of_a_listing_has_the_same_columns() -> None:
+    rows = methods()
+    assert len({tuple(sorted(row)) for row in rows}) == 1
+    by_name = {(row["kind"], row["name"]): row for row in rows}
+    assert {name for kind, name in by_name if kind == "preset"} == set(PRESETS)
+    assert by_name["preset", "ties"]["what"] == "full + merge (rule ties, scale 0.5)"
+    assert by_name["preset", "joint"]["what"] == f"full ({REFERENCE_RUNS['joint'].sentence})"
+    assert by_name["preset", "ft"]["published"] == "lr 0.0001, global_batch 64"
+    assert by_name["preset", "ewc"]["published"] == ""
+    assert by_name["tuning method", "full"]["searched"].startswith("lr 1e-05 3e-05")
+    assert by_name["plug-in", "migu"]["searched"].startswith("ratio ")
+
+
+def test_methods_are_listed_by_kind() -> None:
+    console = Console(width=100)
+    with console.capture() as captured:
+        print_listing("methods", console)
+    text = captured.get()
+    titles = ["tuning methods: one a method", "plug-ins: any number", "what a search tries", "presets;"]
+    positions = [text.index(title) for title in titles]
+    assert positions == sorted(positions)
+    assert max(map(len, text.splitlines())) <= 100

@@ -1,0 +1,47 @@
+"""What a learner loads, and when."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import train_task
+from tests.orchestrator.training.helpers import EWC, equal
+
+
+def test_a_sequence_with_nothing_left_to_do_loads_no_model(
+    sequence_of: Callable[..., SequencePlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = sequence_of(stream={"first": 2})
+    run_sequence(sequence)
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("orchestrator.training.learner.load_family", refuse)
+    assert run_sequence(sequence).status == "finished"
+
+
+def test_going_back_forgets_what_the_method_has_learnt_since(learner_of: Callable[..., Learner]) -> None:
+    """EWC does nothing in the first task: a checkpoint from before its memory does not know of it."""
+    learner = learner_of(methods=[EWC], stream={"first": 2})
+    first = copy.deepcopy(train_task(learner, 0, lambda event: None))
+    second = copy.deepcopy(train_task(learner, 1, lambda event: None))
+    learner.load(copy.copy(first), 1)
+    again = train_task(learner, 1, lambda event: None)
+    assert equal(dict(again.weights), dict(second.weights))
+    assert learner.state.is_after(2, "score")
+    learner.load_initial()
+    assert "anchor" not in str(learner.stack.state_dict())
+
+
+def test_another_model_than_the_planned_one_is_refused(sequence_of: Callable[..., SequencePlan]) -> None:
+    sequence = sequence_of().model_copy(update={"model_identity": "another"})
+    with pytest.raises(RuntimeError, match="has changed"):
+        run_sequence(sequence)
