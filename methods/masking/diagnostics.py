@@ -34,7 +34,10 @@ def kept_overlap(kept_T: Sequence[Mapping[str, Tensor]]) -> list[list[float]]:
     the overlap is sum_k min(p_k, q_k): for one sample each, the share of the kept units that is kept in both (arXiv
     2406.17245, section 5.3, compares tasks on 100 samples each).
     """
-    return [[_overlap(kept_a, kept_b) for kept_b in kept_T] for kept_a in kept_T]
+    overlaps = []
+    for kept_a in kept_T:
+        overlaps.append([_overlap(kept_a, kept_b) for kept_b in kept_T])
+    return overlaps
 
 
 def _overlap(kept_a: Mapping[str, Tensor], kept_b: Mapping[str, Tensor]) -> float:

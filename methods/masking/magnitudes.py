@@ -88,7 +88,7 @@ class Magnitudes:
     def take(self, mean_over_workers: Callable[[Tensor], Tensor]) -> Iterator[tuple[MaskableWeight, Tensor]]:
         """Each weight with its magnitude [d_out], averaged over workers in one fused vector; then starts anew."""
         fused = mean_over_workers(torch.cat(self.sums))
-        parts = fused.split([len(total) for total in self.sums])
+        parts = fused.split(list(map(len, self.sums)))
         for total in self.sums:
             total.zero_()
         yield from zip(self.weights, parts, strict=True)
@@ -105,7 +105,9 @@ class _ExampleMagnitudes:
     def __init__(self, model: nn.Module, weights: list[MaskableWeight], samples: int, per_token_norm: bool) -> None:
         self.layer_streams = LayerStreams(model)
         self.per_token_norm = per_token_norm
-        self.found = [torch.zeros(samples, w.num_units, device=w.weight.device) for w in weights]
+        self.found = []
+        for maskable in weights:
+            self.found.append(torch.zeros(samples, maskable.num_units, device=maskable.weight.device))
         self.present = torch.zeros(samples, device=weights[0].weight.device)
         self.batch: Batch | None = None
 

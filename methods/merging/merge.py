@@ -33,6 +33,7 @@ class MergeSettings(Settings):
 
 def drop_and_rescale(vector: Tensor, density: float, rng: torch.Generator) -> Tensor:
     """DARE (arXiv 2311.03099): each entry stays with probability `density`, and is divided by it."""
+    # drawn on the CPU, so that a run on another device drops the same entries
     stays = torch.rand(vector.shape, generator=rng) < density
     return vector * stays.to(vector.device) / density
 
@@ -46,6 +47,7 @@ def orthogonal_part(merged_MN: Tensor, vector_MN: Tensor, alpha: float) -> Tenso
     u, s, vh = torch.linalg.svd(at_least_float32(merged_MN), full_matrices=True)
     if not bool(s.sum() > 0):
         return vector_MN
+    # its main directions are those that carry the share alpha; at least one, as some value is above zero
     rank = int((torch.cumsum(s, 0) / s.sum() > alpha).nonzero()[0]) + 1
     p = u.T @ at_least_float32(vector_MN) @ vh.T
     p.fill_diagonal_(0.0)
@@ -129,7 +131,7 @@ class Merge(CacheFields, Method):
         for name, weight in weights.items():
             vector[name] = weight.detach() - self.base[name]
         merged = self._merge(model, vector, task_id)
-        _put(weights, {name: self.base[name] + merged[name] for name in weights})
+        _put(weights, _sums(self.base, merged))
 
     def _average(self, weights: Mapping[str, nn.Parameter], task_id: int) -> None:
         share = 1 / (task_id + 1)
@@ -155,9 +157,9 @@ class Merge(CacheFields, Method):
                 vector[name] = drop_and_rescale(change, s.density, rng)
         merged = vector
         if self.merged:
-            merged = {name: self.merged[name] + change for name, change in vector.items()}
+            merged = _sums(self.merged, vector)
         self.merged = merged
-        return {name: s.scale * total for name, total in merged.items()}
+        return _scaled(merged, s.scale)
 
     def _trimmed(self) -> Tensors:
         """The TIES merge of all tasks' vectors."""
@@ -192,7 +194,8 @@ class Merge(CacheFields, Method):
     def state_dict(self) -> State:
         if self.goes_on or not self.base:
             return {}
-        vectors = {str(task): vector for task, vector in enumerate(self.vectors)}
+        # a checkpoint's names are text
+        vectors = dict(zip(map(str, range(len(self.vectors))), self.vectors, strict=True))
         return {"base": self.base, "merged": self.merged, "vectors": vectors, "norms": self.norms, "scale": self.scale}
 
     def load_state_dict(self, state: State) -> None:
@@ -203,6 +206,14 @@ class Merge(CacheFields, Method):
             self.vectors.append(dict(state["vectors"][str(task)]))
         self.norms = list(state["norms"])
         self.scale = float(state["scale"])
+
+
+def _sums(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensors:
+    return {name: a[name] + tensor for name, tensor in b.items()}
+
+
+def _scaled(tensors: Mapping[str, Tensor], factor: float) -> Tensors:
+    return {name: factor * tensor for name, tensor in tensors.items()}
 
 
 @torch.no_grad()

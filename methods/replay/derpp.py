@@ -6,7 +6,7 @@ Shapes: N answer tokens (examples, for a classifier), K columns of the logits (v
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field
@@ -21,6 +21,8 @@ from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.answer_logits import answer_logits
 from methods.shared.passes import evaluating
 
+T = TypeVar("T")
+
 
 class DerppSettings(Settings):
     """Defaults within the paper's usual range: alpha 0.1 to 1, beta 0.5 to 1; 0 leaves a term out."""
@@ -31,11 +33,15 @@ class DerppSettings(Settings):
     examples: int = Field(32, ge=1, description="kept examples for each term of a step; all where fewer are kept")
 
 
+def _at(items: Sequence[T], indices: Sequence[int]) -> list[T]:
+    return [items[i] for i in indices]
+
+
 def squared_error(new_NK: Tensor, old: Sequence[Tensor]) -> Tensor:
     """The sum over answers of the mean over columns of (new - old)^2. `old` has the answers of each example in turn,
     [n, K'] with K' <= K: columns that came later do not count.
     """
-    new_by_example = at_least_float32(new_NK).split([len(logits) for logits in old])
+    new_by_example = at_least_float32(new_NK).split(list(map(len, old)))
     errors = []
     for new, old_nK in zip(new_by_example, old, strict=True):
         difference = new[:, : old_nK.shape[1]] - old_nK.to(new)
@@ -145,14 +151,15 @@ class Derpp(Cost, CacheFields, Method):
         s: DerppSettings = self.settings
         if s.alpha > 0:
             drawn = self._draw("logits")
-            old = [self.old[i] for i in drawn]
-            num_answers = sum(len(logits) for logits in old)
-            for batch in self.context.batches([self.kept[i] for i in drawn]):
+            old = _at(self.old, drawn)
+            # over all workers' micro-batches: the mean is that of the whole draw
+            num_answers = sum(map(len, old))
+            for batch in self.context.batches(_at(self.kept, drawn)):
                 new = answer_logits(batch, self.context.forward(model, batch)[1])
-                error = squared_error(new, [old[i] for i in batch.example_indices])
+                error = squared_error(new, _at(old, batch.example_indices))
                 yield s.alpha * error / num_answers
         if s.beta > 0:
-            for loss in losses(self.context, model, [self.kept[i] for i in self._draw("answers")]):
+            for loss in losses(self.context, model, _at(self.kept, self._draw("answers"))):
                 yield s.beta * loss
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
@@ -164,10 +171,12 @@ class Derpp(Cost, CacheFields, Method):
         """`logits` [N, K] and `counts` by task."""
         if not self.logits:
             return {}
-        # a checkpoint's names are text
-        logits = {str(task): logits_NK for task, logits_NK in self.logits.items()}
-        counts = {str(task): counts for task, counts in self.counts.items()}
-        return {"logits": logits, "counts": counts}
+        state: State = {"logits": {}, "counts": {}}
+        for task, logits_NK in self.logits.items():
+            # a checkpoint's names are text
+            state["logits"][str(task)] = logits_NK
+            state["counts"][str(task)] = self.counts[task]
+        return state
 
     def load_state_dict(self, state: State) -> None:
         self.logits = {}

@@ -69,7 +69,7 @@ def gradient_of(context: Context, model: nn.Module, shares: Iterable[Tensor]) ->
     """
     parameters = trainable(model)
     values = list(parameters.values())
-    sizes = [p.numel() for p in values]
+    sizes = list(map(torch.numel, values))
     together = values[0].new_zeros(sum(sizes))  # one tensor, so that the workers average once
     with evaluating(model), torch.enable_grad():
         for share in shares:

@@ -50,10 +50,15 @@ def weights(allocation: Allocation, task_id: int, alpha: float, recent: int) -> 
 
 def deal(total: int, shares: Sequence[float]) -> list[int]:
     """`total` whole examples in these shares; what rounding leaves goes to the largest remainders, the first of equal ones."""
-    exact = [total * share for share in shares]
-    # a share that is whole but for rounding counts as whole
-    counts = [math.floor(number + 1e-9) for number in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
+    counts = []
+    remainders = []
+    for share in shares:
+        exact = total * share
+        # a share that is whole but for rounding counts as whole
+        counts.append(math.floor(exact + 1e-9))
+        remainders.append(exact - counts[-1])
+    # sorted() keeps the order of equal ones
+    by_remainder = sorted(range(len(remainders)), key=lambda i: -remainders[i])
     for i in by_remainder[: total - sum(counts)]:
         counts[i] += 1
     return counts

@@ -17,11 +17,12 @@ def usual_targets(model: nn.Module, by_architecture: Mapping[str, Sequence[str]]
 
 def target_linears(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:
     """The linear layers whose name is, or ends in a dot and, one of `targets`. Raises ValueError where there are none."""
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and any(name == t or name.endswith(f".{t}") for t in targets)
-    }
+    # a target may be a path itself, such as attention.output.dense; but "o" must not find "foo"
+    endings = tuple(f".{target}" for target in targets)
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and f".{name}".endswith(endings):
+            found[name] = module
     if not found:
         raise ValueError(f"no linear layer is called {' or '.join(targets)}")
     return found

@@ -27,8 +27,8 @@ def first(batches: Iterable[Batch], samples: int | None) -> Iterator[Batch]:
         if samples is None:
             yield batch
             continue
-        num_wanted = sum(example_index < samples for example_index in batch.example_indices)
-        # indices rise, so that no later batch has an example that is wanted
-        if not num_wanted:
+        # indices rise by one in a batch, and no later batch has lower ones
+        num_wanted = samples - batch.example_indices[0]
+        if num_wanted <= 0:
             return
         yield batch.select(slice(0, num_wanted))

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that train, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            found[name] = parameter
+    return found
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -38,10 +38,12 @@ class LayerStreams:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        # only a model that reads several streams with one encoder has it
         self.reading: Reading | None = getattr(model, "reading", None)
         self.has_decoder_stream = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
         self.encoder_prefix = ""
         if self.has_decoder_stream:
+            # found by identity: families name their encoders differently
             encoder = model.get_encoder()  # type: ignore[operator]
             for name, module in model.named_modules():
                 if module is encoder:

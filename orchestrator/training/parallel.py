@@ -71,7 +71,7 @@ class Parallel:
         for tensor in tensors:
             if not bool(torch.isfinite(tensor).all()):
                 finite = 0.0
-        # Every worker learns it, so that all of them stop in the same place
+        # Every worker learns it, so that all of them stop at the same point
         return self.sum(torch.tensor(finite, device=self.device)).item() == self.count
 
     # Values

@@ -32,6 +32,13 @@ def phases(training: TrainingConfig, steps: int) -> Phases:
     return Phases(warm, cool, min(steps, constant))
 
 
+def last_step_before_annealing(training: TrainingConfig, steps: int) -> int | None:
+    """The step after which the state is kept that the next task goes on from; None where tasks are not annealed."""
+    if training.schedule == "infinite":
+        return phases(training, steps).constant
+    return None
+
+
 def infinite(training: TrainingConfig, step: int, steps: int, task_id: int) -> float:
     """The rate in a step (counted from 1), as a share of lr (arXiv 2503.02844).
 

@@ -18,7 +18,7 @@ from orchestrator.training.cost import flops_model, task_steps, tokens
 from orchestrator.training.learner import Learner
 from orchestrator.training.learner_state import BOTH, NOTHING_WHOLE, LearnerState, copy_to_cpu, restore, snapshot
 from orchestrator.training.optimizer import OptimizerState, load_optimizer_state, make_optimizer
-from orchestrator.training.schedules import make_schedule, phases
+from orchestrator.training.schedules import last_step_before_annealing, make_schedule
 from orchestrator.training.step import train_step
 
 
@@ -88,12 +88,7 @@ def train_task(learner: Learner, task_id: int, report: Report, where: Position |
 
 
 def _make_steps(
-    learner: Learner,
-    task_id: int,
-    optimizer_state: OptimizerState,
-    batches: TaskBatches,
-    log: TaskLog,
-    where: Position,
+    learner: Learner, task_id: int, optimizer_state: OptimizerState, batches: TaskBatches, log: TaskLog, where: Position
 ) -> ResumeState | None:
     """All steps of a task. Returns the state from before annealing, where there is annealing."""
     model = learner.family.module
@@ -110,9 +105,7 @@ def _make_steps(
     load_optimizer_state(optimizer, model, optimizer_state)
     horizon = learner.sequence.method.run_kind.schedule_horizon(len(learner.sequence.tasks))
     schedule = make_schedule(optimizer, training, num_steps, position, horizon)
-    last_before_annealing = None
-    if training.schedule == "infinite":
-        last_before_annealing = phases(training, num_steps).constant
+    last_before_annealing = last_step_before_annealing(training, num_steps)
 
     resume_state = None
     global_batches = itertools.islice(learner.global_batches(task_id), num_steps)

@@ -98,11 +98,12 @@ def test_an_epoch_goes_once_over_the_new_examples(
     sequence_of: Callable[..., SequencePlan], learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, list[Example]]] = []
-    step = training.train_step
 
-    def note(learner: Learner, module: Any, optimizer: Any, batch: Sequence[Example], place: tuple[int, int]) -> Any:
-        seen.append((place[0], list(batch)))
-        return step(learner, module, optimizer, batch, place)
+    train_step = training.train_step
+
+    def note(learner: Learner, module: Any, optimizer: Any, batch: Sequence[Example], task: int, step: int) -> Any:
+        seen.append((task, list(batch)))
+        return train_step(learner, module, optimizer, batch, task, step)
 
     monkeypatch.setattr(training, "train_step", note)
     changes: dict[str, Any] = {"methods": ["conpet"], "stream": {"first": 3, "max_train": 24}}

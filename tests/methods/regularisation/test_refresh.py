@@ -42,7 +42,7 @@ def test_a_step_moves_uphill_on_the_whole_batch(size: int) -> None:
     model = toy.Toy(toy.WEIGHT)
     refresh.before_task(model, 0, [])
     for batch in toy.batches(size):
-        refresh.on_batch({**batch, "loss_denominator": 4})
+        refresh.on_batch(batch.replace(loss_denominator=4))
     refresh.after_optimizer_step(model)
     g = sum(toy.gradients(toy.WEIGHT))
     assert isinstance(g, torch.Tensor)

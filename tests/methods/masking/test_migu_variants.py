@@ -1,4 +1,4 @@
-"""MIGU's settings beyond the default: which layers, what ranks rows, clusters, the released rule, freezing, diagnostics."""
+"""MIGU beyond the default: what ranks output units, clusters, the released rule, freezing, diagnostics."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods import Context, MethodSpec, trainable
-from methods.masking.magnitudes import Magnitudes, example_magnitudes
+from methods import Context, trainable
 from methods.masking.migu import Migu, units_below_quantile
 from methods.masking.migu_settings import MiguSettings
-from methods.masking.output_units import chosen_weights, maskable_weights, ratios_of
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
-from orchestrator.training.task import TaskBatches, train_task
-from tests.conftest import FAMILIES
+from orchestrator.training.task import train_task
 from tests.methods.reference import batches_of
-from tests.methods.toy import batch_with_mask
 
 ATTENTION = {"tiny-t5": 2 * 4 + 2 * 8, "tiny-bert": 2 * 4, "tiny-llama": 2 * 4}
+
+
 FFN = {"tiny-t5": 2 * 2 + 2 * 2, "tiny-bert": 2 * 2, "tiny-llama": 2 * 3}
 
 
@@ -45,33 +43,6 @@ def moved(learner: Learner) -> dict[str, int]:
     return {n: int((p.detach() != before[n]).flatten(1).any(1).sum()) for n, p in after.items() if p.ndim > 1}
 
 
-@pytest.mark.parametrize("model", FAMILIES)
-def test_layer_groups(model: str, learner_of: Callable[..., Learner]) -> None:
-    rows = maskable_weights(learner_of(model=model).family.module)
-    attention, ffn = chosen_weights(rows, "attention"), chosen_weights(rows, "ffn")
-    assert (len(attention), len(ffn)) == (ATTENTION[model], FFN[model])
-    assert [r.name for r in rows if r in attention or r in ffn] == [r.name for r in rows]
-    first = chosen_weights(rows, r"\.0\.")
-    assert 0 < len(first) < len(rows)
-    with pytest.raises(ValueError, match="none of the maskable layers is 'mlq'"):
-        chosen_weights(rows, "mlq")
-
-
-def test_ratios_by_group_and_pattern(learner_of: Callable[..., Learner]) -> None:
-    rows = maskable_weights(learner_of(model="tiny-llama").family.module)
-    shares = dict(
-        zip([r.name for r in rows], ratios_of(rows, {r"q_proj": 0.9, "attention": 0.5, "ffn": 0.1}), strict=True)
-    )
-    assert {s for n, s in shares.items() if "q_proj" in n} == {0.9}
-    assert {s for n, s in shares.items() if "v_proj" in n} == {0.5}
-    assert {s for n, s in shares.items() if "mlp" in n} == {0.1}
-    assert ratios_of(rows, 0.3) == [0.3] * len(rows)
-    with pytest.raises(ValueError, match=r"no entry for layer 'model\.layers\.0\.mlp"):
-        ratios_of(rows, {"attention": 0.5})
-    with pytest.raises(ValueError, match="'lm_head' is for none"):
-        ratios_of(rows, {"attention": 0.5, "ffn": 0.5, "lm_head": 0.1})
-
-
 def test_each_layer_moves_its_own_share(learner_of: Callable[..., Learner]) -> None:
     rows = moved(migu(learner_of, settings={"ratio": {"attention": 0.25, "ffn": 0.75}}))
     assert all(n == 32 // 4 for name, n in rows.items() if name.endswith(("Attention.q.weight", "Attention.v.weight")))
@@ -79,38 +50,6 @@ def test_each_layer_moves_its_own_share(learner_of: Callable[..., Learner]) -> N
     rows = moved(migu(learner_of, settings={"ratio": 0.25, "layers": "attention"}))
     assert all(n == 32 // 4 for name, n in rows.items() if name.endswith(".v.weight"))
     assert all(n == 32 for name, n in rows.items() if name.endswith(".wo.weight"))
-
-
-def test_per_token_norm_by_hand() -> None:
-    """Two tokens with |y| = (3, 1) and (1, 7): summed (4, 8); each divided by its own sum (3/4 + 1/8, 1/4 + 7/8)."""
-    layer = nn.Linear(2, 2, bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
-    model = nn.ModuleDict({"0": layer})
-    x = torch.tensor([[[3.0, 1.0], [1.0, 7.0], [0.0, 0.0]]])
-    for norm, expected in ((False, [4.0, 8.0]), (True, [0.875, 1.125])):
-        magnitudes = Magnitudes(model, maskable_weights(model), per_token_norm=norm)
-        magnitudes.see(batch_with_mask(torch.tensor([[1, 1, 1]])))
-        layer(x)
-        ((_, size),) = magnitudes.take(lambda t: t)
-        magnitudes.close()
-        assert size.tolist() == expected
-
-
-def test_other_methods_passes_do_not_count() -> None:
-    layer = nn.Linear(1, 1, bias=False)
-    model = nn.ModuleDict({"0": layer})
-    magnitudes = Magnitudes(model, maskable_weights(model))
-    batch, x = batch_with_mask(torch.ones(1, 1)), torch.ones(1, 1, 1)
-    magnitudes.see(batch)
-    layer(x)
-    magnitudes.pause()
-    layer(x)
-    magnitudes.see(batch)
-    layer.eval()
-    layer(x)
-    ((_, size),) = magnitudes.take(lambda t: t)
-    assert size.item() == layer.weight.abs().item()
 
 
 @pytest.mark.parametrize(("importance", "kept"), [("weight", [1, 2]), ("gradient", [0, 2])])
@@ -161,31 +100,6 @@ def test_whole_clusters_move(cluster: str, tuning: str, learner_of: Callable[...
     assert set(values) == {12}
 
 
-def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
-    """Against single examples, in the order of their places; the same in any micro-batch."""
-    found = []
-    for micro in (2, 8):
-        learner = learner_of(stream={"max_train": 16}, training={"micro_batch": micro})
-        module = learner.family.module
-        learner.family.at_task(0, 3)
-        rows = maskable_weights(module)
-        context = Context(7, forward=learner.forward)
-        batches = TaskBatches(learner, learner.features(0), 0)
-        found.append(example_magnitudes(context, module, rows, batches, 10, False))
-    for two, eight in zip(*found, strict=True):
-        assert two.shape[0] == 10
-        torch.testing.assert_close(two, eight)
-    query = module.encoder.block[0].layer[0].SelfAttention.q
-    outputs: list[Tensor] = []
-    query.register_forward_hook(lambda m, i, o: outputs.append(o.detach()))
-    batch = next(iter(batches))
-    ids, mask = batch.source.ids[3:4], batch.source.mask[3:4].bool()
-    with torch.no_grad():
-        module(input_ids=ids[:, mask[0]], decoder_input_ids=torch.zeros(1, 1, dtype=torch.long))
-    index = [r.measured for r in rows].index(query)
-    torch.testing.assert_close(found[1][index][3], outputs[0].abs().mean((0, 1)))
-
-
 def test_frozen_rows_stand_still_and_others_do_not(learner_of: Callable[..., Learner]) -> None:
     numbers = {}
     for freeze in (False, True):
@@ -230,41 +144,6 @@ def test_released_masks_every_linear_layer_and_counts_padding(model: str, learne
         assert not rows[size < threshold].any(), name
         if name.endswith(("lm_head", ".q", ".v", ".wo", ".v_proj", ".down_proj")):
             assert rows[size > sorted(size.tolist())[int(0.7 * (len(size) - 1)) + 1]].all(), name
-
-
-@pytest.mark.parametrize(
-    ("settings", "complaint"),
-    [
-        ({"cluster": "weights"}, "migu: cluster and clusters go together"),
-        ({"clusters": 4}, "migu: cluster and clusters go together"),
-        (
-            {"importance": "weight", "per_token_norm": True},
-            "migu: per_token_norm: importance 'weight' looks at no outputs",
-        ),
-        ({"importance": "random", "count_padding": True}, "migu: count_padding: importance 'random' counts no tokens"),
-        ({"released": True, "layers": "ffn"}, "migu: released: the released code has layers = all, not 'ffn'"),
-        ({"released": True, "count_padding": False}, "migu: released: the released code has count_padding = True"),
-        ({"released": True, "freeze_masked": True}, "migu: released: the released code has freeze_masked = False"),
-        ({"released": True, "ratio": {"ffn": 0.3}}, "migu: released: the released code has one ratio"),
-        ({"layers": "["}, "migu: '[' is no layer group and no regular expression"),
-        ({"ratio": {"attention": 0}}, "migu.ratio: a share must be greater than 0"),
-        ({"ratio": {}}, "migu.ratio: the mapping is empty"),
-        ({"clusters": 1, "cluster": "weights"}, "migu.clusters: Input should be greater than or equal to 2"),
-        ({"importance": "size"}, "migu.importance: Input should be 'output', 'weight', 'gradient' or 'random'"),
-    ],
-)
-def test_contradictions_are_refused_in_one_line(settings: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ValueError) as error:
-        MethodSpec.model_validate({"tuning": "full", "plugins": [{"name": "migu", **settings}]})
-    line = next(line for line in str(error.value).splitlines() if "migu" in line)
-    assert complaint in line
-
-
-def test_settings_survive_a_round_trip() -> None:
-    spec = {"tuning": "full", "plugins": [{"name": "migu", "released": True}]}
-    once = MethodSpec.model_validate(spec)
-    assert once.plugins[0].settings["count_padding"] is True
-    assert MethodSpec.model_validate(once.model_dump()) == once
 
 
 def test_released_with_lora_is_refused(learner_of: Callable[..., Learner]) -> None:

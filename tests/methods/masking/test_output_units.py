@@ -1,0 +1,78 @@
+"""Which weights have output units that can be masked, and choosing among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from torch import nn
+
+from methods.masking.output_units import chosen_weights, maskable_weights, masked_count, ratios_of
+from orchestrator.training.learner import Learner
+from tests.conftest import FAMILIES
+
+# What the paper masks, spelt out for each architecture: query, key, value, output, feed-forward
+MASKED = {
+    "tiny-t5": ("SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o EncDecAttention.q EncDecAttention.k "
+                "EncDecAttention.v EncDecAttention.o DenseReluDense.wi DenseReluDense.wo"),
+    "tiny-bert": ("attention.self.query attention.self.key attention.self.value attention.output.dense "
+                  "intermediate.dense .output.dense"),
+    "tiny-llama": ("self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj "
+                   "mlp.down_proj"),
+}  # fmt: skip
+
+
+COUNT = {"tiny-t5": 2 * 6 + 2 * 10, "tiny-bert": 2 * 6, "tiny-llama": 2 * 7}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "rows", "masked"),
+    [(0.3, 10, 7), (0.3, 64, 44), (1.0, 64, 0), (0.9, 10, 1), (0.7, 10, 3), (0.05, 128, 121), (0.1, 30, 27)],
+)
+def test_masked_rows_are_the_floor_of_the_masked_share(ratio: float, rows: int, masked: int) -> None:
+    assert masked_count(ratio, rows) == masked
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_embeddings_heads_and_norms_are_never_masked(model: str, learner_of: Callable[..., Learner]) -> None:
+    names = [rows.name for rows in maskable_weights(learner_of(model=model).family.module)]
+    assert len(names) == COUNT[model]
+    assert not [n for n in names if any(x in n for x in ("lm_head", "embed", "shared", "norm", "pooler", "classifier"))]
+
+
+def test_a_model_without_blocks_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to mask"):
+        maskable_weights(nn.Sequential(nn.ReLU()))
+
+
+ATTENTION = {"tiny-t5": 2 * 4 + 2 * 8, "tiny-bert": 2 * 4, "tiny-llama": 2 * 4}
+
+
+FFN = {"tiny-t5": 2 * 2 + 2 * 2, "tiny-bert": 2 * 2, "tiny-llama": 2 * 3}
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_layer_groups(model: str, learner_of: Callable[..., Learner]) -> None:
+    rows = maskable_weights(learner_of(model=model).family.module)
+    attention, ffn = chosen_weights(rows, "attention"), chosen_weights(rows, "ffn")
+    assert (len(attention), len(ffn)) == (ATTENTION[model], FFN[model])
+    assert [r.name for r in rows if r in attention or r in ffn] == [r.name for r in rows]
+    first = chosen_weights(rows, r"\.0\.")
+    assert 0 < len(first) < len(rows)
+    with pytest.raises(ValueError, match="none of the maskable layers is 'mlq'"):
+        chosen_weights(rows, "mlq")
+
+
+def test_ratios_by_group_and_pattern(learner_of: Callable[..., Learner]) -> None:
+    rows = maskable_weights(learner_of(model="tiny-llama").family.module)
+    shares = dict(
+        zip([r.name for r in rows], ratios_of(rows, {r"q_proj": 0.9, "attention": 0.5, "ffn": 0.1}), strict=True)
+    )
+    assert {s for n, s in shares.items() if "q_proj" in n} == {0.9}
+    assert {s for n, s in shares.items() if "v_proj" in n} == {0.5}
+    assert {s for n, s in shares.items() if "mlp" in n} == {0.1}
+    assert ratios_of(rows, 0.3) == [0.3] * len(rows)
+    with pytest.raises(ValueError, match=r"no entry for layer 'model\.layers\.0\.mlp"):
+        ratios_of(rows, {"attention": 0.5})
+    with pytest.raises(ValueError, match="'lm_head' is for none"):
+        ratios_of(rows, {"attention": 0.5, "ffn": 0.5, "lm_head": 0.1})

@@ -1,0 +1,79 @@
+"""Training one task: what is recorded, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.store.events import Event, Step
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import Position, train_task
+
+
+def test_the_history_holds_the_recorded_steps_and_their_usage(learner_of: Callable[..., Learner]) -> None:
+    recorded: list[Event] = []
+    learner = learner_of(stream={"max_train": 24})
+    state = train_task(learner, 0, recorded.append)
+    assert [event.step for event in recorded if isinstance(event, Step)] == [1, 2, 3]
+    assert state.history["steps"] == [event.to_json() for event in recorded]
+    features = learner.features(0)
+    num_tokens = sum(len(f["source"]) + len(f["target"]) for f in features)
+    # 24 examples in three batches of 8: each is read once
+    assert (state.history["usage"]["steps"], state.history["usage"]["tokens"]) == (3, num_tokens)
+
+
+def test_a_method_that_trains_no_gradients_makes_no_steps(learner_of: Callable[..., Learner]) -> None:
+    recorded: list[Event] = []
+    state = train_task(learner_of(methods=["nmc"], model="tiny-bert"), 0, recorded.append)
+    assert recorded == []
+    assert state.history["usage"] == {"steps": 0, "tokens": 0, "flops": 0}
+    assert state.method["0:nmc"]
+
+
+def test_the_position_is_the_step_that_is_being_made(
+    learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, where = learner_of(), Position(task="reviews")
+    steps: list[int | None] = []
+
+    def look(model: torch.nn.Module) -> None:
+        steps.append(where.step)
+
+    monkeypatch.setattr(learner.stack, "before_optimizer_step", look)
+    train_task(learner, 0, lambda event: None, where)
+    assert steps == [1, 2, 3]
+    assert where == Position(task="reviews", step=None)
+
+
+def test_the_loop_calls_each_hook_in_its_turn(
+    learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = learner_of(training={"micro_batch": 4}, stream={"max_train": 8})
+    called: list[str] = []
+    hooks = (
+        "before_task",
+        "on_batch",
+        "after_forward",
+        "before_optimizer_step",
+        "after_optimizer_step",
+        "after_task",
+        "state_dict",
+    )
+
+    def watched(name: str) -> Callable[..., Any]:
+        original = getattr(learner.stack, name)
+
+        def call(*arguments: Any) -> Any:
+            called.append(name)
+            return original(*arguments)
+
+        return call
+
+    for name in hooks:
+        monkeypatch.setattr(learner.stack, name, watched(name))
+    train_task(learner, 0, lambda event: None)
+    micro_batch = ["on_batch", "after_forward"]
+    assert called == ["before_task", *micro_batch, *micro_batch, *hooks[3:]]
