@@ -56,7 +56,7 @@ def _taken(sequence: SequencePlan, settings: dict[str, Any], parallel: Parallel)
         yield parallel.agree(False)
         return
     with _lock_sequence(sequence, settings["started"]) as locked:
-        yield parallel.agree(locked and _is_due(sequence, settings))
+        yield parallel.agree(locked and is_due(sequence, settings))
 
 
 def _train(sequence: SequencePlan, settings: dict[str, Any], parallel: Parallel, process: RayProcess) -> None:
@@ -70,12 +70,12 @@ def _train(sequence: SequencePlan, settings: dict[str, Any], parallel: Parallel,
         except Exception as error:
             name = f"{settings['group']}-worker-{parallel.rank}"
             copy_ray_logs(process, Path(settings["run_logs"]), name)
-            _leave_group_unless_alone(error, parallel)
+            leave_group_unless_alone(error, parallel)
         else:
             logger.info("worker %d of %d is done with %s", parallel.rank, parallel.count, sequence.id)
 
 
-def _leave_group_unless_alone(error: Exception, parallel: Parallel) -> None:
+def leave_group_unless_alone(error: Exception, parallel: Parallel) -> None:
     """Raise where the group has to be started again.
 
     What is raised has a plain message: a user's own class of error need not exist in the process that receives it.
@@ -110,7 +110,7 @@ def _attempts(view: View, started: int) -> list[int]:
     return [start for start in view.starts if start >= started]
 
 
-def _is_due(sequence: SequencePlan, settings: dict[str, Any]) -> bool:
+def is_due(sequence: SequencePlan, settings: dict[str, Any]) -> bool:
     """Whether a sequence has not ended in this run. One that cannot go on, or whose workers died too often, ends here."""
     view = read_view(sequence.out, sequence.id)
     attempts = _attempts(view, settings["started"])
@@ -142,7 +142,8 @@ def _final_failure(
     reason = f"its workers died {attempts} times (scaling.max_failures is {max_failures})"
     if cause is None:
         return events.SequenceFailed(reason=reason)
-    return cause.model_copy(update={"time": now, "reason": f"{reason}; the last time: {cause.reason}"})
+    reason = f"{reason}; the last time: {cause.reason}"
+    return cause.model_copy(update={"time": now, "reason": reason, "transient": False})
 
 
 def _has_reached(view: View, until: int, scored: bool) -> bool:

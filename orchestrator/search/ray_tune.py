@@ -17,6 +17,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator import logs
 from orchestrator.cluster.groups import run_on_cluster
 from orchestrator.cluster.resources import Resources, max_concurrent_groups
 from orchestrator.config.running import ScalingConfig
@@ -235,16 +236,20 @@ def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
         placement = "inline"  # whatever is free is for the next trial
     # A trial's own sequences run one after the other: trials are what runs side by side.
     scaling = settings.scaling.model_copy(update={"max_concurrent": 1})
-    for until_task in [*rungs(settings.search, num_tasks), num_tasks]:
-        problems = run_on_cluster(sequences, scaling, settings.resources, placement, watch, config["trial"], until_task)
-        watch()
-        failed = [view for view in views if view.status == "failed"]
-        if failed or tasks_done(views) < until_task:
-            # What a sequence says of itself is in its journal; what the machinery says around it would be lost.
-            if problems:
-                _record_problem(Path(settings.folder), config["trial"], problems[0])
-            return
-        tune.report({"tasks": until_task, "score": score_after(settings.search, views, until_task)})
+    log = logs.trial_log(sequences[0].out, config["trial"])
+    with logs.to_file(log), logs.failures_to(log, f"trial {config['trial']}"):
+        for until_task in [*rungs(settings.search, num_tasks), num_tasks]:
+            problems = run_on_cluster(
+                sequences, scaling, settings.resources, placement, watch, config["trial"], until_task
+            )
+            watch()
+            failed = [view for view in views if view.status == "failed"]
+            if failed or tasks_done(views) < until_task:
+                # What a sequence says of itself is in its journal; what the machinery says around it would be lost.
+                if problems:
+                    _record_problem(Path(settings.folder), config["trial"], problems[0])
+                return
+            tune.report({"tasks": until_task, "score": score_after(settings.search, views, until_task)})
 
 
 def _record_problem(folder: Path, key: str, reason: str) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from orchestrator import logs
 from orchestrator.errors import UserError
 from orchestrator.tracking.parent_runs import ParentRuns
 from orchestrator.tracking.search_runs import SearchRuns
@@ -89,7 +90,11 @@ class MlflowSync:
                 if closing:
                     return
             except Exception as error:  # whatever MLflow, its database or the network raise, the journal has it all
-                self.trouble = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+                trouble = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+                # it tries again each second: the same trouble is written once
+                if trouble != self.trouble:
+                    logs.write_failure(logs.tracking_log(self.out), f"copying to MLflow at {self.uri}", error)
+                self.trouble = trouble
                 above = None  # what was half copied is copied again from the start: that changes nothing
                 attempts_after_close += closing
                 if attempts_after_close > 2:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator import errors
-from orchestrator.logs import traceback_of
+from orchestrator import errors, logs
 from orchestrator.planning.recovery import checkpoint_event, step_events
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import Event, Report
+from orchestrator.store.failure_notes import note_failure
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import read_view
 from orchestrator.training.environment import describe
@@ -67,17 +67,25 @@ class SequenceRecord:
                 self.add(step)
         self.add(saved)
 
-    def sequence_failed(self, error: Exception, where: Position) -> None:
-        """Record why the sequence cannot go on, and where it was."""
+    def note_failure(self, error: Exception, where: Position, transient: bool) -> events.SequenceFailed:
+        """Write a failure into this worker's log, and note it beside it for the worker that writes the journal."""
+        sequence = self.sequence
+        worker = self.parallel.rank
+        log = logs.worker_log(sequence.out, sequence.id, worker)
         failed = events.SequenceFailed(
             reason=reason(error),
-            traceback=traceback_of(error),
-            method=self.sequence.method.label,
+            traceback=logs.traceback_of(error),
+            method=sequence.method.label,
             task=where.task,
             step=where.step,
-            worker=self.parallel.rank,
+            worker=worker,
+            log=str(log),
+            transient=transient,
         )
-        self.add(failed)
+        what = f"{sequence.id}, method {failed.method}, task {failed.task}, step {failed.step}, worker {worker}"
+        logs.write_failure(log, what, error)
+        note_failure(log.parent, f"worker-{worker}", failed)
+        return failed
 
 
 def reason(error: Exception) -> str:

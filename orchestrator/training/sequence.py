@@ -53,9 +53,12 @@ def run_sequence(
             if evaluate:
                 run.score(task_id + 1)
     except Exception as error:
-        if not run.is_own_fault(error):
+        is_own_fault = run.is_own_fault(error)
+        # on every worker: the one that fails may not be the one that writes the journal
+        failed = run.record.note_failure(error, run.position, transient=not is_own_fault)
+        if not is_own_fault:
             raise
-        run.record.sequence_failed(error, run.position)
+        run.record.add(failed)
         if isinstance(error, SequenceFailed):
             raise
         raise SequenceFailed(reason(error)) from error
@@ -147,6 +150,9 @@ class _SequenceRun:
         """
         if isinstance(error, SequenceFailed | ValueError | TypeError | NotImplementedError):
             return True
+        # what a lost connection to another worker raises is none of these
+        if isinstance(error, LookupError | ArithmeticError | AttributeError | NameError | AssertionError):
+            return True
         broken_device = isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
         return self.parallel.count == 1 and not isinstance(error, OSError) and not broken_device
 
@@ -176,6 +182,7 @@ class _SequenceRun:
     def _train_or_wait(self, tasks_seen: int) -> None:
         """Train the last task of a state that is missing; or return after a while if another process is at it."""
         key = self.sequence.keys[tasks_seen]
+        self.position.task = self.sequence.tasks[tasks_seen - 1]
         with self._lock(key, timeout=5) as is_mine:
             made_meanwhile = self.store.has(key)
             if not self.parallel.agree(is_mine and not made_meanwhile):
@@ -195,7 +202,6 @@ class _SequenceRun:
     def _train(self, task_id: int) -> None:
         """Train one task and save its state."""
         task = self.sequence.tasks[task_id]
-        self.position.task = task
         self.record.task_started(task_id, task_steps(self.learner, task_id))
         sampler = SystemSampler(self.record.add)
 

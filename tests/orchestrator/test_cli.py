@@ -12,7 +12,7 @@ from orchestrator import cli
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.view import read_view
 from orchestrator.training.sequence import run_sequence
-from tests.streams.test_sources import write_task
+from tests.streams.sources.test_folder import write_task
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -104,7 +104,6 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: st
     [
         ({"train": '[\n{"label": oops}]'}, "train.json, line 2: malformed JSON"),
         ({"test": []}, "test.json: the test split is empty"),
-        ({"labels": []}, "labels.json: the label set is empty"),
     ],
 )
 def test_bad_data_is_one_line_and_exit_code_2(

@@ -1,14 +1,114 @@
-"""What a checkpoint's key is made of, and what it is not."""
+"""What is in the keys of states and scores, and what is not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from orchestrator.planning import keys
+from orchestrator.planning.keys import check_unchanged, content_key, score_keys
 from orchestrator.planning.sequence_plan import SequencePlan
+from streams import SCORER_VERSIONS, Stream
+
+SequenceOf = Callable[..., SequencePlan]
 
 
-def test_what_may_have_influenced_the_weights_is_in_the_key(sequence_of: Callable[..., SequencePlan]) -> None:
+def scores_of(sequence: SequencePlan, stream: Stream) -> tuple[tuple[str, ...], ...]:
+    return score_keys(sequence.keys, sequence.model, stream, sequence.method, sequence.split)
+
+
+def test_a_key_does_not_depend_on_the_order_of_a_mapping() -> None:
+    assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
+    assert len({content_key(1), content_key("1"), content_key(1, 2), content_key([1, 2])}) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"micro_batch": 4}},
+        {"name": "other"},
+        {"methods": [{"preset": "ft", "name": "other"}]},
+        {"evaluation": {"batch": 3}},
+    ],
+)
+def test_what_changes_no_result_changes_no_key(changes: dict[str, Any], sequence_of: SequenceOf) -> None:
+    assert sequence_of(**changes).keys == sequence_of().keys
+    assert sequence_of(**changes).score_keys == sequence_of().score_keys
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"training": {"lr": 0.5}}, {"training": {"epochs": 2}}, {"seeds": [8]}, {"stream": {"prompt": "plain"}}],
+)
+def test_what_changes_results_changes_the_keys(changes: dict[str, Any], sequence_of: SequenceOf) -> None:
+    ours = sequence_of(**changes).keys
+    assert not set(ours[1:]) & set(sequence_of().keys)
+
+
+def test_a_longer_stream_continues_a_shorter_one(sequence_of: SequenceOf) -> None:
+    shorter = sequence_of(stream={"first": 2})
+    longer = sequence_of(stream={"first": 4})
+    assert longer.keys[:3] == shorter.keys
+
+
+def test_epochs_of_one_task_alone_leave_the_tasks_before_it(sequence_of: SequenceOf) -> None:
+    stream = {"first": 3}
+    exception = sequence_of(stream=stream, training={"epochs_per_task": {"headlines": 2}})
+    (index,) = [t for t, name in enumerate(exception.tasks) if name == "headlines"]
+    common = sequence_of(stream=stream).keys
+    assert exception.keys[: index + 1] == common[: index + 1]
+    assert exception.keys[index + 1] != common[index + 1]
+
+
+def test_states_that_are_not_trained_are_scored_as_the_initial_model(sequence_of: SequenceOf) -> None:
+    zero_shot = sequence_of(methods=["zero-shot"])
+    assert len(set(zero_shot.score_keys)) == 1
+    assert zero_shot.score_keys[0] == sequence_of().score_keys[0]
+    joint = sequence_of(methods=["joint"])
+    assert len(set(joint.score_keys)) == 2
+
+
+def test_the_scorer_and_its_version_are_part_of_a_score(
+    sequence_of: SequenceOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = sequence_of()
+    stream = sequence.open_stream()
+    monkeypatch.setitem(SCORER_VERSIONS, "other", 1)
+    first, *rest = stream.tasks
+    other = Stream(stream.name, (replace(first, scorer="other"), *rest))
+    ours = scores_of(sequence, other)
+    assert [row[1:] for row in ours] == [row[1:] for row in sequence.score_keys]
+    assert not {row[0] for row in ours} & {row[0] for row in sequence.score_keys}
+    monkeypatch.setitem(SCORER_VERSIONS, "other", 2)
+    assert not {row[0] for row in ours} & {row[0] for row in scores_of(sequence, other)}
+    monkeypatch.setitem(SCORER_VERSIONS, "exact-match", 2)
+    assert scores_of(sequence, stream)[0][0] != sequence.score_keys[0][0]
+
+
+def test_a_format_is_part_of_every_key(sequence_of: SequenceOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sequence_of()
+    monkeypatch.setattr(keys, "SCORE_FORMAT", keys.SCORE_FORMAT + 1)
+    scored = sequence_of()
+    assert scored.keys == before.keys
+    assert not {key for row in scored.score_keys for key in row} & {key for row in before.score_keys for key in row}
+    monkeypatch.setattr(keys, "CHECKPOINT_FORMAT", keys.CHECKPOINT_FORMAT + 1)
+    assert not set(sequence_of().keys) & set(before.keys)
+
+
+def test_data_that_has_changed_since_the_plan_is_refused(sequence_of: SequenceOf) -> None:
+    sequence = sequence_of()
+    stream = sequence.open_stream()
+    check_unchanged(sequence, stream)
+    first, *rest = stream.tasks
+    changed = Stream(stream.name, (replace(first, instruction="Another? "), *rest))
+    with pytest.raises(ValueError, match="the data of stream 'embedded' has changed since the experiment was planned"):
+        check_unchanged(sequence, changed)
+
+
+def test_what_may_have_influenced_the_weights_is_in_the_key(sequence_of: SequenceOf) -> None:
     base = sequence_of()
     same = [sequence_of(training={"micro_batch": 4}), sequence_of(scaling={"workers": 2}), sequence_of("elsewhere")]
     assert all(s.keys == base.keys for s in same)
@@ -23,15 +123,18 @@ def test_what_may_have_influenced_the_weights_is_in_the_key(sequence_of: Callabl
         {"stream": {"max_train": 16}},
         {"methods": ["lora"]},
     ]
-    keys = [sequence_of(**c).keys for c in changes]
-    assert len({base.keys[1], *(k[1] for k in keys)}) == len(changes) + 1
+    others = [sequence_of(**c).keys for c in changes]
+    assert len({base.keys[1], *(k[1] for k in others)}) == len(changes) + 1
     later = sequence_of(training={"epochs_per_task": {"requests": 2}}).keys
     assert later[:3] == base.keys[:3]
     assert later[3] != base.keys[3]
 
 
-def test_keys_from_before_these_settings_stay(sequence_of: Callable[..., SequencePlan]) -> None:
-    """The digests are those that the version before these settings computed: its checkpoints are found again."""
+def test_keys_of_the_first_format_hold_nothing_that_came_later(
+    sequence_of: SequenceOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digests are those that the first version computed: a setting that is not set has renamed nothing since."""
+    monkeypatch.setattr(keys, "CHECKPOINT_FORMAT", 1)
     assert sequence_of().keys == (
         "0c1b972a15fe81b3015def5af54429ca", "929e7e7abc550cc00a90604095e20486", "78e2edad7a5825a6df8c41211b069dc4",
         "b67c8ce3837db86ee5520b8b57f05b50", "5284b9343348e1cdebb9e5e898228634", "b534832ce1308cf9904de3d29089c2c2",
@@ -44,7 +147,7 @@ def test_keys_from_before_these_settings_stay(sequence_of: Callable[..., Sequenc
     assert sequence_of(training=unused).keys == sequence_of().keys
 
 
-def test_what_these_settings_influence_is_in_the_key(sequence_of: Callable[..., SequencePlan]) -> None:
+def test_what_these_settings_influence_is_in_the_key(sequence_of: SequenceOf) -> None:
     base = sequence_of().keys
     changes: list[dict[str, Any]] = [
         {"schedule": "infinite"},
@@ -53,10 +156,10 @@ def test_what_these_settings_influence_is_in_the_key(sequence_of: Callable[..., 
         {"budget": {"tokens": 3}},
         {"budget": {"flops": 3}},
     ]
-    keys = [sequence_of(training=change).keys for change in changes]
-    assert len({base[1], *(k[1] for k in keys)}) == len(changes) + 1
+    others = [sequence_of(training=change).keys for change in changes]
+    assert len({base[1], *(k[1] for k in others)}) == len(changes) + 1
     epochs = sequence_of(training={"budget": {"steps": 3}, "epochs": 4}).keys
-    assert epochs == keys[2], "a budget takes the place of epochs"
+    assert epochs == others[2], "a budget takes the place of epochs"
     falling = [sequence_of(training={"outer": outer}).keys for outer in ("rsqrt", "cosine")]
     assert all(k[1] == base[1] for k in falling), "the first task is trained alike"
     assert len({base[2], *(k[2] for k in falling)}) == 3

@@ -35,11 +35,17 @@ EVALUATION: dict[str, Any] = {"name": "embedded", "first": 3, "max_train": 24, "
 Matrix = Sequence[Sequence[float]]
 
 
-def search_config(out: Path, methods: Any = ("ft", "ft+migu"), evaluated: Any = None, **search: Any) -> RunConfig:
+def search_config(
+    out: Path,
+    methods: Any = ("ft", "ft+migu"),
+    evaluated: Any = None,
+    training: dict[str, Any] | None = None,
+    **search: Any,
+) -> RunConfig:
     """A small search: two trials a method on three tasks, unless said otherwise."""
     space = {"training.lr": [1e-3, 3e-3], "migu.ratio": [0.3, 0.6]}
     section = {"streams": [TUNING], "trials": 2, "seeds": [1], "space": space, **search}
-    changes: dict[str, Any] = {"methods": list(methods), "search": section}
+    changes: dict[str, Any] = {"methods": list(methods), "search": section, "training": training or {}}
     return small_config(out, **changes, streams=evaluated or [EVALUATION])
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from orchestrator.config.experiment import RunConfig
-from orchestrator.config.search import Dimension
 from orchestrator.errors import UserError
 from orchestrator.search.definition import content_hash, prepare
 from orchestrator.store.test_access_log import TestAccessLog
@@ -127,14 +126,10 @@ def test_schedules_are_checked_with_each_method(tmp_path: Path) -> None:
 
 
 def test_a_budget_is_the_scenarios_length(tmp_path: Path) -> None:
-    config = search_config(tmp_path, ["ft"], space={})
-    training = type(config.training).model_validate({"global_batch": 8, "budget": {"tokens": 900}})
-    budgeted = config.model_copy(update={"training": training})
-    assert prepare(budgeted, gpu=False).scenario == ((24, 900),) * 3
-    assert config.search
-    search = config.search.model_copy(update={"space": {"training.epochs": Dimension(values=(1, 2))}})
+    budget = {"budget": {"tokens": 900}}
+    assert prepare(search_config(tmp_path, ["ft"], training=budget), gpu=False).scenario == ((24, 900),) * 3
     with pytest.raises(UserError, match=r"with training\.budget, epochs are not used"):
-        prepare(budgeted.model_copy(update={"search": search}), gpu=False)
+        prepare(search_config(tmp_path, ["ft"], training=budget, space={"training.epochs": [1, 2]}), gpu=False)
 
 
 def test_first_task_selection_keeps_what_acts_on_the_first_task(tmp_path: Path) -> None:

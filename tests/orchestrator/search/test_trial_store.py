@@ -264,8 +264,7 @@ def test_a_trial_whose_states_are_missing_is_not_complete(tmp_path: Path) -> Non
 
 
 def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
-    config = search_config(tmp_path, ["ft"], space={"training.lr": [1e-3, 1e30]})
-    config = config.model_copy(update={"training": config.training.model_copy(update={"clip": None})})
+    config = search_config(tmp_path, ["ft"], training={"clip": None}, space={"training.lr": [1e-3, 1e30]})
     _, trial_store = open_search(config)
     while trial := trial_store.start_next():
         with contextlib.suppress(RuntimeError):

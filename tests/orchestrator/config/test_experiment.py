@@ -1,0 +1,72 @@
+"""Training settings: resolved once, when an experiment is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.config import experiment
+from orchestrator.config.experiment import RunConfig
+from orchestrator.config.loading import load_config
+from orchestrator.search.space import with_values
+from tests.orchestrator.config.refusal import refused
+
+
+def test_a_method_changes_some_phases_and_keeps_the_others() -> None:
+    method = "{preset: ft, training: {schedule: infinite, infinite: {final: 0.05}}}"
+    config = load_config(None, ["training.infinite={anneal: 0.7, final: 0.02}", f"methods=[{method}, average]"])
+    found = config.training_for(config.methods[0])
+    assert (found.schedule, found.infinite.anneal, found.infinite.final) == ("infinite", 0.7, 0.05)
+    assert config.training_for(config.methods[1]).schedule == "constant"
+
+
+def test_what_makes_no_sequence_goes_with_the_infinite_schedule() -> None:
+    infinite = [
+        "training.schedule=infinite",
+        "methods=[nmc, {tuning: osf, reference: expert, name: osf alone}, ft, joint]",
+    ]
+    assert len(load_config(None, infinite).methods) == 4
+    assert "'osf'" in refused("training.schedule=infinite", "methods=[osf]")
+
+
+def test_a_batch_without_room_for_old_examples_is_refused() -> None:
+    assert "conpet.rho: 1 leaves a batch of 1 no room" in refused("methods=[conpet]", "training.global_batch=1")
+
+
+def test_training_is_resolved_when_the_configuration_is_read_and_not_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(None, ["methods=[ft, {preset: lora, training: {lr: 0.01}}]"])
+    calls = []
+
+    def count(shared: Any, method: Any) -> Any:
+        calls.append(method.label)
+        return resolve(shared, method)
+
+    resolve = experiment.resolve_training
+    monkeypatch.setattr(experiment, "resolve_training", count)
+    rates = [config.training_for(method).lr for method in config.methods]
+    assert rates == [config.training.lr, 0.01]
+    assert calls == []
+
+
+def test_values_that_a_search_tries_pass_the_same_door() -> None:
+    """They come under the method's own name, and must not get the settings that were resolved for it."""
+    config = load_config(None, ["training.schedule=infinite", "methods=[ft]"])
+    tried = with_values(config.methods[0], {"training.lr": 0.5})
+    assert tried.label == config.methods[0].label
+    assert config.training_for(tried).lr == 0.5
+    assert config.training_for(config.methods[0]).lr == config.training.lr
+    with pytest.raises(ValueError, match=r"training\.warmup: 0\.9 is greater than"):
+        config.training_for(with_values(config.methods[0], {"training.warmup": 0.9}))
+
+
+def test_a_copy_with_other_methods_resolves_theirs() -> None:
+    config = load_config(None, ["methods=[ft]"])
+    tried = with_values(config.methods[0], {"training.lr": 0.5})
+    frozen = config.model_copy(update={"methods": (tried,)})
+    assert frozen.training_for(frozen.methods[0]).lr == 0.5
+
+
+def test_a_configuration_reads_what_it_writes() -> None:
+    config = load_config(None, ["methods=[ft, {preset: lora, training: {lr: 0.01}}]"])
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config

@@ -1,0 +1,109 @@
+"""Streams in YAML: sources, prompts, scorers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config.loading import load_config
+from orchestrator.config.stream import StreamConfig
+from streams import EmbeddedSource, FolderSource, HubSource
+from tests.orchestrator.config.refusal import refused
+
+
+@pytest.mark.parametrize(
+    ("task", "part"),
+    [
+        ("{name: news, hub: some/set}", "needs a pinned `revision`"),
+        ("{name: news, hub: some/set, revison: abc}", "revison"),
+        ("{name: news}", "hub"),
+    ],
+)
+def test_hub_tasks_are_checked(task: str, part: str) -> None:
+    assert part in refused(f"streams=[{{name: mine, tasks: [{task}]}}]")
+
+
+def test_a_hub_task_reads_and_writes() -> None:
+    task = "{name: news, hub: some/set, revision: abc, text: [title, body]}"
+    config = load_config(None, [f"streams=[{{name: mine, tasks: [{task}]}}]"])
+    again = type(config).model_validate(config.model_dump(mode="json"))
+    assert again == config
+    source = config.streams[0].settings
+    assert isinstance(source, HubSource)
+    assert source.tasks[0].text == ("title", "body")
+
+
+def stream_of(entry: str) -> StreamConfig:
+    """The one stream of a configuration with this entry."""
+    return load_config(None, [f"streams=[{entry}]"]).streams[0]
+
+
+@pytest.mark.parametrize(
+    ("entry", "source"),
+    [
+        ("embedded", EmbeddedSource(words="embedded")),
+        ("{name: embedded-tuning, max_train: 9}", EmbeddedSource(words="embedded-tuning")),
+        ("{name: quick, source: embedded, words: embedded-tuning}", EmbeddedSource(words="embedded-tuning")),
+        ("{name: mine, folder: /data, tasks: [yelp]}", FolderSource(folder="/data", tasks=("yelp",))),
+        ("{name: mine, source: folder, folder: /data, tasks: [yelp]}", FolderSource(folder="/data", tasks=("yelp",))),
+    ],
+)
+def test_every_form_of_an_entry_reads_and_is_written_as_a_user_would(entry: str, source: Any) -> None:
+    stream = stream_of(entry)
+    assert stream.settings == source
+    written = stream.model_dump(mode="json")
+    assert "settings" not in written
+    assert StreamConfig.model_validate(written) == stream
+
+
+def test_a_source_of_ones_own_is_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_lines.py").write_text(
+        "from streams import Source\n\n\nclass Lines(Source):\n    lines: int = 3\n    folder: str = 'x'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    stream = stream_of("{name: mine, source: my_lines.Lines, lines: 5, max_train: 9}")
+    assert stream.source == "my_lines.Lines"
+    assert stream.settings.model_dump() == {"lines": 5, "folder": "x"}
+    assert StreamConfig.model_validate(stream.model_dump(mode="json")) == stream
+    message = refused("streams=[{name: mine, source: my_lines.Lines, line: 5}]")
+    assert "streams.0: unknown key 'line'. Did you mean 'lines'?" in message
+
+
+@pytest.mark.parametrize(
+    ("entry", "part"),
+    [
+        ("{name: embedded, max_trian: 3}", "unknown key 'max_trian'. Did you mean 'max_train'?"),
+        ("{name: x, source: foldr}", "unknown source 'foldr'. Did you mean 'folder'?"),
+        ("{name: x, folder: /data}", "a stream of your own needs `tasks` or a `source`"),
+        ("{name: x, source: folder, folder: /data}", "streams.0.tasks: Field required"),
+        ("{name: x, tasks: [a, {name: b}]}", "mixes folder tasks (names) and hub tasks (mappings)"),
+        ("{max_train: 3}", "a stream needs a `name`"),
+        ("{name: embedded, prompt: plane}", "streams.0.prompt: unknown prompt 'plane'. Did you mean 'plain'?"),
+        ("{name: embedded, prompt: '{txt}'}", "streams.0.prompt: unknown field 'txt'. Did you mean 'text'?"),
+        ("{name: embedded, prompt: {reviews: plane}}", "unknown prompt 'plane'"),
+        ("{name: embedded, scorer: exact}", "streams.0.scorer: unknown scorer 'exact'. Did you mean 'exact-match'?"),
+        ("{name: embedded, scorer: {reviews: exact}}", "unknown scorer 'exact'"),
+    ],
+)
+def test_what_is_wrong_with_a_stream_is_said(entry: str, part: str) -> None:
+    message = refused(f"streams=[{entry}]")
+    assert part in message
+    assert "more)" not in message, "one mistake is told once"
+
+
+def test_a_prompt_is_chosen_for_all_tasks_or_by_name() -> None:
+    published = stream_of("embedded").build()
+    plain = stream_of("{name: embedded, prompt: plain}").build()
+    one = stream_of("{name: embedded, prompt: {reviews: 'Read: {text}'}}").build()
+    assert str(plain.tasks[1].prompt("A.")) == "A."
+    assert str(one.tasks[0].prompt("A.")) == "Read: A."
+    assert one.tasks[1].train_hash == published.tasks[1].train_hash
+    assert one.tasks[0].train_hash != published.tasks[0].train_hash
+    assert stream_of("{name: embedded, prompt: benchmark}").build().tasks[0].train_hash == published.tasks[0].train_hash
+
+
+def test_a_prompt_for_a_task_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"prompt: unknown task 'review'\. Did you mean 'reviews'"):
+        stream_of("{name: embedded, prompt: {review: plain}}").build()

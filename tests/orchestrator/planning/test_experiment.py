@@ -1,0 +1,55 @@
+"""An experiment in its folder: written, opened, moved, and what is said where there is none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.planning.experiment import Experiment, check_writable, open_experiment
+from orchestrator.planning.planner import plan
+from tests.conftest import small_config
+
+
+def saved(out: Path) -> Experiment:
+    config = small_config(out)
+    experiment = Experiment(config, tuple(plan(config)))
+    experiment.save()
+    return experiment
+
+
+def test_what_is_saved_is_opened_by_its_name(tmp_path: Path) -> None:
+    experiment = saved(tmp_path / "out")
+    assert open_experiment("small", str(tmp_path / "out")) == experiment
+
+
+def test_a_folder_that_was_moved_is_opened_where_it_is(tmp_path: Path) -> None:
+    saved(tmp_path / "out")
+    shutil.move(tmp_path / "out", tmp_path / "moved")
+    opened = open_experiment(str(tmp_path / "moved" / "experiments" / "small"), "elsewhere")
+    assert opened.config.out == str(tmp_path / "moved")
+    assert {sequence.out for sequence in opened.sequences} == {str(tmp_path / "moved")}
+
+
+def test_an_unknown_experiment_is_said_with_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no experiment 'smal' in .*: it has none"):
+        open_experiment("smal", str(tmp_path))
+    saved(tmp_path)
+    with pytest.raises(UserError, match=r"no experiment 'smal' in .*: it has small"):
+        open_experiment("smal", str(tmp_path))
+
+
+def test_a_file_that_is_no_plan_is_said(tmp_path: Path) -> None:
+    (saved(tmp_path).folder / "sequences.json").write_text('[{"id": 3}]')
+    with pytest.raises(UserError, match="not an experiment that this version can read: ") as caught:
+        open_experiment("small", str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_output_folder_must_be_writable(tmp_path: Path) -> None:
+    check_writable(str(tmp_path / "new" / "below"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="out: cannot write to"):
+        check_writable(str(tmp_path / "file" / "below"))
