@@ -44,7 +44,8 @@ class Nmc(TuningMethod):
     @torch.no_grad()
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Add the task's examples to the sums of their classes."""
-        classes, size = self.context.labels[task_id], int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        classes = self.context.labels[task_id]
+        size = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
         device = next(model.parameters()).device
         sums_Kd = torch.zeros(classes, size, dtype=torch.float64, device=device)
         counts_K = torch.zeros(classes, dtype=torch.float64, device=device)
@@ -57,7 +58,8 @@ class Nmc(TuningMethod):
             new.copy_(self.context.mean_over_workers(new) * self.context.workers)
             if len(total):
                 new[: len(total)] += total.to(device)
-        self.sums_Kd, self.counts_K = sums_Kd, counts_K
+        self.sums_Kd = sums_Kd
+        self.counts_K = counts_K
 
     def class_scores(self, embedded_Bd: Tensor) -> Tensor:
         """[B, K] cosines with the means of the classes seen so far; a class without examples scores less than any cosine."""
@@ -69,7 +71,10 @@ class Nmc(TuningMethod):
         return cosines_BK.masked_fill(~seen.to(embedded_Bd.device), -2.0)
 
     def state_dict(self) -> State:
-        return {"sums": self.sums_Kd, "counts": self.counts_K} if len(self.counts_K) else {}
+        if not len(self.counts_K):
+            return {}
+        return {"sums": self.sums_Kd, "counts": self.counts_K}
 
     def load_state_dict(self, state: State) -> None:
-        self.sums_Kd, self.counts_K = state["sums"], state["counts"]
+        self.sums_Kd = state["sums"]
+        self.counts_K = state["counts"]

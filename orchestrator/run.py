@@ -29,7 +29,7 @@ from orchestrator.report.results import results
 from orchestrator.report.screen import Screen
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.journal import Journal, Tail, journal_folder
+from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
 from orchestrator.store.view import View
 from orchestrator.tracking import MlflowSync, check_uri
 
@@ -46,6 +46,7 @@ class Watcher:
         self.screen = screen
         self.views: list[View] = []
         self.tails: list[Tail] = []
+        self.shows_damage = False
         for sequence in experiment.sequences:
             self.views.append(View(sequence.id))
             self.tails.append(Tail(journal_folder(sequence.out, sequence.id)))
@@ -54,8 +55,18 @@ class Watcher:
         """Read what is new, show it, and give all that is known."""
         for view, tail in zip(self.views, self.tails, strict=True):
             view.read(tail)
+        self._show_damage()
         self.screen.show(self.views)
         return self.views
+
+    def _show_damage(self) -> None:
+        damaged: list[DamagedLine] = []
+        for tail in self.tails:
+            damaged += tail.damaged
+        # once, not at each look; a line that is damaged meanwhile is in the report
+        if damaged and not self.shows_damage:
+            self.shows_damage = True
+            self.screen.console.print(damage_line(damaged), style="yellow", highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -34,25 +34,41 @@ def grow_adapters(model: nn.Module, settings: LoraSettings, tasks: int, seed: in
     A new one starts at B = 0 and A uniform in ±1/sqrt(d_in), as peft's do, but drawn from (seed, layer, adapter).
     """
     known = adapters(model)
-    head = [p for n, p in trainable(model).items() if n not in known]
-    have = max((len(layer.lora_A) for _, layer in lora_layers(model)), default=0)  # type: ignore[arg-type]
-    for adapter in range(tasks, have):
+    head = [p for name, p in trainable(model).items() if name not in known]
+    present = num_adapters(model)
+    for adapter in range(tasks, present):
         for _, layer in lora_layers(model):
             layer.delete_adapter(str(adapter))  # type: ignore[operator]
-    for adapter in range(have, tasks):
-        model.__dict__.pop("peft_config", None)  # else peft warns of a second adapter, which is meant
-        inject_lora(model, settings, str(adapter))
-        for name, layer in lora_layers(model):
-            a: Tensor = layer.lora_A[str(adapter)].weight  # type: ignore[index, union-attr]
-            drawn = torch.rand(a.shape, generator=generator(seed, "lora", name, adapter))
-            a.copy_((2 * drawn - 1) / math.sqrt(a.shape[1]))
-    active = [str(adapter) for adapter in range(tasks)]
+    for adapter in range(present, tasks):
+        add_adapter(model, settings, adapter, seed)
+    active = list(map(str, range(tasks)))
     for _, layer in lora_layers(model):
         layer.set_adapter(active)  # type: ignore[operator]
     for name, parameter in adapters(model).items():
         parameter.requires_grad_(name.endswith(f".{tasks - 1}.weight"))
+    # peft froze it
     for parameter in head:
-        parameter.requires_grad_(True)  # peft froze it
+        parameter.requires_grad_(True)
+
+
+def num_adapters(model: nn.Module) -> int:
+    """The number of adapters that each layer has."""
+    count = 0
+    for _, layer in lora_layers(model):
+        count = max(count, len(layer.lora_A))  # type: ignore[arg-type]
+    return count
+
+
+@torch.no_grad()
+def add_adapter(model: nn.Module, settings: LoraSettings, adapter: int, seed: int) -> None:
+    """Add the adapter of that number to every layer, drawn from the seed, whatever peft drew."""
+    # else peft warns of a second adapter, which is meant
+    model.__dict__.pop("peft_config", None)
+    inject_lora(model, settings, str(adapter))
+    for name, layer in lora_layers(model):
+        a: Tensor = layer.lora_A[str(adapter)].weight  # type: ignore[index, union-attr]
+        drawn = torch.rand(a.shape, generator=generator(seed, "lora", name, adapter))
+        a.copy_((2 * drawn - 1) / math.sqrt(a.shape[1]))
 
 
 def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -67,7 +83,21 @@ def freeze_all_but(model: nn.Module, head: Sequence[nn.Parameter]) -> None:
         parameter.requires_grad_(True)
 
 
-class IncLora(TuningMethod):
+class AdapterPerTask(TuningMethod):
+    """A tuning method with a low-rank adapter for every task, all of which a checkpoint holds."""
+
+    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
+        freeze_all_but(model, head)
+        return model
+
+    def grow(self, model: nn.Module, tasks: int) -> None:
+        grow_adapters(model, self.settings, tasks, self.context.seed)
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        return {**adapters(model), **trainable(model)}
+
+
+class IncLora(AdapterPerTask):
     """y = W x + (alpha / r) sum over tasks of B_i A_i x in the target modules; only the newest B_i, A_i and a head train.
 
     The baseline of O-LoRA (arXiv 2310.14152), which is this with penalties. No task label is needed: all adapters always
@@ -84,13 +114,3 @@ class IncLora(TuningMethod):
         training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
-
-    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        freeze_all_but(model, head)
-        return model
-
-    def grow(self, model: nn.Module, tasks: int) -> None:
-        grow_adapters(model, self.settings, tasks, self.context.seed)
-
-    def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        return {**adapters(model), **trainable(model)}

@@ -12,9 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import freeze_all_but
+from methods.adapters.inclora import AdapterPerTask, freeze_all_but
 from methods.adapters.lora import LoraSettings
-from methods.base import TuningMethod, generator
+from methods.base import generator
 from methods.seam.card import Card
 from methods.shared.linears import replace_module, target_linears, usual_targets
 
@@ -40,9 +40,13 @@ class MixtureLayer(nn.Module):
     def __init__(self, base_layer: nn.Linear, settings: MoeLoraSettings) -> None:
         super().__init__()
         self.base_layer = base_layer
-        self.scale, self.top_k, self.rank = settings.alpha / settings.r, settings.top_k, settings.r
+        self.scale = settings.alpha / settings.r
+        self.top_k = settings.top_k
+        self.rank = settings.r
         self.dropout = nn.Dropout(settings.dropout)
-        self.lora_A, self.lora_B, self.router = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.lora_A = nn.ModuleDict()
+        self.lora_B = nn.ModuleDict()
+        self.router = nn.ModuleDict()
 
     def set_experts(self, count: int, name: str, seed: int) -> None:
         """Have as many experts; a new one starts at B = 0, A and its router row uniform in ±1/sqrt(d_in)."""
@@ -50,7 +54,8 @@ class MixtureLayer(nn.Module):
             for part in (self.lora_A, self.lora_B, self.router):
                 del part[str(expert)]
         like = {"device": self.base_layer.weight.device, "dtype": self.base_layer.weight.dtype}
-        d_in, d_out = self.base_layer.in_features, self.base_layer.out_features
+        d_in = self.base_layer.in_features
+        d_out = self.base_layer.out_features
         for expert in range(len(self.lora_A), count):
             rng = generator(seed, "moelora", name, expert)
             for part, rows in ((self.lora_A, self.rank), (self.router, 1)):
@@ -73,7 +78,7 @@ class MixtureLayer(nn.Module):
         return result
 
 
-class MoeLora(TuningMethod):
+class MoeLora(AdapterPerTask):
     """As many LoRA experts as tasks (arXiv 2402.12851, in the plain form that arXiv 2406.17245 compares with): every layer
     has a router of its own and every token its own weights; all experts and routers train in every task.
 

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import IncLoraSettings, adapters, freeze_all_but, grow_adapters, lora_layers
-from methods.base import Context, TuningMethod, trainable
+from methods.adapters.inclora import AdapterPerTask, IncLoraSettings, adapters, lora_layers
+from methods.base import Context
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
@@ -32,7 +32,9 @@ def strength(value: float | Sequence[float], task_id: int) -> float:
     """A task's value; of a list that is too short, the last."""
     if isinstance(value, int | float):
         return float(value)
-    return float(value[min(task_id, len(value) - 1)]) if value else 0.0
+    if not value:
+        return 0.0
+    return float(value[min(task_id, len(value) - 1)])
 
 
 def overlap(new_RI: Tensor, old_QI: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ def overlap(new_RI: Tensor, old_QI: Tensor) -> Tensor:
     return (old_QI @ new_RI.T).abs().sum()
 
 
-class OLora(CacheFields, TuningMethod):
+class OLora(CacheFields, AdapterPerTask):
     """IncLoRA, with loss += lambda1 sum over layers and i < t of |A_i A_t^T|_1 + lambda2 sum of ‖A_t‖_2 + ‖B_t‖_2.
 
     As the released code; the paper's formula squares the entries of A_i A_t^T instead of taking their size. The norms are
@@ -72,27 +74,23 @@ class OLora(CacheFields, TuningMethod):
         return {**self.model_cache_fields(), "lambda1": lambda1, "lambda2": lambda2}
 
     def _strengths(self, task_id: int) -> tuple[float, float]:
-        first = strength(self.settings.lambda1, task_id) if task_id else 0.0  # nothing to be orthogonal to
-        return first, strength(self.settings.lambda2, task_id)
-
-    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        freeze_all_but(model, head)
-        return model
-
-    def grow(self, model: nn.Module, tasks: int) -> None:
-        grow_adapters(model, self.settings, tasks, self.context.seed)
-
-    def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        return {**adapters(model), **trainable(model)}
+        overlap_strength = 0.0
+        # the first task has nothing to be orthogonal to
+        if task_id:
+            overlap_strength = strength(self.settings.lambda1, task_id)
+        return overlap_strength, strength(self.settings.lambda2, task_id)
 
     def before_task(self, model: nn.Module, task_id: int, batches: object) -> None:
         self.strengths = self._strengths(task_id)
         self.new = [p for p in adapters(model).values() if p.requires_grad]
         self.pairs = []
         for _, layer in lora_layers(model):
-            a = [layer.lora_A[str(i)].weight for i in range(task_id + 1)]  # type: ignore[index, union-attr]
-            if task_id:
-                self.pairs.append((a[-1], torch.cat([old.detach() for old in a[:-1]])))
+            old = []
+            for i in range(task_id):
+                old.append(layer.lora_A[str(i)].weight.detach())  # type: ignore[index, union-attr]
+            if old:
+                new: nn.Parameter = layer.lora_A[str(task_id)].weight  # type: ignore[index, union-attr]
+                self.pairs.append((new, torch.cat(old)))
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         lambda1, lambda2 = self.strengths
@@ -103,4 +101,5 @@ class OLora(CacheFields, TuningMethod):
         return loss
 
     def after_task(self, model: nn.Module, task_id: int, batches: object) -> None:
-        self.pairs, self.new = [], []
+        self.pairs = []
+        self.new = []

@@ -73,6 +73,7 @@ class Magnitudes:
 
         @torch.no_grad()
         def add(module: nn.Module, inputs: object, output: Tensor) -> None:
+            # methods' own passes run in evaluation mode
             if not (module.training and self.listening):
                 return
             sizes = token_sizes(output, self.per_token_norm)
@@ -87,6 +88,7 @@ class Magnitudes:
 
     def take(self, mean_over_workers: Callable[[Tensor], Tensor]) -> Iterator[tuple[MaskableWeight, Tensor]]:
         """Each weight with its magnitude [d_out], averaged over workers in one fused vector; then starts anew."""
+        # one exchange a step instead of one for each layer
         fused = mean_over_workers(torch.cat(self.sums))
         parts = fused.split(list(map(len, self.sums)))
         for total in self.sums:

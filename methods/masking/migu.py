@@ -113,6 +113,7 @@ class Migu(CacheFields, Method):
 
     def _note_start(self, model: nn.Module, task_id: int) -> None:
         """Keep the weights; and look at an unmasked first task now, whose checkpoint is plain training's as well."""
+        # on the CPU: a copy of every linear layer would cost a GPU more memory than the method itself
         self.start = {w.name: w.weight.detach().cpu().clone() for w in self.weights}
         if self.context.shared_weights and task_id == 1 and "0" not in self.kept_samples:
             rng = generator(self.context.seed, "looking", 0)
@@ -143,6 +144,7 @@ class Migu(CacheFields, Method):
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         if self.magnitudes:
+            # a plug-in listed later may run passes of its own
             self.magnitudes.pause()
         return loss
 
@@ -156,6 +158,7 @@ class Migu(CacheFields, Method):
             zero_unit_gradients(weight, masked)
             self.masked_steps[i][masked] += 1
             if self.settings.freeze_masked:
+                # a zero gradient does not stop AdamW, whose momentum and weight decay move a unit all the same
                 self.frozen.append((weight, masked, weight.detach()[masked]))
 
     def _importances(self) -> Iterator[Tensor]:
@@ -206,6 +209,7 @@ class Migu(CacheFields, Method):
         for maskable, masked_steps in zip(self.weights, self.masked_steps, strict=True):
             name = maskable.name
             weights[name] = maskable.weight.detach().cpu()
+            # units that no step let move: momentum and weight decay may have moved them all the same
             always_masked = (masked_steps == self.steps).cpu()
             num_moved += moved_units(self.start[name], weights[name], always_masked)
         self.numbers["moved_though_masked"] = num_moved

@@ -59,6 +59,7 @@ def maskable_weights(model: nn.Module) -> list[MaskableWeight]:
         downs = getattr(module, "lora_A", None)
         ups = getattr(module, "lora_B", None)
         if isinstance(downs, nn.ModuleDict) and isinstance(ups, nn.ModuleDict):
+            # the layers below are the adapter's own and its frozen base
             adapter_layers.append(name + ".")
             for adapter, down in downs.items():
                 found.append(MaskableWeight(f"{name}.lora_A.{adapter}", _weight(down), down))
@@ -138,6 +139,7 @@ def ratios_of(weights: list[MaskableWeight], ratio: float | Mapping[str, float])
     ratios = []
     used_keys = set()
     for maskable in weights:
+        # the first key wins, so a pattern for one layer is written before its group
         key = next((key for key in ratio if belongs(maskable.name, key)), None)
         if key is None:
             raise ValueError(f"ratio: no entry for layer {maskable.name!r}")

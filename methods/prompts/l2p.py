@@ -39,7 +39,8 @@ class _Pool(nn.Module):
 
     def __init__(self, prompt: Tensor, key: Tensor) -> None:
         super().__init__()
-        self.prompt, self.key = nn.Parameter(prompt), nn.Parameter(key)
+        self.prompt = nn.Parameter(prompt)
+        self.key = nn.Parameter(key)
 
 
 def nearest_keys(query_Bd: Tensor, key_Md: Tensor, picked: int) -> tuple[Tensor, Tensor]:
@@ -83,7 +84,8 @@ class L2P(Cost, TuningMethod):
         s: L2PSettings = self.settings
         freeze_all_but(model, head)
         self.prompted = PromptedModel(model, self._read)
-        embeddings, rng = self.prompted.embeddings, generator(self.context.seed, "l2p")
+        embeddings = self.prompted.embeddings
+        rng = generator(self.context.seed, "l2p")
         width = embeddings.embedding_dim
         prompt = vocabulary_rows(embeddings, s.pool * s.tokens, rng).view(s.pool, s.tokens, width)
         key = 2 * torch.rand((s.pool, width), generator=rng) - 1
@@ -93,21 +95,31 @@ class L2P(Cost, TuningMethod):
 
     def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
         """The query that is compared with the keys. That of an encoder-decoder is the encoder's, and counts as a whole pass."""
-        return ExtraPasses(forward=1.0) if self.settings.query == "states" else ExtraPasses()
+        if self.settings.query == "states":
+            return ExtraPasses(forward=1.0)
+        return ExtraPasses()
 
     def added_tokens(self, task_id: int) -> int:
         return min(self.settings.picked, self.settings.pool) * self.settings.tokens
 
     def on_batch(self, batch: Batch) -> Batch:
         """Note which tokens an answer follows: where the text contains it, the query must not."""
-        self.source = batch.text_mask() if batch.answer_in_source else None
+        self.source = None
+        if batch.answer_in_source:
+            self.source = batch.text_mask()
         self.matches = []
         return batch
 
     def _read(self, embeds: Tensor, mask: Tensor) -> Tensor:
         training = self.prompted.reader.training
-        seen = mask if self.source is None or not training else self.source
-        bare = self.prompted.read_bare(embeds, mask) if self.settings.query == "states" else embeds.detach()
+        seen = mask
+        # an answer is among the tokens in training alone
+        if training and self.source is not None:
+            seen = self.source
+        if self.settings.query == "states":
+            bare = self.prompted.read_bare(embeds, mask)
+        else:
+            bare = embeds.detach()
         similarity, index = nearest_keys(mean_over_tokens(bare, seen), self.pool.key, self.settings.picked)
         if training:
             self.matches.append(similarity)
@@ -116,5 +128,6 @@ class L2P(Cost, TuningMethod):
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         # of what was read the texts come first; a sentence encoder reads the labels too
         distance_B = (1 - self.matches[0]).sum(1)
-        self.source, self.matches = None, []
+        self.source = None
+        self.matches = []
         return loss + self.settings.pull * (example_shares(batch) * distance_B).sum()

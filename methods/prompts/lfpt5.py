@@ -61,7 +61,8 @@ def sample_rows(
 
     `next_scores` gives the scores [n, V] after the token that was drawn last ([n, 1]; None at the start).
     """
-    last, rows = None, []
+    last = None
+    rows: list[Tensor] = []
     ends = torch.zeros(())
     for _ in range(length):
         best = at_least_float32(next_scores(last)).topk(top_k, dim=-1)
@@ -149,34 +150,49 @@ class LFPT5(Cost, TuningMethod):
         model.add_module("soft_prompts", self.soft)
         config: Any = model.config
         self.encodes = bool(config.is_encoder_decoder)
-        self.end = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
+        self.end = config.eos_token_id
+        # some models have several, of which the first ends a text
+        if isinstance(self.end, list):
+            self.end = self.end[0]
         return model
 
     def _read(self, embeds: Tensor, mask: Tensor) -> Tensor:
-        vectors = self.teacher if self.teaching and self.teacher is not None else self.soft.prompt
+        vectors: Tensor = self.soft.prompt
+        if self.teaching and self.teacher is not None:
+            vectors = self.teacher
         return vectors.expand(len(embeds), -1, -1)
 
     def added_tokens(self, task_id: int) -> int:
         return self.settings.tokens
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
-        self.task, self.step = task_id, 0
+        self.task = task_id
+        self.step = 0
         self.teacher = self.soft.prompt.detach().clone()
-        self.old = self._write(model) if task_id and self.settings.samples else []
+        self.old = []
+        if task_id and self.settings.samples:
+            self.old = self._write(model)
 
     @torch.no_grad()
     def _write(self, model: nn.Module) -> list[tuple[int, Pair]]:
         """Samples of the earlier tasks, by the present prompt; the same on all workers."""
         s: LFPT5Settings = self.settings
-        tasks = [task for task in range(self.task) for _ in range(s.samples)]
+        tasks: list[int] = []
+        for task in range(self.task):
+            tasks += [task] * s.samples
         rng = generator(self.context.seed, "lfpt5", "write", self.task)
         model.eval()
         writer = self._writer(model, [self._name(task) for task in tasks])
         rows = sample_rows(writer, s.max_text + 1 + s.max_answer, s.top_k, self.end, rng)
         model.train()
+        # drawn from scores that rounding may make different on each worker
         rows = self.context.from_first_worker(rows)
-        found = [(task, read_row(row, self.end)) for task, row in zip(tasks, rows.tolist(), strict=True)]
-        return [(task, pair) for task, pair in found if pair and self._is_known(task, pair[1])]
+        samples = []
+        for task, row in zip(tasks, rows.tolist(), strict=True):
+            pair = read_row(row, self.end)
+            if pair and self._is_known(task, pair[1]):
+                samples.append((task, pair))
+        return samples
 
     def _is_known(self, task: int, answer: list[int]) -> bool:
         return not self.settings.known_answers or _number(answer) % _BUCKETS in self.answers[str(task)]
@@ -194,10 +210,15 @@ class LFPT5(Cost, TuningMethod):
 
         def next_scores(last: Tensor | None) -> Tensor:
             if self.encodes:
-                start = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)  # type: ignore[union-attr, arg-type]
-                inputs = {"decoder_input_ids": start if last is None else last}
+                name = "decoder_input_ids"
+                first = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)  # type: ignore[union-attr, arg-type]
             else:
-                inputs = {"input_ids": ids if last is None else last}
+                name = "input_ids"
+                first = ids
+            # what came before lies in the cache
+            inputs = {name: first}
+            if last is not None:
+                inputs = {name: last}
             out = model(**inputs, **kept)
             kept["past_key_values"] = out.past_key_values
             scores: Tensor = out.logits[:, -1]
@@ -207,8 +228,16 @@ class LFPT5(Cost, TuningMethod):
 
     def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
         s: LFPT5Settings = self.settings
-        old = s.replay if task_id > 0 else 0.0
-        return ExtraPasses(forward=old if s.kd else 0.0, training=old + (1 + old if s.lm else 0.0))
+        old = 0.0
+        if task_id > 0:
+            old = s.replay
+        forward = 0.0
+        if s.kd:
+            forward = old
+        training = old
+        if s.lm:
+            training = old + (1 + old)
+        return ExtraPasses(forward, training)
 
     def _name(self, task: int) -> list[int]:
         """Four tokens from the middle of the vocabulary, where no special ones are."""
@@ -219,14 +248,20 @@ class LFPT5(Cost, TuningMethod):
         """The batch's examples without padding."""
         found = []
         for ids, mask, labels in zip(batch.source.ids, batch.source.mask, batch.labels, strict=True):
-            row, target = ids[mask.bool()].tolist(), labels[labels != IGNORED].tolist()
-            found.append((row if self.encodes else row[: len(row) - len(target)], target))
+            text = ids[mask.bool()].tolist()
+            target = labels[labels != IGNORED].tolist()
+            # a decoder reads the answer behind the text
+            if not self.encodes:
+                text = text[: len(text) - len(target)]
+            found.append((text, target))
         return found
 
     def _written(self, task: int, pair: Pair) -> Pair:
         """What has to be written after the task's name."""
-        text = pair[0][:-1] if pair[0][-1] == self.end else pair[0]
-        return self._name(task), [*text[: self.settings.max_text], self.end, *pair[1]]
+        text, answer = pair
+        if text[-1] == self.end:
+            text = text[:-1]
+        return self._name(task), [*text[: self.settings.max_text], self.end, *answer]
 
     def _answer(self, model: nn.Module, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """(logits [n, D, V], labels [n, D]) of the targets after their sources."""
@@ -247,13 +282,19 @@ class LFPT5(Cost, TuningMethod):
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         s: LFPT5Settings = self.settings
-        shares, new = example_shares(batch), self.pairs(batch)
+        shares = example_shares(batch)
+        new = self.pairs(batch)
         if s.lm:
             written = token_means(*self._answer(model, [self._written(self.task, pair) for pair in new]))
             loss = loss + s.lm * (shares * written).sum()
-        chosen = {i: self._companion(pair) for i, pair in enumerate(new)}
-        old = {i: found for i, found in chosen.items() if found}
-        return self._with_old(model, loss, shares[list(old)], list(old.values())) if old else loss
+        old = {}
+        for i, pair in enumerate(new):
+            companion = self._companion(pair)
+            if companion:
+                old[i] = companion
+        if not old:
+            return loss
+        return self._with_old(model, loss, shares[list(old)], list(old.values()))
 
     def _companion(self, pair: Pair) -> tuple[int, Pair] | None:
         """The old sample that comes with a new example in this step, if one does."""
@@ -287,7 +328,8 @@ class LFPT5(Cost, TuningMethod):
         for batch in batches:
             seen[[_number(answer) % _BUCKETS for _, answer in self.pairs(batch)]] = 1
         self.answers[str(task_id)] = self.context.mean_over_workers(seen).nonzero().flatten().tolist()
-        self.old, self.teacher = [], None
+        self.old = []
+        self.teacher = None
 
     def state_dict(self) -> State:
         return {"answers": dict(self.answers)}

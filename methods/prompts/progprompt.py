@@ -39,13 +39,18 @@ class _Prompts(nn.Module):
     def newest(self) -> Tensor:
         """[P, d]"""
         prompt: Tensor = self.task[-1]
-        return prompt + self.mlp(prompt) if self.mlp else prompt
+        if self.mlp is None:
+            return prompt
+        return prompt + self.mlp(prompt)
 
     def until(self, count: int) -> Tensor | None:
         """The prompts of the first `count` tasks, the newest first."""
         if not count:
             return None
-        last = self.newest() if count == len(self.task) else self.task[count - 1]
+        last = self.task[count - 1]
+        # the newest passes its network while it trains
+        if count == len(self.task):
+            last = self.newest()
         return torch.cat([last, *(self.task[i] for i in reversed(range(count - 1)))])
 
 
@@ -112,7 +117,8 @@ class ProgPrompt(Cost, TuningMethod):
 
     def _network(self, task_id: int, like: Tensor) -> nn.Sequential:
         """Linear, tanh, linear; uniform in ±1/sqrt(d_in), as torch's, but from the seed."""
-        width, hidden = like.shape[1], self.settings.mlp
+        width = like.shape[1]
+        hidden = self.settings.mlp
         network = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, width)).to(like)
         rng = generator(self.context.seed, "progprompt", "mlp", task_id)
         with torch.no_grad():

@@ -58,7 +58,9 @@ class OsfSettings(Settings):
 
 def preserved_share(value: float | Sequence[float], task_id: int) -> float:
     """A task's share; of a list that is too short, the last."""
-    return float(value[min(task_id, len(value) - 1)]) if isinstance(value, Sequence) else float(value)
+    if isinstance(value, Sequence):
+        return float(value[min(task_id, len(value) - 1)])
+    return float(value)
 
 
 class Subspaces:
@@ -209,7 +211,9 @@ class Osf(Cost, CacheFields, TuningMethod):
         self.tuner, self.layers = None, []
 
     def state_dict(self) -> State:
-        return {"leakage": self.leaked} if self.leaked else {}
+        if not self.leaked:
+            return {}
+        return {"leakage": self.leaked}
 
     def load_state_dict(self, state: State) -> None:
         self.leaked = list(state["leakage"])

@@ -13,6 +13,7 @@ from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.experts import merge_experts
 from orchestrator.report.numbers import plain_matrix, plain_number
+from orchestrator.store.journal import DamagedLine, damage_line
 from orchestrator.store.view import View
 
 USAGE_UNITS = ("steps", "tokens", "flops")
@@ -22,7 +23,9 @@ def results(experiment: Experiment) -> dict[str, Any]:
     """The JSON object of an experiment. Of a run that has one sequence for each task, these are one entry of it."""
     # what a reader compares is a method on a stream with a seed, whatever number of sequences it took
     entries: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
+    damaged: list[DamagedLine] = []
     for sequence, view in zip(experiment.sequences, experiment.views(), strict=True):
+        damaged += view.damaged
         part = sequence_result(sequence, view)
         entries[part["method"], part["stream"], part["seed"]].append(part)
     sequences = []
@@ -34,6 +37,7 @@ def results(experiment: Experiment) -> dict[str, Any]:
     return {
         "experiment": experiment.config.name,
         "sequences": sequences,
+        "damaged_lines": damage_line(damaged) if damaged else None,
         "mlflow": tracking_uri(experiment.config),
         "out": experiment.config.out,
         "report": str(experiment.folder / "summary.csv"),

@@ -35,6 +35,8 @@ def print_report(result: dict[str, Any], console: Console) -> None:
         console.print(_widest_that_fits(title, sequences, columns, console))
         _print_reference_runs(sequences, console)
         _print_notes(sequences, console)
+    if result.get("damaged_lines"):
+        console.print(result["damaged_lines"], style="yellow", highlight=False, soft_wrap=True)
     console.print(_legend(columns), style="dim", highlight=False)
 
 

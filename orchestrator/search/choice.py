@@ -17,8 +17,8 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.space import with_values
 from orchestrator.search.trial_store import TrialStore
-from orchestrator.search.trials import search_run_key
 from orchestrator.store.events import Event, SearchChosen
+from orchestrator.store.identities import evaluation_run, search_run
 from orchestrator.store.journal import Journal, Tail
 
 CHOSEN = "chosen.json"
@@ -119,9 +119,7 @@ def frozen_config(config: RunConfig, chosen: dict[str, Any]) -> RunConfig:
 
 def evaluation_sequences(search: Search, frozen: RunConfig, chosen: dict[str, Any]) -> list[SequencePlan]:
     """The sequences of the evaluation phase, below a run of the search's in MLflow that names the choice."""
-    root = search_run_key(frozen.name)
-    # Another choice is another evaluation, with a run of its own.
-    parents = ((root, f"{frozen.name}: search"), (f"{root}/evaluation-{chosen['sha256'][:8]}", "evaluation"))
+    parents = (search_run(frozen.name), evaluation_run(frozen.name, chosen["sha256"]))
     sequences = []
     for stream in frozen.streams:
         for method in frozen.methods:

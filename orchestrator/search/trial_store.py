@@ -18,14 +18,12 @@ from orchestrator.search.trials import (
     Cost,
     Trial,
     TrialResult,
-    search_run_key,
     tasks_done,
-    trial_key,
     trial_result,
-    trial_run_key,
 )
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import TrialEnded, TrialEvent, TrialReopened, TrialSuggested
+from orchestrator.store.identities import search_run, trial_name, trial_run
 from orchestrator.store.journal import Journal, Tail
 from orchestrator.training.sequence import is_complete
 
@@ -67,7 +65,7 @@ class TrialStore:
                 self._replay(event, method_search)
 
     def _replay(self, event: TrialEvent, method_search: MethodSearch) -> None:
-        key = trial_key(method_search.label, event.number)
+        key = event.trial
         if isinstance(event, TrialSuggested):
             self.trials.setdefault(key, self._make_trial(method_search, event.number, event.values))
             self._notes[key] = event.notes
@@ -80,10 +78,8 @@ class TrialStore:
     def _make_trial(self, method_search: MethodSearch, number: int, values: Values) -> Trial:
         experiment = self.planner.config.name
         method = with_values(method_search.entry, values)
-        key = trial_key(method_search.label, number)
-        root = search_run_key(experiment)
-        run = trial_run_key(root, key, method_search.definition)
-        parents = ((root, f"{experiment}: search"), (run, f"{experiment}-{key}"))
+        key = trial_name(method_search.label, number)
+        parents = (search_run(experiment), trial_run(experiment, key, method_search.definition))
         sequences = []
         for stream in self.search.streams:
             if self.search.select == "first-task":

@@ -18,6 +18,7 @@ from orchestrator.evaluation import metrics
 from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.space import Values
+from orchestrator.store.identities import trial_name
 from orchestrator.store.view import View
 
 
@@ -34,7 +35,7 @@ class Trial:
     @property
     def key(self) -> str:
         """Its name within the search."""
-        return trial_key(self.method, self.number)
+        return trial_name(self.method, self.number)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -74,21 +75,6 @@ class TrialResult:
     metrics: dict[str, float | None]
     cost: Cost
     reason: str = ""
-
-
-def trial_key(method: str, number: int) -> str:
-    """The name of a trial within its search, such as `ft+migu-007`."""
-    return f"{method}-{number:03d}"
-
-
-def search_run_key(name: str) -> str:
-    """The identity of a search's run in MLflow."""
-    return f"search:{name}"
-
-
-def trial_run_key(search_key: str, key: str, definition: str) -> str:
-    """The identity of a trial's run in MLflow. A search that is defined anew under its old name has other trials."""
-    return f"{search_key}/{key}-{definition[:8]}"
 
 
 def metrics_after(views: Sequence[View], tasks_seen: int) -> dict[str, float | None]:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from orchestrator.store.identities import ParentRun, search_run, trial_name, trial_run
+
 
 def now_ms() -> int:
     """The present time in milliseconds since 1970."""
@@ -119,6 +121,16 @@ class ScoreComputed(Event):
     n: int
     seconds: float
 
+    @property
+    def metric_key(self) -> str:
+        """The key of its metric in MLflow, whose step is `tasks_seen`."""
+        return f"accuracy/{self.task}"
+
+    @property
+    def options_metric_key(self) -> str:
+        """The key of the metric of `score_options`."""
+        return f"accuracy_options/{self.task}"
+
 
 class SequenceFinished(Event):
     """Every task was trained, and scored where the workers do that."""
@@ -154,21 +166,29 @@ class ScoringFailed(Event):
     log: str | None = None
 
 
-class SearchStarted(Event):
+class SearchEvent(Event):
+    """A fact about a search."""
+
+    def parent_runs(self, search: str) -> tuple[ParentRun, ...]:
+        """The run in MLflow that it belongs to, below those above it, the topmost first."""
+        return (search_run(search),)
+
+
+class SearchStarted(SearchEvent):
     """A search was defined and checked."""
 
     name = "search_started"
     config: dict[str, Any]
 
 
-class SearchChosen(Event):
+class SearchChosen(SearchEvent):
     """Values were chosen, and named by the hash of the file that holds them."""
 
     name = "search_chosen"
     sha256: str
 
 
-class SearchFrozen(Event):
+class SearchFrozen(SearchEvent):
     """The tuning phase is over; `files` are its artifacts."""
 
     name = "search_frozen"
@@ -176,19 +196,28 @@ class SearchFrozen(Event):
     files: list[str]
 
 
-class SearchFinished(Event):
+class SearchFinished(SearchEvent):
     """Both phases are done."""
 
     name = "search_finished"
     summary: dict[str, Any]
 
 
-class TrialEvent(Event):
+class TrialEvent(SearchEvent):
     """A fact about the trial of that number of a method; `definition` tells a search that was defined anew from the old."""
 
     definition: str
     method: str
     number: int
+
+    @property
+    def trial(self) -> str:
+        """The trial's name within its search, such as `ft+migu-007`."""
+        return trial_name(self.method, self.number)
+
+    def parent_runs(self, search: str) -> tuple[ParentRun, ...]:
+        """The trial's run in MLflow, below the search's."""
+        return (search_run(search), trial_run(search, self.trial, self.definition))
 
 
 class TrialSuggested(TrialEvent):

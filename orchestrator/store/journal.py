@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +61,11 @@ class DamagedLine:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.number}: {self.reason}"
+
+
+def damage_line(damaged: Sequence[DamagedLine]) -> str:
+    """One line on the lines that were left out: how many, and the first of them."""
+    return f"{len(damaged)} damaged line(s) of the journals left out, recovered from the store where it can tell: {damaged[0]}"
 
 
 @dataclass

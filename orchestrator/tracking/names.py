@@ -1,24 +1,38 @@
-"""TODO orchestrator.tracking.names"""
+"""MLflow's rules for names, and nested settings under flat ones."""
 
 from __future__ import annotations
 
 from typing import Any
 
+_MODEL_NAME_FORBIDS = "/:.%\"'"
+_KEY_ALLOWS = "_-. /"
+
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested values by their path."""
+    """Nested values by their path, such as `method.plugins.0.name`; a list of plain values stays one value."""
     if isinstance(values, dict):
-        return {k: v for key, item in values.items() for k, v in flatten(item, f"{prefix}{key}.").items()}
-    if isinstance(values, list) and any(isinstance(item, dict) for item in values):
-        return {k: v for i, item in enumerate(values) for k, v in flatten(item, f"{prefix}{i}.").items()}
-    return {prefix.rstrip("."): values}
+        items = list(values.items())
+    elif isinstance(values, list) and any(isinstance(item, dict) for item in values):
+        items = list(enumerate(values))
+    else:
+        return {prefix.rstrip("."): values}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat |= flatten(item, f"{prefix}{key}.")
+    return flat
 
 
 def plain_name(name: str) -> str:
-    """Without the signs that a model's name must not have."""
-    return "".join("-" if c in "/:.%\"'" else c for c in name)
+    """The name without the signs that a model's name must not have."""
+    for sign in _MODEL_NAME_FORBIDS:
+        name = name.replace(sign, "-")
+    return name
 
 
-def safe(key: str) -> str:
-    """MLflow allows letters, digits and a few signs in names."""
-    return "".join(c if c.isalnum() or c in "_-. /" else "-" for c in key)
+def safe_key(key: str) -> str:
+    """The key of a metric or parameter, of which MLflow allows letters, digits and a few signs."""
+    signs: list[str] = []
+    for sign in key:
+        is_allowed = sign.isalnum() or sign in _KEY_ALLOWS
+        signs.append(sign if is_allowed else "-")
+    return "".join(signs)

@@ -1,38 +1,62 @@
-"""Runs that other runs hang below: a search, its trials, its evaluation. And MLflow's rules for names."""
+"""Runs that other runs hang below: a search, its trials, its evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-NODE_TAG = "orchestrator.node"
+from orchestrator.store.identities import PARENT_TAG
+from orchestrator.tracking.names import safe_key
 
+# MLflow's limits on one call, and on a parameter's length
+PARAMS_PER_CALL = 100
+PARAM_LENGTH = 500
 
-Chain = Sequence[tuple[str, str]]  # (key, name) of each run from the topmost down
+SOURCE_TAGS = {"mlflow.source.name": "orchestrator"}
 
 
 class ParentRuns:
-    """Finds or creates the runs above others, by their key."""
+    """Finds or creates runs in one experiment of MLflow, those above others by their key."""
 
     def __init__(self, client: Any, experiment_id: str) -> None:
-        self.client, self.experiment_id = client, experiment_id
+        self.client = client
+        self.experiment_id = experiment_id
         self._ids: dict[str, str] = {}
 
-    def run(self, chain: Chain, started: int) -> str | None:
-        """The id of the last run of the chain; None for an empty one. `started` is in ms, for a run that is new."""
+    def find(self, tags: Mapping[str, str]) -> str | None:
+        """The id of the run that has all of these tags."""
+        query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+        found = self.client.search_runs([self.experiment_id], query, max_results=1)
+        if not found:
+            return None
+        return str(found[0].info.run_id)
+
+    def create(self, tags: Mapping[str, str], name: str, parent: str | None, started: int) -> str:
+        """A new run with these tags, below another; `started` is in milliseconds."""
+        all_tags = SOURCE_TAGS | dict(tags)
+        if parent:
+            all_tags["mlflow.parentRunId"] = parent
+        run = self.client.create_run(self.experiment_id, start_time=started, tags=all_tags, run_name=name)
+        return str(run.info.run_id)
+
+    def last_of(self, chain: Sequence[tuple[str, str]], started: int) -> str | None:
+        """The id of the last run of a chain of (key, name) from the topmost down; None for an empty one."""
         parent: str | None = None
         for key, name in chain:
-            parent = self._ids.get(key) or self._find(key) or self._create(key, name, parent, started)
-            self._ids[key] = parent
+            tags = {PARENT_TAG: key}
+            if key not in self._ids:
+                self._ids[key] = self.find(tags) or self.create(tags, name, parent, started)
+            parent = self._ids[key]
         return parent
 
-    def _find(self, key: str) -> str | None:
-        found = self.client.search_runs([self.experiment_id], f"tags.`{NODE_TAG}` = '{key}'", max_results=1)
-        return str(found[0].info.run_id) if found else None
+    def log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Log the parameters that a run does not have yet: MLflow lets none change."""
+        from mlflow.entities import Param
 
-    def _create(self, key: str, name: str, parent: str | None, started: int) -> str:
-        tags = {NODE_TAG: key, "mlflow.source.name": "orchestrator"}
-        if parent:
-            tags["mlflow.parentRunId"] = parent
-        run = self.client.create_run(self.experiment_id, start_time=started, tags=tags, run_name=name)
-        return str(run.info.run_id)
+        known = self.client.get_run(run_id).data.params
+        params: list[Any] = []
+        for key, value in values.items():
+            if safe_key(key) not in known:
+                params.append(Param(safe_key(key), str(value)[:PARAM_LENGTH]))
+        for start in range(0, len(params), PARAMS_PER_CALL):
+            self.client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])

@@ -1,11 +1,12 @@
 """MLflow as a mirror of the journals. Training never waits for it, and nothing is only there.
 
 Every run, model and metric has an identity that follows from the sequence, so reading a journal twice changes nothing:
-runs are found by their tags, models by their key, and a metric with the same key, step, value and time is stored once.
+runs and models are found by their tags, and a metric with the same key, step, value and time is stored once.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,7 +57,7 @@ class MlflowSync:
         self.sequences: dict[str, None] = {}  # in the order in which they came
         self.trouble = ""
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="mlflow-sync", daemon=True)
         self._thread.start()
 
     def follow(self, sequences: Iterable[str]) -> None:
@@ -70,40 +71,33 @@ class MlflowSync:
         return not self._thread.is_alive() and not self.trouble
 
     def _work(self) -> None:
-        above: ParentRuns | None = None
-        runs: dict[str, SequenceRuns] = {}
-        search: SearchRuns | None = None
+        copies: _Copies | None = None
         attempts_after_close = 0
         while True:
+            # asked before copying: what was recorded before the closing is then copied once more
             closing = self._closing.is_set()
             try:
-                if above is None:
-                    above, runs = self._connect(), {}
-                    search = SearchRuns(above, self.search) if self.search else None
-                if search:
-                    search.pull()
-                for sequence in list(self.sequences):
-                    if sequence not in runs:
-                        runs[sequence] = SequenceRuns(above, self.out, sequence)
-                    runs[sequence].pull()
+                copies = copies or _Copies(self._connect(), self.out, self.search)
+                copies.pull(list(self.sequences))
                 self.trouble = ""
                 if closing:
                     return
-            except Exception as error:  # whatever MLflow, its database or the network raise, the journal has it all
-                trouble = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            # whatever MLflow, its database or the network raise, the journals have it all
+            except Exception as error:
+                trouble = _one_line(error)
                 # it tries again each second: the same trouble is written once
                 if trouble != self.trouble:
                     logs.write_failure(logs.tracking_log(self.out), f"copying to MLflow at {self.uri}", error)
                 self.trouble = trouble
-                above = None  # what was half copied is copied again from the start: that changes nothing
-                attempts_after_close += closing
+                # what was half copied is copied again from the start: that changes nothing
+                copies = None
+                if closing:
+                    attempts_after_close += 1
                 if attempts_after_close > 2:
                     return
             self._closing.wait(1.0)
 
     def _connect(self) -> ParentRuns:
-        import logging
-
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -111,7 +105,36 @@ class MlflowSync:
         mlflow.set_tracking_uri(self.uri)
         client = mlflow.MlflowClient(self.uri)
         found = client.get_experiment_by_name(self.experiment)
+        if found:
+            return ParentRuns(client, found.experiment_id)
+        artifacts = None
         # a server has an artifact store of its own; a bare database would put artifacts into the current folder
-        artifacts = f"file://{self.out}/mlartifacts" if self.uri.startswith(DATABASES) else None
-        experiment_id = found.experiment_id if found else client.create_experiment(self.experiment, artifacts)
-        return ParentRuns(client, experiment_id)
+        if self.uri.startswith(DATABASES):
+            artifacts = f"file://{self.out}/mlartifacts"
+        return ParentRuns(client, client.create_experiment(self.experiment, artifacts))
+
+
+class _Copies:
+    """The copies of journals in one experiment of MLflow, each of which knows how far it is."""
+
+    def __init__(self, runs: ParentRuns, out: str, search_folder: Path | None) -> None:
+        self.runs = runs
+        self.out = out
+        self.search: SearchRuns | None = None
+        if search_folder:
+            self.search = SearchRuns(runs, search_folder)
+        self.by_sequence: dict[str, SequenceRuns] = {}
+
+    def pull(self, sequence_ids: list[str]) -> None:
+        """Copy what is new; the search first, below whose runs the sequences' hang."""
+        if self.search:
+            self.search.pull()
+        for sequence_id in sequence_ids:
+            if sequence_id not in self.by_sequence:
+                self.by_sequence[sequence_id] = SequenceRuns(self.runs, self.out, sequence_id)
+            self.by_sequence[sequence_id].pull()
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"

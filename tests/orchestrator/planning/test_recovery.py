@@ -48,7 +48,6 @@ class Finished:
     def result(self) -> dict[str, Any]:
         """What the report says, without what a damage is free to change."""
         (entry,) = results(self.experiment)["sequences"]
-        entry.pop("damaged_lines", None)
         return entry
 
     def write(self, files: dict[str, bytes]) -> None:
@@ -157,6 +156,9 @@ def test_a_line_that_is_damaged_is_counted_and_its_score_recovered(finished: Fin
     plain = read_view(finished.sequence.out, finished.sequence.id)
     assert plain.status == "incomplete"
     assert [(line.file.name, line.number) for line in plain.damaged] == [("evaluate.jsonl", 3)]
+    line = results(finished.experiment)["damaged_lines"]
+    assert line.startswith("1 damaged line(s)")
+    assert line.endswith("evaluate.jsonl:3: its checksum does not match")
     recovered = recovered_view(finished.sequence)
     assert recovered.status == "finished"
     assert recovered.damaged == plain.damaged

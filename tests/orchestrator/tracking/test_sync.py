@@ -65,7 +65,7 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
     for unit in ("steps", "tokens", "flops"):
         usage = client.get_metric_history(parent.info.run_id, f"train_{unit}")
         assert sum(m.value for m in usage) == view.usage(unit)
-    scores = client.get_metric_history(parent.info.run_id, f"acc/{sequence.tasks[2]}")
+    scores = client.get_metric_history(parent.info.run_id, f"accuracy/{sequence.tasks[2]}")
     assert [(m.step, m.value) for m in scores] == [(row, view.scores[row, 2].score) for row in range(6)]
     averages = client.get_metric_history(parent.info.run_id, "aa")
     full = view.matrix()
