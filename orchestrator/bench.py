@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -72,8 +73,8 @@ def _reuse(shared: Sequence[TimedRun], alone: Sequence[TimedRun]) -> dict[str, A
         tasks_naive += len(run.view.tasks)
         tasks_trained += _num_trained(run.view)
         equal_results &= bool((run.view.matrix() == run_alone.view.matrix()).all())
-    seconds_naive = round(sum(run.seconds for run in alone), 1)
-    seconds_shared = round(sum(run.seconds for run in shared), 1)
+    seconds_naive = round(sum(map(attrgetter("seconds"), alone)), 1)
+    seconds_shared = round(sum(map(attrgetter("seconds"), shared)), 1)
     return {
         "sequences": len(shared),
         "tasks_naive": tasks_naive,
@@ -150,6 +151,7 @@ def method_costs(
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         sequences = []
         for name in PRESETS:
+            # reference runs train no second task
             if method_spec(name).trains_sequentially:
                 sequences += _method_sequence(name, model, max_train, folder)
         # round after round, so that a change of the machine's load falls on all methods
@@ -196,10 +198,12 @@ def _method_sequence(name: str, model: str, max_train: int, out: str) -> list[Se
 
 def _second_task(sequence: SequencePlan) -> dict[str, float]:
     """Train two tasks and measure the second: seconds, MiB of weights and of the method's state, MiB at most on the GPU."""
+    # of a machine that has both, the GPU is what training would use
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else "cpu")
     learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Parallel.current(device))
     learner.load_initial()
+    # not measured: many methods do nothing before the second task
     train_task(learner, 0, lambda event: None)
     if has_gpu:
         torch.cuda.reset_peak_memory_stats()

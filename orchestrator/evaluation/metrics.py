@@ -50,7 +50,9 @@ def forgetting(acc_TT: Matrix) -> float:
     """Forgetting: mean_{j<T} (max_{1<=s<T} a[s, j] - a[T, j]); NaN for one task. Lower is better."""
     if len(acc_TT) < 2:
         return NAN
+    # not among them the initial model: a task that was best before training was never learnt
     best_before = np.nanmax(acc_TT[:-1, :-1], axis=0)
+    # the last task has had no time to be forgotten
     return float(np.mean(best_before - acc_TT[-1, :-1]))
 
 
@@ -129,6 +131,7 @@ class Metric:
         return kind.learns_a_sequence or not self.needs_a_sequence
 
 
+# In the order of the table's and the CSV file's columns
 _ALL = (
     Metric(
         name="aa",
@@ -233,6 +236,7 @@ def summary(
         options_matrix[: num_tasks + 1, :num_tasks],
         test_sizes[:num_tasks],
     )
+    # a metric that does not apply is left out; one that cannot be known yet is NaN
     values = {}
     for metric in METRICS.values():
         if metric.applies_to(kind):

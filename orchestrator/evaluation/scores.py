@@ -67,20 +67,25 @@ def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) ->
             indices = by_length[start : start + batch_size]
             batch_answers = _answers(model, task, [features[i] for i in indices])
             answers.update(zip(indices, batch_answers, strict=True))
-    return score_answers(scorer_of(task), examples, [answers[i] for i in range(len(examples))])
+    in_order = list(map(answers.__getitem__, range(len(examples))))
+    return score_answers(scorer_of(task), examples, in_order)
 
 
 def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer]) -> TaskScore:
     """The score of a task from the answer to each of its examples."""
     predictions = []
+    scores = []
     scores_of_options = []
+    num_correct = 0
     for index, (example, (answer, option)) in enumerate(zip(examples, answers, strict=True)):
         result = scorer.score_example(answer, example.label)
         predictions.append(Prediction(index, example.row, example.label, answer, result.correct, result.score, option))
+        scores.append(result.score)
+        num_correct += result.correct
+        # either every answer has one or none has: it depends on the model
         if option is not None:
             scores_of_options.append(scorer.score_example(option, example.label).score)
-    score = scorer.combine([prediction.score for prediction in predictions])
-    num_correct = sum(prediction.correct for prediction in predictions)
+    score = scorer.combine(scores)
     score_options = None
     if scores_of_options:
         score_options = scorer.combine(scores_of_options)
@@ -109,6 +114,7 @@ def _evaluating(family: Family) -> Iterator[None]:
     try:
         yield
     finally:
+        # dropout is part of training: the next task must find it on, also where scoring failed
         family.module.train()
 
 
@@ -127,6 +133,7 @@ def compute_score(
     """Score the state that `model` holds, the one after `tasks_seen` tasks, on one task; keep the score and predictions."""
     started = time.monotonic()
     task = stream.tasks[task_id]
+    # the position, not the index: a method that is told its task is told the one that it was trained as
     position = sequence.method.run_kind.task_position(task_id)
     model.stack.before_scoring(model.family.module, position)
     task_score = score_task(model, task, sequence.split, sequence.evaluation.batch)

@@ -20,6 +20,7 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     summary = experiment.folder / "summary.csv"
     columns = ["method", "stream", "seed", *METRICS, "seconds", *USAGE_UNITS, "status"]
     with summary.open("w", newline="") as stream:
+        # a result holds more than a table can, such as its matrices
         writer = csv.DictWriter(stream, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(result["sequences"])

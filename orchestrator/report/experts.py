@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,12 @@ def merge_experts(parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -
     """
     merged = dict(parts[0])
     merged["id"] = re.sub(r"[^A-Za-z0-9.]+", "-", "{method}-{stream}-s{seed}".format(**merged))
-    merged["tasks"] = [part["tasks"][0] for part in parts]
-    test_sizes = [part["test_sizes"][0] for part in parts]
+    tasks = []
+    test_sizes = []
+    for part in parts:
+        tasks += part["tasks"]
+        test_sizes += part["test_sizes"]
+    merged["tasks"] = tasks
     merged["test_sizes"] = test_sizes
     matrix = _on_the_diagonal(parts, "accuracy_matrix")
     options_matrix = _on_the_diagonal(parts, "accuracy_matrix_options")
@@ -35,6 +40,7 @@ def merge_experts(parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -
     merged["aa"] = plain_number(metrics.average_accuracy(own_scores))
     merged["aa_options"] = plain_number(metrics.average_accuracy(own_options))
     merged["micro_aa"] = None
+    # an expert that has no score yet does not know its test split's size
     if all(test_sizes):
         merged["micro_aa"] = plain_number(metrics.micro_average_accuracy(own_scores, test_sizes))
     _merge_cost(merged, parts, usage_units)
@@ -56,9 +62,9 @@ def _on_the_diagonal(parts: Sequence[dict[str, Any]], name: str) -> metrics.Matr
 
 def _merge_cost(merged: dict[str, Any], parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -> None:
     """Sums over the experts; None where one of them does not know."""
-    merged["seconds"] = round(sum(part["seconds"] for part in parts), 2)
+    merged["seconds"] = round(sum(map(itemgetter("seconds"), parts)), 2)
     for unit in usage_units:
-        amounts = [part[unit] for part in parts]
+        amounts = list(map(itemgetter(unit), parts))
         merged[unit] = None
         if None not in amounts:
             merged[unit] = sum(amounts)

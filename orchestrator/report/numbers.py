@@ -23,16 +23,22 @@ def plain_number(value: float | None) -> float | None:
 def plain_matrix(matrix: Matrix) -> list[list[float | None]]:
     """A matrix for JSON, as nested lists of `plain_number`s."""
     lists = []
-    for scores in matrix:
-        lists.append([plain_number(float(score)) for score in scores])
+    for scores in matrix.tolist():
+        lists.append(list(map(plain_number, scores)))
     return lists
+
+
+def known_of(values: Sequence[float | None]) -> list[float]:
+    """The values that are known."""
+    return [value for value in values if value is not None]
 
 
 def mean_and_deviation(values: Sequence[float | None]) -> str:
     """`43.0 ± 1.2`: the mean and the sample standard deviation of what is known."""
-    known = [value for value in values if value is not None]
+    known = known_of(values)
     if not known:
         return "–"
+    # one value has no deviation
     if len(known) == 1:
         return f"{known[0]:.1f}"
     return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
@@ -40,13 +46,14 @@ def mean_and_deviation(values: Sequence[float | None]) -> str:
 
 def mean_usage(values: Sequence[float | None], unit: str) -> str:
     """The mean of what is known, in few letters: `41.2k` tokens, `3.1e12` FLOPs."""
-    known = [value for value in values if value is not None]
+    known = known_of(values)
     if not known:
         return "–"
     mean = float(np.mean(known))
     if mean == 0:
         return "0"
     if unit == "flops":
+        # `e12` instead of Python's `e+12`
         digits, exponent = f"{mean:.1e}".split("e")
         return f"{digits}e{int(exponent)}"
     for scale, letter in _SCALES:

@@ -145,7 +145,7 @@ def print_predictions(result: dict[str, Any], selected: Sequence[dict[str, Any]]
         table.add_column("among options", overflow="fold")
     for prediction in selected:
         cells = [str(prediction["example"]), str(prediction["row"])]
-        cells.append("✓" if prediction["correct"] else "✗")
+        cells.append({True: "✓", False: "✗"}[prediction["correct"]])
         # quoted where an answer has line ends or spaces at its ends, which a table would hide
         cells += [_visible(prediction["target"]), _visible(prediction["prediction"])]
         if has_options:
@@ -167,8 +167,10 @@ def next_command(result: dict[str, Any], num_shown: int, wrong: bool, out: str) 
     num_wrong = result["n"] - result["correct"]
     if not wrong and 0 < num_wrong < result["n"]:
         return f"the {num_wrong} wrong ones: {command} --wrong"
-    num_matching = num_wrong if wrong else result["n"]
+    num_matching = result["n"]
+    if wrong:
+        num_matching = num_wrong
+        command += " --wrong"
     if num_shown < num_matching:
-        option = " --wrong" if wrong else ""
-        return f"all {num_matching}: {command}{option} --limit {num_matching}"
+        return f"all {num_matching}: {command} --limit {num_matching}"
     return f"the whole accuracy matrix: orchestrator report {result['experiment']} --matrices --out {out}"

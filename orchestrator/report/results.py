@@ -21,6 +21,7 @@ USAGE_UNITS = ("steps", "tokens", "flops")
 
 def results(experiment: Experiment) -> dict[str, Any]:
     """The JSON object of an experiment. Of a run that has one sequence for each task, these are one entry of it."""
+    # what a reader compares is a method on a stream with a seed, whatever number of sequences it took
     entries: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     damaged: list[DamagedLine] = []
     for sequence, view in zip(experiment.sequences, experiment.views(), strict=True):
@@ -62,6 +63,7 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         "accuracy_matrix": plain_matrix(matrix),
         "accuracy_matrix_options": plain_matrix(options_matrix) if has_options else None,
     }
+    # a mean over what is there by now would pass for the metric of the whole sequence
     values = {}
     if not np.isnan(matrix).any():
         values = metrics.summary(matrix, test_sizes, options_matrix, kind=sequence.method.run_kind)

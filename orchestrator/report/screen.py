@@ -43,6 +43,7 @@ class LiveScreen:
 
     def say(self, phase: str) -> None:
         """Show what is going on as a whole, such as `training`."""
+        # called again and again while nothing changes: a line each time would fill a log
         if phase == self.phase:
             return
         self.phase = phase
@@ -91,6 +92,7 @@ class Screen(LiveScreen):
             event = task.checkpoint
             if event is None or (view.id, task_id) in self.printed:
                 continue
+            # a finished task stays in the view, and is shown again with every look at the journals
             self.printed.add((view.id, task_id))
             how = f"trained in {event.seconds:.1f} s"
             if event.reused:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from methods import run_kind
 from orchestrator.evaluation.metrics import METRICS, Metric
-from orchestrator.report.numbers import mean_and_deviation, mean_usage
+from orchestrator.report.numbers import known_of, mean_and_deviation, mean_usage
 
 Result = dict[str, Any]  # of one sequence, see `orchestrator.report.results.sequence_result`
 
@@ -44,7 +44,7 @@ def _columns(sequences: Sequence[Result]) -> list[Metric]:
     """The metrics that the table shows; AA among options only where a model answers among options."""
     columns = []
     for metric in METRICS.values():
-        is_known = any(sequence[metric.name] is not None for sequence in sequences)
+        is_known = bool(known_of(_values(sequences, metric.name)))
         if metric.in_table and (is_known or not metric.is_optional):
             columns.append(metric)
     return columns
@@ -52,7 +52,7 @@ def _columns(sequences: Sequence[Result]) -> list[Metric]:
 
 def _title(experiment: str, stream: str, sequences: Sequence[Result]) -> str:
     num_tasks = len(sequences[0]["tasks"])
-    seeds = sorted({sequence["seed"] for sequence in sequences})
+    seeds = sorted(set(_values(sequences, "seed")))
     return f"{experiment}: {stream}, {num_tasks} tasks, seed {', '.join(map(str, seeds))}"
 
 
@@ -75,7 +75,8 @@ def _table(title: str, sequences: Sequence[Result], columns: Sequence[Metric], u
     table.add_column("train", justify="right")
     for unit in units:
         table.add_column(USAGE_HEADINGS[unit], justify="right")
-    all_finished = all(sequence["status"] == "finished" for sequence in sequences)
+    # a column that says "finished" in every line says nothing
+    all_finished = set(_values(sequences, "status")) == {"finished"}
     if not all_finished:
         table.add_column("status")
     methods, reference_runs = _by_method(sequences)
@@ -119,6 +120,7 @@ def _values(results: Sequence[Result], name: str) -> list[Any]:
 
 def _print_reference_runs(sequences: Sequence[Result], console: Console) -> None:
     """A line on what each reference run is."""
+    # once for each method: every seed has the same kind of run
     explained = set()
     for sequence in sequences:
         sentence = run_kind(sequence["reference"]).sentence
