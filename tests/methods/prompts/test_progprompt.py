@@ -129,9 +129,6 @@ def test_a_task_that_comes_twice_has_two_cells(sequence_of: Callable[..., Sequen
     """Its two places read different prompts; a method that is not told the place scores both alike."""
     task = SimpleNamespace(split_hash=lambda split: "same", scorer="exact-match")
     twice = SimpleNamespace(tasks=[task] * 2, labels_until=lambda count: [])
-        tasks=[SimpleNamespace(split_hash=lambda split: "same", scorer="exact-match")] * 2,
-        labels_until=lambda count: [],
-    )
     told, untold = (
         score_keys(["key"], s.model, twice, s.method, "test")[0]  # type: ignore[arg-type]
         for s in (sequence_of(methods=[m]) for m in ("progprompt", "ft"))
