@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("orchestrator.search",),
     (
         "orchestrator.bench",
-        "orchestrator.check_method",
+        "orchestrator.contract",
         "orchestrator.cli",
         "orchestrator.listing",
         "orchestrator.__main__",

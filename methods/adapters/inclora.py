@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from methods.adapters.lora import LoraSettings, inject_lora
+from methods.adapters.lora import LoraSettings, inject_lora, is_adapter
 from methods.base import TuningMethod, generator, trainable
 from methods.seam.card import Card
 
@@ -33,20 +33,26 @@ def grow_adapters(model: nn.Module, settings: LoraSettings, tasks: int, seed: in
 
     A new one starts at B = 0 and A uniform in ±1/sqrt(d_in), as peft's do, but drawn from (seed, layer, adapter).
     """
-    known = adapters(model)
-    head = [p for name, p in trainable(model).items() if name not in known]
+    # read before peft is called, which freezes all that is no adapter
+    adapter_names = adapters(model).keys()
+    head = []
+    for name, parameter in trainable(model).items():
+        if name not in adapter_names:
+            head.append(parameter)
     present = num_adapters(model)
+    # a state of fewer tasks may be loaded into a model that has trained more
     for adapter in range(tasks, present):
         for _, layer in lora_layers(model):
             layer.delete_adapter(str(adapter))  # type: ignore[operator]
     for adapter in range(present, tasks):
         add_adapter(model, settings, adapter, seed)
+    # a layer adds up its active adapters only, and injecting one makes it the only active one
     active = list(map(str, range(tasks)))
     for _, layer in lora_layers(model):
         layer.set_adapter(active)  # type: ignore[operator]
+    # after `set_adapter`, which lets every active adapter train
     for name, parameter in adapters(model).items():
         parameter.requires_grad_(name.endswith(f".{tasks - 1}.weight"))
-    # peft froze it
     for parameter in head:
         parameter.requires_grad_(True)
 
@@ -62,18 +68,24 @@ def num_adapters(model: nn.Module) -> int:
 @torch.no_grad()
 def add_adapter(model: nn.Module, settings: LoraSettings, adapter: int, seed: int) -> None:
     """Add the adapter of that number to every layer, drawn from the seed, whatever peft drew."""
-    # else peft warns of a second adapter, which is meant
+    # peft leaves its config on the model, and warns of a second adapter where it finds one; a second one is meant
     model.__dict__.pop("peft_config", None)
     inject_lora(model, settings, str(adapter))
     for name, layer in lora_layers(model):
-        a: Tensor = layer.lora_A[str(adapter)].weight  # type: ignore[index, union-attr]
-        drawn = torch.rand(a.shape, generator=generator(seed, "lora", name, adapter))
-        a.copy_((2 * drawn - 1) / math.sqrt(a.shape[1]))
+        a_RI: Tensor = layer.lora_A[str(adapter)].weight  # type: ignore[index, union-attr]
+        # one generator a layer and adapter: growing to three tasks at once, as a resumed run does, draws the same as
+        # growing three times
+        drawn_RI = torch.rand(a_RI.shape, generator=generator(seed, "lora", name, adapter))
+        a_RI.copy_((2 * drawn_RI - 1) / math.sqrt(a_RI.shape[1]))
 
 
 def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of all adapters, by name."""
-    return {n: p for n, p in model.named_parameters() if ".lora_A." in n or ".lora_B." in n}
+    found = {}
+    for name, parameter in model.named_parameters():
+        if is_adapter(name):
+            found[name] = parameter
+    return found
 
 
 def freeze_all_but(model: nn.Module, head: Sequence[nn.Parameter]) -> None:
@@ -94,6 +106,7 @@ class AdapterPerTask(TuningMethod):
         grow_adapters(model, self.settings, tasks, self.context.seed)
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        # the earlier adapters are frozen, so `trainable` alone would leave them out
         return {**adapters(model), **trainable(model)}
 
 

@@ -21,16 +21,26 @@ class LoraSettings(Settings):
 
 
 def inject_lora(model: nn.Module, settings: LoraSettings, adapter: str = "default") -> nn.Module:
-    """Add an adapter to the target modules."""
+    """Add an adapter to the target modules; every parameter but the adapter's is frozen."""
+    # here, not above: a run without adapters need not wait for peft
     from peft import LoraConfig, inject_adapter_in_model
 
+    targets = None
+    if settings.targets:
+        # peft makes a set of names of a list, not of a tuple
+        targets = list(settings.targets)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft computes alpha / r; a float is fine
         lora_dropout=settings.dropout,
-        target_modules=list(settings.targets) if settings.targets else None,
+        target_modules=targets,
     )
     return inject_adapter_in_model(config, model, adapter)
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of that name belongs to an adapter."""
+    return ".lora_A." in name or ".lora_B." in name
 
 
 class Lora(TuningMethod):
@@ -48,7 +58,8 @@ class Lora(TuningMethod):
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         model = inject_lora(model, self.settings)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(".lora_A." in name or ".lora_B." in name)
+            parameter.requires_grad_(is_adapter(name))
+        # peft froze the task head with the base
         for parameter in head:
             parameter.requires_grad_(True)
         return model

@@ -29,13 +29,17 @@ class MoeLoraSettings(LoraSettings):
 def gate(scores_E: Tensor, top_k: int | None) -> Tensor:
     """Softmax over the `top_k` largest scores of a token (of all, if None), zero elsewhere."""
     if top_k is not None and top_k < scores_E.shape[-1]:
+        # minus infinity, not a mask after the softmax: the chosen gates must sum to 1, and the others get no gradient
         chosen = scores_E.topk(top_k, dim=-1)
         scores_E = torch.full_like(scores_E, -math.inf).scatter(-1, chosen.indices, chosen.values)
     return scores_E.softmax(-1)
 
 
 class MixtureLayer(nn.Module):
-    """y = W x + (alpha / r) sum over e of gate_e(x) B_e A_e x. The names of the parts are those of peft's LoRA layer."""
+    """y = W x + (alpha / r) sum over e of gate_e(x) B_e A_e x.
+
+    The parts are named as in peft's LoRA layer, so that whatever looks for adapters by name finds the experts too.
+    """
 
     def __init__(self, base_layer: nn.Linear, settings: MoeLoraSettings) -> None:
         super().__init__()
@@ -49,32 +53,52 @@ class MixtureLayer(nn.Module):
         self.router = nn.ModuleDict()
 
     def set_experts(self, count: int, name: str, seed: int) -> None:
-        """Have as many experts; a new one starts at B = 0, A and its router row uniform in ±1/sqrt(d_in)."""
-        for expert in range(count, len(self.lora_A)):
+        """Have as many experts; a new one starts at B = 0, A and its router's vector uniform in ±1/sqrt(d_in)."""
+        present = len(self.lora_A)
+        # a state of fewer tasks may be loaded into a model that has trained more
+        for expert in range(count, present):
             for part in (self.lora_A, self.lora_B, self.router):
                 del part[str(expert)]
-        like = {"device": self.base_layer.weight.device, "dtype": self.base_layer.weight.dtype}
-        d_in = self.base_layer.in_features
-        d_out = self.base_layer.out_features
-        for expert in range(len(self.lora_A), count):
+        for expert in range(present, count):
+            # A first: both are drawn from one generator, of the layer and the expert alone
             rng = generator(seed, "moelora", name, expert)
-            for part, rows in ((self.lora_A, self.rank), (self.router, 1)):
-                linear = nn.Linear(d_in, rows, bias=False, **like)
-                drawn = (2 * torch.rand((rows, d_in), generator=rng) - 1) / math.sqrt(d_in)
-                linear.load_state_dict({"weight": drawn})
-                part[str(expert)] = linear
-            up = nn.Linear(self.rank, d_out, bias=False, **like)
-            nn.init.zeros_(up.weight)
-            self.lora_B[str(expert)] = up
+            self.lora_A[str(expert)] = self._drawn_linear(self.rank, rng)
+            self.router[str(expert)] = self._drawn_linear(1, rng)
+            self.lora_B[str(expert)] = self._zero_linear()
+
+    def _drawn_linear(self, d_out: int, rng: torch.Generator) -> nn.Linear:
+        """A linear layer from x, uniform in ±1/sqrt(d_in)."""
+        base = self.base_layer.weight
+        d_in = self.base_layer.in_features
+        linear = nn.Linear(d_in, d_out, bias=False, device=base.device, dtype=base.dtype)
+        drawn = (2 * torch.rand((d_out, d_in), generator=rng) - 1) / math.sqrt(d_in)
+        # drawn on the CPU in float32 and copied, so that no device and no precision changes the draw
+        linear.load_state_dict({"weight": drawn})
+        return linear
+
+    def _zero_linear(self) -> nn.Linear:
+        """A linear layer from the rank to the output, at zero: a new expert changes nothing yet."""
+        base = self.base_layer.weight
+        linear = nn.Linear(self.rank, self.base_layer.out_features, bias=False, device=base.device, dtype=base.dtype)
+        nn.init.zeros_(linear.weight)
+        return linear
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.base_layer(x)
         if not self.lora_A:
             return result
+        # one dropout mask for all: a token's gates are computed from what its experts read
         x = self.dropout(x)
-        gates_E = gate(torch.cat([row(x) for row in self.router.values()], dim=-1), self.top_k)
-        for e, (a, b) in enumerate(zip(self.lora_A.values(), self.lora_B.values(), strict=True)):
-            result = result + (self.scale * gates_E[..., e : e + 1] * b(a(x))).to(result.dtype)
+        scores = []
+        for router in self.router.values():
+            scores.append(router(x))
+        gates_E = gate(torch.cat(scores, dim=-1), self.top_k)
+        for expert, down in self.lora_A.items():
+            up = self.lora_B[expert]
+            index = int(expert)
+            gate_1 = gates_E[..., index : index + 1]
+            # under autocast the softmax is float32 and the base layer's result bfloat16
+            result = result + (self.scale * gate_1 * up(down(x))).to(result.dtype)
         return result
 
 
@@ -91,7 +115,7 @@ class MoeLora(AdapterPerTask):
         summary="a mixture of low-rank adapters with a router in every layer, one more with every task",
         paper="2402.12851",
         needs=("boundaries",),
-        memory="one adapter a task, and a router row a layer for each",
+        memory="one adapter a task, and a router's vector a layer for each",
         space={"r": (4, 8, 16), "top_k": (None, 1, 2)},
         training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
     )
@@ -101,8 +125,10 @@ class MoeLora(AdapterPerTask):
 
         s: MoeLoraSettings = self.settings
         freeze_all_but(model, head)
-        for name, linear in target_linears(model, s.targets or usual_targets(model, USUAL)).items():
+        targets = s.targets or usual_targets(model, USUAL)
+        for name, linear in target_linears(model, targets).items():
             replace_module(model, name, MixtureLayer(linear, s))
+        # a fixed number of experts belongs to the initial model
         self.grow(model, 0)
         return model
 

@@ -38,7 +38,7 @@ def strength(value: float | Sequence[float], task_id: int) -> float:
 
 
 def overlap(new_RI: Tensor, old_QI: Tensor) -> Tensor:
-    """Sum of |A_old A_new^T|: zero where every row of the new A is orthogonal to every row of the old ones."""
+    """Sum of |A_old A_new^T|: zero where every input direction of the new A is orthogonal to every one of the old ones."""
     return (old_QI @ new_RI.T).abs().sum()
 
 
@@ -67,6 +67,7 @@ class OLora(CacheFields, AdapterPerTask):
         self.new: list[nn.Parameter] = []
 
     def model_cache_fields(self) -> Mapping[str, Any]:
+        # the strengths of the penalties change no untrained model; each task's count from that task on
         return self.settings.model_dump(exclude={"lambda1", "lambda2"})
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any]:
@@ -82,7 +83,12 @@ class OLora(CacheFields, AdapterPerTask):
 
     def before_task(self, model: nn.Module, task_id: int, batches: object) -> None:
         self.strengths = self._strengths(task_id)
-        self.new = [p for p in adapters(model).values() if p.requires_grad]
+        # `grow` has let the newest adapter's matrices train, and no others
+        self.new = []
+        for parameter in adapters(model).values():
+            if parameter.requires_grad:
+                self.new.append(parameter)
+        # put together here, not in every step: the old ones do not move while this task trains
         self.pairs = []
         for _, layer in lora_layers(model):
             old = []
@@ -94,10 +100,17 @@ class OLora(CacheFields, AdapterPerTask):
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         lambda1, lambda2 = self.strengths
+        # a strength of zero adds no term, instead of one that is zero, and so trains IncLoRA bit for bit
         if lambda1:
-            loss = loss + batch.loss_weight * lambda1 * sum(overlap(new, old) for new, old in self.pairs)
+            total_overlap: Tensor | float = 0.0
+            for new, old in self.pairs:
+                total_overlap = total_overlap + overlap(new, old)
+            loss = loss + batch.loss_weight * lambda1 * total_overlap
         if lambda2:
-            loss = loss + batch.loss_weight * lambda2 * sum(p.norm() for p in self.new)
+            total_norm: Tensor | float = 0.0
+            for parameter in self.new:
+                total_norm = total_norm + parameter.norm()
+            loss = loss + batch.loss_weight * lambda2 * total_norm
         return loss
 
     def after_task(self, model: nn.Module, task_id: int, batches: object) -> None:

@@ -127,7 +127,11 @@ def test_old_tasks_are_never_forgotten(sequence_of: Callable[..., SequencePlan])
 
 def test_a_task_that_comes_twice_has_two_cells(sequence_of: Callable[..., SequencePlan]) -> None:
     """Its two places read different prompts; a method that is not told the place scores both alike."""
-    twice = SimpleNamespace(tasks=[SimpleNamespace(split_hash=lambda split: "same")] * 2, labels_until=lambda count: [])
+    task = SimpleNamespace(split_hash=lambda split: "same", scorer="exact-match")
+    twice = SimpleNamespace(tasks=[task] * 2, labels_until=lambda count: [])
+        tasks=[SimpleNamespace(split_hash=lambda split: "same", scorer="exact-match")] * 2,
+        labels_until=lambda count: [],
+    )
     told, untold = (
         score_keys(["key"], s.model, twice, s.method, "test")[0]  # type: ignore[arg-type]
         for s in (sequence_of(methods=[m]) for m in ("progprompt", "ft"))

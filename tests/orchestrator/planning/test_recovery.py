@@ -130,6 +130,9 @@ def check(finished: Finished, damage: str, files: dict[str, bytes]) -> str:
     view = run_sequence(finished.sequence)
     assert view.status == "finished", damage
     assert view.is_whole(), damage
+    for task in view.by_task.values():
+        assert task.checkpoint
+        assert not task.checkpoint.reused, f"{damage}: the sequence trained it itself"
     assert finished.result() == finished.expected, damage
     return str(status)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from orchestrator.report.csv_files import write_csv
 from orchestrator.report.results import sequence_result
 from orchestrator.report.tables import print_report
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.view import View, read_view
+from orchestrator.store.view import View
 from orchestrator.training.cost import flops_model, task_steps, tokens
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
@@ -216,23 +215,6 @@ def shown(found: list[dict[str, Any]], width: int) -> str:
     with console.capture() as captured:
         print_report({"experiment": "small", "sequences": found}, console)
     return captured.get()
-
-
-def test_checkpoints_from_before_these_numbers_still_count(sequence_of: Callable[..., SequencePlan]) -> None:
-    sequence = sequence_of(stream={"first": 2})
-    run_sequence(sequence)
-    store = Store(Path(sequence.out))
-    file = store.path(sequence.keys[1]) / "history.json"
-    history = json.loads(file.read_text())
-    del history["usage"]
-    file.write_text(json.dumps(history))
-    other = sequence_of(methods=[{"name": "again", "tuning": "full"}], stream={"first": 2})
-    assert other.keys == sequence.keys
-    run_sequence(other)
-    result = sequence_result(other, read_view(other.out, other.id))
-    assert (result["steps"], result["tokens"], result["flops"]) == (None, None, None)
-    assert result["seconds"] > 0
-    assert "–" in shown([result], 100)
 
 
 def test_the_number_of_steps_is_known_before_the_first(learner_of: Callable[..., Learner]) -> None:
