@@ -53,6 +53,7 @@ def search_reuse(console: Console, max_train: int = 160) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         sequences = _search(Path(folder) / "shared", max_train)
         for number, sequence in enumerate(track(sequences, "search-reuse", console=console, transient=True)):
+            # another folder changes no key, so the work is the same and only what is found differs
             own_store = sequence.model_copy(update={"out": str(Path(folder) / f"alone-{number}")})
             # neither always comes first: what a machine is busy with meanwhile must not favour one of them
             if number % 2:
@@ -72,6 +73,7 @@ def _reuse(shared: Sequence[TimedRun], alone: Sequence[TimedRun]) -> dict[str, A
     for run, run_alone in zip(shared, alone, strict=True):
         tasks_naive += len(run.view.tasks)
         tasks_trained += _num_trained(run.view)
+        # a score that is missing is NaN, which equals nothing, and so counts as a difference
         equal_results &= bool((run.view.matrix() == run_alone.view.matrix()).all())
     seconds_naive = round(sum(map(attrgetter("seconds"), alone)), 1)
     seconds_shared = round(sum(map(attrgetter("seconds"), shared)), 1)
@@ -202,6 +204,7 @@ def _second_task(sequence: SequencePlan) -> dict[str, float]:
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else "cpu")
     learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Parallel.current(device))
+    # not through `run_sequence`: the disk would be measured too, and a second round would find the first one's states
     learner.load_initial()
     # not measured: many methods do nothing before the second task
     train_task(learner, 0, lambda event: None)

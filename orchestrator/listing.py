@@ -80,6 +80,7 @@ def streams() -> list[Row]:
     """The streams and their tasks."""
     rows = []
     for name, description in STREAMS.items():
+        # the tasks of the others are known only to the data that they read
         rows.append({"name": name, "what": description, "tasks": " ".join(FOLDER_STREAMS.get(name, ()))})
     return rows
 
@@ -108,6 +109,7 @@ def recipes() -> list[Row]:
     return rows
 
 
+# Called when asked for: the recipes alone are as many files to read and check
 LISTINGS: dict[str, Callable[[], list[Row]]] = {
     "methods": methods,
     "streams": streams,
@@ -130,6 +132,7 @@ def _print_methods(rows: list[Row], console: Console) -> None:
     searched = []
     for row in rows:
         by_kind[row["kind"]].append(row)
+        # a table of its own: beside the other columns it would leave none of them room
         if row["searched"]:
             searched.append(row)
     columns = ["name", "what", "needs", "extra memory", "arXiv"]

@@ -89,6 +89,7 @@ def to_file(path: Path) -> Iterator[None]:
     Where the process ends by a signal such as a segmentation fault, Python's stack is written there as its last words.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # appended: a sequence that was started again has all its attempts in one file
     stream = path.open("a")
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter(FORMAT))
@@ -102,6 +103,7 @@ def to_file(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # back to stderr before the file is closed: a crash would write into whatever has its number by then
         faulthandler.enable(all_threads=False)
         root.removeHandler(handler)
         root.setLevel(level_before)
@@ -123,6 +125,7 @@ def show_progress(console: Console) -> None:
     from rich.logging import RichHandler
 
     handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")
+    # not the root: at INFO, Ray, MLflow and transformers would bury our own lines
     for package in PACKAGES:
         logger = logging.getLogger(package)
         logger.setLevel(logging.INFO)

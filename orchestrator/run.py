@@ -21,6 +21,7 @@ from orchestrator.cluster.resources import (
 )
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
+from orchestrator.evaluation.scores import missing_scores, score_events
 from orchestrator.planning.experiment import Experiment, check_writable, is_search_folder, tracking_uri
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -32,6 +33,7 @@ from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
 from orchestrator.store.view import View
 from orchestrator.tracking import MlflowSync, check_uri
+from orchestrator.training.sequence import is_complete, run_sequence, score_state
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ def preflight(config: RunConfig) -> Iterator[float]:
     this machine nothing is started yet.
     """
     check_writable(config.out)
+    # the default is a file in the folder that was just looked at
     if config.tracking.uri:
         check_uri(config.tracking.uri)
     with contextlib.ExitStack() as connected:
@@ -110,6 +113,7 @@ def run_planned(
     problems: list[str] = []
     behind = None
     with exclusive_run(config), Screen(sequences, console) as screen:
+        # before anything is trained: `report` and `evaluate` must find the plan of a run that was killed
         experiment.save()
         own_sync = None
         if sync is None:
@@ -121,6 +125,7 @@ def run_planned(
         if incomplete:
             problems += _train(incomplete, experiment, watcher)
         watcher.look()
+        # one that was given is the search's, which goes on to use it
         if own_sync:
             screen.say("writing the last records to MLflow")
             behind = close(own_sync)
@@ -132,6 +137,7 @@ def run_planned(
 @contextlib.contextmanager
 def exclusive_run(config: RunConfig, kind: str = "experiment") -> Iterator[None]:
     """One process at a time writes an experiment's scores and its copy in MLflow. Raises UserError for a second one."""
+    # not waited for: who gave one command twice wants to know it now
     with Store(Path(config.out)).lock(f"{kind}-{config.name}", timeout=0) as locked:
         if not locked:
             raise UserError(f"{kind} {config.name!r} in {config.out!r} is being run by another process")
@@ -144,7 +150,9 @@ def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watc
     plural = "s" if len(incomplete) > 1 else ""
     watcher.screen.say(f"starting Ray for {len(incomplete)} sequence{plural}")
     watcher.look()
-    ids = {sequence.id for sequence in incomplete}
+    ids = set()
+    for sequence in incomplete:
+        ids.add(sequence.id)
 
     def watch() -> list[View]:
         views = []
@@ -162,8 +170,6 @@ def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watc
 
 def _replay_complete(watcher: Watcher, experiment: Experiment) -> list[SequencePlan]:
     """The sequences of which something is missing. Those whose states and scores are all there are noted without Ray."""
-    from orchestrator.training.sequence import is_complete, run_sequence
-
     incomplete = []
     for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
         if not is_complete(sequence, Store(Path(sequence.out))):
@@ -211,9 +217,6 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
 
 def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
     """Compute and note the scores that a sequence lacks, of the states that are in the store. Returns what went wrong."""
-    from orchestrator.evaluation.scores import missing_scores, score_events
-    from orchestrator.training.sequence import score_state
-
     store = Store(Path(sequence.out))
     journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
     problems = []
@@ -224,6 +227,7 @@ def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> 
             screen.say(f"scoring {sequence.id} after task {tasks_seen}")
             try:
                 score_state(sequence, tasks_seen)
+            # the other states can still be scored
             except Exception as error:
                 problems.append(_scoring_problem(sequence, tasks_seen, error))
                 continue

@@ -15,6 +15,7 @@ from orchestrator.logs import traceback_of
 
 __all__ = ["benchmarks", "experiments", "main", "tools"]
 
+# The shells' number for a command that Ctrl-C ended: 128 + SIGINT
 INTERRUPTED = 130
 
 
@@ -22,6 +23,7 @@ def main() -> None:
     """The console command. Bad input ends in one line and exit code 2, a failure in one line and exit code 1."""
     try:
         app()
+    # 2 is what typer gives for an option that it does not know: a script asks one code for all bad input
     except UserError as error:
         _end_with(f"error: {error}", error, code=2)
     except (SequenceFailed, CommandFailed) as error:

@@ -16,12 +16,15 @@ from orchestrator.errors import CommandFailed, SequenceFailed, UserError
 app = typer.Typer(
     help="Train continual-learning methods over streams of tasks, on a laptop or a Ray cluster, and record all of it in MLflow.",
     no_args_is_help=True,
+    # no options that write into the start-up files of the user's shell
     add_completion=False,
     rich_markup_mode="rich",
+    # an error that nobody foresaw ends in Python's own traceback, which can be copied and searched for
     pretty_exceptions_enable=False,
 )
 
 Out = Annotated[Path, typer.Option("--out", help="The output folder of the runs.")]
+# No default here: a recipe may name a folder, which an option that was not given must not override
 NewOut = Annotated[Path | None, typer.Option("--out", help="Output folder. Default: the recipe's, or ./runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 Settings = Annotated[
@@ -52,6 +55,7 @@ def failures_logged(out: str, command: str) -> Iterator[None]:
     """Turn an error that nobody foresaw into CommandFailed: one line that names the log of its traceback."""
     try:
         yield
+    # these say all in their own line, and `main` gives each its exit code
     except (UserError, SequenceFailed, CommandFailed):
         raise
     except Exception as error:

@@ -18,10 +18,12 @@ def bench_search_reuse(as_json: AsJson = False) -> None:
     """How many tasks a search trains when its trials share their common beginnings, against training each alone."""
     from orchestrator.bench import print_search_reuse, search_reuse
 
+    # progress always goes to stderr; the table too where stdout is for the JSON object alone
     result = search_reuse(make_console(stderr=True))
     print_search_reuse(result, make_console(stderr=as_json))
     if as_json:
         print(json.dumps(result))
+    # the claim is less time for the same scores: a difference refutes it, as a failing test would
     if not result["equal_results"]:
         raise typer.Exit(1)
 

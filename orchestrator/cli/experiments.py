@@ -44,11 +44,13 @@ def run(
     from orchestrator.run import run_experiment
 
     config = _read(recipe, set_, out)
+    # run as they stand, values that nobody chose would be evaluated under the name of the search
     if config.search:
         raise UserError(
             f"{recipe}: it says how to search hyper-parameters: give `orchestrator tune {recipe}`, or --set search=null "
             "--set name=... to run the values as they stand"
         )
+    # only from here on is the folder known in which the log of an unforeseen error goes
     with failures_logged(config.out, "run"):
         result, problems = run_experiment(config, screen_console(verbose))
     raise typer.Exit(finish(result, problems, as_json, debug))
@@ -116,6 +118,7 @@ def report(
     from orchestrator.search.results import is_search, search_results
 
     experiment = open_experiment(run, str(out.resolve()))
+    # a search has an experiment's folder too; its report has the trials beside the evaluation
     if is_search(experiment):
         result = search_results(experiment)
     else:
@@ -125,6 +128,7 @@ def report(
     if matrices:
         for sequence in result["sequences"]:
             console.print(matrix_table(sequence))
+    # written anew: the files of a run that was killed are older than its journals
     console.print(f"CSV: {write_csv(experiment, result)}", highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps(result))
@@ -158,6 +162,7 @@ def predictions(
         print(json.dumps(result))
         return
     console = make_console()
+    # a screenful for a person; a program, above, gets all unless it says otherwise
     selected = select_predictions(result["predictions"], wrong, limit or 20)
     print_predictions(result, selected, console)
     line = next_command(result, len(selected), wrong, shown(experiment.config.out))

@@ -19,12 +19,15 @@ def finish(result: dict[str, Any], problems: list[str], as_json: bool, debug: bo
         _print_tracebacks(result, console)
     for problem in problems:
         console.print(problem, style="red", highlight=False, soft_wrap=True)
+    # said, and no failure: the journals are whole, and the next run copies the rest
     if result["mlflow_behind"]:
         console.print(result["mlflow_behind"], style="yellow", highlight=False, soft_wrap=True)
     for line in _next_steps(result):
         console.print(line, highlight=False, soft_wrap=True)
+    # after all else: a program reads the last line of stdout
     if as_json:
         print(json.dumps(result))
+    # every sequence may have finished, and yet scores that were computed beside training be missing
     if problems:
         return 1
     for sequence in result["sequences"]:
@@ -36,6 +39,7 @@ def finish(result: dict[str, Any], problems: list[str], as_json: bool, debug: bo
 def _next_steps(result: dict[str, Any]) -> list[str]:
     """Where the report is, and the commands that show more."""
     out = shown(result["out"])
+    # a database file has no page to open, so a command comes in its stead; a server's URI is its page
     if result["mlflow"].startswith("sqlite"):
         mlflow = f"orchestrator ui --out {out}"
     else:

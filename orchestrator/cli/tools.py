@@ -65,9 +65,11 @@ def ui(
     store = out.resolve() / "mlflow.db"
     if not store.exists():
         raise UserError(f"--out: no MLflow store at {str(store)!r}; `orchestrator run` makes one")
+    # asked now: once MLflow's server has replaced this process, only its own traceback would tell
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise UserError(f"--port: {port} is in use on this machine; choose another")
+    # MLflow takes seconds to import, which mistakes must not wait for
     from orchestrator.tracking import experiments
 
     uri = f"sqlite:///{store}"
@@ -79,6 +81,7 @@ def ui(
     os.execve(sys.executable, _server_command(uri, port), os.environ | _QUIET)
 
 
+# MLflow's job runner would start processes of its own, and no command of ours submits a job
 _QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", "MLFLOW_LOGGING_LEVEL": "ERROR"}
 
 
@@ -88,6 +91,7 @@ def _server_command(uri: str, port: int) -> list[str]:
         *(sys.executable, "-W", "ignore", "-m", "mlflow", "server"),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", uri, "--registry-store-uri", uri),
+        # without it, a web page whose host name leads to this machine could read the runs
         *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"),
         *("--uvicorn-opts", "--log-level=warning"),
     ]

@@ -55,6 +55,7 @@ def run_on_cluster(
         views = watch()
         if asynchronously:
             scoring.tick(sequences, views)
+        # often enough for a screen, and seldom enough for journals on shared storage
         time.sleep(0.3)
     # the last checkpoints may have come after the last look
     if asynchronously:
@@ -72,6 +73,7 @@ def _start_groups(
     threads = []
     for index in range(groups):
         arguments = (f"{name}-{index}", settings, scaling, gpus, problems)
+        # daemons: Ctrl-C ends the command, and not only when Ray Train has come back
         thread = threading.Thread(target=_fit_group, args=arguments, daemon=True)
         thread.start()
         threads.append(thread)

@@ -66,6 +66,7 @@ class AsyncScoring:
         for sequence, view in zip(sequences, views, strict=True):
             for tasks_seen in _stored_states(view):
                 if (sequence.id, tasks_seen) not in self.taken and not view.has_all_scores(tasks_seen):
+                    # also for what fails: it would fail again at each tick; `orchestrator evaluate` tries it anew
                     self.taken.add((sequence.id, tasks_seen))
                     self._start(sequence, tasks_seen)
         self._collect()
@@ -78,6 +79,7 @@ class AsyncScoring:
         values = sequence.model_dump(mode="json")
         introduction = str(self._introduction(sequence, tasks_seen))
         reference = task.remote(values, tasks_seen, self.gpus > 0, introduction)
+        # kept until it is collected: Ray drops a result that nobody refers to
         self.running[reference] = (sequence, tasks_seen)
         logger.info("started %s", what_is_scored(sequence, tasks_seen))
 

@@ -53,6 +53,7 @@ def _join_group() -> Parallel:
 def _taken(sequence: SequencePlan, settings: dict[str, Any], parallel: Parallel) -> Iterator[bool]:
     """Hold a sequence's lock if it is free and the sequence is due; the first worker tries for all of the group."""
     if not parallel.writes:
+        # any value: `agree` gives every worker what the first one says
         yield parallel.agree(False)
         return
     with _lock_sequence(sequence, settings["started"]) as locked:

@@ -63,12 +63,15 @@ def run_check(title: str, check: Check, subject: Subject) -> CheckResult:
 def _where(error: Exception) -> str:
     """The first error in one line, with the line of code that raised it."""
     cause: BaseException = error
+    # the loop wraps what it catches; the author of the part looks for the error of their own line
     while cause.__cause__ is not None:
         cause = cause.__cause__
     message = (str(cause).splitlines() or ["no message"])[0]
     frames = traceback.extract_tb(cause.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(cause).__name__}: {message}{place}"
+    line = ""
+    if frames:
+        line = f" ({frames[-1].filename}:{frames[-1].lineno})"
+    return f"{type(cause).__name__}: {message}{line}"
 
 
 def print_checks(results: list[CheckResult], console: Console) -> None:

@@ -92,6 +92,7 @@ def check_resumes(subject: Subject) -> None:
     with exact_arithmetic():
         whole, _ = subject.observed_run
         stopped = subject.sequence("stopped", subject.spec())
+        # before the last task: by then a part has kept what it keeps, and the last one depends on it
         run_sequence(stopped, evaluate=False, until=2)
         run_sequence(stopped)
     require(stopped.keys == whole.keys, "cache fields differ between two runs of the same settings")

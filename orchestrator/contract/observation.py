@@ -61,11 +61,13 @@ def observed(part: type[Method]) -> Iterator[Observation]:
         notes.states.append(state)
         return state
 
+    # on the class: the run makes its own instances, which nobody outside gets hold of
     for name, wrapper in (("before_task", before_task), ("after_task", after_task), ("state_dict", state_dict)):
         setattr(part, name, wrapper)
     try:
         yield notes
     finally:
+        # also after an error of the part: the next check uses the same class
         for name in original:
             delattr(part, name)
             if name in own:

@@ -27,6 +27,7 @@ SMALL_MODELS: dict[str, dict[str, Any]] = {
     "tiny-bert": {"hidden_size": 32, "intermediate_size": 64},
     "tiny-llama": {"hidden_size": 32, "intermediate_size": 64},
 }
+# Many parts do nothing in a first task, act in the second, and resume in the third from what they kept
 TASKS = 3
 Spec = Mapping[str, Any]
 
@@ -80,6 +81,7 @@ class Subject:
                 "streams": [{"name": "embedded", "max_train": 16, "max_test": 10, "first": TASKS}],
                 "methods": [spec],
                 "seeds": [7],
+                # two micro-batches a step: gradients are accumulated in every check
                 "training": {"lr": 1e-3, "global_batch": 8, "micro_batch": 4, **training},
                 "out": str(self.folder / store),
             }
@@ -90,6 +92,7 @@ class Subject:
     def trained(self, store: str, spec: Spec, **training: Any) -> SequencePlan:
         """As `sequence`, trained."""
         sequence = self.sequence(store, spec, **training)
+        # the checks look at weights and states; generating answers would take most of the time
         run_sequence(sequence, evaluate=False)
         return sequence
 
@@ -116,6 +119,7 @@ def exact_arithmetic(dtype: torch.dtype = torch.float32) -> Iterator[None]:
     threads = torch.get_num_threads()
     before = torch.get_default_dtype()
     torch.set_num_threads(1)
+    # models and adapters alike are built in torch's default type
     torch.set_default_dtype(dtype)
     try:
         yield

@@ -19,6 +19,7 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     """
     summary = experiment.folder / "summary.csv"
     columns = ["method", "stream", "seed", *METRICS, "seconds", *USAGE_UNITS, "status"]
+    # the csv module writes line ends itself
     with summary.open("w", newline="") as stream:
         # a result holds more than a table can, such as its matrices
         writer = csv.DictWriter(stream, columns, extrasaction="ignore")

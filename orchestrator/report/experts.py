@@ -20,6 +20,7 @@ def merge_experts(parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -
     task that it has just learnt; all others are missing, since no expert answers another's task.
     """
     merged = dict(parts[0])
+    # the id is a part of a file's name, and a method's name may have any sign
     merged["id"] = re.sub(r"[^A-Za-z0-9.]+", "-", "{method}-{stream}-s{seed}".format(**merged))
     tasks = []
     test_sizes = []

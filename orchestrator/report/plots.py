@@ -20,6 +20,7 @@ def heat_map(matrix_TT: Sequence[Sequence[float]], tasks: Sequence[str], title: 
     # not through pyplot, whose global state would not bear that MLflow's thread draws it
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
+    # the same scale in every plot: two of them are compared by their colours
     image = axes.imshow(matrix_TT, cmap="viridis", vmin=0, vmax=1)
     axes.set_xticks(range(len(tasks)), tasks, rotation=45, ha="right")
     axes.set_yticks(range(len(tasks)), tasks)

@@ -41,6 +41,7 @@ def read_predictions(
     score = store.load_score(key)
     state = f"{sequence.method.label}, seed {sequence.seed}, {_after(sequence, tasks_seen)}"
     evaluate = f"orchestrator evaluate {experiment.config.name} --out {experiment.config.out}"
+    # asked first: the score is written last, so without it the predictions are of a scoring that was stopped
     if score is None:
         raise UserError(f"no score on {task!r} yet: {state}; compute what is missing with `{evaluate}`")
     again = f"compute both again with `rm {score_file(store.root, key)} && {evaluate}`"

@@ -74,6 +74,7 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         result[unit] = view.usage(unit)
     result["status"] = view.status
     result["reason"] = view.failure or None
+    # of a sequence that was tried again, the last attempt's alone
     result["failure"] = view.failed.model_dump(mode="json") if view.failed else None
     result["dropped_rows"] = _dropped_rows(view)
     return result

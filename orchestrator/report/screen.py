@@ -28,6 +28,7 @@ class LiveScreen:
         self.live: Live | None = None
         # a file or a pipe gets lines instead: it cannot be redrawn
         if console.is_terminal:
+            # transient: when it ends, the table of results takes its stead
             self.live = Live(self, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:

@@ -37,6 +37,7 @@ class Store:
         Its weights are checked by `is_sound`, which reads all of them.
         """
         try:
+            # the small file stands for all: reading gigabytes of weights at each look would take longer than the look
             history = self._manifest(key)["files"][HISTORY_FILE]
             return file_sha256(self.path(key) / HISTORY_FILE) == history["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -62,6 +63,7 @@ class Store:
         try:
             write_state(unfinished, state)
             _write_manifest(unfinished, key, made_by)
+            # the manifest too must be on the disk before the name that vouches for it
             sync_files(unfinished)
             # if another process made the same state first after all, its bytes serve as well
             if not self.has(key):
@@ -107,6 +109,7 @@ class Store:
     def set_aside(self, key: str) -> None:
         """Move a corrupt checkpoint out of the way, so that its state is made again; its files are kept to look at."""
         folder = self.path(key)
+        # a number of its own: the same state may turn out corrupt once more
         folder.rename(folder.with_name(f"{key}.corrupt-{uuid.uuid4().hex[:6]}"))
 
     def load_score(self, key: str) -> dict[str, Any] | None:

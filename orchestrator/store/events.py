@@ -47,6 +47,7 @@ class SequenceStarted(Event):
     name = "sequence_started"
     id: str
     tasks: tuple[str, ...]
+    # as plain values: an old journal is read though the classes of a configuration have changed since
     sequence: dict[str, Any]
     data: list[dict[str, Any]]
     workers: int
@@ -249,6 +250,7 @@ class TrialProblem(Event):
     reason: str
 
 
+# Listed by hand: a base class such as TrialEvent is a kind of events, and none that is ever recorded
 EVENTS: dict[str, type[Event]] = {
     event.name: event
     for event in (
@@ -283,6 +285,7 @@ def parse_event(values: Mapping[str, Any]) -> Event:
     try:
         return EVENTS[name].model_validate(fields)
     except ValidationError as error:
+        # one line, since it is shown in one: pydantic's message has a paragraph for each field
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"event {name!r}: {place}: {first['msg']}") from None
+        path = ".".join(map(str, first["loc"]))
+        raise ValueError(f"event {name!r}: {path}: {first['msg']}") from None

@@ -21,8 +21,10 @@ def noted_failures(folder: Path, since: int) -> list[SequenceFailed]:
     """The failures that were noted in a folder from a time (in milliseconds) on, oldest first."""
     found = []
     for event in Tail(folder).new_events():
+        # notes of earlier attempts stay in the folder, and are of no concern for the present one
         if isinstance(event, SequenceFailed) and event.time >= since:
             found.append(event)
+    # the files of several workers come in no order
     return sorted(found, key=lambda failure: failure.time)
 
 
@@ -34,6 +36,7 @@ def cause_of_failure(sequence_logs: Path, run_logs: Path, since: int) -> Sequenc
     The earliest failure is the cause. What the other workers said after it follows from it: a lost connection mostly.
     """
     said_by_workers = noted_failures(sequence_logs, since)
+    # a worker that could still speak knows more than who saw it end
     if said_by_workers:
         return said_by_workers[0]
     deaths = noted_failures(run_logs, since)

@@ -53,6 +53,7 @@ def trial_name(method: str, number: int) -> str:
 
 def trial_run(search: str, trial: str, definition: str) -> ParentRun:
     """The run of a trial, such as `ft+migu-007`. A search that is defined anew under its old name has other trials."""
+    # eight digits tell the few definitions of one search apart, and a person can read the key
     return ParentRun(f"{search_run(search).key}/{trial}-{definition[:8]}", f"{search}-{trial}")
 
 

@@ -23,6 +23,7 @@ _DIGITS = 8
 def seal(values: Mapping[str, Any]) -> bytes:
     """The JSON object of some values, on one line, with the checksum of all its bytes."""
     content = json.dumps(values).encode()
+    # the field is put into the bytes: encoding the object anew could give others than those that were summed
     return content[:-1] + _FIELD + _checksum(content) + _END
 
 
@@ -53,6 +54,8 @@ def write_whole(path: Path, content: bytes) -> None:
         stream.flush()
         # a rename may reach the disk before the bytes do, which would leave an empty file under the final name
         os.fsync(stream.fileno())
+    # One step, since both names are in one folder. The folder itself is not synced: after a crash the file is there
+    # or is not, and either is whole.
     unfinished.rename(path)
 
 

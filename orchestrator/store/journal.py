@@ -38,6 +38,7 @@ class Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.writer}.jsonl"
         line = seal(event.to_json()) + b"\n"
+        # opened for each event: a journal has nothing to close, and no handle that a forked process would share
         with path.open("ab+") as stream:
             if stream.tell() > 0:
                 stream.seek(-1, os.SEEK_END)
@@ -74,6 +75,7 @@ class Tail:
 
     folder: Path
     damaged: list[DamagedLine] = field(default_factory=list)
+    # in bytes, by file: files only grow, so nothing is ever read twice
     offsets: dict[str, int] = field(default_factory=dict)
     line_counts: dict[str, int] = field(default_factory=dict)
 
@@ -110,6 +112,7 @@ class Tail:
         with path.open("rb") as stream:
             stream.seek(offset)
             for line in stream:
+                # its writer is at it this moment: the offset stays before it
                 if not line.endswith(b"\n"):
                     break
                 lines.append(line)

@@ -15,6 +15,7 @@ def exclusive_lock(folder: Path, name: str, timeout: float) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     file_lock = FileLock(folder / f"{name}.lock")
     try:
+        # there is no call that waits on shared storage with a time limit: it is asked ten times a second
         file_lock.acquire(timeout=timeout, poll_interval=0.1)
     except Timeout:
         yield False

@@ -47,6 +47,7 @@ def save_predictions(root: Path, key: str, predictions: Iterable[Prediction]) ->
     lines = []
     for prediction in predictions:
         values = asdict(prediction)
+        # models that generate have none: a null on each of thousands of lines would say nothing
         if prediction.option is None:
             del values["option"]
         lines.append(json.dumps(values, ensure_ascii=False, separators=(",", ":")))

@@ -40,6 +40,7 @@ class TestAccessLog:
                 "by": by,
                 "why": why,
             }
+            # on shared storage two machines may well have the same process id
             file = self.folder / f"{socket.gethostname()}-{os.getpid()}.jsonl"
             with file.open("ab") as stream:
                 stream.write(seal(entry) + b"\n")

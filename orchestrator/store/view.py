@@ -98,6 +98,7 @@ class View:
 
     @add.register
     def _(self, event: SequenceStarted) -> bool:
+        # a new attempt takes back how the one before it ended
         self.last_word = "running"
         self.failure = ""
         self.failed = None
@@ -119,6 +120,7 @@ class View:
     @add.register
     def _(self, event: Step) -> bool:
         steps = self._task(event.task_id).steps
+        # a task that was interrupted repeats its steps, to the same numbers
         if event.step in steps:
             return False
         steps[event.step] = event
@@ -208,6 +210,7 @@ class View:
         """The number of test examples of each task, from its scores; 0 where it has none."""
         sizes = [0] * len(self.tasks)
         for (_, task_id), event in self.scores.items():
+            # whichever state it was: all of them are scored on the same split
             sizes[task_id] = event.n
         return sizes
 

@@ -52,6 +52,7 @@ class SequenceRuns:
         self.model_ids: dict[int, str] = {}
         self.num_samples = 0
         self._early: list[Event] = []
+        # sent together: a call for each step would take longer than the step
         self._unsent: dict[str, list[Any]] = defaultdict(list)
 
     def pull(self) -> None:

@@ -26,6 +26,7 @@ def check_uri(uri: str) -> None:
         import requests
 
         try:
+            # a server that is there answers in milliseconds; to a wrong address the connection may hang for minutes
             requests.get(uri.rstrip("/") + "/health", timeout=5).raise_for_status()
         except requests.RequestException as error:
             cause = type(error).__name__
@@ -53,10 +54,14 @@ class MlflowSync:
     """A thread that reads journals and writes to MLflow, until it is closed and has read all."""
 
     def __init__(self, uri: str, experiment: str, out: str, search: Path | None = None) -> None:
-        self.uri, self.experiment, self.out, self.search = uri, experiment, out, search
+        self.uri = uri
+        self.experiment = experiment
+        self.out = out
+        self.search = search
         self.sequences: dict[str, None] = {}  # in the order in which they came
         self.trouble = ""
         self._closing = threading.Event()
+        # a daemon: a server that hangs must not keep the command from ending
         self._thread = threading.Thread(target=self._work, name="mlflow-sync", daemon=True)
         self._thread.start()
 
@@ -95,6 +100,7 @@ class MlflowSync:
                     attempts_after_close += 1
                 if attempts_after_close > 2:
                     return
+            # not `sleep`: closing wakes it at once
             self._closing.wait(1.0)
 
     def _connect(self) -> ParentRuns:
@@ -102,6 +108,7 @@ class MlflowSync:
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
+        # besides the client: `create_external_model` knows only the URI of the process
         mlflow.set_tracking_uri(self.uri)
         client = mlflow.MlflowClient(self.uri)
         found = client.get_experiment_by_name(self.experiment)

@@ -27,7 +27,7 @@ def test_a_scoring_failure_is_found_again(
     def broken(sequence: Any, tasks_seen: int) -> None:
         raise KeyError(f"scorer of state {tasks_seen}")
 
-    monkeypatch.setattr("orchestrator.training.sequence.score_state", broken)
+    monkeypatch.setattr("orchestrator.run.score_state", broken)
     monkeypatch.setattr("sys.argv", ["orchestrator", "evaluate", "small", "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as left:
         cli.main()

@@ -125,8 +125,8 @@ def test_old_tasks_are_never_forgotten(sequence_of: Callable[..., SequencePlan])
         assert len(set(matrix[task + 1 :, task])) == 1
 
 
-def test_a_task_that_comes_twice_has_two_cells(sequence_of: Callable[..., SequencePlan]) -> None:
-    """Its two places read different prompts; a method that is not told the place scores both alike."""
+def test_a_task_that_comes_twice_has_two_scores(sequence_of: Callable[..., SequencePlan]) -> None:
+    """Either time another prompt reads it; a method that is not told the task id scores both alike."""
     task = SimpleNamespace(split_hash=lambda split: "same", scorer="exact-match")
     twice = SimpleNamespace(tasks=[task] * 2, labels_until=lambda count: [])
     told, untold = (

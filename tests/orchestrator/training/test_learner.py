@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import State
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
@@ -29,16 +30,20 @@ def test_a_sequence_with_nothing_left_to_do_loads_no_model(
 
 
 def test_going_back_forgets_what_the_method_has_learnt_since(learner_of: Callable[..., Learner]) -> None:
-    """EWC does nothing in the first task: a checkpoint from before its memory does not know of it."""
+    """EWC has no state before its first task, so nothing in that checkpoint would overwrite what it keeps by now."""
     learner = learner_of(methods=[EWC], stream={"first": 2})
+    initial = State(copy.deepcopy(learner.weights()), dict(learner.stack.state_dict()), {})
+    assert initial.method == {}
     first = copy.deepcopy(train_task(learner, 0, lambda event: None))
     second = copy.deepcopy(train_task(learner, 1, lambda event: None))
     learner.load(copy.copy(first), 1)
     again = train_task(learner, 1, lambda event: None)
     assert equal(dict(again.weights), dict(second.weights))
     assert learner.state.is_after(2, "score")
-    learner.load_initial()
-    assert "anchor" not in str(learner.stack.state_dict())
+    learner.load(initial, 0)
+    assert learner.stack.state_dict() == {}
+    from_the_start = train_task(learner, 0, lambda event: None)
+    assert equal(dict(from_the_start.weights), dict(first.weights))
 
 
 def test_another_model_than_the_planned_one_is_refused(sequence_of: Callable[..., SequencePlan]) -> None:

@@ -1,4 +1,4 @@
-"""What a failure leaves behind in the process in which it happens: the user finds the line of their own code."""
+"""What a worker writes: each fact once, and of a failure enough to find the line of one's own code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ import pytest
 from orchestrator import logs
 from orchestrator.errors import SequenceFailed
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store import events
+from orchestrator.store.events import Event
 from orchestrator.store.failure_notes import noted_failures
+from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.view import read_view
+from orchestrator.training.parallel import Parallel
+from orchestrator.training.record import SequenceRecord
 from orchestrator.training.sequence import run_sequence
 from tests.orchestrator.failing import HOOKS, hook_frame, user_line, write_plugin
 
@@ -78,3 +83,26 @@ def test_a_failure_that_may_pass_is_noted_but_ends_nothing(
     assert noted.transient
     assert noted.task == sequence.tasks[0]
     assert "No space left on device" in Path(str(noted.log)).read_text()
+
+
+def test_a_fact_that_the_journal_has_is_not_recorded_again(sequence_of: MakeSequence) -> None:
+    sequence = sequence_of()
+    reported: list[Event] = []
+    # the second one is that of a later run, which knows the first one's facts from the journal alone
+    for _ in range(2):
+        record = SequenceRecord(sequence, Parallel(), reported.append)
+        for _ in range(2):
+            record.task_started(0, steps=2)
+            record.add(events.Step(task_id=0, step=1, loss=1.0, lr=0.1, grad_norm=1.0, tokens_per_s=1.0))
+    assert [event.name for event in reported] == ["task_started", "step"]
+    in_journal = list(Tail(journal_folder(sequence.out, sequence.id)).new_events())
+    assert [event.name for event in in_journal] == ["task_started", "step"]
+
+
+def test_a_worker_that_does_not_write_records_nothing(sequence_of: MakeSequence) -> None:
+    sequence = sequence_of()
+    reported: list[Event] = []
+    second_worker = Parallel(rank=1, count=2)
+    SequenceRecord(sequence, second_worker, reported.append).task_started(0, steps=2)
+    assert reported == []
+    assert list(Tail(journal_folder(sequence.out, sequence.id)).new_events()) == []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from orchestrator.config.training import TrainingConfig, outer_factor
+from orchestrator.config.training import TrainingConfig
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.schedules import make_schedule, phases
 from orchestrator.training.sequence import run_sequence
@@ -68,7 +68,6 @@ def test_a_group_of_parameters_has_its_own_height() -> None:
 )
 def test_the_rate_over_tasks(outer: str, expected: list[float], sequence_of: Callable[..., SequencePlan]) -> None:
     training = TrainingConfig.model_validate({"lr": 2.0, "outer": outer, "schedule": "linear"})
-    assert [outer_factor(training, t, 4) for t in range(4)] == pytest.approx(expected, abs=1e-11)
     assert rates(training, 2, 3, 4) == pytest.approx([2.0 * expected[3], expected[3]], abs=1e-11)
     view = run_sequence(sequence_of(training={"outer": outer}, stream={"first": 4, "max_train": 8}), evaluate=False)
     assert [view.by_task[t].steps[1].lr for t in range(4)] == pytest.approx([1e-3 * g for g in expected], rel=1e-9)

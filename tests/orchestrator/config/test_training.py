@@ -1,0 +1,62 @@
+"""Training settings: what they may be, the phases of a schedule, budgets, and the rate over tasks."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.config.training import TrainingConfig, outer_factor
+from tests.orchestrator.config.refusal import refused
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("training.schedule=infinit", ["training.schedule", "'infinite'", "'infinit'"]),
+        ("training.infinite={cooldown: 0.9}", ["training.infinite: cooldown = 0.9 must be less than anneal = 0.8"]),
+        ("training.infinite={final: 0.5}", ["training.infinite: final = 0.5 must not be greater than constant = 0.1"]),
+        ("training.infinite={aneal: 0.5}", ["training.infinite", "unknown key 'aneal'", "Did you mean 'anneal'?"]),
+        ("training={schedule: infinite, warmup: 0.2}", ["training.warmup: 0.2", "training.infinite.cooldown = 0.15"]),
+        ("training.outer=linear", ["training.outer", "'rsqrt'", "'linear'"]),
+        ("training.budget={}", ["training.budget: give exactly one of steps, tokens, flops"]),
+        ("training.budget={steps: 1, flops: 1}", ["training.budget: give exactly one of steps, tokens, flops"]),
+        ("training.budget={steps: 0}", ["training.budget.steps", "greater than or equal to 1", "found 0"]),
+        ("training.budget={seconds: 5}", ["training.budget", "unknown key 'seconds'"]),
+        (
+            "training={budget: {steps: 5}, epochs_per_task: {reviews: 2}}",
+            ["training.epochs_per_task", "training.budget"],
+        ),
+        ("training.lr=-1", ["training.lr", "greater than 0"]),
+        ("training.lr=fast", ["training.lr", "'fast'"]),
+    ],
+)
+def test_training_that_cannot_be_is_refused(override: str, parts: list[str]) -> None:
+    message = refused(override)
+    for part in parts:
+        assert part in message, message
+
+
+def test_a_budget_counts_whole_tokens_however_yaml_reads_the_number() -> None:
+    for written in (1_000_000, 1e6, "1e6"):
+        budget = TrainingConfig.model_validate({"budget": {"tokens": written}}).budget
+        assert budget
+        assert (budget.unit, budget.tokens) == ("tokens", 1_000_000)
+        assert isinstance(budget.tokens, int), "it names checkpoints, so 1e6 and 1000000 must be one number"
+
+
+def test_the_epochs_of_a_task_are_its_own_or_those_of_all() -> None:
+    training = TrainingConfig(epochs=3, epochs_per_task={"WiC": 2})
+    assert (training.epochs_of("WiC"), training.epochs_of("CB")) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("outer", "expected"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("rsqrt", [1, 0.707106781187, 0.577350269190, 0.5]),
+        ("cosine", [1, 0.853553390593, 0.5, 0.146446609407]),
+    ],
+)
+def test_the_factor_over_tasks_by_hand(outer: str, expected: list[float]) -> None:
+    training = TrainingConfig.model_validate({"outer": outer})
+    # not nearly: it is a part of the keys of checkpoints
+    assert [outer_factor(training, task_id, 4) for task_id in range(4)] == expected
