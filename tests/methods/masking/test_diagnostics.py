@@ -37,7 +37,7 @@ def test_kept_by_samples() -> None:
     assert kept_by_samples(sizes, 0).tolist() == [3, 3, 3, 3]
 
 
-def test_overlap_of_one_sample_each_is_the_share_of_common_rows() -> None:
+def test_overlap_of_one_sample_each_is_the_share_of_common_units() -> None:
     a, b = torch.tensor([1, 1, 0, 0]), torch.tensor([0, 1, 1, 0])
     assert kept_overlap([{"x": a}, {"x": b}]) == [[1.0, 0.5], [0.5, 1.0]]
     assert kept_overlap([{"x": a, "y": a}, {"x": b, "y": a}]) == [[1.0, 0.75], [0.75, 1.0]]
@@ -50,7 +50,7 @@ def test_overlap_of_counts() -> None:
     assert kept_overlap([]) == []
 
 
-def test_moved_rows_and_update_norm() -> None:
+def test_moved_units_and_update_norm() -> None:
     before = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     after = torch.tensor([[1.0, 2.0], [3.0, 4.5], [5.0, 7.0]])
     assert moved_units(before, after, torch.tensor([True, True, False])) == 1

@@ -75,16 +75,16 @@ def test_other_methods_passes_do_not_count() -> None:
 
 
 def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
-    """Against single examples, in the order of their places; the same in any micro-batch."""
+    """Against single examples, in the order of their indices; the same in any micro-batch."""
     found = []
     for micro in (2, 8):
         learner = learner_of(stream={"max_train": 16}, training={"micro_batch": micro})
         module = learner.family.module
         learner.family.at_task(0, 3)
-        rows = maskable_weights(module)
+        weights = maskable_weights(module)
         context = Context(7, forward=learner.forward)
         batches = TaskBatches(learner, learner.features(0), 0)
-        found.append(example_magnitudes(context, module, rows, batches, 10, False))
+        found.append(example_magnitudes(context, module, weights, batches, 10, False))
     for two, eight in zip(*found, strict=True):
         assert two.shape[0] == 10
         torch.testing.assert_close(two, eight)
@@ -95,5 +95,5 @@ def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
     ids, mask = batch.source.ids[3:4], batch.source.mask[3:4].bool()
     with torch.no_grad():
         module(input_ids=ids[:, mask[0]], decoder_input_ids=torch.zeros(1, 1, dtype=torch.long))
-    index = [r.measured for r in rows].index(query)
+    index = [w.measured for w in weights].index(query)
     torch.testing.assert_close(found[1][index][3], outputs[0].abs().mean((0, 1)))

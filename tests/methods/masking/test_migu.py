@@ -64,12 +64,12 @@ class Reference:
         self.sizes[weight] = []
         module.register_forward_hook(lambda m, i, o: self.sizes[weight].append(o.detach().clone()))
 
-    def step(self, step: GlobalBatch, mask_rows: bool) -> None:
+    def step(self, step: GlobalBatch, mask_units: bool) -> None:
         for sizes in self.sizes.values():
             sizes.clear()
         self.model.zero_grad()
         mean_loss(self.model, step).backward()
-        if mask_rows:
+        if mask_units:
             for weight, outputs in self.sizes.items():
                 (output,) = outputs
                 reads_answer = weight.startswith("decoder") and not re.search(r"EncDecAttention\.[kv]\.", weight)
@@ -79,8 +79,8 @@ class Reference:
                 )
                 mean = tokens.abs().mean(0).tolist()
                 ranked = sorted(range(len(mean)), key=lambda k: mean[k])
-                for row in ranked[: math.floor(round((1 - self.keep) * len(mean), 9))]:
-                    self.parameters[weight].grad[row] = 0.0
+                for unit in ranked[: math.floor(round((1 - self.keep) * len(mean), 9))]:
+                    self.parameters[weight].grad[unit] = 0.0
         self.adam.step([p.grad for p in self.trained], decayed=self.num_decayed)
 
 
@@ -104,7 +104,7 @@ def test_five_steps_equal_a_second_implementation(model: str, tuning: str, learn
     batches = batches_of(learner, 0)
     assert len(batches) == 5
     for batch in batches:
-        reference.step(batch, mask_rows=True)
+        reference.step(batch, mask_units=True)
     train_task(learner, 0, lambda event: None)
     moved = 0
     for name, p in learner.family.module.named_parameters():
@@ -120,7 +120,7 @@ def test_five_steps_equal_a_second_implementation(model: str, tuning: str, learn
         for name, p in plain.parameters.items():
             p.copy_(before[name])
     for batch in batches:
-        plain.step(batch, mask_rows=False)
+        plain.step(batch, mask_units=False)
     weight = next(iter(plain.sizes))
     unmasked = (plain.parameters[weight] - reference.parameters[weight]).norm() / reference.parameters[weight].norm()
     assert unmasked > 1e-4, "the mask changed nothing, so the comparison proves nothing"

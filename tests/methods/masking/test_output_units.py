@@ -30,16 +30,16 @@ COUNT = {"tiny-t5": 2 * 6 + 2 * 10, "tiny-bert": 2 * 6, "tiny-llama": 2 * 7}
 
 
 @pytest.mark.parametrize(
-    ("ratio", "rows", "masked"),
+    ("ratio", "units", "masked"),
     [(0.3, 10, 7), (0.3, 64, 44), (1.0, 64, 0), (0.9, 10, 1), (0.7, 10, 3), (0.05, 128, 121), (0.1, 30, 27)],
 )
-def test_masked_rows_are_the_floor_of_the_masked_share(ratio: float, rows: int, masked: int) -> None:
-    assert masked_count(ratio, rows) == masked
+def test_masked_units_are_the_floor_of_the_masked_share(ratio: float, units: int, masked: int) -> None:
+    assert masked_count(ratio, units) == masked
 
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_embeddings_heads_and_norms_are_never_masked(model: str, learner_of: Callable[..., Learner]) -> None:
-    names = [rows.name for rows in maskable_weights(learner_of(model=model).family.module)]
+    names = [weight.name for weight in maskable_weights(learner_of(model=model).family.module)]
     assert len(names) == COUNT[model]
     assert not [n for n in names if any(x in n for x in ("lm_head", "embed", "shared", "norm", "pooler", "classifier"))]
 
@@ -57,29 +57,29 @@ FFN = {"tiny-t5": 2 * 2 + 2 * 2, "tiny-bert": 2 * 2, "tiny-llama": 2 * 3}
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_layer_groups(model: str, learner_of: Callable[..., Learner]) -> None:
-    rows = maskable_weights(learner_of(model=model).family.module)
-    attention, ffn = chosen_weights(rows, "attention"), chosen_weights(rows, "ffn")
+    weights = maskable_weights(learner_of(model=model).family.module)
+    attention, ffn = chosen_weights(weights, "attention"), chosen_weights(weights, "ffn")
     assert (len(attention), len(ffn)) == (ATTENTION[model], FFN[model])
-    assert [r.name for r in rows if r in attention or r in ffn] == [r.name for r in rows]
-    first = chosen_weights(rows, r"\.0\.")
-    assert 0 < len(first) < len(rows)
+    assert [r.name for r in weights if r in attention or r in ffn] == [r.name for r in weights]
+    first = chosen_weights(weights, r"\.0\.")
+    assert 0 < len(first) < len(weights)
     with pytest.raises(ValueError, match="none of the maskable layers is 'mlq'"):
-        chosen_weights(rows, "mlq")
+        chosen_weights(weights, "mlq")
 
 
 def test_ratios_by_group_and_pattern(learner_of: Callable[..., Learner]) -> None:
-    rows = maskable_weights(learner_of(model="tiny-llama").family.module)
+    weights = maskable_weights(learner_of(model="tiny-llama").family.module)
     shares = dict(
-        zip([r.name for r in rows], ratios_of(rows, {r"q_proj": 0.9, "attention": 0.5, "ffn": 0.1}), strict=True)
+        zip([r.name for r in weights], ratios_of(weights, {r"q_proj": 0.9, "attention": 0.5, "ffn": 0.1}), strict=True)
     )
     assert {s for n, s in shares.items() if "q_proj" in n} == {0.9}
     assert {s for n, s in shares.items() if "v_proj" in n} == {0.5}
     assert {s for n, s in shares.items() if "mlp" in n} == {0.1}
-    assert ratios_of(rows, 0.3) == [0.3] * len(rows)
+    assert ratios_of(weights, 0.3) == [0.3] * len(weights)
     with pytest.raises(ValueError, match=r"no entry for layer 'model\.layers\.0\.mlp"):
-        ratios_of(rows, {"attention": 0.5})
+        ratios_of(weights, {"attention": 0.5})
     with pytest.raises(ValueError, match="'lm_head' is for none"):
-        ratios_of(rows, {"attention": 0.5, "ffn": 0.5, "lm_head": 0.1})
+        ratios_of(weights, {"attention": 0.5, "ffn": 0.5, "lm_head": 0.1})
 
 
 def test_each_layer_moves_its_own_share(learner_of: Callable[..., Learner]) -> None:

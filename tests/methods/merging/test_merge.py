@@ -99,7 +99,7 @@ def test_opcm_keeps_the_mean_length_of_the_task_vectors() -> None:
     assert float((merged[2] - BASE).norm()) == pytest.approx(sum(lengths) / 3, rel=1e-5)
 
 
-def test_a_head_that_grew_keeps_its_new_rows() -> None:
+def test_a_head_that_grew_keeps_its_new_units() -> None:
     small, large = nn.Linear(2, 2, bias=False), nn.Linear(2, 3, bias=False)
     merge = Merge(MergeSettings(rule="arithmetic", scale=1.0), Context(0))
     with torch.no_grad():

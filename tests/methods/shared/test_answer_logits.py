@@ -30,13 +30,13 @@ def test_answer_logits_of_each_kind_of_model() -> None:
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_answer_logits_give_back_the_loss(model: str, learner_of: Callable[..., Learner]) -> None:
-    """Cross-entropy of those rows against the labels is the training loss: they are the right rows in the right order."""
+    """Cross-entropy of those logits against the labels is the training loss: they are the right ones in the right order."""
     learner = learner_of(model=model)
     learner.family.at_task(0, 3)
     batch = next(iter(TaskBatches(learner, learner.features(0), 0)))
     loss, logits = learner.forward(learner.family.module, batch)
     labels = batch.labels.flatten()
-    rows = answer_logits(batch, logits)
-    assert len(rows) == (labels != -100).sum()
-    again = nn.functional.cross_entropy(rows, labels[labels != -100], reduction="sum")
+    found = answer_logits(batch, logits)
+    assert len(found) == (labels != -100).sum()
+    again = nn.functional.cross_entropy(found, labels[labels != -100], reduction="sum")
     torch.testing.assert_close(again, loss)
