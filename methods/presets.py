@@ -27,16 +27,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lwf": {"tuning": "full", "plugins": ["lwf"]},
     "refresh": {"tuning": "full", "plugins": ["refresh"]},
     "gpm": {"tuning": "full", "plugins": ["projection"]},
-    **{
-        name: {"tuning": "full", "plugins": [{"name": "merge", "rule": rule}]}
-        for name, rule in {
-            "average": "average",
-            "ema": "ema",
-            "arithmetic": "arithmetic",
-            "dare": "dare",
-            "opcm": "opcm",
-        }.items()
-    },
+    "average": {"tuning": "full", "plugins": [{"name": "merge", "rule": "average"}]},
+    "ema": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ema"}]},
+    "arithmetic": {"tuning": "full", "plugins": [{"name": "merge", "rule": "arithmetic"}]},
+    "dare": {"tuning": "full", "plugins": [{"name": "merge", "rule": "dare"}]},
+    "opcm": {"tuning": "full", "plugins": [{"name": "merge", "rule": "opcm"}]},
     "ties": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ties", "scale": 0.5}]},
     "inclora": {"tuning": "inclora"},
     "inclora+migu": {"tuning": "inclora", "plugins": ["migu"]},
@@ -64,8 +59,18 @@ _T5 = {
     "weight_decay": 0.01,
     "betas": (0.9, 0.999),
 }
-_ADAPTERS = ("lora", "lorareplay", "inclora", "olora")
+_T5_FULL = {"lr": 1e-4, **_T5}
+_T5_ADAPTERS = {"lr": 1e-3, **_T5}
 PUBLISHED: dict[str, dict[str, Any]] = {
-    **{name: {"lr": 1e-4, **_T5} for name in ("ft", "ft+migu", "ft+random")},
-    **{name + rest: {"lr": 1e-3, **_T5} for name in _ADAPTERS for rest in ("", "+migu")},
+    "ft": _T5_FULL,
+    "ft+migu": _T5_FULL,
+    "ft+random": _T5_FULL,
+    "lora": _T5_ADAPTERS,
+    "lora+migu": _T5_ADAPTERS,
+    "lorareplay": _T5_ADAPTERS,
+    "lorareplay+migu": _T5_ADAPTERS,
+    "inclora": _T5_ADAPTERS,
+    "inclora+migu": _T5_ADAPTERS,
+    "olora": _T5_ADAPTERS,
+    "olora+migu": _T5_ADAPTERS,
 }
