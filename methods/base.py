@@ -130,7 +130,7 @@ class Method:
 class TuningMethod(Method):
     """A tuning method: decides which parameters train, at which rates, and what the model is after how many tasks."""
 
-    # where not, the loop skips epochs, optimizer and schedule, and calls the hooks around a task alone
+    # where not, no step is made, and of the hooks `after_task` alone is called
     trains_by_gradient: ClassVar[bool] = True
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:

@@ -17,6 +17,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
+from streams import DEFAULT_SCORER
 from tests.conftest import FAMILIES
 from tests.methods.reference import Adam, GlobalBatch, assert_near, batches_of
 
@@ -127,7 +128,8 @@ def test_old_tasks_are_never_forgotten(sequence_of: Callable[..., SequencePlan])
 
 def test_a_task_that_comes_twice_has_two_scores(sequence_of: Callable[..., SequencePlan]) -> None:
     """Its two turns read different prompts; a method that is not told which turn it is scores both alike."""
-    twice = SimpleNamespace(tasks=[SimpleNamespace(split_hash=lambda split: "same")] * 2, labels_until=lambda count: [])
+    task = SimpleNamespace(split_hash=lambda split: "same", scorer=DEFAULT_SCORER)
+    twice = SimpleNamespace(tasks=[task] * 2, labels_until=lambda count: [])
     told, untold = (
         score_keys(["key"], s.model, twice, s.method, "test")[0]  # type: ignore[arg-type]
         for s in (sequence_of(methods=[m]) for m in ("progprompt", "ft"))
