@@ -79,31 +79,42 @@ class Batch:
     @property
     def answer_in_source(self) -> bool:
         """Whether the source holds the answer behind the text, as a decoder's does."""
+        # a classifier's labels, [B], lie beside no token
         return self.target is None and self.labels.ndim > 1
 
     def text_mask(self) -> Tensor:
         """[B, S]: 1 on the source's tokens without padding and without the answer."""
+        # every answer token has a label, and only they have one
         if self.answer_in_source:
             return self.source.mask * (self.labels == IGNORED)
         return self.source.mask
 
     def to(self, device: torch.device) -> Batch:
         """The same with all tensors on a device."""
+        target = self.target
+        if target is not None:
+            target = target.to(device)
+        options = self.options
+        if options is not None:
+            options = options.to(device)
         return self.replace(
             source=self.source.to(device),
             labels=self.labels.to(device, non_blocking=True),
             classes=self.classes.to(device, non_blocking=True),
-            target=None if self.target is None else self.target.to(device),
-            options=None if self.options is None else self.options.to(device),
+            target=target,
+            options=options,
         )
 
     def select(self, examples: slice) -> Batch:
         """Some of its examples. What belongs to no single one of them (the options, the numbers) stays."""
+        target = self.target
+        if target is not None:
+            target = target.select(examples)
         return self.replace(
             source=self.source.select(examples),
             labels=self.labels[examples],
             classes=self.classes[examples],
-            target=None if self.target is None else self.target.select(examples),
+            target=target,
             example_indices=self.example_indices[examples],
         )
 

@@ -50,7 +50,7 @@ class RunKind:
 
 
 class ReferenceRun(RunKind):
-    """A run that learns no sequence: an upper or a lower bound for the methods that do."""
+    """A run that learns no sequence: from above or from below, the methods that do are measured by it."""
 
     name: ClassVar[str]
     learns_a_sequence = False
@@ -96,8 +96,10 @@ class Joint(ReferenceRun):
     has_task_boundaries = False
 
     def tasks_to_train(self, task_id: int, num_tasks: int) -> range:
-        is_last = task_id == num_tasks - 1
-        return range(num_tasks) if is_last else range(0)
+        # in the last turn rather than the first: the scores after the last task are what methods are compared by
+        if task_id == num_tasks - 1:
+            return range(num_tasks)
+        return range(0)
 
     def task_position(self, task_id: int) -> int:
         return 0
@@ -115,7 +117,11 @@ class Joint(ReferenceRun):
 
 
 SEQUENTIAL = RunKind()
-REFERENCE_RUNS: dict[str, ReferenceRun] = {run.name: run for run in (ZeroShot(), Expert(), Joint())}
+REFERENCE_RUNS: dict[str, ReferenceRun] = {
+    ZeroShot.name: ZeroShot(),
+    Expert.name: Expert(),
+    Joint.name: Joint(),
+}
 
 
 def run_kind(reference: str | None) -> RunKind:

@@ -82,6 +82,7 @@ class Magnitudes:
                 return
             mask = self.masks[self.layer_streams.of(name)]
             check_fit(name, output, mask)
+            # a product, not a choice: the options' mask holds weights
             self.sums[i] += mask.flatten().to(sizes.dtype) @ sizes.flatten(0, -2)
 
         return add
@@ -124,7 +125,8 @@ class _ExampleMagnitudes:
         def note(module: nn.Module, inputs: object, output: Tensor) -> None:
             assert self.batch is not None
             stream = self.layer_streams.of(name)
-            if stream == "options":  # they belong to no example
+            # they belong to no example
+            if stream == "options":
                 return
             mask = self.batch.stream(stream).mask
             check_fit(name, output, mask)

@@ -37,6 +37,7 @@ def units_to_mask(magnitude_O: Tensor, ratio: float) -> Tensor:
 
 def units_below_quantile(magnitude_O: Tensor, ratio: float) -> Tensor:
     """The released code's rule: indices of the units below the (1 - ratio) quantile, interpolated."""
+    # strictly below, as there: a layer whose units are all equal is not masked at all
     return (magnitude_O < torch.quantile(magnitude_O, 1 - ratio)).nonzero().flatten()
 
 
@@ -97,7 +98,9 @@ class Migu(CacheFields, Method):
         self.ratios = ratios_of(self.weights, s.ratio)
         self.masks = task_id > 0 or s.mask_first_task
         self.steps = 0
-        self.masked_steps = [torch.zeros(w.num_units, device=w.weight.device) for w in self.weights]
+        self.masked_steps = []
+        for maskable in self.weights:
+            self.masked_steps.append(torch.zeros(maskable.num_units, device=maskable.weight.device))
         self.rng = None
         if not self.masks:
             return
@@ -114,7 +117,9 @@ class Migu(CacheFields, Method):
     def _note_start(self, model: nn.Module, task_id: int) -> None:
         """Keep the weights; and look at an unmasked first task now, whose checkpoint is plain training's as well."""
         # on the CPU: a copy of every linear layer would cost a GPU more memory than the method itself
-        self.start = {w.name: w.weight.detach().cpu().clone() for w in self.weights}
+        self.start = {}
+        for maskable in self.weights:
+            self.start[maskable.name] = maskable.weight.detach().cpu().clone()
         if self.context.shared_weights and task_id == 1 and "0" not in self.kept_samples:
             rng = generator(self.context.seed, "looking", 0)
             batches = self.context.batches(self.context.examples(0), rng)
@@ -182,6 +187,7 @@ class Migu(CacheFields, Method):
     def _units_to_mask(self, i: int, importance_O: Tensor) -> Tensor:
         if self.settings.released:
             return units_below_quantile(importance_O, self.ratios[i])
+        # rounding down to whole clusters masks at most as many as plain MIGU would
         if self.clusters:
             room = masked_count(self.ratios[i], len(importance_O))
             return clustered_units_to_mask(importance_O, room, self.clusters[i])
@@ -217,8 +223,11 @@ class Migu(CacheFields, Method):
         # tasks that train weights of their own have no units in common
         if self.context.shared_weights:
             self.kept_samples[str(task_id)] = self._kept_by_samples(model, batches)
-            tasks = [self.kept_samples[task] for task in sorted(self.kept_samples, key=int)]
-            self.numbers["overlap"] = kept_overlap(tasks)
+            # a checkpoint's names are text, and text sorts "10" before "2"
+            by_task = []
+            for task in sorted(self.kept_samples, key=int):
+                by_task.append(self.kept_samples[task])
+            self.numbers["overlap"] = kept_overlap(by_task)
 
     def _kept_by_samples(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tensor]:
         """For each layer and unit, how many of the task's samples would keep it by output magnitude."""

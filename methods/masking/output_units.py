@@ -1,6 +1,6 @@
 """The output units that methods mask: which weights of a model have them, and choosing among those weights.
 
-Shapes: weight [d_out, d_in]. Row k of a weight makes output unit k, so masking unit k means leaving row k as it is.
+Shapes: weight [d_out, d_in]. weight[k] makes output unit k, so masking unit k means leaving weight[k] as it is.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def group_of(name: str) -> str:
 
 def masked_count(keep_ratio: float, units: int) -> int:
     """floor((1 - keep_ratio) * units), as units - ceil(keep_ratio * units): exact for ratios such as 0.9 in binary."""
+    # 1e-9: a product that is whole in decimals may lie just above in binary, and would be rounded up
     return units - math.ceil(keep_ratio * units - 1e-9)
 
 
@@ -59,14 +60,17 @@ def maskable_weights(model: nn.Module) -> list[MaskableWeight]:
         downs = getattr(module, "lora_A", None)
         ups = getattr(module, "lora_B", None)
         if isinstance(downs, nn.ModuleDict) and isinstance(ups, nn.ModuleDict):
-            # the layers below are the adapter's own and its frozen base
+            # named_modules() names a layer before those inside it: the adapter's own and its frozen base are passed over
             adapter_layers.append(name + ".")
             for adapter, down in downs.items():
                 found.append(MaskableWeight(f"{name}.lora_A.{adapter}", _weight(down), down))
                 found.append(MaskableWeight(f"{name}.lora_B.{adapter}", _weight(ups[adapter]), module))
         elif isinstance(module, nn.Linear) and not name.startswith(tuple(adapter_layers)):
             found.append(MaskableWeight(name, _weight(module), module))
-    trained = [maskable for maskable in found if maskable.weight.requires_grad]
+    trained = []
+    for maskable in found:
+        if maskable.weight.requires_grad:
+            trained.append(maskable)
     if not trained:
         raise ValueError("no trainable linear layer inside a numbered transformer block: nothing to mask")
     return trained
@@ -83,7 +87,10 @@ def block_linears(model: nn.Module) -> dict[str, nn.Linear]:
 
 def in_block(name: str) -> bool:
     """Whether a module lies inside a numbered block, by its name."""
-    return any(part.isdigit() for part in name.split("."))
+    for part in name.split("."):
+        if part.isdigit():
+            return True
+    return False
 
 
 def _weight(linear: nn.Module) -> nn.Parameter:
@@ -140,11 +147,13 @@ def ratios_of(weights: list[MaskableWeight], ratio: float | Mapping[str, float])
     used_keys = set()
     for maskable in weights:
         # the first key wins, so a pattern for one layer is written before its group
-        key = next((key for key in ratio if belongs(maskable.name, key)), None)
-        if key is None:
+        for key in ratio:
+            if belongs(maskable.name, key):
+                used_keys.add(key)
+                ratios.append(ratio[key])
+                break
+        else:
             raise ValueError(f"ratio: no entry for layer {maskable.name!r}")
-        used_keys.add(key)
-        ratios.append(ratio[key])
     for key in ratio:
         if key not in used_keys:
             raise ValueError(f"ratio: entry {key!r} is for none of the layers")

@@ -44,6 +44,7 @@ def orthogonal_part(merged_MN: Tensor, vector_MN: Tensor, alpha: float) -> Tenso
     With merged = U S V^T, P = U^T vector V: P's diagonal and its first r x r block are zeroed, r the first index at which the
     singular values sum to more than `alpha` of their total; the result is U P V^T.
     """
+    # full: the part outside the merged update's column and row space is kept, and needs directions too
     u, s, vh = torch.linalg.svd(at_least_float32(merged_MN), full_matrices=True)
     if not bool(s.sum() > 0):
         return vector_MN
@@ -115,7 +116,8 @@ class Merge(CacheFields, Method):
         for name, saved in self.base.items():
             self.base[name] = _with_new_units(saved, weights[name])
         self.merged = fitted(self.merged, weights)
-        self.vectors = [fitted(vector, weights) for vector in self.vectors]
+        for i, vector in enumerate(self.vectors):
+            self.vectors[i] = fitted(vector, weights)
         # every task is trained from the weights before training
         _put(weights, self.base)
 
@@ -152,6 +154,7 @@ class Merge(CacheFields, Method):
         if s.rule == "opcm":
             return self._opcm(model, vector)
         if s.rule == "dare":
+            # a generator for each tensor: what one tensor loses does not depend on the others
             for name, change in vector.items():
                 rng = generator(self.context.seed, "dare", task_id, name)
                 vector[name] = drop_and_rescale(change, s.density, rng)
@@ -187,29 +190,38 @@ class Merge(CacheFields, Method):
         if mean_norm:
             self.scale = norm(sums) / mean_norm
         self.merged = sums
+        # zero where the merged update vanishes: nothing to divide then
         if self.scale:
-            self.merged = {name: total / self.scale for name, total in sums.items()}
+            self.merged = {}
+            for name, total in sums.items():
+                self.merged[name] = total / self.scale
         return self.merged
 
     def state_dict(self) -> State:
         if self.goes_on or not self.base:
             return {}
-        # a checkpoint's names are text
-        vectors = dict(zip(map(str, range(len(self.vectors))), self.vectors, strict=True))
+        vectors = {}
+        for task_id, vector in enumerate(self.vectors):
+            # a checkpoint's names are text
+            vectors[str(task_id)] = vector
         return {"base": self.base, "merged": self.merged, "vectors": vectors, "norms": self.norms, "scale": self.scale}
 
     def load_state_dict(self, state: State) -> None:
         self.base = dict(state["base"])
         self.merged = dict(state["merged"])
         self.vectors = []
-        for task in range(len(state["vectors"])):
-            self.vectors.append(dict(state["vectors"][str(task)]))
+        # counted, since text sorts "10" before "2", and the order of a sum decides its last bits
+        for task_id in range(len(state["vectors"])):
+            self.vectors.append(dict(state["vectors"][str(task_id)]))
         self.norms = list(state["norms"])
         self.scale = float(state["scale"])
 
 
 def _sums(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensors:
-    return {name: a[name] + tensor for name, tensor in b.items()}
+    sums = {}
+    for name, tensor in b.items():
+        sums[name] = a[name] + tensor
+    return sums
 
 
 def _scaled(tensors: Mapping[str, Tensor], factor: float) -> Tensors:

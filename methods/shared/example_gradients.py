@@ -26,11 +26,15 @@ def mean_over_examples(
     Every example is differentiated alone: the mean of a function of gradients is not that function of the mean gradient.
     """
     parameters = trainable(model)
-    sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    sums = {}
+    for name, parameter in parameters.items():
+        sums[name] = torch.zeros_like(parameter)
+    # a tensor, as workers exchange nothing else
     count = torch.zeros((), device=next(iter(sums.values())).device)
     with evaluating(model), torch.enable_grad():
         for batch in first(batches, samples):
             for i in range(len(batch.example_indices)):
+                # a slice, so that the tensors keep their first axis
                 value = objective(batch.select(slice(i, i + 1)))
                 # unused: a head's parameters where the objective does not look at it
                 gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
@@ -40,4 +44,7 @@ def mean_over_examples(
                 count += 1
     # workers have different numbers of examples: the mean is that of the sums over that of the counts
     count = context.mean_over_workers(count)
-    return {name: context.mean_over_workers(total) / count for name, total in sums.items()}
+    means = {}
+    for name, total in sums.items():
+        means[name] = context.mean_over_workers(total) / count
+    return means

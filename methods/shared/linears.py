@@ -29,6 +29,7 @@ def target_linears(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Lin
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put another module in the place of that name."""
+    """Let another module take the name, and so the role, of the one that has it."""
+    # without a dot the parent is "", which get_submodule takes for the model itself
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

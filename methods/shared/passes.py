@@ -27,6 +27,7 @@ def first(batches: Iterable[Batch], samples: int | None) -> Iterator[Batch]:
         if samples is None:
             yield batch
             continue
+        # counted by index, not by what this worker has seen, so that the number of workers does not matter;
         # indices rise by one in a batch, and no later batch has lower ones
         num_wanted = samples - batch.example_indices[0]
         if num_wanted <= 0:

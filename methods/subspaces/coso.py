@@ -19,6 +19,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.linears import target_linears, usual_targets
 
+# the authors train the projection behind a vision transformer's attention: these are its counterparts
 _OUTPUT = {
     "t5": ("o",),
     "bert": ("attention.output.dense",),
@@ -58,14 +59,17 @@ def frequent_directions(sketch: Tensor | None, u: Tensor, sigma: Tensor, count: 
     if sketch is None:
         return new
     both_u, both, _ = torch.linalg.svd(torch.cat([sketch, new], dim=1), full_matrices=False)
-    dropped_rows = both[count].square() if len(both) > count else both.new_zeros(())
-    return both_u[:, :count] * (both[:count].square() - dropped_rows).clamp(min=0).sqrt()
+    shrinkage = both.new_zeros(())
+    if len(both) > count:
+        shrinkage = both[count].square()
+    return both_u[:, :count] * (both[:count].square() - shrinkage).clamp(min=0).sqrt()
 
 
 def reserved(sketch: Tensor, threshold: float) -> Tensor:
     """The sketch's first directions, as long as their share of its energy is below the threshold."""
     u, sigma, _ = torch.linalg.svd(sketch, full_matrices=False)
     energy = sigma.square()
+    # no division by zero where all gradients of the task were zero
     share = energy.cumsum(0) / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
     return u[:, : int((share < threshold).sum())]
 
@@ -73,6 +77,7 @@ def reserved(sketch: Tensor, threshold: float) -> Tensor:
 def extended(basis: Tensor, new: Tensor, limit: int) -> Tensor:
     """An orthonormal basis of both, the old directions first, of at most `limit` columns."""
     new = new - basis @ (basis.T @ new)
+    # cut at the end: where the limit binds, the directions of earlier tasks stay and the new ones give way
     return torch.cat([basis, torch.linalg.qr(new).Q], dim=1)[:, :limit]
 
 
@@ -81,6 +86,7 @@ class _Layer:
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
+        # nothing is reserved before the first task, whose gradients pass as they are
         self.basis: Tensor = at_least_float32(weight.detach().new_zeros(weight.shape[0], 0))
         self.projector: Tensor | None = None
         self.sketch: Tensor | None = None
@@ -102,7 +108,7 @@ class Coso(CacheFields, TuningMethod):
         needs=("boundaries",),
         memory="reserved directions of each layer, at most a square matrix",
         space={"rank": (8, 16, 32), "sketch": (32, 64, 128), "every": (1, 20, 200)},
-        no_output_units="its updates are mixtures of rows, projected after the gradients",
+        no_output_units="its updates mix output units, projected after the gradients",
         no_gradients="it moves coordinates of its own, made of the gradients before plug-ins can change them",
     )
 
@@ -117,7 +123,8 @@ class Coso(CacheFields, TuningMethod):
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         freeze_all_but(model, head)
-        for name, linear in target_linears(model, self.settings.targets or usual_targets(model, _OUTPUT)).items():
+        targets = self.settings.targets or usual_targets(model, _OUTPUT)
+        for name, linear in target_linears(model, targets).items():
             linear.weight.requires_grad_(True)
             self.layers[name] = _Layer(linear.weight)
         return model
@@ -128,6 +135,7 @@ class Coso(CacheFields, TuningMethod):
         self.moves = nn.ParameterList()
         for layer in self.layers.values():
             layer.projector = layer.sketch = None
+            # a checkpoint lies on the CPU
             layer.basis = layer.basis.to(layer.weight.device)
             rank = min(self.settings.rank, *layer.weight.shape)
             self.moves.append(nn.Parameter(layer.weight.new_zeros(rank, layer.weight.shape[1])))
@@ -135,7 +143,10 @@ class Coso(CacheFields, TuningMethod):
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         # adds nothing; several workers wait for a gradient of every parameter
-        return loss + 0 * torch.stack([move.sum() for move in self.moves]).sum()
+        sums = []
+        for move in self.moves:
+            sums.append(move.sum())
+        return loss + 0 * torch.stack(sums).sum()
 
     @torch.no_grad()
     def before_optimizer_step(self, model: nn.Module) -> None:
@@ -143,17 +154,23 @@ class Coso(CacheFields, TuningMethod):
             assert layer.weight.grad is not None
             gradient = at_least_float32(layer.weight.grad)
             gradient = gradient - layer.basis @ (layer.basis.T @ gradient)
+            # after the projection, so that the new subspace is orthogonal to the reserved directions too
             if self.step % self.settings.every == 0:
                 self._new_subspace(layer, gradient, len(move))
             assert layer.projector is not None
             move.grad = (layer.projector.T @ gradient).to(move.dtype)
-            layer.weight.grad = None  # the optimizer leaves the weight alone
+            # the optimizer leaves the weight alone, and the norm that is clipped counts `move` only
+            layer.weight.grad = None
         self.step += 1
 
     def _new_subspace(self, layer: _Layer, gradient: Tensor, rank: int) -> None:
         count = self.settings.sketch
-        u, sigma = (self.context.from_first_worker(t) for t in left_directions(gradient, max(rank, count)))
+        u, sigma = left_directions(gradient, max(rank, count))
+        # a decomposition may differ in its last bits from worker to worker, and their weights would drift apart
+        u = self.context.from_first_worker(u)
+        sigma = self.context.from_first_worker(sigma)
         layer.projector = u[:, :rank]
+        # another decomposition: what goes in is the same everywhere, what comes out need not be
         layer.sketch = self.context.from_first_worker(frequent_directions(layer.sketch, u, sigma, count))
 
     @torch.no_grad()
@@ -161,6 +178,7 @@ class Coso(CacheFields, TuningMethod):
         for layer, move in zip(self.layers.values(), self.moves, strict=True):
             assert layer.projector is not None
             layer.weight.add_(layer.projector.to(move.dtype) @ move)
+            # at zero again, the coordinates hold one step alone, whichever subspace the next step has
             move.zero_()
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
@@ -171,6 +189,7 @@ class Coso(CacheFields, TuningMethod):
             layer.basis = extended(layer.basis, new, limit)
             layer.projector = layer.sketch = None
         self.moves = nn.ParameterList()
+        # else they would be among the weights of the checkpoint
         del model.coso_moves
 
     def state_dict(self) -> State:

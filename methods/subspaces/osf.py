@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, State, TuningMethod, at_least_float32
 from methods.batch import Batch
+from methods.masking.output_units import in_block
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost
@@ -28,14 +29,10 @@ if TYPE_CHECKING:
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-
 _LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
 _BERT = ("query", "key", "value", "intermediate.dense", "output.dense")
-
-
 _USUAL = {
+    # wi in the first version, wi_0 and wi_1 in the gated one
     "t5": ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"),
     "bert": _BERT,
     "roberta": _BERT,
@@ -75,16 +72,18 @@ class Subspaces:
 
     def tensors(self) -> Iterator[Tensor]:
         """All factors, trained and kept."""
-        yield from (self.u.data, self.s.data, self.v.data)
+        # workers exchange them one by one: the order is part of the protocol
+        yield self.u.data
+        yield self.s.data
+        yield self.v.data
         layer = self.layer
-        for kept in (
-            layer._osf_U_low_init,
-            layer._osf_S_low_init,
-            layer._osf_V_low_init,
-            layer._osf_U_high,
-            layer._osf_V_high,
-        ):
-            yield from kept.values()
+        # what the trained factors were is kept beside them: the change of the weight is the difference of two products
+        yield from layer._osf_U_low_init.values()
+        yield from layer._osf_S_low_init.values()
+        yield from layer._osf_V_low_init.values()
+        # at most one of the two is there: peft does not keep what the square factor's other half determines
+        yield from layer._osf_U_high.values()
+        yield from layer._osf_V_high.values()
 
     def without_left(self, x: Tensor) -> Tensor:
         """(1 - U_h U_h^T) x. Where U = [U_h U_l] is square, peft keeps only U_l, and 1 - U_h U_h^T = U_l U_l^T."""
@@ -132,7 +131,7 @@ class Osf(Cost, CacheFields, TuningMethod):
         needs=("boundaries",),
         memory="none between tasks; while training, the singular factors twice",
         space={"preserved": (0.25, 0.5, 0.75), "project": (False, True)},
-        no_output_units="it trains singular factors, whose rows are no output channels",
+        no_output_units="it trains singular factors, which are no output units",
         per_task_weights="each task trains factors of its own, merged into the weights at its end",
     )
 
@@ -157,17 +156,27 @@ class Osf(Cost, CacheFields, TuningMethod):
 
     def _targets(self, model: nn.Module) -> dict[str, nn.Linear]:
         names = self.settings.targets or usual_targets(model, _USUAL)
-        blocks = target_linears(model, names).items()
-        own = {id(p) for p in self.head}
-        return {n: m for n, m in blocks if any(part.isdigit() for part in n.split(".")) and id(m.weight) not in own}
+        head = set(map(id, self.head))
+        found = {}
+        for name, linear in target_linears(model, names).items():
+            # a target that the user names may also fit a pooler, outside the blocks; and a head trains as it is
+            if in_block(name) and id(linear.weight) not in head:
+                found[name] = linear
+        return found
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        head = {id(p) for p in self.head}
-        trained: dict[str, Tensor] = {f"{name}.weight": m.weight for name, m in self._targets(model).items()}
-        return trained | {name: p for name, p in model.named_parameters() if id(p) in head}
+        found: dict[str, Tensor] = {}
+        for name, linear in self._targets(model).items():
+            found[f"{name}.weight"] = linear.weight
+        head = set(map(id, self.head))
+        for name, parameter in model.named_parameters():
+            if id(parameter) in head:
+                found[name] = parameter
+        return found
 
     def trains(self, model: nn.Module) -> dict[str, Tensor]:
-        return self.weights(model)  # by their factors, which are made in `before_task`
+        # by their factors, which are made in `before_task`
+        return self.weights(model)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         from peft import OSFConfig
@@ -176,21 +185,30 @@ class Osf(Cost, CacheFields, TuningMethod):
 
         targets = self._targets(model)
         share = preserved_share(self.settings.preserved, task_id)
-        ranks: dict[str, int | float] = {
-            f"^{re.escape(name)}$": self._rank(name, m.weight, share) for name, m in targets.items()
-        }
+        ranks: dict[str, int | float] = {}
+        for name, linear in targets.items():
+            # peft searches each pattern anywhere in a name, and the first that it finds wins
+            exactly = f"^{re.escape(name)}$"
+            ranks[exactly] = self._rank(name, linear.weight, share)
         self.tuner = OSFModel(model, OSFConfig(target_modules=list(targets), rank_pattern=ranks), "default")
-        self.layers = [Subspaces(m) for m in model.modules() if isinstance(m, OSFLayer)]
+        self.layers = []
+        for module in model.modules():
+            if isinstance(module, OSFLayer):
+                self.layers.append(Subspaces(module))
+        # singular vectors are unique up to their sign at best, so workers may have found different ones
         for layer in self.layers:
             for tensor in layer.tensors():
                 tensor.copy_(self.context.from_first_worker(tensor))
+        # peft froze it
         for parameter in self.head:
-            parameter.requires_grad_(True)  # peft froze it
+            parameter.requires_grad_(True)
 
     def _rank(self, name: str, weight: Tensor, share: float) -> int:
         """How many singular directions of a layer stay."""
+        # of several patterns that fit, the last one decides
         for pattern, own in self.settings.ranks.items():
-            share = own if re.search(pattern, name) else share
+            if re.search(pattern, name):
+                share = own
         return max(1, int(min(weight.shape) * share))
 
     def after_optimizer_step(self, model: nn.Module) -> None:
@@ -200,15 +218,24 @@ class Osf(Cost, CacheFields, TuningMethod):
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         assert self.tuner is not None
-        parts = [layer.leakage() for layer in self.layers]
-        inside, whole = (sum(part[i] for part in parts) for i in (0, 1))
-        self.leaked = [*self.leaked, (inside / whole) ** 0.5 if whole else 0.0]
+        inside = 0.0
+        whole = 0.0
+        for layer in self.layers:
+            inside_layer, whole_layer = layer.leakage()
+            inside += inside_layer
+            whole += whole_layer
+        leakage = 0.0
+        if whole:
+            leakage = (inside / whole) ** 0.5
+        # a new list: the old one may be part of a state that was handed out
+        self.leaked = [*self.leaked, leakage]
         # not unload(), which gives the weights from before the task
         self.tuner.merge_and_unload()
         model.requires_grad_(False)
         for parameter in self.head:
             parameter.requires_grad_(True)
-        self.tuner, self.layers = None, []
+        self.tuner = None
+        self.layers = []
 
     def state_dict(self) -> State:
         if not self.leaked:

@@ -34,9 +34,9 @@ class ProjectionSettings(Settings):
     project_update: bool = Field(False, description="project the optimizer's step too, which AdamW bends back")
 
 
-def project_out(rows: Tensor, basis: Tensor) -> Tensor:
+def project_out(matrix: Tensor, basis: Tensor) -> Tensor:
     """G - G M M^T."""
-    return rows - (rows @ basis) @ basis.T
+    return matrix - (matrix @ basis) @ basis.T
 
 
 def grown(basis: Tensor, moment: Tensor, epsilon: float) -> Tensor:
@@ -44,15 +44,21 @@ def grown(basis: Tensor, moment: Tensor, epsilon: float) -> Tensor:
 
     The new columns are the leading eigenvectors of C outside the old basis (of R R^T they are R's left singular vectors).
     """
+    # from both sides, as C = X^T X: what is left of the inputs X is X - X M M^T
     residual = project_out(project_out(moment, basis).T, basis)
     total = moment.diagonal().sum()
     held = total - residual.diagonal().sum()
+    # "not greater" holds for NaN as well
     if not total > 0 or held >= epsilon * total:
         return basis
+    # rounding makes the two triangles differ, and eigh reads only one of them
     values, vectors = torch.linalg.eigh((residual + residual.T) / 2)
+    # eigh sorts upwards; rounding makes eigenvalues of zero negative
     energy = held + values.flip(0).clamp(min=0).cumsum(0)
+    # one more than those that stay below, if the space has it
     columns = min(int((energy < epsilon * total).sum()) + 1, basis.shape[0] - basis.shape[1])
     new = vectors.flip(1)[:, :columns]
+    # orthogonal to the basis but for rounding, which would add up over the tasks
     new = torch.linalg.qr(new - basis @ (basis.T @ new)).Q
     return torch.cat([basis, new], dim=1)
 
@@ -61,9 +67,10 @@ class Inputs:
     """Sums x x^T over the real tokens x that enter each linear layer; or x omega^T, omega a random [r] for each token."""
 
     def __init__(
-        self, model: nn.Module, layers: Mapping[str, nn.Linear], sketch: int | None, place_seed: tuple[object, ...]
+        self, model: nn.Module, layers: Mapping[str, nn.Linear], sketch: int | None, seed_parts: tuple[object, ...]
     ) -> None:
-        self.sketch, self.place_seed = sketch, place_seed
+        self.sketch = sketch
+        self.seed_parts = seed_parts
         self.layer_streams = LayerStreams(model)
         self.masks: dict[StreamName, Tensor] = {}
         self.omegas: dict[StreamName, Tensor] = {}
@@ -86,10 +93,11 @@ class Inputs:
 
     def _omega(self, name: str, mask: Tensor, batch: Batch, sketch: int) -> Tensor:
         """[tokens, r]: drawn for each example by its index, so that it is the same in any micro-batch and on any worker."""
-        draws = [
-            torch.randn(int(n), sketch, generator=generator(*self.place_seed, name, example_index))
-            for example_index, n in zip(batch.example_indices, mask.sum(1), strict=True)
-        ]
+        draws = []
+        for example_index, num_tokens in zip(batch.example_indices, mask.sum(1), strict=True):
+            rng = generator(*self.seed_parts, name, example_index)
+            draws.append(torch.randn(int(num_tokens), sketch, generator=rng))
+        # drawn on the CPU, so that a run on another device sketches the same
         return torch.cat(draws).to(mask.device)
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -100,7 +108,10 @@ class Inputs:
             mask = self.masks[stream]
             check_fit(name, inputs[0], mask)
             x = inputs[0][mask].to(self.sums[name].dtype)
-            other = x if self.sketch is None else self.omegas[stream].to(x.dtype)
+            other = x
+            if self.sketch is not None:
+                # all layers that read a stream share its draws: each layer's moment is estimated by itself
+                other = self.omegas[stream].to(x.dtype)
             self.sums[name] += x.T @ other
 
         return add
@@ -108,7 +119,10 @@ class Inputs:
     def moment(self, name: str, context: Context) -> Tensor:
         """C over all workers but for a factor; of a sketch S, S S^T, whose expectation is C times r."""
         total = context.mean_over_workers(self.sums[name])
-        return total if self.sketch is None else total @ total.T
+        if self.sketch is None:
+            return total
+        # squared after the mean, so that it does not depend on how the examples are spread over workers
+        return total @ total.T
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -148,19 +162,31 @@ class Projection(CacheFields, Method):
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
         # the first task is not projected, but its inputs' basis is part of the state
-        return self.settings.model_dump(exclude={"project_update"} if task_id == 0 else None)
+        without_effect: set[str] = set()
+        if task_id == 0:
+            without_effect.add("project_update")
+        return self.settings.model_dump(exclude=without_effect)
 
-    def _held(self, model: nn.Module) -> dict[str, nn.Linear]:
-        return {name: layer for name, layer in block_linears(model).items() if name in self.bases}
+    def _projected_layers(self, model: nn.Module) -> dict[str, nn.Linear]:
+        """The layers that have a basis: in the first task none."""
+        found = {}
+        for name, layer in block_linears(model).items():
+            if name in self.bases:
+                found[name] = layer
+        return found
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         layers = block_linears(model)
-        self.bases = {name: basis.to(layers[name].weight.device) for name, basis in self.bases.items()}
-        self.start = {name: layer.weight.detach().clone() for name, layer in self._held(model).items()}
+        # a checkpoint lies on the CPU
+        for name, basis in self.bases.items():
+            self.bases[name] = basis.to(layers[name].weight.device)
+        self.start = {}
+        for name, layer in self._projected_layers(model).items():
+            self.start[name] = layer.weight.detach().clone()
 
     @torch.no_grad()
     def before_optimizer_step(self, model: nn.Module) -> None:
-        for name, layer in self._held(model).items():
+        for name, layer in self._projected_layers(model).items():
             if layer.weight.grad is not None:
                 layer.weight.grad.copy_(project_out(layer.weight.grad, self.bases[name]))
             if self.settings.project_update:
@@ -169,14 +195,31 @@ class Projection(CacheFields, Method):
     @torch.no_grad()
     def after_optimizer_step(self, model: nn.Module) -> None:
         if self.settings.project_update:
-            for name, layer in self._held(model).items():
+            for name, layer in self._projected_layers(model).items():
                 before = self.before.pop(name)
                 layer.weight.copy_(before + project_out(layer.weight - before, self.bases[name]))
 
     @torch.no_grad()
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         layers = block_linears(model)
-        moved = [(layers[name].weight - start, self.bases[name]) for name, start in self.start.items()]
+        # by the bases that the task was trained with, before its own inputs join them
+        moved = []
+        for name, start in self.start.items():
+            moved.append((layers[name].weight - start, self.bases[name]))
+        self._grow_bases(model, layers, task_id, batches)
+        spanned = []
+        for name, layer in layers.items():
+            share = 0.0
+            if name in self.bases:
+                share = self.bases[name].shape[1] / layer.in_features
+            spanned.append(share)
+        self.numbers = {"leakage": leaked_share(moved), "spanned_share": spanned}
+        self.start = {}
+
+    def _grow_bases(
+        self, model: nn.Module, layers: Mapping[str, nn.Linear], task_id: int, batches: Iterable[Batch]
+    ) -> None:
+        """Let each layer's basis hold the inputs of the task that has just ended."""
         inputs = Inputs(model, layers, self.settings.sketch, (self.context.seed, "projection", task_id))
         with evaluating(model):
             for batch in first(batches, self.settings.samples):
@@ -187,13 +230,9 @@ class Projection(CacheFields, Method):
             moment = inputs.moment(name, self.context)
             old = self.bases.get(name, moment.new_zeros(layer.in_features, 0)).to(moment.dtype)
             basis = grown(old, moment, self.settings.epsilon)
+            # an empty basis would make the layer one that is projected, at the cost of a copy of its weight
             if basis.shape[1]:
                 self.bases[name] = basis.to(layer.weight.dtype)
-        spanned = [
-            self.bases[n].shape[1] / layer.in_features if n in self.bases else 0.0 for n, layer in layers.items()
-        ]
-        self.numbers = {"leakage": leaked_share(moved), "spanned_share": spanned}
-        self.start = {}
 
     def state_dict(self) -> State:
         return dict(self.bases)

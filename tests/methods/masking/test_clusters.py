@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from methods import generator
+from methods import generator, trainable
 from methods.masking.clusters import balanced_assignment, balanced_kmeans, clustered_units_to_mask
+from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
+from tests.methods.masking.masked import masked_learner, moved_units_of
 
 
 @pytest.mark.parametrize(("points", "clusters"), [(12, 3), (13, 4), (64, 16), (10, 10), (7, 2), (5, 9)])
@@ -47,3 +52,26 @@ def test_whole_clusters_of_small_mean_importance_are_masked() -> None:
     assert clustered_units_to_mask(importance, 2, cluster).tolist() == [2, 4]
     assert clustered_units_to_mask(importance, 3, cluster).tolist() == [2, 4]
     assert clustered_units_to_mask(importance, 5, cluster).tolist() == [0, 1, 2, 4]
+
+
+@pytest.mark.parametrize("cluster", ["weights", "comagnitude"])
+def test_clusters_of_one_unit_are_plain_migu(cluster: str, learner_of: Callable[..., Learner]) -> None:
+    plain = masked_learner(learner_of, stream={"max_train": 16})
+    alone = masked_learner(learner_of, stream={"max_train": 16}, settings={"cluster": cluster, "clusters": 64})
+    for learner in (plain, alone):
+        train_task(learner, 0, lambda event: None)
+    for n, p in trainable(plain.family.module).items():
+        assert torch.equal(p, trainable(alone.family.module)[n]), n
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("cluster", ["weights", "comagnitude"])
+def test_whole_clusters_move(cluster: str, tuning: str, learner_of: Callable[..., Learner]) -> None:
+    """8 clusters of 4 units, 70 % masked: room for 5 of them in 22 units, so 20 stay and 12 move."""
+    units = moved_units_of(
+        masked_learner(learner_of, tuning, settings={"cluster": cluster, "clusters": 8, "ratio": 0.3})
+    )
+    end = ".v.weight" if tuning == "full" else ".v.lora_B.default.weight"
+    values = [n for name, n in units.items() if name.endswith(end)]
+    assert len(values) == 6
+    assert set(values) == {12}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,6 +17,13 @@ from methods.masking.diagnostics import (
     moved_units,
     update_norm,
 )
+from methods.masking.migu import Migu
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import train_task
+from tests.methods.masking.masked import masked_learner
 
 
 def test_kept_share() -> None:
@@ -56,3 +67,78 @@ def test_leaked_share() -> None:
         0.6
     )
     assert leaked_share([]) == 0.0
+
+
+def test_overlap_is_kept_over_a_stop(learner_of: Callable[..., Learner]) -> None:
+    """Three tasks at once, or a learner that takes the checkpoint after the second: the same matrix."""
+    method = {"tuning": "full", "plugins": [{"name": "migu", "diagnostics": True}]}
+    learner = learner_of(out="whole", methods=[method], stream={"max_train": 16})
+    for task in range(3):
+        trained = train_task(learner, task, lambda event: None)
+        if task == 1:
+            state = copy.deepcopy(trained)
+    whole = learner.stack.collect_diagnostics(2)
+    overlap = whole["migu/overlap"]
+    assert isinstance(overlap, list)
+    matrix = torch.tensor(overlap)
+    assert matrix.shape == (3, 3)
+    torch.testing.assert_close(matrix, matrix.T)
+    torch.testing.assert_close(matrix.diagonal(), torch.ones(3))
+    assert 0.3 < float(matrix.min()) < 1 - 1e-4
+    store = Store(Path(learner.sequence.out))
+    store.save("two", state, {})
+    again = learner_of(out="again", methods=[method], stream={"max_train": 16})
+    again.load(store.load("two"), 2)
+    train_task(again, 2, lambda event: None)
+    assert again.stack.collect_diagnostics(2) == whole
+    shares = whole["migu/kept_share"]
+    assert isinstance(shares, list)
+    assert all(0.3 <= s < 0.35 for s in shares)
+
+
+def test_diagnostics_change_no_weight_and_shares_the_first_task(sequence_of: Callable[..., SequencePlan]) -> None:
+    few = {"stream": {"max_train": 16, "first": 3}}
+    plain = sequence_of(**few)
+    parts = [{"name": "migu", "diagnostics": on} for on in (True, False)]
+    on, off = (sequence_of(methods=[{"tuning": "full", "plugins": [part]}], **few) for part in parts)
+    assert on.keys[1] == off.keys[1] == plain.keys[1]
+    assert on.keys[2] != off.keys[2]
+    for sequence in (on, off):
+        run_sequence(sequence, evaluate=False)
+    states = [Store(Path(s.out)).load(s.keys[3]) for s in (on, off)]
+    for name, weight in states[0].weights.items():
+        assert torch.equal(weight, states[1].weights[name])
+    assert not states[1].method
+    assert sorted(states[0].method["0:migu"]["kept_samples"]) == ["0", "1", "2"]
+
+
+def test_the_first_task_is_measured_as_if_it_had_just_ended(learner_of: Callable[..., Learner]) -> None:
+    """What is counted when the second task begins is what was there when the first one ended."""
+    settings = {"mask_first_task": True, "ratio": 0.3}
+    first = masked_learner(learner_of, settings=settings, stream={"max_train": 24})
+    train_task(first, 0, lambda event: None)
+    (_, ended) = first.stack.parts[1]
+    again = masked_learner(learner_of, settings={"ratio": 0.3}, stream={"max_train": 24})
+    _ = again.family
+    again.family.load_weights(first.weights())
+    (_, begins) = again.stack.parts[1]
+    begins.before_task(again.family.module, 1, [])
+    assert isinstance(ended, Migu)
+    assert isinstance(begins, Migu)
+    assert begins.kept_samples["0"].keys() == ended.kept_samples["0"].keys()
+    for name, counts in ended.kept_samples["0"].items():
+        assert torch.equal(counts, begins.kept_samples["0"][name]), name
+
+
+@pytest.mark.parametrize("tuning", ["moelora", "inclora", "olora"])
+def test_tuning_methods_that_grow_have_diagnostics_too(tuning: str, learner_of: Callable[..., Learner]) -> None:
+    """A mixture keeps its layers and gets more; an adapter a task has no units in common with the others'."""
+    learner = learner_of(methods=[{"tuning": tuning, "plugins": ["migu"]}], stream={"max_train": 16})
+    for task in range(3):
+        numbers = train_task(learner, task, lambda event: None).history["diagnostics"]
+        assert ("migu/overlap" in numbers) == (tuning == "moelora" and task > 0)
+    assert numbers["migu/update_norm"] > 0
+    if tuning == "moelora":
+        overlap = numbers["migu/overlap"]
+        assert len(overlap) == 3
+        assert 0 < overlap[0][2] <= 1

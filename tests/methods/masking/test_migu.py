@@ -6,18 +6,23 @@ import copy
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from methods import Context
-from methods.masking.migu import Migu, units_to_mask
+from methods.masking.migu import Migu, units_below_quantile, units_to_mask
 from methods.masking.migu_settings import MiguSettings
 from methods.masking.output_units import maskable_weights
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
 from orchestrator.training.learner import Learner
+from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
+from tests.methods.masking.masked import masked_learner
 from tests.methods.reference import Adam, GlobalBatch, batches_of, mean_loss
 
 # What the paper masks, spelt out for each architecture: query, key, value, output, feed-forward
@@ -131,3 +136,52 @@ def test_the_first_task_is_not_masked_by_default() -> None:
     assert Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(0) is None
     assert Migu(MiguSettings(ratio=0.3, mask_first_task=True), Context(0)).cache_fields(0) is not None
     assert Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(1) is not None
+
+
+@pytest.mark.parametrize(("importance", "kept"), [("weight", [1, 2]), ("gradient", [0, 2])])
+def test_weight_and_gradient_importance_by_hand(importance: str, kept: list[int]) -> None:
+    layer = nn.Linear(2, 4, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, -1.0], [4.0, 0.0], [-2.0, 3.0], [0.5, 0.5]]))
+    gradient = torch.tensor([[5.0, -4.0], [1.0, 1.0], [0.0, 9.0], [-1.0, 2.0]])
+    layer.weight.grad = gradient.clone()
+    method = Migu(MiguSettings(ratio=0.5, importance=importance, diagnostics=False), Context(0))  # type: ignore[arg-type]
+    model = nn.ModuleDict({"0": layer})
+    method.before_task(model, 1, [])
+    method.before_optimizer_step(model)
+    expected = torch.zeros(4, 2)
+    expected[kept] = gradient[kept]
+    assert torch.equal(layer.weight.grad, expected)
+    method.after_task(model, 1, [])
+    assert method.diagnostics() == {"kept_share": [0.5]}
+
+
+def test_random_importance_is_the_random_control(sequence_of: Callable[..., SequencePlan]) -> None:
+    runs = []
+    for name, settings in (("random_mask", {}), ("migu", {"importance": "random"})):
+        sequence = sequence_of(name, methods=[{"tuning": "full", "plugins": [{"name": name, **settings}]}])
+        run_sequence(sequence, evaluate=False)
+        runs.append(Store(Path(sequence.out)).load(sequence.keys[3]).weights)
+    assert all(torch.equal(w, runs[1][n]) for n, w in runs[0].items())
+
+
+def test_frozen_units_stand_still_and_others_do_not(learner_of: Callable[..., Learner]) -> None:
+    numbers = {}
+    for freeze in (False, True):
+        settings = {"freeze_masked": freeze, "diagnostics": True, "ratio": 0.2}
+        learner = masked_learner(
+            learner_of, settings=settings, stream={"max_train": 24}, training={"weight_decay": 0.1, "lr": 1e-2}
+        )
+        train_task(learner, 0, lambda event: None)
+        numbers[freeze] = learner.stack.collect_diagnostics(0)
+    assert numbers[False]["migu/moved_though_masked"] > 0
+    assert numbers[True]["migu/moved_though_masked"] == 0
+    assert numbers[True]["migu/update_norm"] > 0
+
+
+def test_the_quantile_rule_by_hand() -> None:
+    magnitude = torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])
+    # the 0.7 quantile of 1..5 is 1 + 0.7 * 4 = 3.8; the 0.5 quantile is 3, which stays
+    assert sorted(units_below_quantile(magnitude, 0.3).tolist()) == [1, 3, 4]
+    assert sorted(units_below_quantile(magnitude, 0.5).tolist()) == [1, 3]
+    assert units_below_quantile(magnitude, 1.0).tolist() == []

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from methods.masking.output_units import chosen_weights, maskable_weights, masked_count, ratios_of
 from orchestrator.training.learner import Learner
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
+from tests.methods.masking.masked import masked_learner, moved_units_of
+from tests.methods.reference import batches_of
 
 # What the paper masks, spelt out for each architecture: query, key, value, output, feed-forward
 MASKED = {
@@ -76,3 +80,42 @@ def test_ratios_by_group_and_pattern(learner_of: Callable[..., Learner]) -> None
         ratios_of(rows, {"attention": 0.5})
     with pytest.raises(ValueError, match="'lm_head' is for none"):
         ratios_of(rows, {"attention": 0.5, "ffn": 0.5, "lm_head": 0.1})
+
+
+def test_each_layer_moves_its_own_share(learner_of: Callable[..., Learner]) -> None:
+    units = moved_units_of(masked_learner(learner_of, settings={"ratio": {"attention": 0.25, "ffn": 0.75}}))
+    assert all(n == 32 // 4 for name, n in units.items() if name.endswith(("Attention.q.weight", "Attention.v.weight")))
+    assert all(n == 32 * 3 // 4 for name, n in units.items() if name.endswith(".wo.weight"))
+    units = moved_units_of(masked_learner(learner_of, settings={"ratio": 0.25, "layers": "attention"}))
+    assert all(n == 32 // 4 for name, n in units.items() if name.endswith(".v.weight"))
+    assert all(n == 32 for name, n in units.items() if name.endswith(".wo.weight"))
+
+
+@pytest.mark.parametrize("model", ["tiny-t5", "tiny-llama"])
+def test_released_masks_every_linear_layer_and_counts_padding(model: str, learner_of: Callable[..., Learner]) -> None:
+    learner = masked_learner(learner_of, model=model, settings={"released": True, "ratio": 0.3})
+    module = learner.family.module
+    sums: dict[str, Tensor] = {}
+    other = copy.deepcopy(module)
+    for name, layer in other.named_modules():
+        if isinstance(layer, nn.Linear):
+            layer.register_forward_hook(
+                lambda m, i, o, name=name: sums.__setitem__(name, o.detach().abs().flatten(0, 1).sum(0))
+            )
+    (step,) = batches_of(learner, 0)
+    learner.family.forward(other, step.batch)
+    before = {n: layer.weight.detach().clone() for n, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    train_task(learner, 0, lambda event: None)
+    assert "lm_head" in sums
+    for name, size in sums.items():
+        moved = (module.get_submodule(name).weight.detach() != before[name]).any(1)
+        threshold = sorted(size.tolist())[int(0.7 * (len(size) - 1))]  # the quantile lies at or just above it
+        assert not moved[size < threshold].any(), name
+        if name.endswith(("lm_head", ".q", ".v", ".wo", ".v_proj", ".down_proj")):
+            assert moved[size > sorted(size.tolist())[int(0.7 * (len(size) - 1)) + 1]].all(), name
+
+
+def test_released_with_lora_is_refused(learner_of: Callable[..., Learner]) -> None:
+    learner = masked_learner(learner_of, "lora", settings={"released": True})
+    with pytest.raises(ValueError, match="masks nothing in LoRA"):
+        train_task(learner, 0, lambda event: None)
