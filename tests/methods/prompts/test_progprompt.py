@@ -17,7 +17,6 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
-from streams import DEFAULT_SCORER
 from tests.conftest import FAMILIES
 from tests.methods.reference import Adam, GlobalBatch, assert_near, batches_of
 
