@@ -42,7 +42,7 @@ class Context:
     method's own; `model` may be anything that is called as the model is. `embed(batch)` gives the unit-length mean over a
     text's last hidden states [B, d]. `examples(i)` gives the train split of task i, and `batches(examples, rng)` this worker's
     micro-batches of any examples (in a random order if `rng` is given), each with its loss weight and denominator among them all.
-    `labels[i]` counts the labels of tasks 0 to i. `lasting` says whether tasks train the same weights one after another.
+    `labels[i]` counts the labels of tasks 0 to i. `shared_weights` says whether tasks train the same weights one after another.
     """
 
     seed: int
@@ -60,6 +60,7 @@ class Context:
 class Settings(BaseModel):
     """A method's settings: frozen, and refusing what it does not know."""
 
+    # frozen, as cache keys are made of them; no further keys, as a misspelt one would train with a default unnoticed
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -84,7 +85,7 @@ class Method:
             if issubclass(cls, part):
                 continue
             for name, member in vars(part).items():
-                # else it would never be called, and nobody would notice
+                # a forgotten base class raises nothing by itself: the run would only be another one than was meant
                 if callable(member) and hasattr(cls, name):
                     raise TypeError(
                         f"{cls.__name__}.{name} is never called unless the class derives from {part.__name__}"
@@ -102,7 +103,7 @@ class Method:
         return batch
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
-        """Called with a micro-batch's share of the global mean loss; returns the loss to differentiate."""
+        """Called with a micro-batch's part of the global mean loss; returns the loss to differentiate."""
         return loss
 
     def before_optimizer_step(self, model: nn.Module) -> None:
@@ -129,11 +130,11 @@ class Method:
 class TuningMethod(Method):
     """A tuning method: decides which parameters train, at which rates, and what the model is after how many tasks."""
 
-    # whether it trains by gradients at all
+    # where not, no step is made, and of the hooks `after_task` alone is called
     trains_by_gradient: ClassVar[bool] = True
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        """Freeze, unfreeze or extend the model, once, before row 0. Parameters in `head` always train."""
+        """Freeze, unfreeze or extend the model, once, before the first task. Parameters in `head` always train."""
         raise NotImplementedError
 
     def grow(self, model: nn.Module, tasks: int) -> None:

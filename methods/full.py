@@ -24,4 +24,5 @@ class Full(TuningMethod):
     )
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
+        # a model comes with all its parameters trainable, the task head among them
         return model

@@ -47,6 +47,7 @@ class Nmc(TuningMethod):
         classes = self.context.labels[task_id]
         size = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
         device = next(model.parameters()).device
+        # float64: the same sums to the last bit that matters, in whatever order tasks and workers add to them
         sums_Kd = torch.zeros(classes, size, dtype=torch.float64, device=device)
         counts_K = torch.zeros(classes, dtype=torch.float64, device=device)
         with evaluating(model):
@@ -54,20 +55,25 @@ class Nmc(TuningMethod):
                 embedded_Bd = self.context.embed(batch).double()
                 sums_Kd.index_add_(0, batch.classes, embedded_Bd)
                 counts_K += torch.bincount(batch.classes, minlength=classes)
-        for total, new in ((self.sums_Kd, sums_Kd), (self.counts_K, counts_K)):
-            new.copy_(self.context.mean_over_workers(new) * self.context.workers)
-            if len(total):
-                new[: len(total)] += total.to(device)
-        self.sums_Kd = sums_Kd
-        self.counts_K = counts_K
+        self.sums_Kd = self._added(self.sums_Kd, sums_Kd)
+        self.counts_K = self._added(self.counts_K, counts_K)
+
+    def _added(self, total: Tensor, new: Tensor) -> Tensor:
+        """What all workers have found in this task, and what earlier tasks had, of which there are fewer classes."""
+        new.copy_(self.context.mean_over_workers(new) * self.context.workers)
+        if len(total):
+            new[: len(total)] += total.to(new.device)
+        return new
 
     def class_scores(self, embedded_Bd: Tensor) -> Tensor:
         """[B, K] cosines with the means of the classes seen so far; a class without examples scores less than any cosine."""
         if not len(self.counts_K):
             return embedded_Bd.new_zeros(len(embedded_Bd), 0)
         seen = self.counts_K > 0
+        # a sum points where the mean does, so no division by the counts is needed
         means_Kd = F.normalize(self.sums_Kd, dim=1).to(embedded_Bd.device)
-        cosines_BK = embedded_Bd.double() @ means_Kd.T  # they lie close together: not in bfloat16, as autocast would
+        # cosines lie close together, and autocast would compute them in bfloat16; it leaves float64 alone
+        cosines_BK = embedded_Bd.double() @ means_Kd.T
         return cosines_BK.masked_fill(~seen.to(embedded_Bd.device), -2.0)
 
     def state_dict(self) -> State:

@@ -109,6 +109,7 @@ def method_class(name: str) -> type[Method]:
     installed = installed_methods()
     if name in METHODS:
         return METHODS[name]
+    # before dotted paths: an entry point may well have a dot in its name
     if name in installed:
         return _load(installed[name].value, shown=f"{name} ({installed[name].value})")
     if is_dotted_path(name):
@@ -142,7 +143,10 @@ def _load(path: str, shown: str) -> type[Method]:
     module_name, class_name = _split(path)
     module = _import(module_name, shown)
     if not hasattr(module, class_name):
-        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+        classes = []
+        for name, value in vars(module).items():
+            if isinstance(value, type):
+                classes.append(name)
         raise ValueError(f"{shown}: " + unknown(f"class of module {module_name}", class_name, classes))
     found = getattr(module, class_name)
     if not isinstance(found, type) or not issubclass(found, Method):
@@ -173,6 +177,7 @@ def _import(module_name: str, shown: str) -> Any:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        # the module may exist, and what it imports not
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise ValueError(f"{shown}: importing {module_name} failed: {error}") from error
         raise ValueError(

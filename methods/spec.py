@@ -30,6 +30,7 @@ class Part(BaseModel):
             value = {"name": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             raise ValueError("expected a method's name, or a mapping with `name` and its settings")
+        # a copy, as keys are taken out of it and the mapping is the user's
         given = dict(value)
         name = given.pop("name")
         # of the two ways to write a path one is kept, so that a part has one name in tables and in a search's space
@@ -39,8 +40,10 @@ class Part(BaseModel):
         dumped = given.pop("settings", {})
         try:
             settings = method_type.Settings.model_validate({**given, **dumped})
+        # pydantic would show its own many-line message inside ours
         except ValidationError as error:
             raise ValueError(_wrong_setting(name, method_type, error)) from None
+        # with the defaults filled in, so that a part that spells them out has the same cache key
         return {"name": name, "settings": settings.model_dump()}
 
     @property
@@ -66,8 +69,10 @@ def _wrong_setting(part: str, method_type: type[Method], error: ValidationError)
         return f"{part}: " + unknown("key", key, method_type.Settings.model_fields)
     if first["type"] == "value_error":
         reason = first["msg"].removeprefix("Value error, ")
+        where = part
         # a validator of the whole settings names no key
-        where = f"{part}.{key}" if key else part
+        if key:
+            where = f"{part}.{key}"
         return f"{where}: {reason}"
     return f"{part}.{key}: {first['msg']} (found {first['input']!r})"
 
@@ -112,6 +117,7 @@ class MethodSpec(BaseModel):
     def _fits(self) -> MethodSpec:
         """Refuses what cannot work together, before anything is computed."""
         tuning_type = self.tuning_type
+        # first: where nothing trains, a reason why two parts do not go together would mislead
         if self.plugins:
             self._check_trains_a_sequence()
         card = tuning_type.card
@@ -149,7 +155,10 @@ class MethodSpec(BaseModel):
     @property
     def types(self) -> list[type[Method]]:
         """The tuning method's class and its plug-ins'."""
-        return [part.type for part in (self.tuning, *self.plugins)]
+        types = [self.tuning.type]
+        for part in self.plugins:
+            types.append(part.type)
+        return types
 
     @property
     def trains_by_gradient(self) -> bool:
@@ -166,10 +175,13 @@ class MethodSpec(BaseModel):
         """The given name, or one made of the parts."""
         if self.name:
             return self.name
-        parts = "+".join(part.name for part in (self.tuning, *self.plugins))
+        names = [self.tuning.name]
+        for part in self.plugins:
+            names.append(part.name)
+        label = "+".join(names)
         if self.reference:
-            return f"{parts} ({self.reference})"
-        return parts
+            label = f"{label} ({self.reference})"
+        return label
 
     def build(self, context: Context) -> Stack:
         """The tuning method and its plug-ins, ready to train, under the names that go into cache keys."""

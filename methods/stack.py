@@ -29,6 +29,7 @@ class Stack:
 
     def initial_cache_fields(self) -> Mapping[str, Any]:
         """What decides the model before training."""
+        # plug-ins change nothing before training, so all methods of one tuning method share its initial scores
         if isinstance(self.tuning, CacheFields):
             settings = self.tuning.model_cache_fields()
         else:
@@ -64,13 +65,18 @@ class Stack:
         parts = []
         for name, part in self.parts:
             fields = _cache_fields(part, task_id)
+            # left out, not empty: a plug-in that does nothing yet shares its checkpoints with the method without it
             if fields is not None:
                 parts.append({"name": name, **fields})
         return {"parts": parts}
 
     @property
     def _policies(self) -> list[DataPolicy]:
-        return [part for _, part in self.parts if isinstance(part, DataPolicy)]
+        policies: list[DataPolicy] = []
+        for _, part in self.parts:
+            if isinstance(part, DataPolicy):
+                policies.append(part)
+        return policies
 
     def training_set(
         self, task_id: int, chosen: Sequence[Example], old: Callable[[int], Sequence[Example]]
@@ -144,6 +150,7 @@ class Stack:
     def load_state_dict(self, state: State) -> None:
         """Restore each part. A part that the checkpoint does not know keeps its initial state."""
         for number, name, part in self._numbered():
+            # absent where a part had no state, or where the checkpoint is one of a method without it
             if f"{number}:{name}" in state:
                 part.load_state_dict(state[f"{number}:{name}"])
 
@@ -155,13 +162,14 @@ class Stack:
 
     def collect_diagnostics(self, task_id: int) -> dict[str, float | list[Any]]:
         """The numbers of every part that took part in a task, as `part/number`."""
-        found = {}
+        diagnostics = {}
         for name, part in self.parts:
+            # a part that has not begun would show the numbers of an empty state
             if _cache_fields(part, task_id) is None:
                 continue
             for key, value in part.diagnostics().items():
-                found[f"{name}/{key}"] = value
-        return found
+                diagnostics[f"{name}/{key}"] = value
+        return diagnostics
 
 
 def _cache_fields(part: Method, task_id: int) -> Mapping[str, Any] | None:

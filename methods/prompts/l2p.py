@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, TuningMethod, at_least_float32, generator
 from methods.batch import Batch
-from methods.prompts.soft_prompts import PromptedModel, example_shares, vocabulary_rows
+from methods.prompts.soft_prompts import PromptedModel, example_loss_weights, random_token_embeddings
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
 
@@ -45,9 +45,12 @@ class _Pool(nn.Module):
 
 def nearest_keys(query_Bd: Tensor, key_Md: Tensor, picked: int) -> tuple[Tensor, Tensor]:
     """(cosine similarity, index) [B, N] of each query's most similar keys, the nearest first."""
-    similarity = F.normalize(at_least_float32(query_Bd), dim=1) @ F.normalize(at_least_float32(key_Md), dim=1).T
-    found = similarity.topk(min(picked, len(key_Md)), dim=1)
-    return found.values, found.indices
+    # cosines of one text with many keys lie close together; bfloat16 would make ties of them
+    unit_query_Bd = F.normalize(at_least_float32(query_Bd), dim=1)
+    unit_key_Md = F.normalize(at_least_float32(key_Md), dim=1)
+    similarity_BM = unit_query_Bd @ unit_key_Md.T
+    nearest = similarity_BM.topk(min(picked, len(key_Md)), dim=1)
+    return nearest.values, nearest.indices
 
 
 def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
@@ -83,11 +86,12 @@ class L2P(Cost, TuningMethod):
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         s: L2PSettings = self.settings
         freeze_all_but(model, head)
-        self.prompted = PromptedModel(model, self._read)
+        self.prompted = PromptedModel(model, self.vectors)
         embeddings = self.prompted.embeddings
         rng = generator(self.context.seed, "l2p")
         width = embeddings.embedding_dim
-        prompt = vocabulary_rows(embeddings, s.pool * s.tokens, rng).view(s.pool, s.tokens, width)
+        prompt = random_token_embeddings(embeddings, s.pool * s.tokens, rng).view(s.pool, s.tokens, width)
+        # after the prompts, from the same generator: a pool of another size has other keys
         key = 2 * torch.rand((s.pool, width), generator=rng) - 1
         self.pool = _Pool(prompt, key.to(prompt))
         model.add_module("soft_prompts", self.pool)
@@ -105,12 +109,14 @@ class L2P(Cost, TuningMethod):
     def on_batch(self, batch: Batch) -> Batch:
         """Note which tokens an answer follows: where the text contains it, the query must not."""
         self.source = None
+        # the hook on the model sees the tokens and their padding, and cannot tell the answer from the text
         if batch.answer_in_source:
             self.source = batch.text_mask()
         self.matches = []
         return batch
 
-    def _read(self, embeds: Tensor, mask: Tensor) -> Tensor:
+    def vectors(self, embeds: Tensor, mask: Tensor) -> Tensor:
+        """[B, N L, d]: the prompts that each text picks, for its embeddings [B, S, d] and their mask [B, S]."""
         training = self.prompted.reader.training
         seen = mask
         # an answer is among the tokens in training alone
@@ -121,13 +127,14 @@ class L2P(Cost, TuningMethod):
         else:
             bare = embeds.detach()
         similarity, index = nearest_keys(mean_over_tokens(bare, seen), self.pool.key, self.settings.picked)
+        # scoring and generation have no loss to pull keys by, and no `on_batch` to empty the list
         if training:
             self.matches.append(similarity)
         return self.pool.prompt[index].flatten(1, 2)
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
-        # of what was read the texts come first; a sentence encoder reads the labels too
+        # of what was read the texts come first; a sentence encoder reads the labels' texts after them
         distance_B = (1 - self.matches[0]).sum(1)
         self.source = None
         self.matches = []
-        return loss + self.settings.pull * (example_shares(batch) * distance_B).sum()
+        return loss + self.settings.pull * (example_loss_weights(batch) * distance_B).sum()

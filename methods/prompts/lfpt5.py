@@ -1,32 +1,28 @@
 """LFPT5: one soft prompt that solves every task and writes samples of it, which stand in for old data (arXiv 2110.07298).
 
-Shapes: n pairs of texts, D answer tokens, V vocabulary. A pair is (source, target) as token ids; "name" is a task's.
+Shapes: B examples, P vectors, d the width of the embeddings, V vocabulary.
+A pair is (source, target) as token ids; a "name" is a task's.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from methods.adapters.inclora import freeze_all_but
-from methods.base import Context, Settings, State, TuningMethod, at_least_float32, generator
-from methods.batch import Batch
-from methods.prompts.soft_prompts import PromptedModel, example_shares, vocabulary_rows
+from methods.base import Context, Settings, State, TuningMethod, generator
+from methods.batch import IGNORED, Batch
+from methods.prompts.pairs import Pair, answer_logits, distances, stable_number, token_means
+from methods.prompts.soft_prompts import PromptedModel, example_loss_weights, random_token_embeddings
+from methods.prompts.writing import draw_samples, read_sample
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
 
-Pair = tuple[list[int], list[int]]
-
-
-IGNORED = -100
-
-
+# answers are remembered by their number among so many: a state of plain numbers, whatever the texts
 _BUCKETS = 1 << 16
 
 
@@ -52,58 +48,6 @@ class _Prompt(nn.Module):
     def __init__(self, prompt: Tensor) -> None:
         super().__init__()
         self.prompt = nn.Parameter(prompt)
-
-
-def sample_rows(
-    next_scores: Callable[[Tensor | None], Tensor], length: int, top_k: int, end: int, rng: torch.Generator
-) -> Tensor:
-    """[n, length] tokens, each drawn among the `top_k` likeliest; after its second `end` a row goes on with `end`.
-
-    `next_scores` gives the scores [n, V] after the token that was drawn last ([n, 1]; None at the start).
-    """
-    last = None
-    rows: list[Tensor] = []
-    ends = torch.zeros(())
-    for _ in range(length):
-        best = at_least_float32(next_scores(last)).topk(top_k, dim=-1)
-        drawn = torch.multinomial(best.values.softmax(-1).cpu(), 1, generator=rng).to(best.indices.device)
-        last = best.indices.gather(1, drawn)
-        last = torch.where(ends.to(last.device).reshape(-1, 1) >= 2, torch.full_like(last, end), last)
-        rows.append(last)
-        ends = (torch.cat(rows, 1) == end).sum(1)
-        if bool((ends >= 2).all()):
-            break
-    found = torch.cat(rows, 1)
-    return F.pad(found, (0, length - found.shape[1]), value=end)
-
-
-def read_row(row: Sequence[int], end: int) -> Pair | None:
-    """(text, answer with its end) of "text end answer end"; None where the row is not so."""
-    if list(row).count(end) < 2:
-        return None
-    cut = list(row).index(end)
-    stop = list(row).index(end, cut + 1)
-    text, answer = list(row[:cut]), list(row[cut + 1 : stop + 1])
-    return (text, answer) if text and len(answer) > 1 else None
-
-
-def token_means(logits: Tensor, labels: Tensor) -> Tensor:
-    """[n]: each pair's mean cross-entropy over its answer's tokens."""
-    losses = F.cross_entropy(at_least_float32(logits).transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-    return losses.sum(1) / (labels != IGNORED).sum(1)
-
-
-def distances(teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
-    """[n]: each pair's mean over its answer's tokens of KL(teacher ‖ student)."""
-    wanted = at_least_float32(teacher).log_softmax(-1)
-    found = at_least_float32(student).log_softmax(-1)
-    kl = (wanted.exp() * (wanted - found)).sum(-1)
-    real = labels != IGNORED
-    return (kl * real).sum(1) / real.sum(1)
-
-
-def _number(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
 
 
 class LFPT5(Cost, TuningMethod):
@@ -140,13 +84,14 @@ class LFPT5(Cost, TuningMethod):
         self.old: list[tuple[int, Pair]] = []
         self.teacher: Tensor | None = None
         self.teaching = False
-        self.task = self.step = 0
+        self.task = 0
+        self.step = 0
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         freeze_all_but(model, head)
-        self.prompted = PromptedModel(model, self._read)
+        self.prompted = PromptedModel(model, self.vectors)
         rng = generator(self.context.seed, "lfpt5")
-        self.soft = _Prompt(vocabulary_rows(self.prompted.embeddings, self.settings.tokens, rng))
+        self.soft = _Prompt(random_token_embeddings(self.prompted.embeddings, self.settings.tokens, rng))
         model.add_module("soft_prompts", self.soft)
         config: Any = model.config
         self.encodes = bool(config.is_encoder_decoder)
@@ -156,7 +101,8 @@ class LFPT5(Cost, TuningMethod):
             self.end = self.end[0]
         return model
 
-    def _read(self, embeds: Tensor, mask: Tensor) -> Tensor:
+    def vectors(self, embeds: Tensor, mask: Tensor) -> Tensor:
+        """[B, P, d]: the prompt, or the one before this task while it teaches, the same for every text."""
         vectors: Tensor = self.soft.prompt
         if self.teaching and self.teacher is not None:
             vectors = self.teacher
@@ -168,6 +114,7 @@ class LFPT5(Cost, TuningMethod):
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.task = task_id
         self.step = 0
+        # before training moves it; a resumed run begins the task again, so neither it nor the samples go into the state
         self.teacher = self.soft.prompt.detach().clone()
         self.old = []
         if task_id and self.settings.samples:
@@ -180,47 +127,49 @@ class LFPT5(Cost, TuningMethod):
         tasks: list[int] = []
         for task in range(self.task):
             tasks += [task] * s.samples
+        names = list(map(self.task_name, tasks))
         rng = generator(self.context.seed, "lfpt5", "write", self.task)
+        # the text's end needs a token of its own between the two
+        length = s.max_text + 1 + s.max_answer
         model.eval()
-        writer = self._writer(model, [self._name(task) for task in tasks])
-        rows = sample_rows(writer, s.max_text + 1 + s.max_answer, s.top_k, self.end, rng)
+        drawn = draw_samples(self.writer(model, names), length, s.top_k, self.end, rng)
         model.train()
         # drawn from scores that rounding may make different on each worker
-        rows = self.context.from_first_worker(rows)
+        drawn = self.context.from_first_worker(drawn)
         samples = []
-        for task, row in zip(tasks, rows.tolist(), strict=True):
-            pair = read_row(row, self.end)
+        for task, tokens in zip(tasks, drawn.tolist(), strict=True):
+            pair = read_sample(tokens, self.end)
             if pair and self._is_known(task, pair[1]):
                 samples.append((task, pair))
         return samples
 
     def _is_known(self, task: int, answer: list[int]) -> bool:
-        return not self.settings.known_answers or _number(answer) % _BUCKETS in self.answers[str(task)]
+        if not self.settings.known_answers:
+            return True
+        return stable_number(answer) % _BUCKETS in self.answers[str(task)]
 
-    def _writer(self, model: nn.Module, names: list[list[int]]) -> Callable[[Tensor | None], Tensor]:
+    def writer(self, model: nn.Module, names: list[list[int]]) -> Callable[[Tensor | None], Tensor]:
         """The scores of the next token after the tasks' names and what was written so far, by the model's cache."""
         ids = torch.tensor(names, device=self.soft.prompt.device)
         mask = torch.ones_like(ids)
-        kept: dict[str, Any] = {"use_cache": True}
+        fixed: dict[str, Any] = {"use_cache": True}
         if self.encodes:
-            kept |= {
-                "encoder_outputs": self.prompted.reader(input_ids=ids, attention_mask=mask),
-                "attention_mask": mask,
-            }
+            # once: the names do not change while the decoder writes
+            fixed["encoder_outputs"] = self.prompted.reader(input_ids=ids, attention_mask=mask)
+            fixed["attention_mask"] = mask
+            input_name = "decoder_input_ids"
+            first = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)  # type: ignore[union-attr, arg-type]
+        else:
+            input_name = "input_ids"
+            first = ids
 
         def next_scores(last: Tensor | None) -> Tensor:
-            if self.encodes:
-                name = "decoder_input_ids"
-                first = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)  # type: ignore[union-attr, arg-type]
-            else:
-                name = "input_ids"
-                first = ids
-            # what came before lies in the cache
-            inputs = {name: first}
+            tokens = first
+            # what came before it lies in the cache
             if last is not None:
-                inputs = {name: last}
-            out = model(**inputs, **kept)
-            kept["past_key_values"] = out.past_key_values
+                tokens = last
+            out = model(**{input_name: tokens}, **fixed)
+            fixed["past_key_values"] = out.past_key_values
             scores: Tensor = out.logits[:, -1]
             return scores
 
@@ -239,85 +188,92 @@ class LFPT5(Cost, TuningMethod):
             training = old + (1 + old)
         return ExtraPasses(forward, training)
 
-    def _name(self, task: int) -> list[int]:
+    def task_name(self, task: int) -> list[int]:
         """Four tokens from the middle of the vocabulary, where no special ones are."""
         size = self.prompted.embeddings.num_embeddings
+        # without the sequence's seed: a task is called the same in every run
         return torch.randint(size // 4, 3 * size // 4, (4,), generator=generator("lfpt5", "name", task)).tolist()
 
     def pairs(self, batch: Batch) -> list[Pair]:
         """The batch's examples without padding."""
-        found = []
+        pairs = []
         for ids, mask, labels in zip(batch.source.ids, batch.source.mask, batch.labels, strict=True):
             text = ids[mask.bool()].tolist()
             target = labels[labels != IGNORED].tolist()
             # a decoder reads the answer behind the text
             if not self.encodes:
                 text = text[: len(text) - len(target)]
-            found.append((text, target))
-        return found
+            pairs.append((text, target))
+        return pairs
 
     def _written(self, task: int, pair: Pair) -> Pair:
-        """What has to be written after the task's name."""
+        """The task's name, and what has to be written after it."""
         text, answer = pair
+        # an encoder's text has an end already; cutting the text must not cut that off
         if text[-1] == self.end:
             text = text[:-1]
-        return self._name(task), [*text[: self.settings.max_text], self.end, *answer]
+        return self.task_name(task), [*text[: self.settings.max_text], self.end, *answer]
 
     def _answer(self, model: nn.Module, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-        """(logits [n, D, V], labels [n, D]) of the targets after their sources."""
-        device = self.soft.prompt.device
+        return answer_logits(model, pairs, self.encodes, self.soft.prompt.device)
 
-        def padded(rows: list[list[int]], value: int) -> Tensor:
-            width = max(len(row) for row in rows)
-            return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], device=device)
-
-        rows = [s if self.encodes else s + t for s, t in pairs]
-        ids, mask = padded(rows, 0), padded([[1] * len(row) for row in rows], 0)
-        if self.encodes:
-            labels = padded([t for _, t in pairs], IGNORED)
-            shifted = model.prepare_decoder_input_ids_from_labels(labels=labels)  # type: ignore[operator]
-            return model(input_ids=ids, attention_mask=mask, decoder_input_ids=shifted).logits, labels
-        labels = padded([[IGNORED] * len(s) + t for s, t in pairs], IGNORED)
-        return model(input_ids=ids, attention_mask=mask).logits[:, :-1], labels[:, 1:]
+    def _writing_loss(self, model: nn.Module, samples: Iterable[tuple[int, Pair]], weights: Tensor) -> Tensor:
+        """The weighted sum of the losses of writing (task, pair) after the task's name."""
+        written = []
+        for task, pair in samples:
+            written.append(self._written(task, pair))
+        logits, labels = self._answer(model, written)
+        return (weights * token_means(logits, labels)).sum()
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         s: LFPT5Settings = self.settings
-        shares = example_shares(batch)
+        weights = example_loss_weights(batch)
         new = self.pairs(batch)
         if s.lm:
-            written = token_means(*self._answer(model, [self._written(self.task, pair) for pair in new]))
-            loss = loss + s.lm * (shares * written).sum()
-        old = {}
-        for i, pair in enumerate(new):
-            companion = self._companion(pair)
+            loss = loss + s.lm * self._writing_loss(model, [(self.task, pair) for pair in new], weights)
+        example_indices = []
+        companions = []
+        for example_index, pair in enumerate(new):
+            companion = self.companion(pair)
             if companion:
-                old[i] = companion
-        if not old:
+                example_indices.append(example_index)
+                companions.append(companion)
+        if not companions:
             return loss
-        return self._with_old(model, loss, shares[list(old)], list(old.values()))
+        return self._with_old(model, loss, weights[example_indices], companions)
 
-    def _companion(self, pair: Pair) -> tuple[int, Pair] | None:
+    def companion(self, pair: Pair) -> tuple[int, Pair] | None:
         """The old sample that comes with a new example in this step, if one does."""
-        number = _number(self.context.seed, self.task, self.step, pair)
-        if not self.old or number % 1000 >= 1000 * self.settings.replay:
+        if not self.old:
+            return None
+        # of one number the last three digits decide whether a sample comes, the others which one
+        number = stable_number(self.context.seed, self.task, self.step, pair)
+        if number % 1000 >= 1000 * self.settings.replay:
             return None
         return self.old[number // 1000 % len(self.old)]
 
-    def _with_old(self, model: nn.Module, loss: Tensor, shares: Tensor, old: Sequence[tuple[int, Pair]]) -> Tensor:
+    def _with_old(self, model: nn.Module, loss: Tensor, weights: Tensor, old: Sequence[tuple[int, Pair]]) -> Tensor:
+        """The loss with old samples, each of which weighs as much as the example that it comes with."""
         s: LFPT5Settings = self.settings
-        read = [([*text, self.end] if self.encodes else text, answer) for _, (text, answer) in old]
-        student, labels = self._answer(model, read)
-        loss = loss + (shares * token_means(student, labels)).sum()
+        pairs = []
+        for _, (text, answer) in old:
+            # an encoder's text comes with an end, which reading the sample has cut off
+            if self.encodes:
+                text = [*text, self.end]
+            pairs.append((text, answer))
+        student, labels = self._answer(model, pairs)
+        loss = loss + (weights * token_means(student, labels)).sum()
         if s.lm:
-            written = token_means(*self._answer(model, [self._written(task, pair) for task, pair in old]))
-            loss = loss + s.lm * (shares * written).sum()
+            loss = loss + s.lm * self._writing_loss(model, old, weights)
         if not s.kd:
             return loss
         with torch.no_grad():
             self.teaching = True
-            teacher, _ = self._answer(model, read)
+            teacher, _ = self._answer(model, pairs)
             self.teaching = False
-        return (1 - s.kd) * loss + s.kd * (shares * distances(teacher, student, labels)).sum()
+        # (1 - kd) stands before all that was added up so far, the new examples' loss too
+        distance = (weights * distances(teacher, student, labels)).sum()
+        return (1 - s.kd) * loss + s.kd * distance
 
     def after_optimizer_step(self, model: nn.Module) -> None:
         self.step += 1
@@ -326,7 +282,9 @@ class LFPT5(Cost, TuningMethod):
         """Note which answers occurred on any worker, by their number among 65536."""
         seen = torch.zeros(_BUCKETS, device=self.soft.prompt.device)
         for batch in batches:
-            seen[[_number(answer) % _BUCKETS for _, answer in self.pairs(batch)]] = 1
+            for _, answer in self.pairs(batch):
+                seen[stable_number(answer) % _BUCKETS] = 1
+        # the mean is not zero where any worker's is not
         self.answers[str(task_id)] = self.context.mean_over_workers(seen).nonzero().flatten().tolist()
         self.old = []
         self.teacher = None
@@ -335,4 +293,6 @@ class LFPT5(Cost, TuningMethod):
         return {"answers": dict(self.answers)}
 
     def load_state_dict(self, state: State) -> None:
-        self.answers = {task: list(numbers) for task, numbers in state["answers"].items()}
+        self.answers = {}
+        for task, numbers in state["answers"].items():
+            self.answers[task] = list(numbers)

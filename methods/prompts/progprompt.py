@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, TuningMethod, generator, trainable
 from methods.batch import Batch
-from methods.prompts.soft_prompts import PromptedModel, vocabulary_rows
+from methods.prompts.soft_prompts import PromptedModel, random_token_embeddings
 from methods.seam.card import Card
 from methods.seam.cost import Cost
 
@@ -37,7 +37,7 @@ class _Prompts(nn.Module):
         self.mlp: nn.Sequential | None = None
 
     def newest(self) -> Tensor:
-        """[P, d]"""
+        """The newest prompt [P, d] as the model reads it."""
         prompt: Tensor = self.task[-1]
         if self.mlp is None:
             return prompt
@@ -47,11 +47,14 @@ class _Prompts(nn.Module):
         """The prompts of the first `count` tasks, the newest first."""
         if not count:
             return None
+        # only the newest passes the network; the earlier ones hold what their network last gave
         last = self.task[count - 1]
-        # the newest passes its network while it trains
         if count == len(self.task):
             last = self.newest()
-        return torch.cat([last, *(self.task[i] for i in reversed(range(count - 1)))])
+        prompts = [last]
+        for task_id in reversed(range(count - 1)):
+            prompts.append(self.task[task_id])
+        return torch.cat(prompts)
 
 
 class ProgPrompt(Cost, TuningMethod):
@@ -77,35 +80,45 @@ class ProgPrompt(Cost, TuningMethod):
     def __init__(self, settings: ProgPromptSettings, context: Context) -> None:
         super().__init__(settings, context)
         self.prompts = _Prompts()
+        # the number of tasks whose prompts are read: while scoring, fewer than there are
         self.used = 0
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         freeze_all_but(model, head)
-        self.prompted = PromptedModel(model, self._read)
+        self.prompted = PromptedModel(model, self.vectors)
+        # inside the model, so that its devices, its optimizer and its checkpoints are the prompts' too
         model.add_module("soft_prompts", self.prompts)
         return model
 
-    def _read(self, embeds: Tensor, mask: Tensor) -> Tensor:
-        vectors = self.prompts.until(self.used)
-        if vectors is None:
+    def vectors(self, embeds: Tensor, mask: Tensor) -> Tensor:
+        """[B, P, d]: the prompts that are read now, the same for every text."""
+        prompts = self.prompts.until(self.used)
+        if prompts is None:
             return embeds[:, :0]
-        return vectors.expand(len(embeds), -1, -1)
+        return prompts.expand(len(embeds), -1, -1)
 
     def grow(self, model: nn.Module, tasks: int) -> None:
-        task = self.prompts.task
-        kept = [p.requires_grad_(False) for p in list(task)[:tasks]]
-        for i in range(len(kept), tasks):
-            rng = generator(self.context.seed, "progprompt", i)
-            kept.append(nn.Parameter(vocabulary_rows(self.prompted.embeddings, self.settings.tokens, rng)))
-        if kept:
-            kept[-1].requires_grad_(True)
-        self.prompts.task = nn.ParameterList(kept)
+        prompts = list(self.prompts.task)[:tasks]
+        for prompt in prompts:
+            prompt.requires_grad_(False)
+        for task_id in range(len(prompts), tasks):
+            # one generator a task: growing at once, as a resumed run does, draws what growing task by task draws
+            rng = generator(self.context.seed, "progprompt", task_id)
+            start = random_token_embeddings(self.prompted.embeddings, self.settings.tokens, rng)
+            prompts.append(nn.Parameter(start))
+        if prompts:
+            prompts[-1].requires_grad_(True)
+        self.prompts.task = nn.ParameterList(prompts)
+        # `before_task` makes it anew; a state that is loaded has none
         self.prompts.mlp = None
         self.used = tasks
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        prompts: dict[str, Tensor] = {f"soft_prompts.{n}": p for n, p in self.prompts.named_parameters()}
-        return prompts | trainable(model)
+        # the earlier prompts are frozen, so `trainable` alone would leave them out
+        weights: dict[str, Tensor] = {}
+        for name, parameter in self.prompts.named_parameters():
+            weights[f"soft_prompts.{name}"] = parameter
+        return weights | trainable(model)
 
     def added_tokens(self, task_id: int) -> int:
         return (task_id + 1) * self.settings.tokens
@@ -113,23 +126,28 @@ class ProgPrompt(Cost, TuningMethod):
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.used = task_id + 1
         if self.settings.mlp:
-            self.prompts.mlp = self._network(task_id, self.prompts.task[-1])
+            self.prompts.mlp = self.network(task_id, self.prompts.task[-1])
 
-    def _network(self, task_id: int, like: Tensor) -> nn.Sequential:
-        """Linear, tanh, linear; uniform in ±1/sqrt(d_in), as torch's, but from the seed."""
-        width = like.shape[1]
+    def network(self, task_id: int, prompt: Tensor) -> nn.Sequential:
+        """Linear, tanh, linear; uniform in ±1/sqrt(d_in), as torch's, but from the seed; where the prompt is."""
+        width = prompt.shape[1]
         hidden = self.settings.mlp
-        network = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, width)).to(like)
+        network = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, width)).to(prompt)
         rng = generator(self.context.seed, "progprompt", "mlp", task_id)
+        # weight and bias of one layer, then of the other: a bias has its layer's range, as torch's has
+        input_widths = (width, width, hidden, hidden)
         with torch.no_grad():
-            for p, d_in in zip(network.parameters(), (width, width, hidden, hidden), strict=True):
-                p.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / math.sqrt(d_in))
+            for parameter, d_in in zip(network.parameters(), input_widths, strict=True):
+                drawn = 2 * torch.rand(parameter.shape, generator=rng) - 1
+                parameter.copy_(drawn / math.sqrt(d_in))
         return network
 
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
+        # a task that was not trained yet has no prompts of its own
         self.used = min(task_id + 1, len(self.prompts.task))
 
     @torch.no_grad()
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        # the network is thrown away, so its result becomes the prompt (as in the paper)
         self.prompts.task[-1].copy_(self.prompts.newest())
         self.prompts.mlp = None

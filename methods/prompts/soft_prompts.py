@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.batch import Batch
+from methods.batch import IGNORED, Batch
 
 # [B, P, d] for the token embeddings [B, S, d] and their mask [B, S]; P may be 0
 Prompts = Callable[[Tensor, Tensor], Tensor]
@@ -32,19 +32,22 @@ class PromptedModel:
         self.prompts = prompts
         self.length = 0  # vectors before what is being read, or was read last
         self.added = 0  # of these, how many the running pass itself reads; the others are in its cache
-        self.bare = self.causal = False
-        inner = next(m for m in model.modules() if isinstance(m, PreTrainedModel))
+        self.bare = False
+        self.causal = False
+        self.start = 0  # the tokens that stand before the prompts
+        # a sentence encoder wraps the model of transformers in a module of ours
+        inner = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
         if inner.config.is_encoder_decoder:
             self.reader: nn.Module = inner.get_encoder()
+            # the encoder keeps the prompts' states, so the decoder needs a mask that covers them
             inner.get_decoder().register_forward_pre_hook(self._before_decoder, with_kwargs=True)
-            self.start, strip = 0, False
         else:
             self.reader = inner.base_model
             self.causal = inner.can_generate()
-            self.start, strip = (0 if self.causal else 1), True
-        self.reader.register_forward_pre_hook(self._before_reader, with_kwargs=True)
-        if strip:
+            if not self.causal:
+                self.start = 1
             self.reader.register_forward_hook(self._after_reader)
+        self.reader.register_forward_pre_hook(self._before_reader, with_kwargs=True)
 
     @property
     def embeddings(self) -> nn.Embedding:
@@ -56,15 +59,19 @@ class PromptedModel:
     @torch.no_grad()
     def read_bare(self, embeds: Tensor, mask: Tensor) -> Tensor:
         """The reader's last states [B, S, d] without prompts and without dropout."""
-        # padding may come first, and has no place of its own
-        places = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if self.causal else {}
-        self.bare, training = True, self.reader.training
+        inputs = {"inputs_embeds": embeds, "attention_mask": mask}
+        # a decoder's padding may come first, and transformers would count it as positions
+        if self.causal:
+            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        was_training = self.reader.training
+        # `bare` tells our own hooks, which run in this pass too, to leave it alone
+        self.bare = True
         self.reader.eval()
         try:
-            states: Tensor = self.reader(inputs_embeds=embeds, attention_mask=mask, **places).last_hidden_state
+            states: Tensor = self.reader(**inputs).last_hidden_state
         finally:
             self.bare = False
-            self.reader.train(training)
+            self.reader.train(was_training)
         return states
 
     def _before_reader(
@@ -72,9 +79,11 @@ class PromptedModel:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self.bare:
             return None
-        if args:  # the names of what came without
+        # some callers in transformers give the token ids by position; by name, they can be replaced below
+        if args:
             names = list(inspect.signature(module.forward).parameters)
             kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
+        # once generation has a cache, it holds the prompts: a second copy of them would stand between the tokens
         cache = kwargs.get("past_key_values")
         if cache is not None and cache.get_seq_length() > 0:
             self.added = 0
@@ -83,58 +92,73 @@ class PromptedModel:
 
     def _prompted(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The inputs with prompts among them."""
-        embeds, mask = kwargs.get("inputs_embeds"), kwargs.get("attention_mask")
+        embeds = kwargs.get("inputs_embeds")
         if embeds is None:
             embeds = self.embeddings(kwargs["input_ids"])
+        mask = kwargs.get("attention_mask")
         if mask is None:
             mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        # else `torch.cat` would raise the embeddings to the precision of the prompts
         vectors = self.prompts(embeds, mask).to(embeds.dtype)
-        self.length = self.added = vectors.shape[1]
+        self.length = vectors.shape[1]
+        self.added = self.length
         if not self.length:
             return kwargs
         self._check_length(embeds.shape[1])
         ones = mask.new_ones(vectors.shape[:2])
         cut = self.start
+        # transformers refuses token ids beside embeddings
         kwargs = {
             **kwargs,
             "input_ids": None,
             "inputs_embeds": torch.cat([embeds[:, :cut], vectors, embeds[:, cut:]], dim=1),
             "attention_mask": torch.cat([mask[:, :cut], ones, mask[:, cut:]], dim=1),
         }
-        if kwargs.get("position_ids") is not None:
-            places = torch.arange(self.length, device=embeds.device).expand(len(embeds), -1)
-            kwargs["position_ids"] = torch.cat([places, kwargs["position_ids"] + self.length], dim=1)
+        position_ids = kwargs.get("position_ids")
+        # given where padding comes first, as in generation; else the model counts from its embeddings
+        if position_ids is not None:
+            prompt_positions = torch.arange(self.length, device=embeds.device).expand(len(embeds), -1)
+            kwargs["position_ids"] = torch.cat([prompt_positions, position_ids + self.length], dim=1)
         return kwargs
 
     def _check_length(self, tokens: int) -> None:
         """Raises ValueError where a model with learned positions has none for so long an input."""
         table = getattr(getattr(self.reader, "embeddings", None), "position_embeddings", None)
-        if isinstance(table, nn.Embedding):
-            most = table.num_embeddings - (table.padding_idx + 1 if table.padding_idx is not None else 0)
-            if tokens + self.length > most:
-                raise ValueError(
-                    f"{tokens} tokens and {self.length} prompt vectors are more than the model's {most} positions; "
-                    f"lower model.max_source"
-                )
+        if not isinstance(table, nn.Embedding):
+            return
+        most = table.num_embeddings
+        # RoBERTa's positions start behind the padding's index
+        if table.padding_idx is not None:
+            most -= table.padding_idx + 1
+        if tokens + self.length > most:
+            raise ValueError(
+                f"{tokens} tokens and {self.length} prompt vectors are more than the model's {most} positions; "
+                f"lower model.max_source"
+            )
 
     def _shifted(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The inputs of a later token, whose cache begins with the prompts."""
-        mask, places = kwargs.get("attention_mask"), kwargs.get("position_ids")
+        # `generate` counts the tokens that it knows of, so its mask and positions lack the prompts
+        mask = kwargs.get("attention_mask")
         if mask is not None:
             kwargs["attention_mask"] = torch.cat([mask.new_ones(len(mask), self.length), mask], dim=1)
-        if places is not None:
-            kwargs["position_ids"] = places + self.length
+        position_ids = kwargs.get("position_ids")
+        if position_ids is not None:
+            kwargs["position_ids"] = position_ids + self.length
         return kwargs
 
     def _after_reader(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        # `added`, not `length`: a pass that reads on from a cache has no prompts among its states
         if not self.bare and self.added:
-            states, end = output.last_hidden_state, self.start + self.added
+            states = output.last_hidden_state
+            end = self.start + self.added
             output.last_hidden_state = torch.cat([states[:, : self.start], states[:, end:]], dim=1)
         return output
 
     def _before_decoder(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        # `length`, not `added`: in generation the encoder runs once, and the decoder attends to it at every token
         mask = kwargs.get("encoder_attention_mask")
         if mask is not None and self.length:
             ones = mask.new_ones(len(mask), self.length)
@@ -142,14 +166,18 @@ class PromptedModel:
         return args, kwargs
 
 
-def vocabulary_rows(embeddings: nn.Embedding, count: int, rng: torch.Generator) -> Tensor:
-    """The embeddings of `count` random tokens: where a prompt starts (arXiv 2104.08691)."""
+def random_token_embeddings(embeddings: nn.Embedding, count: int, rng: torch.Generator) -> Tensor:
+    """[count, d]: the embeddings of random tokens, from which a prompt starts (arXiv 2104.08691)."""
+    # drawn on the CPU, so that the same tokens are drawn on every device
     chosen = torch.randint(embeddings.num_embeddings, (count,), generator=rng)
     return embeddings.weight.detach()[chosen.to(embeddings.weight.device)].clone()
 
 
-def example_shares(batch: Batch) -> Tensor:
-    """[B]: each example's share of the global batch, as the loss counts it: by answer tokens, or by examples."""
+def example_loss_weights(batch: Batch) -> Tensor:
+    """[B]: each example's part of the batch's loss weight, as the loss counts it: by answer tokens, or by examples."""
     labels: Tensor = batch.labels
-    units = (labels != -100).sum(1) if labels.ndim > 1 else torch.ones_like(labels)
-    return batch.loss_weight * units / units.sum()
+    if labels.ndim > 1:
+        num_terms = (labels != IGNORED).sum(1)
+    else:
+        num_terms = torch.ones_like(labels)
+    return batch.loss_weight * num_terms / num_terms.sum()

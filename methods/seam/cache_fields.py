@@ -11,8 +11,9 @@ from typing import Any
 
 
 class CacheFields:
-    """Says when settings start to matter. Of a method without this part all settings count from the start."""
+    """Says when settings start to matter. Without this part, all settings of a method count from the start."""
 
+    # what `Method` sets; named here so that this part can be derived from beside it
     settings: Any
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:

@@ -58,5 +58,6 @@ class Card:
 
     def __post_init__(self) -> None:
         for need in self.needs:
+            # a misspelt need would hide from a user that a method is told more than others
             if need not in NEEDS:
                 raise ValueError(f"needs: {need!r} is none of {', '.join(NEEDS)}")

@@ -24,6 +24,7 @@ class Cost:
 
         What runs once a task is not counted.
         """
+        # floats: a pass that runs in some steps only counts by how often it runs
         return ExtraPasses()
 
     def added_tokens(self, task_id: int) -> int:

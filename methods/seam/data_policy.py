@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Example = Mapping[str, Any]  # one example as token ids, before it is collated
+# one example as token ids, before it is collated; a mapping, as every family of models has token ids of its own
+Example = Mapping[str, Any]
 
 
 class DataPolicy:
@@ -18,6 +19,7 @@ class DataPolicy:
         self, task_id: int, chosen: Sequence[Example], old: Callable[[int], Sequence[Example]]
     ) -> Sequence[Example]:
         """What the task is trained on, instead of `chosen`. `old(i)` gives the examples of an earlier task i again."""
+        # a function, not the examples: reading and tokenizing old tasks takes long, and few policies ask for all
         return chosen
 
     def num_new_examples(self, task_id: int, size: int) -> int:

@@ -106,8 +106,8 @@ def test_scores_do_not_depend_on_the_batch(query: str, model: str, learner_of: C
     train_task(learner, 0, lambda event: None)
     names = {n for n in trainable(learner.family.module) if "classifier" not in n}
     assert names == {"soft_prompts.prompt", "soft_prompts.key"}
-    cells = [score_task(learner.scored_model(), learner.stream.tasks[0], "test", b) for b in (1, 3, 10)]
-    assert cells[0] == cells[1] == cells[2]
+    scores = [score_task(learner.scored_model(), learner.stream.tasks[0], "test", b) for b in (1, 3, 10)]
+    assert scores[0] == scores[1] == scores[2]
 
 
 def test_a_sentence_encoder_trains_too(learner_of: Callable[..., Learner]) -> None:

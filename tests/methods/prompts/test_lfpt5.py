@@ -1,9 +1,8 @@
-"""LFPT5: its pieces by hand, its writing and its loss against plain forward passes."""
+"""LFPT5: its writing and its loss against plain forward passes; which samples stay, and come back after a stop."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from methods import method_spec, trainable
-from methods.prompts.lfpt5 import IGNORED, LFPT5, distances, read_row, sample_rows, token_means
+from methods.prompts.lfpt5 import LFPT5
+from methods.prompts.pairs import answer_logits
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import CheckpointSaved, Event
@@ -31,48 +31,20 @@ def tuning_of(learner: Learner) -> LFPT5:
     return tuning
 
 
-def test_what_is_written_is_text_and_answer() -> None:
-    assert read_row([5, 6, 1, 7, 1, 1], end=1) == ([5, 6], [7, 1])
-    for row in ([5, 6, 7], [5, 1, 7, 8], [1, 7, 1], [5, 1, 1]):
-        assert read_row(row, end=1) is None
-
-
-def test_sampling_draws_among_the_likeliest() -> None:
-    scores = torch.tensor([[0.0, 5.0, 4.0, -1.0]]).repeat(200, 1)
-    rows = sample_rows(lambda last: scores, 4, 2, end=3, rng=torch.Generator().manual_seed(0))
-    assert rows.shape == (200, 4)
-    assert set(rows.flatten().tolist()) == {1, 2}
-    share = (rows == 1).double().mean().item()
-    assert share == pytest.approx(math.e / (1 + math.e), abs=0.05)
-    again = sample_rows(lambda last: scores, 4, 2, end=3, rng=torch.Generator().manual_seed(0))
-    assert torch.equal(rows, again)
-    ended = sample_rows(lambda last: scores, 6, 1, end=1, rng=torch.Generator().manual_seed(0))
-    assert set(ended.flatten().tolist()) == {1}
-    assert ended.shape == (200, 6)
-
-
-def test_losses_by_hand() -> None:
-    labels = torch.tensor([[0, 1], [1, IGNORED]])
-    logits = torch.log(torch.tensor([[[0.5, 0.5], [0.75, 0.25]], [[0.9, 0.1], [0.5, 0.5]]]))
-    expected = torch.tensor([(math.log(2) + math.log(4)) / 2, -math.log(0.1)])
-    torch.testing.assert_close(token_means(logits, labels), expected)
-    teacher = torch.log(torch.tensor([[[0.5, 0.5], [0.75, 0.25]], [[0.5, 0.5], [0.1, 0.9]]]))
-    second = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
-    torch.testing.assert_close(distances(teacher, logits, labels), torch.tensor([0.0, second]))
-
-
 @pytest.mark.parametrize("model", GENERATING)
 @torch.no_grad()
 def test_writing_goes_by_the_scores_of_whole_passes(model: str, learner_of: Callable[..., Learner]) -> None:
     learner = learner_of(model=model, methods=[{"tuning": {**SMALL, "samples": 1}}])
     tuning, module = tuning_of(learner), learner.family.module.eval()
-    name = tuning._name(0)
-    assert name == tuning._name(0) != tuning._name(1)
-    writer = tuning._writer(module, [name])
+    name = tuning.task_name(0)
+    assert name == tuning.task_name(0) != tuning.task_name(1)
+    writer = tuning.writer(module, [name])
     written: list[int] = []
     scores = writer(None)
     for token in (300, 301, 302):
-        logits, _ = tuning._answer(module, [(name, [*written, 7])])  # the scores before a token do not depend on it
+        logits, _ = answer_logits(
+            module, [(name, [*written, 7])], tuning.encodes, torch.device("cpu")
+        )  # the scores before a token do not depend on it
         torch.testing.assert_close(scores, logits[:, -1], atol=1e-5, rtol=1e-4)
         written.append(token)
         scores = writer(torch.tensor([[token]]))
@@ -125,11 +97,11 @@ def test_the_loss_of_a_batch_is_the_formula(model: str, learner_of: Callable[...
             share, text = 0.6 * n / sum(units), feature["source"]
             cut = [t for t in text if t != end][:10]
             total = total + share * ce(p, text, feature["target"])
-            total = total + share * 0.3 * ce(p, tuning._name(2), [*cut, end, *feature["target"]])
-            task, (x, y) = tuning._companion((text, feature["target"]))  # type: ignore[misc]
+            total = total + share * 0.3 * ce(p, tuning.task_name(2), [*cut, end, *feature["target"]])
+            task, (x, y) = tuning.companion((text, feature["target"]))  # type: ignore[misc]
             asked = [*x, end] if encodes else x
             total = total + share * ce(p, asked, y)
-            total = total + share * 0.3 * ce(p, tuning._name(task), [*x, end, *y])
+            total = total + share * 0.3 * ce(p, tuning.task_name(task), [*x, end, *y])
             wanted = reference_logits(plain, encodes, tuning.teacher, asked, y).softmax(-1).detach()
             own = reference_logits(plain, encodes, p, asked, y).softmax(-1)
             kl = kl + share * (wanted * (wanted / own).log()).sum(-1).mean()
@@ -146,12 +118,12 @@ def test_a_companion_depends_on_the_example_and_the_step_alone(learner_of: Calla
     tuning = tuning_of(learner_of(methods=[{"tuning": {**SMALL, "replay": 0.5}}]))
     tuning.old = [(0, ([i], [i, 1])) for i in range(7)]
     pairs = [([i, i + 1], [2, 1]) for i in range(400)]
-    first = [tuning._companion(p) for p in pairs]
-    assert first == [tuning._companion(p) for p in pairs]
+    first = [tuning.companion(p) for p in pairs]
+    assert first == [tuning.companion(p) for p in pairs]
     assert sum(c is not None for c in first) == pytest.approx(200, abs=40)
     assert {c[1][0][0] for c in first if c} == set(range(7))
     tuning.step += 1
-    assert first != [tuning._companion(p) for p in pairs]
+    assert first != [tuning.companion(p) for p in pairs]
 
 
 def test_only_samples_with_known_answers_stay(
@@ -162,11 +134,11 @@ def test_only_samples_with_known_answers_stay(
     train_task(learner, 0, lambda event: None)
     known = learner.features(0)[0]["target"]
     end = learner.family.tokenizer.eos_token_id
-    rows = torch.full((6, 16), end)
-    rows[:, :3] = torch.tensor([90, 91, end])
-    rows[:3, 3 : 2 + len(known)] = torch.tensor(known[:-1])
-    rows[3:, 3] = 99
-    monkeypatch.setattr("methods.prompts.lfpt5.sample_rows", lambda *a: rows)
+    samples = torch.full((6, 16), end)
+    samples[:, :3] = torch.tensor([90, 91, end])
+    samples[:3, 3 : 2 + len(known)] = torch.tensor(known[:-1])
+    samples[3:, 3] = 99
+    monkeypatch.setattr("methods.prompts.lfpt5.draw_samples", lambda *a: samples)
     tuning.before_task(learner.family.module, 1, [])
     assert tuning.old == [(0, ([90, 91], known))] * 3
 
@@ -176,13 +148,13 @@ def test_with_old_samples_resuming_equals_not_stopping(
     model: str, sequence_of: Callable[..., SequencePlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(scores: object, length: int, top_k: int, end: int, rng: torch.Generator) -> Tensor:
-        rows = torch.randint(300, 330, (6, length), generator=rng)
-        rows[:, 3] = rows[:, 5:] = end
-        return rows.repeat(4, 1)
+        samples = torch.randint(300, 330, (6, length), generator=rng)
+        samples[:, 3] = samples[:, 5:] = end
+        return samples.repeat(4, 1)
 
-    monkeypatch.setattr("methods.prompts.lfpt5.sample_rows", lambda *a: write(*a)[: 6 * a[0].tasks])
+    monkeypatch.setattr("methods.prompts.lfpt5.draw_samples", lambda *a: write(*a)[: 6 * a[0].tasks])
     monkeypatch.setattr(
-        LFPT5, "_writer", lambda self, model, names: type("Names", (), {"tasks": len(names) // self.settings.samples})()
+        LFPT5, "writer", lambda self, model, names: type("Names", (), {"tasks": len(names) // self.settings.samples})()
     )
     few = {"stream": {"max_train": 16}, "training": {"micro_batch": 4}}
     settings = {**SMALL, "known_answers": False}

@@ -17,6 +17,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
+from streams import DEFAULT_SCORER
 from tests.conftest import FAMILIES
 from tests.methods.reference import Adam, GlobalBatch, assert_near, batches_of
 
@@ -66,7 +67,7 @@ def test_two_tasks_equal_a_second_implementation(
             learner.stack.grow(module, task + 1)
             new = tuning.prompts.task[-1].detach().clone().requires_grad_()
             network = (
-                [p.detach().clone().requires_grad_() for p in tuning._network(task, new).parameters()] if mlp else []
+                [p.detach().clone().requires_grad_() for p in tuning.network(task, new).parameters()] if mlp else []
             )
 
             def prompt(new: Tensor = new, network: list[Tensor] = network) -> Tensor:
@@ -109,25 +110,26 @@ def test_a_task_reads_its_own_prompts_and_earlier_ones(learner_of: Callable[...,
     assert isinstance(tuning, ProgPrompt)
     embeds, mask = torch.zeros(1, 5, 32), torch.ones(1, 5)
     learner.stack.before_scoring(module, 3)
-    assert tuning._read(embeds, mask).shape == (1, 0, 32), "before any training there is none"
+    assert tuning.vectors(embeds, mask).shape == (1, 0, 32), "before any training there is none"
     learner.stack.grow(module, 3)
     p = list(tuning.prompts.task)
     for task, expected in ((0, [p[0]]), (1, [p[1], p[0]]), (2, [p[2], p[1], p[0]]), (4, [p[2], p[1], p[0]])):
         learner.stack.before_scoring(module, task)
-        assert torch.equal(tuning._read(embeds, mask)[0], torch.cat(expected))
+        assert torch.equal(tuning.vectors(embeds, mask)[0], torch.cat(expected))
 
 
 def test_old_tasks_are_never_forgotten(sequence_of: Callable[..., SequencePlan]) -> None:
-    """Without a shared head, nothing that an old task reads changes: its column is constant from its own row on."""
+    """Without a shared head, nothing that an old task reads changes: its scores are constant from its own training on."""
     view = run_sequence(sequence_of(methods=["progprompt"], training={"lr": 0.1, "epochs": 3}))
     matrix = view.matrix()
     for task in range(5):
         assert len(set(matrix[task + 1 :, task])) == 1
 
 
-def test_a_task_that_comes_twice_has_two_cells(sequence_of: Callable[..., SequencePlan]) -> None:
-    """Its two places read different prompts; a method that is not told the place scores both alike."""
-    twice = SimpleNamespace(tasks=[SimpleNamespace(split_hash=lambda split: "same")] * 2, labels_until=lambda count: [])
+def test_a_task_that_comes_twice_has_two_scores(sequence_of: Callable[..., SequencePlan]) -> None:
+    """Its two turns read different prompts; a method that is not told which turn it is scores both alike."""
+    task = SimpleNamespace(split_hash=lambda split: "same", scorer=DEFAULT_SCORER)
+    twice = SimpleNamespace(tasks=[task] * 2, labels_until=lambda count: [])
     told, untold = (
         score_keys(["key"], s.model, twice, s.method, "test")[0]  # type: ignore[arg-type]
         for s in (sequence_of(methods=[m]) for m in ("progprompt", "ft"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.prompts.soft_prompts import PromptedModel, example_shares, vocabulary_rows
+from methods.prompts.soft_prompts import PromptedModel, example_loss_weights, random_token_embeddings
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family
@@ -142,14 +142,16 @@ def test_too_long_an_input_is_refused() -> None:
         family.forward(family.module, batch)
 
 
-def test_shares_of_examples_by_hand() -> None:
+def test_loss_weights_of_examples_by_hand() -> None:
     labels = torch.tensor([[1, 2, -100], [3, -100, -100]])
-    torch.testing.assert_close(example_shares(toy.batch(labels=labels, loss_weight=0.6)), torch.tensor([0.4, 0.2]))
-    assert example_shares(toy.batch(labels=torch.tensor([5, 6]), loss_weight=0.5)).tolist() == [0.25, 0.25]
+    torch.testing.assert_close(
+        example_loss_weights(toy.batch(labels=labels, loss_weight=0.6)), torch.tensor([0.4, 0.2])
+    )
+    assert example_loss_weights(toy.batch(labels=torch.tensor([5, 6]), loss_weight=0.5)).tolist() == [0.25, 0.25]
 
 
 def test_prompts_start_from_tokens() -> None:
     table = torch.nn.Embedding(50, 4)
-    rows = vocabulary_rows(table, 8, torch.Generator().manual_seed(0))
-    assert all(any(torch.equal(row, token) for token in table.weight) for row in rows)
-    assert torch.equal(rows, vocabulary_rows(table, 8, torch.Generator().manual_seed(0)))
+    prompt = random_token_embeddings(table, 8, torch.Generator().manual_seed(0))
+    assert all(any(torch.equal(vector, token) for token in table.weight) for vector in prompt)
+    assert torch.equal(prompt, random_token_embeddings(table, 8, torch.Generator().manual_seed(0)))
