@@ -54,7 +54,7 @@ class Card:
     strong: Mapping[str, Any] = field(default_factory=dict)
     """Of a plug-in: further settings with which two steps of the second task show that it acts."""
     quick: Mapping[str, Any] = field(default_factory=dict)
-    """Settings for checking the method in seconds, where the defaults would only take long."""
+    """Settings for checking the method on a small model in seconds, where the defaults take long or do not fit its size."""
 
     def __post_init__(self) -> None:
         for need in self.needs:

@@ -110,6 +110,8 @@ class Coso(CacheFields, TuningMethod):
         space={"rank": (8, 16, 32), "sketch": (32, 64, 128), "every": (1, 20, 200)},
         no_output_units="its updates mix output units, projected after the gradients",
         no_gradients="it moves coordinates of its own, made of the gradients before plug-ins can change them",
+        # a small model's gradients span fewer directions than the default rank: the rest would be drawn by rounding alone
+        quick={"rank": 4, "sketch": 8},
     )
 
     def __init__(self, settings: CosoSettings, context: Context) -> None:

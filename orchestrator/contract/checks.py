@@ -78,7 +78,7 @@ def check_trains(subject: Subject) -> None:
         if before != after:
             raise ContractViolation(f"`weights` names others after task {task_id}: {sorted(before ^ after)}")
         moved = notes.moved(task_id)
-        require(bool(moved), f"training task {task_id} moved no weight")
+        require(bool(moved), f"training task {task_id} moved 0 weights")
         if subject.model == "tiny-bert":
             require("classifier.weight" in moved, "a task head trains under every tuning method")
 
