@@ -121,7 +121,7 @@ def test_scoring_aside_gives_the_same_cells(tmp_path: Path, environment: dict[st
     assert aside["sequences"][0]["accuracy_matrix"] == inline["sequences"][0]["accuracy_matrix"]
     folder = tmp_path / "b" / "sequences" / aside["sequences"][0]["id"]
     assert (folder / "evaluate.jsonl").exists()
-    assert '"cell"' not in (folder / "train.jsonl").read_text()
+    assert '"score"' not in (folder / "train.jsonl").read_text()
 
 
 def test_a_killed_driver_loses_nothing_that_was_done(tmp_path: Path, environment: dict[str, str]) -> None:
