@@ -127,7 +127,7 @@ def test_scoring_aside_gives_the_same_cells(tmp_path: Path, environment: dict[st
 def test_a_killed_driver_loses_nothing_that_was_done(tmp_path: Path, environment: dict[str, str]) -> None:
     arguments = command(tmp_path, "methods=[ft]", "training.epochs=3")
     driver = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(list((tmp_path / "checkpoints").glob("[!.]*"))) >= 2, 120)
+    wait_for(lambda: len(list((tmp_path / "checkpoints").glob("[!.]*"))) >= 2, 400)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     wait_for(lambda: not workers_below(environment["RAY_TMPDIR"]), 60)
