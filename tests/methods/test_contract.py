@@ -35,7 +35,7 @@ def cases() -> list[object]:
                     continue
                 if check in WITHOUT_MODEL and model != "tiny-t5":
                     continue
-                slow = model != "tiny-t5" or check == "accumulation"
+                slow = model != "tiny-t5" or check in ("accumulation", "strength zero on LoRA")
                 found.append(pytest.param(name, model, check, marks=[pytest.mark.slow] if slow else []))
     return found
 
