@@ -47,8 +47,10 @@ def test_a_failure_is_appended_with_its_whole_traceback(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_written_hides_no_failure(tmp_path: Path) -> None:
-    (tmp_path / "logs").write_text("a file where the folder would be")
+    blocking = tmp_path / "logs"
+    blocking.write_text("a file where the folder would be")
     logs.write_failure(logs.driver_log(tmp_path), "anything", raised())
+    assert blocking.read_text() == "a file where the folder would be"
 
 
 def test_a_reason_is_one_line() -> None:
