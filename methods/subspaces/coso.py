@@ -39,15 +39,18 @@ class CosoSettings(Settings):
     targets: tuple[str, ...] | None = Field(None, description="module names; none: the output layers of attention")
 
 
-def left_directions(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def left_directions(matrix: Tensor, count: int, floor: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
     """(U, sigma): the `count` first left singular directions, the largest entry of each positive, and their values.
 
-    A fixed sign lets Adam's moments, which are kept when the subspace changes, mean the same after it.
+    A fixed sign lets Adam's moments, which are kept when the subspace changes, mean the same after it. Where a value is not
+    above the floor, both are zero: such a direction is drawn by rounding alone.
     """
     u, sigma, _ = torch.linalg.svd(matrix, full_matrices=False)
     u = u[:, :count]
+    sigma = sigma[:count]
     signs = u.gather(0, u.abs().argmax(0, keepdim=True)).sign()
-    return u * signs, sigma[:count]
+    real = sigma > floor
+    return u * signs * real, sigma * real
 
 
 def frequent_directions(sketch: Tensor | None, u: Tensor, sigma: Tensor, count: int) -> Tensor:
@@ -65,20 +68,29 @@ def frequent_directions(sketch: Tensor | None, u: Tensor, sigma: Tensor, count: 
     return both_u[:, :count] * (both[:count].square() - shrinkage).clamp(min=0).sqrt()
 
 
+def rounding(matrix: Tensor) -> Tensor:
+    """The singular value below which a direction of what is left of the matrix is rounding of it (as in `matrix_rank`)."""
+    return torch.linalg.matrix_norm(matrix) * max(matrix.shape) * torch.finfo(matrix.dtype).eps
+
+
 def reserved(sketch: Tensor, threshold: float) -> Tensor:
     """The sketch's first directions, as long as their share of its energy is below the threshold."""
     u, sigma, _ = torch.linalg.svd(sketch, full_matrices=False)
     energy = sigma.square()
     # no division by zero where all gradients of the task were zero
     share = energy.cumsum(0) / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
-    return u[:, : int((share < threshold).sum())]
+    # a direction without energy is drawn by rounding alone, and would be lost to later tasks for nothing
+    chosen = (share < threshold) & (sigma > rounding(sketch))
+    return u[:, : int(chosen.sum())]
 
 
 def extended(basis: Tensor, new: Tensor, limit: int) -> Tensor:
     """An orthonormal basis of both, the old directions first, of at most `limit` columns."""
     new = new - basis @ (basis.T @ new)
     # cut at the end: where the limit binds, the directions of earlier tasks stay and the new ones give way
-    return torch.cat([basis, torch.linalg.qr(new).Q], dim=1)[:, :limit]
+    new = torch.linalg.qr(new).Q[:, : max(limit - basis.shape[1], 0)]
+    # in one order of memory, as a checkpoint gives it back: products of another order round otherwise
+    return torch.cat([basis, new], dim=1).contiguous()
 
 
 class _Layer:
@@ -98,7 +110,8 @@ class Coso(CacheFields, TuningMethod):
 
     As the released code, which keeps Adam's moments when P changes, and updates the sketch as often as P. We fix the signs
     of P's columns, decay no weights, and sum the head's gradient and P^T G' in the norm that is clipped. The published
-    temperature of 3 in the loss is left out. Its authors trained vision transformers only: nothing is known for text.
+    temperature of 3 in the loss is left out. Directions whose share of a gradient or sketch is mere rounding are neither trained
+    nor reserved. Its authors trained vision transformers only: nothing is known for text.
     """
 
     Settings = CosoSettings
@@ -155,19 +168,21 @@ class Coso(CacheFields, TuningMethod):
         for layer, move in zip(self.layers.values(), self.moves, strict=True):
             assert layer.weight.grad is not None
             gradient = at_least_float32(layer.weight.grad)
+            floor = rounding(gradient)
             gradient = gradient - layer.basis @ (layer.basis.T @ gradient)
             # after the projection, so that the new subspace is orthogonal to the reserved directions too
             if self.step % self.settings.every == 0:
-                self._new_subspace(layer, gradient, len(move))
+                self._new_subspace(layer, gradient, floor, len(move))
             assert layer.projector is not None
             move.grad = (layer.projector.T @ gradient).to(move.dtype)
             # the optimizer leaves the weight alone, and the norm that is clipped counts `move` only
             layer.weight.grad = None
         self.step += 1
 
-    def _new_subspace(self, layer: _Layer, gradient: Tensor, rank: int) -> None:
+    def _new_subspace(self, layer: _Layer, gradient: Tensor, floor: Tensor, rank: int) -> None:
         count = self.settings.sketch
-        u, sigma = left_directions(gradient, max(rank, count))
+        # once all directions are reserved, what is left of a gradient is its rounding, which would be trained on
+        u, sigma = left_directions(gradient, max(rank, count), floor)
         # a decomposition may differ in its last bits from worker to worker, and their weights would drift apart
         u = self.context.from_first_worker(u)
         sigma = self.context.from_first_worker(sigma)

@@ -65,7 +65,7 @@ def write_state(folder: Path, state: State) -> None:
 def read_state(folder: Path, resume_state: bool) -> State:
     """The state whose files are in a folder; with its resume state, if it has one and that is wanted."""
     method_values = json.loads((folder / METHOD_VALUES_FILE).read_text())
-    method = _join_tensors(method_values, load_file(folder / METHOD_TENSORS_FILE))
+    method = _join_tensors(method_values, _aligned(load_file(folder / METHOD_TENSORS_FILE)))
     resumed = None
     # the optimizer's state is twice the size of the weights, and scoring needs none of it
     if resume_state and (folder / RESUME_FILE).exists():
@@ -79,10 +79,22 @@ def read_history(folder: Path) -> dict[str, Any]:
     return history
 
 
+def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in memory of torch's own, as they were when they were written.
+
+    The file's tensors begin wherever their predecessors end, and kernels round differently where memory begins elsewhere:
+    a resumed run would differ from one that never stopped in the last bit.
+    """
+    copies: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        copies[name] = tensor.clone()
+    return copies
+
+
 def _read_resume_state(file: Path) -> ResumeState:
     weights: dict[str, Tensor] = {}
     optimizer_state: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for path, tensor in load_file(file).items():
+    for path, tensor in _aligned(load_file(file)).items():
         # weights/<parameter>, or optimizer_state/<parameter>/<entry>: no parameter's name has a slash
         kind, parameter, *entry = path.split("/")
         if kind == "weights":

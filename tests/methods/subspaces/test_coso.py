@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.subspaces.coso import Coso, extended, frequent_directions, left_directions, reserved
+from methods.subspaces.coso import Coso, extended, frequent_directions, left_directions, reserved, rounding
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
@@ -41,6 +41,21 @@ def test_what_a_task_reserves_by_hand() -> None:
     more = extended(basis, torch.tensor([[3.0], [4.0], [0.0]]), 3)
     torch.testing.assert_close(more @ more.T, torch.diag(torch.tensor([1.0, 1.0, 0.0])))
     assert extended(basis, torch.eye(3)[:, 1:], 2).shape[1] == 2
+
+
+def test_directions_that_are_rounding_alone_are_neither_trained_nor_reserved() -> None:
+    full = torch.eye(4, dtype=torch.float64)
+    gradient = torch.arange(12.0, dtype=torch.float64).reshape(4, 3).sin()
+    left = gradient - full @ (full.T @ gradient) + 1e-16 * gradient.cos()
+    u, sigma = left_directions(left, 3, rounding(gradient))
+    assert u.count_nonzero() == 0
+    assert sigma.count_nonzero() == 0
+    # two directions of one gradient in three: the third is not drawn
+    u, sigma = left_directions(gradient[:, :2] @ torch.ones(2, 3, dtype=torch.float64), 3, rounding(gradient))
+    assert u.count_nonzero(0).tolist() == [4, 0, 0]
+    assert reserved(torch.zeros(4, 3), 0.98).shape == (4, 0)
+    assert reserved(torch.diag(torch.tensor([1.0, 1e-9, 0.0])), 1.0).shape == (3, 0)
+    assert reserved(torch.diag(torch.tensor([1.0, 0.5, 0.0])), 1.0).shape == (3, 1)
 
 
 NAMES = {"tiny-t5": "o.weight", "tiny-bert": "attention.output.dense.weight", "tiny-llama": "o_proj.weight"}
