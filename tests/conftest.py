@@ -28,6 +28,24 @@ SMALL: dict[str, dict[str, Any]] = {
 FAMILIES = ("tiny-t5", "tiny-bert", "tiny-llama")
 
 
+# files whose tests start Ray or several workers: one at a time, so that no two clusters share the machine
+CLUSTERS = ("test_ray.py", "test_groups.py", "test_parallel.py", "test_protocol.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says what one process of several (`pytest -n`) runs together: a file, or of the contract all checks of a subject."""
+    for item in items:
+        group = item.nodeid.split("::")[0]
+        if item.path.name in CLUSTERS:
+            group = "clusters"
+        elif item.path.name == "test_contract.py":
+            group = item.nodeid.split("-tiny")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    # the longest group begins first, or the other processes would wait for it at the end
+    items.sort(key=lambda item: item.path.name not in CLUSTERS)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Equality bit for bit needs one order of summation."""
