@@ -138,6 +138,7 @@ def finished(sequence_of: Callable[..., SequencePlan], tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_evaluate_fills_what_is_missing_and_report_reads_it(finished: Path, call: Call) -> None:
     code, _, _ = call("report", "small", "--out", finished)
     assert code == 0

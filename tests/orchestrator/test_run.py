@@ -16,6 +16,7 @@ from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
 
 
+@pytest.mark.slow
 def test_a_scoring_failure_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

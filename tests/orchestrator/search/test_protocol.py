@@ -75,6 +75,7 @@ def sync(monkeypatch: pytest.MonkeyPatch) -> FakeSync:
     return fake
 
 
+@pytest.mark.slow
 def test_what_is_complete_is_reported_without_ray(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: FakeSync
 ) -> None:

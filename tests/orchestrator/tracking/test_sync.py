@@ -43,6 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
 
 
+@pytest.mark.slow
 def test_everything_is_there_and_a_second_copy_changes_nothing(
     store: str, sequence_of: Callable[..., SequencePlan]
 ) -> None:
@@ -101,6 +102,7 @@ def snapshot(uri: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_resumed_sequence_goes_on_in_the_same_run(store: str, sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(methods=[{"tuning": "lora", "name": "resumed"}])
 

@@ -49,6 +49,7 @@ def test_stock_phrases_are_not_followed_but_count() -> None:
     assert few.nearest("one two three four five q q q") == (1 / 7, 0)
 
 
+@pytest.mark.slow
 def test_ten_thousand_texts_take_seconds() -> None:
     rng = random.Random(0)
     words = [f"w{i}" for i in range(3000)]

@@ -115,6 +115,7 @@ def test_the_generated_streams_are_apart() -> None:
     assert proof.evaluation_examples > 4800
 
 
+@pytest.mark.slow
 def test_the_real_benchmark_split_is_apart(benchmark_folder: Path) -> None:
     ours = named_stream("benchmark-tuning", folder=benchmark_folder).sealed()
     proof = prove("tasks", [ours], [named_stream("benchmark-evaluation", folder=benchmark_folder)])
