@@ -12,6 +12,7 @@ from orchestrator.errors import UserError
 from orchestrator.search.definition import content_hash, prepare
 from orchestrator.store.test_access_log import TestAccessLog
 from tests.orchestrator.search.searches import (
+    EVALUATION,
     TUNING,
     folder_config,
     search_config,
