@@ -35,7 +35,8 @@ class Task:
 
     `dataset` says which data set this is, wherever it lies (default: the name); `shown_name` is what prompts call it
     (default: the name). `other_labels` are those that the data set has and this task leaves to other tasks: their rows
-    are not used, and not counted as dropped either. A `sealed` task refuses its test split; another one calls
+    are not used, and not counted as dropped either. Where `lists_options` is False the texts themselves say what there is
+    to choose from, and no prompt lists it again. A `sealed` task refuses its test split; another one calls
     `on_test_read` once, right before it loads that split.
     """
 
@@ -53,6 +54,7 @@ class Task:
     scorer: str = DEFAULT_SCORER
     shown_name: str = ""
     other_labels: frozenset[str] = frozenset()
+    lists_options: bool = True
 
     def __post_init__(self) -> None:
         # frozen, so defaults that depend on another field are set past the guard
@@ -123,10 +125,13 @@ class Task:
 
     @cached_property
     def _prompt_fields(self) -> dict[str, str]:
+        options = ""
+        if self.lists_options:
+            options = ", ".join(self.labels)
         # the published prompt shows the task's name as the data set
         return {
             "instruction": self.instruction,
-            "options": ", ".join(self.labels),
+            "options": options,
             "category": self.category,
             "dataset": self.shown_name,
         }
@@ -154,5 +159,7 @@ class Task:
         # the same holds for a name that is shown instead of the task's own
         if self.shown_name != self.name:
             wording.append(["shown as", self.shown_name])
+        if not self.lists_options:
+            wording.append("options in the text")
         rows = [[example.text, example.label] for example in self.read(split)]
         return hashlib.sha256(json.dumps([wording, rows]).encode()).hexdigest()
