@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from methods.batch import Batch
+from methods.seam.booleans import refuse_boolean
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost
@@ -62,6 +63,12 @@ class Settings(BaseModel):
 
     # frozen, as cache keys are made of them; no further keys, as a misspelt one would train with a default unnoticed
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        refuse_boolean(value, cls.model_fields[str(info.field_name)].annotation)
+        return value
 
 
 class Method:

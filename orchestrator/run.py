@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,16 @@ def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any],
     if is_search_folder(config.out, config.name):
         raise UserError(f"name: {config.name!r} in {config.out!r} is a search; give this experiment another name")
     with preflight(config) as gpus:
-        return run_planned(config, plan(config, gpus > 0), console)
+        return run_planned(config, plan(config, gpus > 0, warn=warn_on(console)), console)
+
+
+def warn_on(console: Console) -> Callable[[str], None]:
+    """A function that prints a warning in a line of its own."""
+
+    def warn(line: str) -> None:
+        console.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
+
+    return warn
 
 
 def run_planned(

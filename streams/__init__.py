@@ -8,19 +8,20 @@ from streams.catalogue import (
     named_stream,
     resolve_source,
 )
+from streams.doubts import doubts
 from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level, Proof, prove
 from streams.label_splits import half_of_labels, tasks_of_labels
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
-from streams.scorer_names import DEFAULT_SCORER, SCORER_VERSIONS, check_scorer
+from streams.scorer_names import NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
 from streams.sources import SOURCES, find_source, source_names
 from streams.sources.embedded import EmbeddedSource, vocabulary
 from streams.sources.folder import FolderSource
 from streams.sources.hub import HubSource, HubTask
-from streams.sources.source import Source, SourceSettings
+from streams.sources.source import Source, SourceSettings, refuse_boolean
 from streams.splits import SPLITS, Example, Limits, RawSplit, Split, carve_dev
 from streams.stream import Stream
-from streams.task import SealedSplit, Task
+from streams.task import DEFAULT_SCORER, SealedSplit, Task
 from streams.text import bare_text, normalise_answer
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "DESCRIPTIONS",
     "FOLDER_STREAMS",
     "LEVELS",
+    "NORMAL_FORMS",
     "ORDERS",
     "PROMPTS",
     "RELATED",
@@ -57,13 +59,16 @@ __all__ = [
     "Task",
     "bare_text",
     "carve_dev",
+    "check_labels",
     "check_scorer",
+    "doubts",
     "find_prompt",
     "find_source",
     "half_of_labels",
     "named_stream",
     "normalise_answer",
     "prove",
+    "refuse_boolean",
     "resolve_source",
     "source_names",
     "tasks_of_labels",

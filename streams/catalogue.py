@@ -67,6 +67,12 @@ def resolve_source(name: str, entry: Mapping[str, Any]) -> tuple[str, type[Sourc
         if value is not None:
             settings[key] = value
     source = settings.pop("source", None)
+    if "tasks" in settings and name in GENERATED and source is None:
+        # taken for tasks of a folder, it would be other data under the name of the generated one
+        raise ValueError(
+            f"stream {name!r} is generated, all of its tasks at once: `tasks` does not go with it. `first` or `only` take "
+            "a part; tasks of your own need another name, or a `source`"
+        )
     # tasks of its own make a stream of its own, even under a name of the catalogue
     if "tasks" not in settings and name in DESCRIPTIONS:
         defaults = catalogue_entry(name)

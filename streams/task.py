@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from streams.prompts import BENCHMARK, Prompt, PromptTemplate
-from streams.scorer_names import DEFAULT_SCORER
 from streams.splits import Example, Limits, RawSplit, Split, carve_dev, in_seeded_order
+
+# how answers were scored in all published results; `streams.scorer_names` has the others
+DEFAULT_SCORER = "exact-match"
 
 
 class SealedSplit(ValueError):
@@ -19,10 +21,11 @@ class SealedSplit(ValueError):
 
 @dataclass(frozen=True)
 class UsableRows:
-    """The rows of a raw split that are used, and how many were dropped because their label is not in the label set."""
+    """The rows of a raw split that are used, and those dropped because their label is not in the label set."""
 
     examples: list[Example]
     num_dropped: int
+    first_dropped: Example | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +76,22 @@ class Task:
         else:
             examples = self._train_and_dev[1]
         if not examples:
-            raise ValueError(f"task {self.name!r}: the {split} split is empty ({self.source})")
+            raise ValueError(f"task {self.name!r}: the {split} split is empty{self._why_empty(split)} ({self.source})")
         return examples
+
+    def _why_empty(self, split: Split) -> str:
+        """What is wrong with labels that leave no row of a split to use; empty where something else left none."""
+        rows = self._raw_train
+        if split == "test":
+            rows = self._raw_test
+        # rows that are used, but held out as the other one of train and dev
+        if rows.examples or rows.first_dropped is None:
+            return ""
+        first = rows.first_dropped
+        return (
+            f": all of its {rows.num_dropped} rows have a label outside the label set, such as {first.label!r} in row "
+            f"{first.row}; the label set is {', '.join(map(repr, self.labels))}"
+        )
 
     @cached_property
     def _raw_train(self) -> UsableRows:
@@ -102,15 +119,18 @@ class Task:
     def _usable(self, rows: Sequence[Example]) -> UsableRows:
         examples: list[Example] = []
         num_dropped = 0
+        first_dropped = None
         # numbered before anything is left out: a message about row 12 must point at row 12 of the file
         for number, row in enumerate(rows, start=1):
             if row.label in self.other_labels or not self.limits.keeps(row.text):
                 continue
+            numbered = Example(row.text, row.label, number)
             if self.labels and row.label not in self.labels:
                 num_dropped += 1
+                first_dropped = first_dropped or numbered
                 continue
-            examples.append(Example(row.text, row.label, number))
-        return UsableRows(examples, num_dropped)
+            examples.append(numbered)
+        return UsableRows(examples, num_dropped, first_dropped)
 
     @property
     def has_dev(self) -> bool:

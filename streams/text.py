@@ -13,6 +13,11 @@ def normalise_answer(text: str) -> str:
     return " ".join(bare.split())
 
 
+def single_spaces(text: str) -> str:
+    """The text with its case and punctuation, single blanks between words and none at its ends."""
+    return " ".join(text.split())
+
+
 def normal_text(text: str) -> str:
     """Lower case, with single spaces."""
     return " ".join(text.lower().split())

@@ -18,6 +18,20 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 DEFAULT_RECIPE = "embedded"
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key that is given twice: yaml itself would take the last one, and drop the other unsaid."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # here, where a mapping is still as it was written: an entry that is merged in by `<<` is meant to be replaced
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return node
+
+
 def recipe_names() -> list[str]:
     """The recipes that come with the project."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -41,8 +55,19 @@ def load_config(source: str | None = None, overrides: Sequence[str] = (), out: s
         if source in recipe_names():
             origin = f"recipe {source}"
         raise UserError(f"{origin}: {explain(error)}") from None
+    _check_spaces(config)
     # a worker may have another working directory
     return config.model_copy(update={"out": str(Path(config.out).expanduser().resolve())})
+
+
+def _check_spaces(config: RunConfig) -> None:
+    """Raises UserError where a method says what a search tries, and there is no search."""
+    for method in config.methods:
+        if method.space and config.search is None:
+            raise UserError(
+                f"methods: {method.label!r} has a `space`, which a search alone tries, and there is no `search` section; "
+                "give its values to the method itself, or add the section"
+            )
 
 
 def _write_out(values: dict[str, Any], section: str, key: str) -> None:
@@ -84,7 +109,7 @@ def _path_of(source: str) -> Path:
 
 def _read_yaml(source: str, path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
         raise UserError(f"{source}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -122,9 +147,10 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not equals or not path:
         raise UserError(f"--set {override}: expected KEY=VALUE, such as training.lr=1e-4")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: the value is not valid YAML") from None
+        value = yaml.load(text, _UniqueKeys)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", error)
+        raise UserError(f"--set {override}: the value is not valid YAML: {problem}") from None
     _set_value(values, path.split("."), _number(value), override)
 
 

@@ -22,6 +22,7 @@ from streams import (
     Source,
     Stream,
     Task,
+    check_labels,
     check_scorer,
     find_prompt,
     half_of_labels,
@@ -135,6 +136,9 @@ class StreamConfig(Section):
         # only the data says which tasks there are
         self._check_task_names(stream)
         stream = stream.changed(self._asked_and_scored)
+        # before anything is cut: labels that are one to the scorer are so in two tasks too
+        for task in stream.tasks:
+            check_labels(task)
         if self.label_half is not None:
             half = self.label_half
             stream = stream.changed(lambda task: half_of_labels(task, half, self.seed))

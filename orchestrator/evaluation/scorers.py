@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from streams import SCORER_VERSIONS, Task, normalise_answer
+from streams import NORMAL_FORMS, SCORER_VERSIONS, Task
 
 Direction = Literal["higher", "lower"]
 
@@ -44,15 +44,15 @@ class Scorer:
         raise NotImplementedError
 
 
-class ExactMatch(Scorer):
-    """The share of answers (in %) that equal their target after the published normalisation (`normalise_answer`)."""
+class Equality(Scorer):
+    """The share of answers (in %) that equal their target, in the normal form that goes with the scorer's name."""
 
-    name = "exact-match"
     unit = "%"
     better = "higher"
 
     def score_example(self, answer: str, target: str) -> ExampleScore:
-        equal = normalise_answer(answer) == normalise_answer(target)
+        normal_form = NORMAL_FORMS[self.name]
+        equal = normal_form(answer) == normal_form(target)
         return ExampleScore(float(equal), equal)
 
     def combine(self, scores: Sequence[float]) -> float:
@@ -60,7 +60,19 @@ class ExactMatch(Scorer):
         return 100.0 * sum(scores) / len(scores)
 
 
-SCORERS: dict[str, Scorer] = {ExactMatch.name: ExactMatch()}
+class ExactMatch(Equality):
+    """Without case and punctuation: the published evaluation."""
+
+    name = "exact-match"
+
+
+class Verbatim(Equality):
+    """With case and punctuation: for labels that differ in nothing else."""
+
+    name = "verbatim"
+
+
+SCORERS: dict[str, Scorer] = {ExactMatch.name: ExactMatch(), Verbatim.name: Verbatim()}
 
 
 def scorer_of(task: Task) -> Scorer:

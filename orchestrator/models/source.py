@@ -44,6 +44,7 @@ class ModelSource:
 
 def find_model(config: ModelConfig) -> ModelSource:
     """Resolve a model's name. Reads configuration files only; raises ValueError with one line where it cannot."""
+    _check_revision(config)
     if config.name in BUILTIN:
         made_of = json.dumps([BUILTIN[config.name] | config.overrides, builtin_tokenizer_json()], sort_keys=True)
         kind = BUILTIN_KIND[BUILTIN[config.name]["model_type"]]
@@ -61,6 +62,21 @@ def find_model(config: ModelConfig) -> ModelSource:
     if not commit:
         raise ValueError(f"model {path!r}: its revision is unknown; set model.revision to a commit")
     return ModelSource(kind, path.startswith("sentence-transformers/"), f"{path}@{commit}", path, commit)
+
+
+def _check_revision(config: ModelConfig) -> None:
+    """Raises ValueError for a revision of what has none: it would be recorded, and nothing would be read at it."""
+    if config.revision is None:
+        return
+    what = ""
+    if config.name in BUILTIN:
+        what = "built in"
+    elif config.name in PACKAGED:
+        what = "of an installed package"
+    elif Path(config.name).is_dir():
+        what = "a folder, known by its content"
+    if what:
+        raise ValueError(f"model.revision: {config.revision!r} goes with models of the hub; {config.name!r} is {what}")
 
 
 def _packaged(name: str) -> str:

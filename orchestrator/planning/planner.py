@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from methods import TuningMethod
@@ -17,17 +17,21 @@ from orchestrator.models.source import find_model
 from orchestrator.planning.keys import content_key, score_keys, state_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.test_access_log import TestAccessLog
-from streams import Stream, Task
+from streams import Stream, Task, doubts
 
 ParentRuns = tuple[tuple[str, str], ...]
 
 
-def plan(config: RunConfig, gpu: bool = False) -> list[SequencePlan]:
+Warn = Callable[[str], None]
+
+
+def plan(config: RunConfig, gpu: bool = False, warn: Warn | None = None) -> list[SequencePlan]:
     """The sequences of an experiment, all checked: models found, data read, keys computed. Raises UserError.
 
-    `gpu` says whether training runs on GPUs, which decides what precision "auto" means.
+    `gpu` says whether training runs on GPUs, which decides what precision "auto" means. `warn` is told once of each thing
+    that is no mistake of form and yet makes a score say nothing (see `streams.doubts`).
     """
-    planner = Planner(config, gpu)
+    planner = Planner(config, gpu, warn=warn)
     sequences: list[SequencePlan] = []
     for stream in config.streams:
         for method in config.methods:
@@ -40,9 +44,17 @@ def plan(config: RunConfig, gpu: bool = False) -> list[SequencePlan]:
 class Planner:
     """Plans sequences of one experiment: finds the model once and reads each stream once. Raises UserError."""
 
-    def __init__(self, config: RunConfig, gpu: bool = False, why: str = "hashes alone, for the keys") -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        gpu: bool = False,
+        why: str = "hashes alone, for the keys",
+        warn: Warn | None = None,
+    ) -> None:
         self.config = config
         self.why = why
+        self.warn = warn
+        self._warned: set[str] = set()
         with _as_user_error():
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
@@ -74,8 +86,18 @@ class Planner:
                 # one task alone is a part of a stream whose names were checked as a whole
                 if not stream.only:
                     self._check_epochs(built)
+                self._tell_doubts(built)
             self._streams[cache_key] = built
         return self._streams[cache_key]
+
+    def _tell_doubts(self, stream: Stream) -> None:
+        if self.warn is None:
+            return
+        for line in doubts(stream):
+            # a stream is opened once for each seed and for each task alone, and has the same doubts each time
+            if line not in self._warned:
+                self._warned.add(line)
+                self.warn(line)
 
     def record_reads(self) -> None:
         """Write to the test-access log which test splits were read.

@@ -70,14 +70,16 @@ class Screen(LiveScreen):
         super().__init__(console)
         self.sequences = sequences
         self.printed: set[tuple[str, int]] = set()
+        self.has_shown = False
         self.views: Sequence[View] = [View(sequence.id) for sequence in sequences]
 
     def show(self, views: Sequence[View]) -> None:
-        """Draw what the journals say by now."""
+        """Draw what the journals say by now. What they say at the first look was done before this command was given."""
         self.views = views
         if self.live is None:
             for sequence, view in zip(self.sequences, views, strict=True):
-                self._print_finished_tasks(sequence, view)
+                self._print_finished_tasks(sequence, view, done_before=not self.has_shown)
+        self.has_shown = True
 
     def table(self) -> Table:
         """A line for each sequence: its name and progress, what its last step gave, and its last scores."""
@@ -88,7 +90,7 @@ class Screen(LiveScreen):
             table.add_row(_name(sequence), *progress_cells(sequence, view))
         return table
 
-    def _print_finished_tasks(self, sequence: SequencePlan, view: View) -> None:
+    def _print_finished_tasks(self, sequence: SequencePlan, view: View, done_before: bool) -> None:
         for task_id, task in view.by_task.items():
             event = task.checkpoint
             if event is None or (view.id, task_id) in self.printed:
@@ -96,7 +98,7 @@ class Screen(LiveScreen):
             # a finished task stays in the view, and is shown again with every look at the journals
             self.printed.add((view.id, task_id))
             how = f"trained in {event.seconds:.1f} s"
-            if event.reused:
+            if event.reused or done_before:
                 how = "found in the store"
             which = f"task {task_id + 1}/{len(sequence.tasks)} {event.task}"
             line = f"{self._clock()} {sequence.method.label}, seed {sequence.seed}: {which} {how}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
@@ -21,6 +22,7 @@ USAGE_HEADINGS = {"tokens": "tokens", "flops": "FLOPs"}
 # From the widest table to the narrowest: the first that fits the screen is shown
 USAGE_CHOICES = (("tokens", "flops"), ("flops",), ())
 
+DEVIATION_LEGEND = "a ± b mean and sample standard deviation (n - 1) over the seeds"
 TRAIN_LEGEND = "train what training took, also in tokens and FLOPs where there is room (else see summary.csv)"
 
 
@@ -37,7 +39,7 @@ def print_report(result: dict[str, Any], console: Console) -> None:
         _print_notes(sequences, console)
     if result.get("damaged_lines"):
         console.print(result["damaged_lines"], style="yellow", highlight=False, soft_wrap=True)
-    console.print(_legend(columns), style="dim", highlight=False)
+    console.print(_legend(columns, _has_deviations(by_stream.values())), style="dim", highlight=False)
 
 
 def _columns(sequences: Sequence[Result]) -> list[Metric]:
@@ -161,9 +163,20 @@ def failure_line(sequence: dict[str, Any]) -> str:
     return line
 
 
-def _legend(columns: Sequence[Metric]) -> str:
+def _has_deviations(streams: Iterable[Sequence[Result]]) -> bool:
+    """Whether a table shows a ±: a method has several seeds on one stream."""
+    for sequences in streams:
+        for results in itertools.chain(*_by_method(sequences)):
+            if len(results) > 1:
+                return True
+    return False
+
+
+def _legend(columns: Sequence[Metric], has_deviations: bool) -> str:
     """What each column says."""
     parts = []
     for metric in columns:
         parts.append(f"{metric.title} {metric.meaning}")
+    if has_deviations:
+        parts.append(DEVIATION_LEGEND)
     return "In %: " + " · ".join([*parts, TRAIN_LEGEND])

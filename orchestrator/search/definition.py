@@ -22,7 +22,7 @@ from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.evaluation.metrics import METRICS
 from orchestrator.planning.experiment import search_folder
-from orchestrator.planning.planner import Planner
+from orchestrator.planning.planner import Planner, Warn
 from orchestrator.planning.sequence_plan import Split
 from orchestrator.search.space import Space, Values, check_grid, check_names, space_of, with_values
 from orchestrator.training.cost import epoch_steps
@@ -138,16 +138,16 @@ def _plain_space(space: Space) -> dict[str, Any]:
     return plain
 
 
-def prepare(config: RunConfig, gpu: bool) -> Search:
+def prepare(config: RunConfig, gpu: bool, warn: Warn | None = None) -> Search:
     """Check a search before its first trial. Raises UserError with the first thing that is wrong.
 
-    `gpu` says whether training runs on GPUs, which decides what precision "auto" means.
+    `gpu` says whether training runs on GPUs, which decides what precision "auto" means; `warn` is told of doubtful data.
     """
     settings = config.search
     if settings is None:
         raise UserError("search: this recipe has no such section; it names the streams to tune on (see README)")
     check_names(settings)
-    planner = Planner(config, gpu, why="hashes alone, for keys and the proof that nothing overlaps")
+    planner = Planner(config, gpu, "hashes alone, for keys and the proof that nothing overlaps", warn)
     tuning, evaluation = open_streams(config, settings, planner)
     scenario = _same_scenario(config, tuning, evaluation)
     try:

@@ -11,7 +11,7 @@ from orchestrator.cluster.resources import cluster
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import SequenceFailed, UserError
 from orchestrator.planning.experiment import open_experiment
-from orchestrator.run import close, exclusive_run, preflight, run_planned, sync_of
+from orchestrator.run import close, exclusive_run, preflight, run_planned, sync_of, warn_on
 from orchestrator.search.choice import CHOSEN, evaluation_sequences, freeze, frozen_config, read_chosen, record_once
 from orchestrator.search.definition import Search, prepare
 from orchestrator.search.plots import draw
@@ -31,7 +31,7 @@ def tune_experiment(
     Raises UserError before the first trial, and SequenceFailed where no trial of any method finished.
     """
     with preflight(config) as gpus_per_worker:
-        search = prepare(config, gpus_per_worker > 0)
+        search = prepare(config, gpus_per_worker > 0, warn_on(console))
         # `cluster_stack` keeps the Ray cluster, where the tuning needed one, for the evaluation.
         with exclusive_run(config, "search"), contextlib.ExitStack() as cluster_stack:
             trial_store = TrialStore(

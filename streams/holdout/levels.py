@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 from streams.holdout.related import is_related, is_same, names_of
 from streams.holdout.violation import HoldoutViolation
+from streams.scorer_names import NORMAL_FORMS
 from streams.stream import Stream
 from streams.task import Task
-from streams.text import normalise_answer
 
 Level = Literal["tasks", "labels", "orders", "none"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -55,9 +55,11 @@ def _other_labels(tuning: Streams, evaluation: Streams, allowed: Pairs) -> None:
                 f"search: {names} read one data set, {ours.dataset!r}, and not both have a label set; "
                 "holdout 'labels' forbids it"
             )
-        their_labels = set(map(normalise_answer, theirs.labels))
+        # what a scorer takes for one label is one label here
+        normal_form = NORMAL_FORMS[theirs.scorer]
+        their_labels = set(map(normal_form, theirs.labels))
         for label in ours.labels:
-            if normalise_answer(label) in their_labels:
+            if normal_form(label) in their_labels:
                 raise HoldoutViolation(
                     f"search: {names} have the label {label!r} of data set {ours.dataset!r}; "
                     "holdout 'labels' forbids it"

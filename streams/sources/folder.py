@@ -75,13 +75,23 @@ class FolderSource(Source):
 
 
 def find_tasks(folder: Path) -> dict[str, Path]:
-    """Every task folder below `folder`, by canonical name (see `canonical`). Raises ValueError where there is none."""
+    """Every task folder below `folder`, by canonical name (see `canonical`).
+
+    Raises ValueError where there is none, or where two have one name.
+    """
     if not folder.is_dir():
         raise ValueError(f"folder {str(folder)!r} does not exist")
     # found by train.json: a category may hold folders that are no tasks
-    paths = {}
+    paths: dict[str, Path] = {}
     for file in sorted(folder.glob("*/*/train.json")):
-        paths[canonical(file.parent.name)] = file.parent
+        path = file.parent
+        other = paths.setdefault(canonical(path.name), path)
+        if other != path:
+            one = other.relative_to(folder)
+            raise ValueError(
+                f"folder {str(folder)!r}: {str(one)!r} and {str(path.relative_to(folder))!r} have one name, "
+                f"{canonical(path.name)!r}, since case and punctuation do not count; rename one of them"
+            )
     if not paths:
         raise ValueError(f"folder {str(folder)!r} holds no task: expected <category>/<task>/train.json")
     return paths

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,7 @@ class HubTask(SourceSettings):
     hub: str
     revision: str | None = None
     config: str | None = None
-    text: str | tuple[str, ...] = "text"
+    text: str | Annotated[tuple[str, ...], Field(min_length=1)] = "text"
     label: str = "label"
     labels: tuple[str, ...] | None = None
     instruction: str = ""
@@ -42,6 +42,9 @@ class HubTask(SourceSettings):
         # a branch moves: the same configuration would train on other data next month, under other keys
         if self.revision is None and not self.is_local:
             raise ValueError(f"task {self.name!r}: hub data {self.hub!r} needs a pinned `revision` (a commit hash)")
+        # never read there: what lies in the folder may be of any revision
+        if self.revision is not None and self.is_local:
+            raise ValueError(f"task {self.name!r}: `revision` goes with data on the hub; {self.hub!r} is a folder")
         return self
 
     @property

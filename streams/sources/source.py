@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from streams.names import unknown_name
 from streams.splits import Limits
 from streams.stream import Stream
+
+
+def refuse_boolean(value: Any, annotation: Any) -> None:
+    """Raises ValueError for true or false, alone or in a list or mapping, where the annotation has no boolean.
+
+    pydantic takes them for 1 and 0: `epochs: true` would train one epoch, and nobody would know why.
+    """
+    if _holds_boolean(value) and not _takes_boolean(annotation):
+        raise ValueError(
+            f"found {value!r} where a number or a text is expected (YAML reads yes, no, on and off so; quote a text)"
+        )
+
+
+def _takes_boolean(annotation: Any) -> bool:
+    # a section of its own checks its own fields
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    # a Literal names its values, which may be true or false
+    if annotation in (bool, Any) or isinstance(annotation, bool):
+        return True
+    return any(map(_takes_boolean, get_args(annotation)))
+
+
+def _holds_boolean(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return any(map(_holds_boolean, value))
+    return isinstance(value, bool)
 
 
 class SourceSettings(BaseModel):
@@ -25,6 +54,12 @@ class SourceSettings(BaseModel):
                 if key not in cls.model_fields:
                     raise ValueError(unknown_name("key", str(key), cls.model_fields))
         return values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        refuse_boolean(value, cls.model_fields[str(info.field_name)].annotation)
+        return value
 
 
 class Source(SourceSettings):

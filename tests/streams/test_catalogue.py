@@ -106,6 +106,14 @@ def test_an_explicit_source_is_taken() -> None:
     assert read_entry("embedded", source="folder", tasks=["a"]) == ("folder", FolderSource(tasks=("a",)))
 
 
+def test_a_generated_stream_takes_no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    # with a folder at hand, it would be read under the name of the generated stream
+    monkeypatch.setenv("CL_BENCHMARK_DIR", "/data")
+    for tasks in (["reviews"], ["yelp"], [{"name": "a", "hub": "b/c", "revision": "d"}]):
+        with pytest.raises(ValueError, match=r"stream 'embedded' is generated.*`tasks` does not go with it"):
+            resolve_source("embedded", {"tasks": tasks})
+
+
 def test_an_entry_that_no_source_recognises_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"unknown stream 'embeded'. Did you mean 'embedded'\?.*needs `tasks` or a `source`"

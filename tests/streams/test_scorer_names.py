@@ -1,15 +1,49 @@
-"""The names of scorers."""
+"""The names of scorers, and the labels that they can tell apart."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from streams import DEFAULT_SCORER, SCORER_VERSIONS, check_scorer
+from streams import DEFAULT_SCORER, NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
+from tests.streams.examples import task
 
 
 def test_known_scorers_pass_and_others_are_refused_with_the_nearest() -> None:
     assert DEFAULT_SCORER in SCORER_VERSIONS
+    assert SCORER_VERSIONS.keys() == NORMAL_FORMS.keys()
     for name in SCORER_VERSIONS:
         check_scorer(name)
     with pytest.raises(ValueError, match=r"unknown scorer 'exact'\. Did you mean 'exact-match'"):
         check_scorer("exact")
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (("A", "C", "C++", "C#"), "the labels 'C' and 'C++' are equal"),
+        (("+", "-"), "the label '+' is empty"),
+        (("1.5", "15"), "the labels '1.5' and '15' are equal"),
+        (("Yes", "no", "yes"), "the labels 'Yes' and 'yes' are equal"),
+        (("-1", "0", "1"), "the labels '-1' and '1' are equal"),
+        (("very  good", "very good"), "the labels 'very  good' and 'very good' are equal"),
+    ],
+)
+def test_labels_that_the_scorer_cannot_tell_apart_are_refused(labels: tuple[str, ...], problem: str) -> None:
+    t = task(labels=labels)
+    with pytest.raises(ValueError) as caught:
+        check_labels(t)
+    assert str(caught.value).startswith(f"task 't': {problem} to the scorer 'exact-match', ")
+    verbatim = dataclasses.replace(t, scorer="verbatim")
+    if "very good" in labels:
+        # blanks are no difference to any scorer
+        with pytest.raises(ValueError, match="equal to the scorer 'verbatim'"):
+            check_labels(verbatim)
+    else:
+        check_labels(verbatim)
+
+
+def test_labels_that_differ_in_letters_pass() -> None:
+    check_labels(task(labels=("Society & Culture", "Science & Mathematics", "A", "B")))
+    check_labels(task(labels=()))

@@ -128,3 +128,18 @@ def test_rows_left_to_other_tasks_are_not_counted_as_dropped() -> None:
     t = dataclasses.replace(task(rows), other_labels=frozenset({"maybe"}))
     assert t.dropped_rows("train") == 1
     assert len(t.read("train")) + len(t.read("dev")) == 40
+
+
+def test_a_split_whose_labels_are_all_unknown_says_so() -> None:
+    rows = [Example("a", "Yes"), Example("b", "No"), Example("c", "Yes")]
+    with pytest.raises(ValueError) as caught:
+        task(rows).read("train")
+    assert str(caught.value) == (
+        "task 't': the train split is empty: all of its 3 rows have a label outside the label set, such as 'Yes' in row 1; "
+        "the label set is 'yes', 'no' (here)"
+    )
+    with pytest.raises(ValueError, match="the test split is empty: all of its 3 rows"):
+        task(rows).read("test")
+    # there are rows of the label set, and none was held out
+    with pytest.raises(ValueError, match=r"the dev split is empty \(here\)"):
+        task([*ROWS, *rows], limits=Limits(dev_fraction=0)).read("dev")

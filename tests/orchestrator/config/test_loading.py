@@ -79,3 +79,31 @@ def test_wrong_files(tmp_path: Path) -> None:
     assert "expected a mapping of settings, found list" in refused(source=str(broken))
     broken.write_text(f"extends: {broken}\n")
     assert "extends itself" in refused(source=str(broken))
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("extends: embedded\ntraining:\n  lr: 1.0e-3\n  epochs: 2\n  'lr': 1.0e-4\n")
+    assert f"{file}, line 5: malformed YAML: the key 'lr' is given twice" in refused(source=str(file))
+    file.write_text("extends: embedded\ntraining: {epochs: 2}\nseeds: [1]\ntraining: {lr: 0.1}\n")
+    assert "line 4: malformed YAML: the key 'training' is given twice" in refused(source=str(file))
+    assert "the key 'epochs' is given twice" in refused("training={epochs: 1, epochs: 2}")
+
+
+def test_an_entry_that_is_merged_in_may_be_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "merged.yaml"
+    file.write_text(
+        "extends: embedded\nmethods:\n"
+        "  - &half {name: half, tuning: full, training: &rate {lr: 0.5, epochs: 3}}\n"
+        "  - {<<: *half, name: low, training: &low {<<: *rate, lr: 0.1}}\n"
+        "  - {<<: *half, name: last, training: {<<: *low, epochs: 4}}\n"
+    )
+    config = load_config(str(file))
+    trainings = [config.training_for(method) for method in config.methods]
+    assert [(training.lr, training.epochs) for training in trainings] == [(0.5, 3), (0.1, 3), (0.1, 4)]
+
+
+def test_a_space_needs_a_search() -> None:
+    method = "methods=[{preset: ft+migu, space: {migu.ratio: [0.1, 0.3]}}]"
+    assert "methods: 'ft+migu' has a `space`, which a search alone tries" in refused(method)
+    assert load_config("embedded-quick", [method]).methods[0].space

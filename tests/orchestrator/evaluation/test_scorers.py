@@ -31,3 +31,11 @@ def test_exact_match_of_a_task_is_the_share_in_percent() -> None:
 
 def test_every_scorer_is_found_by_its_name_and_has_a_version() -> None:
     assert {scorer.name: scorer.version for scorer in SCORERS.values()} == SCORER_VERSIONS
+
+
+def test_verbatim_keeps_case_and_punctuation() -> None:
+    scorer = SCORERS["verbatim"]
+    assert scorer.score_example(" C  sharp\n", "C sharp").correct
+    for answer in ("c sharp", "C sharp.", "Csharp", ""):
+        assert scorer.score_example(answer, "C sharp").score == 0.0
+    assert scorer.combine([1.0, 0.0]) == 50.0

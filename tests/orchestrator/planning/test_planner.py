@@ -22,6 +22,9 @@ from tests.conftest import small_config
         (["model.name=tiny-bert", "model.scoring=generate"], ["cannot generate; allowed: head, similarity"]),
         (["streams=[{name: order1, folder: /no/such/folder}]"], ["'/no/such/folder' does not exist"]),
         (["training.epochs_per_task={nope: 2}"], ["has no task 'nope'", "reviews"]),
+        (["model.revision=abc"], ["model.revision: 'abc' goes with models of the hub; 'tiny-t5' is built in"]),
+        (["model.name=minilm", "model.revision=abc"], ["'minilm' is of an installed package"]),
+        (["model.name=tests", "model.revision=abc"], ["'tests' is a folder, known by its content"]),
         (["model.name=minilm", "model.overrides={a: 1}"], ["overrides go with the built-in models only"]),
     ],
 )
@@ -33,14 +36,14 @@ def test_what_is_wrong_with_data_and_models(overrides: list[str], parts: list[st
     assert "\n" not in str(caught.value)
 
 
-def open_folder(folder: Path) -> str:
-    """A folder with one task of open answers."""
+def open_folder(folder: Path, labels: str = "[]", label: str = "answer {i}") -> str:
+    """A folder with one task, of open answers unless labels are given; train equals test."""
     task = folder / "QA" / "capitals"
     task.mkdir(parents=True)
-    rows = ", ".join(f'{{"sentence": "word {i}", "label": "answer {i}"}}' for i in range(20))
+    rows = ", ".join(f'{{"sentence": "word {i}", "label": "{label.format(i=i)}"}}' for i in range(20))
     for split in ("train", "test"):
         (task / f"{split}.json").write_text(f"[{rows}]")
-    (task / "labels.json").write_text("[]")
+    (task / "labels.json").write_text(labels)
     return str(folder)
 
 
@@ -69,3 +72,30 @@ def test_each_seed_has_its_order_of_classes(tmp_path: Path) -> None:
     # what a worker opens is what was planned
     assert sequences[1].open_stream().task_names == sequences[1].tasks
     assert len({sequence.open_stream().tasks[2].train_hash for sequence in sequences}) > 1
+
+
+def test_labels_that_are_one_to_the_scorer_are_refused_unless_it_is_another(tmp_path: Path) -> None:
+    folder = open_folder(tmp_path / "data", '["C", "C++"]', "C")
+    stream = {"name": "mine", "folder": folder, "tasks": ["capitals"]}
+    with pytest.raises(
+        UserError, match="task 'capitals': the labels 'C' and 'C\\+\\+' are equal to the scorer 'exact-match'"
+    ):
+        plan(small_config(tmp_path / "out", streams=[stream]))
+    (published,) = plan(small_config(tmp_path / "out", streams=["embedded"], methods=["ft"]))
+    (verbatim,) = plan(
+        small_config(tmp_path / "out", streams=[{"name": "embedded", "scorer": "verbatim"}], methods=["ft"])
+    )
+    # another scorer trains nothing anew, and takes no score of the other's
+    assert verbatim.keys == published.keys
+    assert not set(verbatim.score_keys[-1]) & set(published.score_keys[-1])
+    plan(small_config(tmp_path / "out", streams=[{**stream, "scorer": "verbatim"}]))
+
+
+def test_doubtful_data_is_told_once(tmp_path: Path) -> None:
+    folder = open_folder(tmp_path / "data", '["C", "B"]', "C")
+    told: list[str] = []
+    stream = {"name": "mine", "folder": folder, "tasks": ["capitals"]}
+    plan(small_config(tmp_path / "out", streams=[stream], methods=["ft", "expert"], seeds=[1, 2]), warn=told.append)
+    assert len(told) == 2
+    assert "all 18 train rows have the label 'C'" in told[0]
+    assert "test texts are train texts too" in told[1]

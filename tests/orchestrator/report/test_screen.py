@@ -50,6 +50,7 @@ def test_without_a_terminal_a_line_for_each_finished_task(sequence_of: Callable[
     console = Console(width=100, force_terminal=False)
     with console.capture() as captured:
         with Screen([sequence], console) as screen:
+            screen.show([View(sequence.id)])
             screen.say("training")
             screen.show([view])
             screen.show([view])
@@ -58,3 +59,17 @@ def test_without_a_terminal_a_line_for_each_finished_task(sequence_of: Callable[
     assert len(lines) == 2
     for number, (line, task) in enumerate(zip(lines, sequence.tasks, strict=True), start=1):
         assert f"ft, seed 7: task {number}/2 {task} trained in" in line
+
+
+def test_what_was_done_before_the_command_is_found_and_not_trained(sequence_of: Callable[..., SequencePlan]) -> None:
+    sequence = sequence_of(stream={"first": 2})
+    halfway = run_sequence(sequence, evaluate=False, until=1)
+    whole = run_sequence(sequence, evaluate=False)
+    console = Console(width=100, force_terminal=False)
+    with console.capture() as captured:
+        with Screen([sequence], console) as screen:
+            screen.show([halfway])
+            screen.show([whole])
+    first, second = captured.get().splitlines()
+    assert first.endswith("task 1/2 reviews found in the store")
+    assert "task 2/2 headlines trained in " in second

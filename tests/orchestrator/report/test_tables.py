@@ -69,3 +69,10 @@ def test_dropped_rows_are_said_once() -> None:
     dropped = {"sport": {"train": 3, "test": 0}}
     text = printed(result_of(dropped_rows=dropped), result_of(seed=2, dropped_rows=dropped))
     assert text.count("sport: 3 train rows with a label outside the label set were left out") == 1
+
+
+def test_a_deviation_is_explained_where_one_is_shown() -> None:
+    explained = "a ± b mean and sample standard deviation (n - 1) over the seeds"
+    assert explained in " ".join(printed(result_of(), result_of(seed=2)).split())
+    # one seed of each method has none
+    assert "±" not in printed(result_of(), result_of(method="lora"))

@@ -119,6 +119,15 @@ def test_missing_folders_and_tasks_are_said(tmp_path: Path, monkeypatch: pytest.
         FolderSource(tasks=("mini",)).stream("own", Limits())
 
 
+def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
+    write_task(tmp_path, "TC/Q&A")
+    write_task(tmp_path, "SC/mini")
+    assert open_folder(tmp_path, "q-a").task_names == ("Q&A",)
+    write_task(tmp_path, "Z/qa")
+    with pytest.raises(ValueError, match=r"'TC/Q&A' and 'Z/qa' have one name, 'qa', .*; rename one of them"):
+        open_folder(tmp_path)
+
+
 def test_an_empty_list_of_labels_means_open_answers(tmp_path: Path) -> None:
     rows = [{"label": f"answer {i}", "sentence": f"row {i}"} for i in range(10)]
     write_task(tmp_path, labels=[], train=rows)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from streams import (
     HubSource,
@@ -65,3 +66,17 @@ def test_an_empty_list_of_labels_means_open_answers(tmp_path: Path) -> None:
 def test_names_and_mappings_are_not_mixed() -> None:
     with pytest.raises(ValueError, match="mixes folder tasks"):
         HubSource.model_validate({"tasks": [{"name": "news", "hub": "a/b", "revision": "c"}, "yelp"]})
+
+
+@pytest.mark.parametrize("wrong", [{"text": []}, {"text": [True]}, {"labels": [True, False]}, {"name": True}])
+def test_what_names_no_column_and_no_text_is_refused(wrong: dict[str, object]) -> None:
+    good = {"name": "news", "hub": "some/set", "revision": "abc", "text": ["title"]}
+    HubTask.model_validate(good)
+    with pytest.raises(ValidationError) as caught:
+        HubTask.model_validate({**good, **wrong})
+    assert caught.value.errors()[0]["loc"][0] == next(iter(wrong))
+
+
+def test_a_folder_has_no_revision(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`revision` goes with data on the hub; .* is a folder"):
+        HubTask(name="news", hub=str(tmp_path), revision="abc")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from streams import Limits, Source, SourceSettings
 
@@ -31,3 +33,32 @@ def test_a_source_recognises_nothing_and_moves_nothing_unless_it_says_so() -> No
     assert source.located() == source
     with pytest.raises(NotImplementedError):
         source.stream("s", Limits())
+
+
+class Numbers(SourceSettings):
+    count: int = 1
+    shares: dict[str, float] = Field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    flag: bool = False
+    choice: Literal["all", True] = "all"
+    anything: Any = None
+    inner: Inner | None = None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"count": True}, {"count": False}, {"shares": {"a": 0.5, "b": True}}, {"words": ["a", False]}],
+)
+def test_a_boolean_is_no_number(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="where a number or a text is expected") as caught:
+        Numbers.model_validate(wrong)
+    assert caught.value.errors()[0]["loc"] == (next(iter(wrong)),)
+    with pytest.raises(ValidationError, match="where a number or a text is expected") as caught:
+        Numbers.model_validate({"inner": {"depth": True}})
+    assert caught.value.errors()[0]["loc"] == ("inner", "depth")
+
+
+def test_a_boolean_is_taken_where_one_is_meant() -> None:
+    taken = Numbers.model_validate({"flag": True, "choice": True, "anything": [True], "count": 1})
+    assert (taken.flag, taken.choice, taken.anything, taken.count) == (True, True, [True], 1)
+    assert Numbers.model_validate({"shares": {"a": 1, "b": "0.5"}}).shares == {"a": 1.0, "b": 0.5}

@@ -1,0 +1,43 @@
+"""What makes a score say nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from streams import Example, Limits, RawSplit, Stream, Task, doubts, named_stream
+
+
+def stream_of(train: list[Example], test: list[Example], labels: tuple[str, ...] = ("yes", "no")) -> Stream:
+    def load(split: RawSplit) -> list[Example]:
+        return train if split == "train" else test
+
+    return Stream("s", (Task("t", "", "", labels, "here", load, Limits(dev_fraction=0)),))
+
+
+TRAIN = [Example(f"train {i}", "yes" if i % 2 else "no") for i in range(10)]
+TEST = [Example(f"test {i}", "yes" if i % 2 else "no") for i in range(10)]
+
+
+def test_one_label_alone() -> None:
+    rows = [Example(f"text {i}", "yes") for i in range(4)]
+    (line,) = doubts(stream_of(rows, [Example("other", "yes")], labels=("yes",)))
+    assert line == "stream 's', task 't': 'yes' is its only label: there is nothing to tell apart"
+
+
+@pytest.mark.parametrize("labels", [("yes", "no"), ()])
+def test_one_class_in_train(labels: tuple[str, ...]) -> None:
+    (line,) = doubts(stream_of(TRAIN[1::2], TEST, labels))
+    assert line == "stream 's', task 't': all 5 train rows have the label 'yes': nothing is learnt but to say so"
+
+
+def test_test_texts_in_train() -> None:
+    (line,) = doubts(stream_of(TRAIN, TRAIN))
+    assert line == "stream 's', task 't': 10 of 10 test texts are train texts too: its score is mainly one of memory"
+    (line,) = doubts(stream_of(TRAIN, [*TRAIN[:5], *TEST[:5]]))
+    assert "5 of 10 test texts" in line
+    assert doubts(stream_of(TRAIN, [*TRAIN[:4], *TEST[:5]])) == []
+
+
+def test_a_sealed_test_split_is_not_read() -> None:
+    assert doubts(stream_of(TRAIN, TRAIN).sealed()) == []
+    assert doubts(named_stream("embedded")) == []
