@@ -51,7 +51,12 @@ def fit_selector(
     weight_Td = torch.zeros(len(features), size, dtype=torch.float64, device=features[0].device, requires_grad=True)
     bias_T = torch.zeros(len(features), dtype=torch.float64, device=features[0].device, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [weight_Td, bias_T], max_iter=max_iterations, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
+        [weight_Td, bias_T],
+        max_iter=max_iterations,
+        tolerance_grad=1e-9,
+        # zero: torch's default would end at a loss that is flat, not at weights that are settled
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
@@ -61,7 +66,7 @@ def fit_selector(
             targets = torch.full((len(of_task),), task, device=of_task.device)
             loss = F.cross_entropy(of_task @ weight_Td.T + bias_T, targets, reduction="sum")
             own = own + loss / (counts[task] * len(features))
-        own.backward()  # type: ignore[no-untyped-call]
+        own.backward()
         total = context.mean_over_workers(own.detach()) * context.workers
         for parameter in (weight_Td, bias_T):
             assert parameter.grad is not None
@@ -71,7 +76,7 @@ def fit_selector(
         return total + ridge / 2 * weight_Td.detach().square().sum()
 
     with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)
     return weight_Td.detach(), bias_T.detach()
 
 

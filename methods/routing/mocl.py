@@ -5,7 +5,7 @@ Shapes: B examples, E adapters so far, d the width of the frozen model's states.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,7 @@ class Mocl(Cost, RoutedAdapters):
         return router
 
     @property
-    def vectors(self) -> list[nn.Parameter]:
+    def vectors(self) -> Sequence[nn.Parameter]:
         """v_1 to v_E, each [d]."""
         return list(self.router.vectors)  # type: ignore[arg-type]
 
@@ -62,13 +62,13 @@ class Mocl(Cost, RoutedAdapters):
         if not self.vectors:
             return embeds.new_zeros(len(embeds), 0)
         query_Bd = self.mean_states(embeds, mask)
-        vectors_Ed = F.normalize(torch.stack(self.vectors), dim=1)
+        vectors_Ed = F.normalize(torch.stack(tuple(self.vectors)), dim=1)
         # products, not a matrix product, which autocast would take in bfloat16
         return (query_Bd.unsqueeze(1) * vectors_Ed).sum(2)
 
     def grow_router(self, tasks: int) -> None:
         size = int(self.reader.inner.config.hidden_size)
-        present = self.vectors[:tasks]
+        present = list(self.vectors[:tasks])
         like = self.layers[0].base_layer.weight
         for _ in range(len(present), tasks):
             # before the task's texts were seen, no text is near to it

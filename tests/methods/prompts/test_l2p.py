@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from methods import method_spec, trainable
 from methods.prompts.l2p import L2P, nearest_keys
+from methods.shared.reader import mean_over_tokens
 from orchestrator.evaluation.scores import score_task
 from orchestrator.models.family import Family
 from orchestrator.training.batches import global_batches
-from methods.shared.reader import mean_over_tokens
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
