@@ -9,6 +9,7 @@ from streams.catalogue import (
     resolve_source,
 )
 from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level, Proof, prove
+from streams.label_splits import half_of_labels, tasks_of_labels
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
 from streams.scorer_names import DEFAULT_SCORER, SCORER_VERSIONS, check_scorer
@@ -19,7 +20,7 @@ from streams.sources.hub import HubSource, HubTask
 from streams.sources.source import Source, SourceSettings
 from streams.splits import SPLITS, Example, Limits, RawSplit, Split, carve_dev
 from streams.stream import Stream
-from streams.task import SealedSplit, Task, half_of_labels
+from streams.task import SealedSplit, Task
 from streams.text import bare_text, normalise_answer
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "prove",
     "resolve_source",
     "source_names",
+    "tasks_of_labels",
     "unknown_name",
     "vocabulary",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from streams.prompts import BENCHMARK, Prompt, PromptTemplate
@@ -33,8 +33,11 @@ class Task:
     test split never touches it. Rows whose label is not among `labels` are left out and counted in `dropped_rows`. An
     empty label set means open answers: every row is used, and no options are shown.
 
-    `dataset` says which data set this is, wherever it lies (default: the name). A `sealed` task refuses its test split;
-    another one calls `on_test_read` once, right before it loads that split.
+    `dataset` says which data set this is, wherever it lies (default: the name); `shown_name` is what prompts call it
+    (default: the name). `other_labels` are those that the data set has and this task leaves to other tasks: their rows
+    are not used, and not counted as dropped either. Where `lists_options` is False the texts themselves say what there is
+    to choose from, and no prompt lists it again. A `sealed` task refuses its test split; another one calls
+    `on_test_read` once, right before it loads that split.
     """
 
     name: str
@@ -49,10 +52,14 @@ class Task:
     on_test_read: Callable[[Task], None] | None = field(default=None, repr=False)
     template: PromptTemplate = BENCHMARK
     scorer: str = DEFAULT_SCORER
+    shown_name: str = ""
+    other_labels: frozenset[str] = frozenset()
+    lists_options: bool = True
 
     def __post_init__(self) -> None:
-        # frozen, so the default that depends on another field is set past the guard
+        # frozen, so defaults that depend on another field are set past the guard
         object.__setattr__(self, "dataset", self.dataset or self.name)
+        object.__setattr__(self, "shown_name", self.shown_name or self.name)
         # the options are listed to the model, and a label twice would be twice as likely to be copied
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"task {self.name!r}: the label set names a label twice ({self.source})")
@@ -97,7 +104,7 @@ class Task:
         num_dropped = 0
         # numbered before anything is left out: a message about row 12 must point at row 12 of the file
         for number, row in enumerate(rows, start=1):
-            if not self.limits.keeps(row.text):
+            if row.label in self.other_labels or not self.limits.keeps(row.text):
                 continue
             if self.labels and row.label not in self.labels:
                 num_dropped += 1
@@ -118,12 +125,15 @@ class Task:
 
     @cached_property
     def _prompt_fields(self) -> dict[str, str]:
-        # the published prompt shows the task's name as the data set, and the name is part of the content's hash
+        options = ""
+        if self.lists_options:
+            options = ", ".join(self.labels)
+        # the published prompt shows the task's name as the data set
         return {
             "instruction": self.instruction,
-            "options": ", ".join(self.labels),
+            "options": options,
             "category": self.category,
-            "dataset": self.name,
+            "dataset": self.shown_name,
         }
 
     def prompt(self, text: str) -> Prompt:
@@ -146,27 +156,10 @@ class Task:
         # templates came later than the first stored checkpoints: the one that those were trained on adds nothing
         if self.template.segments != BENCHMARK.segments:
             wording.append(list(self.template.segments))
+        # the same holds for a name that is shown instead of the task's own
+        if self.shown_name != self.name:
+            wording.append(["shown as", self.shown_name])
+        if not self.lists_options:
+            wording.append("options in the text")
         rows = [[example.text, example.label] for example in self.read(split)]
         return hashlib.sha256(json.dumps([wording, rows]).encode()).hexdigest()
-
-
-def half_of_labels(task: Task, half: int, seed: int = 0) -> Task:
-    """The task with one half (0 or 1) of its labels. The choice depends on the set of labels and the seed alone."""
-    if half not in (0, 1):
-        raise ValueError(f"task {task.name!r}: half {half!r} of its labels is asked for: one of 0, 1")
-    if len(task.labels) < 4:
-        raise ValueError(
-            f"task {task.name!r} has {len(task.labels)} labels: a half would be a task of one label, nothing to learn"
-        )
-
-    def rank(label: str) -> tuple[bytes, str]:
-        return hashlib.sha256(f"{seed}\n{label}".encode()).digest(), label
-
-    # ranked one by one, so that the halves are the same whatever order the labels are listed in
-    ranked = sorted(task.labels, key=rank)
-    middle = len(ranked) // 2
-    chosen = set(ranked[:middle])
-    if half == 1:
-        chosen = set(ranked[middle:])
-    # in the task's own order: the order of the labels is part of the prompt
-    return replace(task, labels=tuple(label for label in task.labels if label in chosen))

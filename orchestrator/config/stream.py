@@ -17,7 +17,17 @@ from pydantic import (
 
 from methods import unknown
 from orchestrator.config.section import Section
-from streams import Limits, Source, Stream, Task, check_scorer, find_prompt, half_of_labels, resolve_source
+from streams import (
+    Limits,
+    Source,
+    Stream,
+    Task,
+    check_scorer,
+    find_prompt,
+    half_of_labels,
+    resolve_source,
+    tasks_of_labels,
+)
 
 # one value for all tasks, or values by task name
 PerTask = str | dict[str, str]
@@ -42,6 +52,14 @@ class StreamConfig(Section):
     seed: int = Field(0, ge=0, description="chooses the rows (not the training order)")
     row_half: Literal[0, 1] | None = Field(None, description="only this half of the rows, by their text")
     label_half: Literal[0, 1] | None = Field(None, description="only this half of each task's labels")
+    labels_per_task: int | None = Field(
+        None, ge=2, description="cut each task into tasks that bring so many labels each, one after the other"
+    )
+    class_order: Literal["listed", "by-seed"] | Annotated[int, Field(ge=0)] = Field(
+        "listed",
+        description="in which order labels_per_task brings the labels: as listed, drawn by this number, or by each seed of the "
+        "experiment (as arXiv 2403.09066 does)",
+    )
     prompt: PerTask | None = Field(None, description="a prompt's name or template, for all tasks or by task name")
     scorer: PerTask | None = Field(None, description="a scorer's name, for all tasks or by task name")
 
@@ -91,6 +109,21 @@ class StreamConfig(Section):
             check_scorer(scorer)
         return value
 
+    @model_validator(mode="after")
+    def _order_of_something(self) -> StreamConfig:
+        # without parts the labels have no order in which they come
+        if self.class_order != "listed" and self.labels_per_task is None:
+            raise ValueError(
+                f"class_order: {self.class_order!r} needs labels_per_task, which says what comes in that order"
+            )
+        return self
+
+    def for_seed(self, seed: int) -> StreamConfig:
+        """The stream that the runs of a seed train on: the same for all, unless the order of classes goes by the seed."""
+        if self.class_order != "by-seed":
+            return self
+        return self.model_copy(update={"class_order": seed})
+
     def located(self) -> StreamConfig:
         """The same with full paths, so that a worker on another machine needs no variable of this one."""
         return self.model_copy(update={"settings": self.settings.located()})
@@ -105,11 +138,25 @@ class StreamConfig(Section):
         if self.label_half is not None:
             half = self.label_half
             stream = stream.changed(lambda task: half_of_labels(task, half, self.seed))
+        if self.labels_per_task is not None:
+            stream = self._cut_by_labels(stream, self.labels_per_task)
         if self.first is not None:
             if self.first > len(stream.tasks):
                 raise ValueError(f"stream {self.name!r}: first = {self.first}, but it has {len(stream.tasks)} tasks")
             stream = stream.first(self.first)
         return self._only(stream)
+
+    def _cut_by_labels(self, stream: Stream, labels_per_task: int) -> Stream:
+        # which seed it goes by is known only to a run: see `for_seed`
+        if self.class_order == "by-seed":
+            raise ValueError(f"stream {self.name!r}: class_order: 'by-seed' needs the seed of a run")
+        seed = None
+        if self.class_order != "listed":
+            seed = int(self.class_order)
+        tasks: list[Task] = []
+        for task in stream.tasks:
+            tasks += tasks_of_labels(task, labels_per_task, seed)
+        return Stream(stream.name, tuple(tasks))
 
     def _check_task_names(self, stream: Stream) -> None:
         for key, value in (("prompt", self.prompt), ("scorer", self.scorer)):

@@ -96,6 +96,7 @@ class Planner:
         parents: ParentRuns = (),
     ) -> list[SequencePlan]:
         """The one sequence of a method; of experts one a task. `prefix` goes before a name."""
+        stream = stream.for_seed(seed)
         if not method.run_kind.one_sequence_per_task:
             return [self._sequence(method, stream, seed, split, prefix, parents)]
         sequences = []

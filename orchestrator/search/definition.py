@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +18,12 @@ from methods import Context
 from orchestrator.config.experiment import RunConfig, check_batch
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.search import SearchConfig
+from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.evaluation.metrics import METRICS
 from orchestrator.planning.experiment import search_folder
 from orchestrator.planning.planner import Planner
+from orchestrator.planning.sequence_plan import Split
 from orchestrator.search.space import Space, Values, check_grid, check_names, space_of, with_values
 from orchestrator.training.cost import epoch_steps
 from streams import Stream
@@ -105,9 +108,19 @@ class Search:
 
 def open_streams(config: RunConfig, settings: SearchConfig, planner: Planner) -> tuple[list[Stream], list[Stream]]:
     """The streams that are tuned on, their test splits sealed, and those that the chosen values are evaluated on."""
-    tuning = [planner.stream(stream, "dev") for stream in settings.streams]
-    evaluation = [planner.stream(stream) for stream in config.streams]
+    tuning = _streams_of(planner, settings.streams, settings.seeds, "dev")
+    evaluation = _streams_of(planner, config.streams, config.seeds, "test")
     return tuning, evaluation
+
+
+def _streams_of(planner: Planner, streams: Iterable[StreamConfig], seeds: Iterable[int], split: Split) -> list[Stream]:
+    """Each stream as the runs of each seed see it, those that are the same for all seeds once."""
+    opened: dict[int, Stream] = {}
+    for stream, seed in itertools.product(streams, seeds):
+        # the planner reads one stream once, so what is the same for two seeds is one object
+        built = planner.stream(stream.for_seed(seed), split)
+        opened[id(built)] = built
+    return list(opened.values())
 
 
 def _dataset_names(streams: list[Stream]) -> list[str]:

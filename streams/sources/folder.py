@@ -24,7 +24,7 @@ from streams.task import Task
 
 FOLDER_VARIABLE = "CL_BENCHMARK_DIR"
 
-# The instructions published with the benchmark (O-LoRA, arXiv 2310.14152). COPA has none: its rows ask their question.
+# The instructions published with the benchmark (O-LoRA, arXiv 2310.14152)
 INSTRUCTIONS = {
     "NLI": 'What is the logical relationship between the "sentence 1" and the "sentence 2"? ',
     "QQP": 'Whether the "first sentence" and the "second sentence" have the same meaning? ',
@@ -35,6 +35,8 @@ INSTRUCTIONS = {
     "WiC": "Given a word and two sentences, whether the word is used with the same sense in both sentence? ",
 }
 CHOOSE = "Choose one from the option.\n"
+# Each row of COPA asks its own question and lists its own options, so the published prompt adds neither
+ASKED_IN_TEXT = ("COPA",)
 
 
 class FolderSource(Source):
@@ -94,9 +96,10 @@ def folder_task(path: Path, limits: Limits = Limits()) -> Task:
     """The task in one folder. Raises ValueError with the file (and line, for broken JSON) that is wrong."""
     labels = _read_labels(path / "labels.json")
     category = path.parent.name
+    lists_options = category not in ASKED_IN_TEXT
     instruction = INSTRUCTIONS.get(category, "")
     # open answers have no options to choose from
-    if labels:
+    if labels and lists_options:
         instruction += CHOOSE
     return Task(
         name=path.name,
@@ -107,6 +110,7 @@ def folder_task(path: Path, limits: Limits = Limits()) -> Task:
         load=partial(_load, path),
         limits=limits,
         dataset=canonical(path.name),
+        lists_options=lists_options,
     )
 
 

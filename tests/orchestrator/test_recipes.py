@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from methods import Context
 from orchestrator.config.loading import load_config
 from orchestrator.evaluation import metrics
 from orchestrator.models.loading import load_tokenizer
@@ -42,8 +44,57 @@ def test_real_text_on_the_real_sentence_encoder(tmp_path: Path, benchmark_folder
     assert view.start.data[2]["dropped_rows"] == {"train": 0, "test": 131}
 
 
+ORDERS = [f"order{number}-t5" for number in range(1, 7)]
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_published_recipe_trains_on_all_of_train(name: str, benchmark_folder: Path) -> None:
+    (stream,) = load_config(name).streams
+    for task in stream.build().tasks:
+        # the largest files take seconds to read, and are no other case
+        if task.name not in ("COPA", "CB", "agnews"):
+            continue
+        rows = json.loads((benchmark_folder / task.category / task.name / "train.json").read_text())
+        assert len(task.read("train")) == len(rows)
+        assert not task.has_dev
+
+
+def test_a_published_recipe_is_planned_without_a_dev_split(tmp_path: Path, benchmark_folder: Path) -> None:
+    less = [
+        "model={name: tiny-t5}",
+        "methods=[ft]",
+        "seeds=[1]",
+        "streams.max_train=4",
+        "streams.max_test=4",
+        "streams.first=3",
+    ]
+    sequences = plan(load_config("order5-t5", [*less, f"streams.folder={benchmark_folder}"], str(tmp_path)))
+    assert [len(sequence.tasks) for sequence in sequences] == [3]
+    described = sequences[0].open_stream().manifest()
+    assert {(entry["sizes"]["train"], entry["sizes"]["dev"]) for entry in described} == {(4, 0)}  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_o_lora_has_the_strengths_of_its_released_scripts(name: str) -> None:
+    lambda1 = [0.0] + [0.5] * 14
+    lambda2 = [0.0] * 15
+    if name == "order6-t5":
+        lambda1 = [0.0] + [0.5] * 8 + [5.0] * 6
+        lambda2 = [0, 0, 0, 0, 0.1, 0.1, 0.3, 0, 0.1, 0, 0, 0.1, 0, 0.1, 0.3]
+    methods = [method for method in load_config(name).methods if method.label.startswith("olora")]
+    assert [method.label for method in methods] == ["olora", "olora+migu"]
+    for method in methods:
+        stack = method.spec.build(Context(0))
+        for task_id in range(15):
+            part = stack.cache_fields(task_id)["parts"][0]
+            # of each task the values that it is trained with, and none of a later task
+            values = {key: part[key] for key in ("dropout", "lambda1", "lambda2")}
+            assert values == {"dropout": 0.05, "lambda1": lambda1[task_id], "lambda2": lambda2[task_id]}
+    assert [method.label for method in load_config(name).methods] == [m.label for m in load_config("order1-t5").methods]
+
+
 @pytest.mark.slow
-def test_a_published_recipe_runs_from_a_local_folder(tmp_path: Path, benchmark_folder: Path) -> None:
+def test_a_published_recipe_runs_runs_from_a_local_folder(tmp_path: Path, benchmark_folder: Path) -> None:
     """order1-t5 as it is written, but with a small T5 in a folder where t5-large would be, and less of everything."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
 

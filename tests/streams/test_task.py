@@ -15,7 +15,6 @@ from streams import (
     SealedSplit,
     Task,
     find_prompt,
-    half_of_labels,
 )
 from tests.streams.examples import ROWS, Loads, task
 
@@ -91,35 +90,6 @@ def test_a_sealed_task_has_no_way_to_its_test_split(way: Callable[[Task], object
     assert loads.asked[-1] == "test"
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(4, (2, 2)), (5, (2, 3)), (10, (5, 5))])
-def test_halves_of_the_labels_are_disjoint(count: int, sizes: tuple[int, int]) -> None:
-    labels = tuple(f"label {i}" for i in range(count))
-    whole = task([Example(f"row {i}", labels[i % count]) for i in range(100)], labels=labels)
-    halves = [half_of_labels(whole, half) for half in (0, 1)]
-    assert tuple(len(t.labels) for t in halves) == sizes
-    assert sorted(halves[0].labels + halves[1].labels) == sorted(labels)
-    for t in halves:
-        assert t.name == "t"
-        assert t.labels == tuple(label for label in labels if label in t.labels)
-        assert {e.label for e in t.read("train")} == set(t.labels)
-    assert sum(t.dropped_rows("train") for t in halves) == 100
-
-
-def test_the_choice_of_labels_is_a_function_of_their_set_and_the_seed() -> None:
-    labels = tuple(f"label {i}" for i in range(10))
-    chosen = [set(half_of_labels(task(labels=labels), 0, seed).labels) for seed in range(4)]
-    again = [set(half_of_labels(task(labels=labels[::-1], name="u"), 0, seed).labels) for seed in range(4)]
-    assert chosen == again
-    assert len({frozenset(labels) for labels in chosen}) > 1
-
-
-def test_labels_too_few_for_halves_are_refused() -> None:
-    with pytest.raises(ValueError, match="task 't' has 3 labels: a half would be a task of one label"):
-        half_of_labels(task(labels=("a", "b", "c")), 0)
-    with pytest.raises(ValueError, match="half 2 of its labels"):
-        half_of_labels(task(labels=("a", "b", "c", "d")), 2)
-
-
 def test_empty_splits_and_double_labels_are_refused() -> None:
     with pytest.raises(ValueError, match="task 't': the train split is empty"):
         task([]).read("train")
@@ -145,3 +115,16 @@ def test_a_prompt_of_its_own_is_part_of_the_content() -> None:
 
 def test_the_scorer_is_no_part_of_the_content() -> None:
     assert dataclasses.replace(task(), scorer="other").train_hash == task().train_hash
+
+
+def test_a_name_that_is_shown_instead_is_part_of_the_content() -> None:
+    shown = dataclasses.replace(task(name="t-1"), shown_name="t")
+    assert str(shown.prompt("A.")) == str(task().prompt("A."))
+    assert len({shown.train_hash, task().train_hash, task(name="t-1").train_hash}) == 3
+
+
+def test_rows_left_to_other_tasks_are_not_counted_as_dropped() -> None:
+    rows = [*ROWS, Example("odd", "maybe"), Example("bad", "-")]
+    t = dataclasses.replace(task(rows), other_labels=frozenset({"maybe"}))
+    assert t.dropped_rows("train") == 1
+    assert len(t.read("train")) + len(t.read("dev")) == 40

@@ -84,6 +84,12 @@ def test_a_source_of_ones_own_is_named_by_its_path(tmp_path: Path, monkeypatch: 
         ("{name: embedded, prompt: '{txt}'}", "streams.0.prompt: unknown field 'txt'. Did you mean 'text'?"),
         ("{name: embedded, prompt: {reviews: plane}}", "unknown prompt 'plane'"),
         ("{name: embedded, scorer: exact}", "streams.0.scorer: unknown scorer 'exact'. Did you mean 'exact-match'?"),
+        ("{name: embedded, class_order: by-seed}", "class_order: 'by-seed' needs labels_per_task"),
+        ("{name: embedded, class_order: 0}", "class_order: 0 needs labels_per_task"),
+        (
+            "{name: embedded, labels_per_task: 1}",
+            "streams.0.labels_per_task: Input should be greater than or equal to 2",
+        ),
         ("{name: embedded, scorer: {reviews: exact}}", "unknown scorer 'exact'"),
     ],
 )
@@ -107,3 +113,17 @@ def test_a_prompt_is_chosen_for_all_tasks_or_by_name() -> None:
 def test_a_prompt_for_a_task_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match=r"prompt: unknown task 'review'\. Did you mean 'reviews'"):
         stream_of("{name: embedded, prompt: {review: plain}}").build()
+
+
+def test_the_order_of_classes_goes_by_the_seed_where_that_is_asked_for() -> None:
+    config = stream_of("{name: embedded, only: riddles-2, labels_per_task: 2, class_order: by-seed}")
+    by_seed = {config.for_seed(seed).build().tasks[0].labels for seed in range(9)}
+    # 6 pairs of the 4 labels can come second
+    assert len(by_seed) > 3
+    assert config.for_seed(3) == stream_of("{name: embedded, only: riddles-2, labels_per_task: 2, class_order: 3}")
+    with pytest.raises(ValueError, match="class_order: 'by-seed' needs the seed of a run"):
+        config.build()
+    listed = stream_of("{name: embedded, labels_per_task: 2}")
+    assert listed.for_seed(3) is listed
+    assert listed.build().task_names[:4] == ("reviews-1", "headlines-1", "headlines-2", "requests-1")
+    assert listed.build().tasks[2].labels == ("science", "politics")

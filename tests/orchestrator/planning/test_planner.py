@@ -58,3 +58,14 @@ def test_open_answers_need_a_model_that_generates(tmp_path: Path) -> None:
 def test_open_answers_need_a_method_that_generates(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no label set, and method 'nmc' answers with one of the labels"):
         plan_open(tmp_path / "data", tmp_path / "out", methods=["nmc"])
+
+
+def test_each_seed_has_its_order_of_classes(tmp_path: Path) -> None:
+    stream = {"name": "embedded", "labels_per_task": 2, "class_order": "by-seed", "max_train": 8, "max_test": 4}
+    sequences = plan(small_config(tmp_path, streams=[stream], methods=["ft"], seeds=[1, 2, 3]))
+    assert [sequence.stream.class_order for sequence in sequences] == [1, 2, 3]
+    assert len({sequence.stream.name for sequence in sequences}) == 1
+    assert len({sequence.tasks for sequence in sequences}) == 1
+    # what a worker opens is what was planned
+    assert sequences[1].open_stream().task_names == sequences[1].tasks
+    assert len({sequence.open_stream().tasks[2].train_hash for sequence in sequences}) > 1

@@ -12,6 +12,7 @@ from orchestrator.errors import UserError
 from orchestrator.search.definition import content_hash, prepare
 from orchestrator.store.test_access_log import TestAccessLog
 from tests.orchestrator.search.searches import (
+    EVALUATION,
     TUNING,
     folder_config,
     search_config,
@@ -163,3 +164,14 @@ def test_the_description_has_the_streams_and_spaces(tmp_path: Path) -> None:
 def test_a_hash_knows_no_order_of_keys() -> None:
     assert content_hash({"a": 1, "b": (2, 3)}) == content_hash({"b": [2, 3], "a": 1})
     assert content_hash({"a": 1}) != content_hash({"a": 2})
+
+
+def test_every_order_of_classes_that_a_seed_draws_is_proven(tmp_path: Path) -> None:
+    """Each seed reads other rows, since each has other labels in a task of 24 examples."""
+    parts = {"labels_per_task": 2, "class_order": "by-seed"}
+    tuning = [{**TUNING, **parts}]
+    evaluated = [{**EVALUATION, **parts}]
+    one = prepare(search_config(tmp_path, ["ft"], evaluated=evaluated, streams=tuning, seeds=[1]), gpu=False)
+    three = prepare(search_config(tmp_path, ["ft"], evaluated=evaluated, streams=tuning, seeds=[1, 2, 3]), gpu=False)
+    assert three.proof.tuning_examples > one.proof.tuning_examples
+    assert three.proof.evaluation_examples == one.proof.evaluation_examples

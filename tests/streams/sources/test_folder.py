@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from streams import (
     FolderSource,
     Limits,
     Stream,
+    find_prompt,
 )
 
 
@@ -62,6 +64,46 @@ def test_what_is_wrong_in_a_folder_is_said_with_its_file(files: dict[str, Any], 
     write_task(tmp_path, **files)
     with pytest.raises(ValueError, match=message):
         read(tmp_path)
+
+
+# What a model reads for the text "A text.", by category; the folder's label set is Good and Bad
+PUBLISHED_PROMPTS = {
+    "NLI": 'Task:NLI\nDataset:mini\nWhat is the logical relationship between the "sentence 1" and the "sentence 2"? '
+    "Choose one from the option.\nOption: Good, Bad \nA text.\nAnswer:",
+    "QQP": 'Task:QQP\nDataset:mini\nWhether the "first sentence" and the "second sentence" have the same meaning? '
+    "Choose one from the option.\nOption: Good, Bad \nA text.\nAnswer:",
+    "SC": "Task:SC\nDataset:mini\nWhat is the sentiment of the following paragraph? "
+    "Choose one from the option.\nOption: Good, Bad \nA text.\nAnswer:",
+    "TC": "Task:TC\nDataset:mini\nWhat is the topic of the following paragraph? "
+    "Choose one from the option.\nOption: Good, Bad \nA text.\nAnswer:",
+    "BoolQA": "Task:BoolQA\nDataset:mini\nAccording to the following passage, is the question true or false? "
+    "Choose one from the option.\nOption: Good, Bad \nA text.\nAnswer:",
+    "MultiRC": "Task:MultiRC\nDataset:mini\n"
+    "According to the following passage and question, is the candidate answer true or false? "
+    "Choose one from the option.\nOption: Good, Bad \nA text.\nAnswer:",
+    "WiC": "Task:WiC\nDataset:mini\n"
+    "Given a word and two sentences, whether the word is used with the same sense in both sentence? "
+    "Choose one from the option.\nOption: Good, Bad \nA text.\nAnswer:",
+    "COPA": "Task:COPA\nDataset:mini\nA text.\nAnswer:",
+}
+
+
+@pytest.mark.parametrize("category", PUBLISHED_PROMPTS)
+def test_each_category_is_asked_as_published(category: str, tmp_path: Path) -> None:
+    write_task(tmp_path, f"{category}/mini")
+    (task,) = open_folder(tmp_path).tasks
+    assert str(task.prompt("A text.")) == PUBLISHED_PROMPTS[category]
+
+
+def test_a_row_that_lists_its_options_is_asked_by_no_other_words(tmp_path: Path) -> None:
+    write_task(tmp_path, "COPA/COPA", labels=["A", "B"], train=[{"label": "A", "sentence": "Which? A: x B: y"}])
+    (task,) = open_folder(tmp_path, "copa").tasks
+    assert str(task.prompt("Which? A: x B: y")) == "Task:COPA\nDataset:COPA\nWhich? A: x B: y\nAnswer:"
+    assert str(replace(task, template=find_prompt("instruction")).prompt("Which?")) == "Which?\nAnswer:"
+    assert task.labels == ("A", "B")
+    # what a model reads is in the hash, so that no checkpoint of another prompt is taken for this one's
+    listed = replace(task, lists_options=True)
+    assert listed.train_hash != task.train_hash
 
 
 def test_missing_folders_and_tasks_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
