@@ -38,6 +38,10 @@ from methods.replay.agem import Agem
 from methods.replay.conpet import Conpet
 from methods.replay.derpp import Derpp
 from methods.replay.replay import Replay
+from methods.routing.dynamic_conpet import DynamicConpet
+from methods.routing.epi import Epi
+from methods.routing.mocl import Mocl
+from methods.routing.sapt import Sapt
 from methods.subspaces.coso import Coso
 from methods.subspaces.osf import Osf
 from methods.subspaces.projection import Projection
@@ -50,6 +54,10 @@ METHODS: dict[str, type[Method]] = {
     "inclora": IncLora,
     "olora": OLora,
     "moelora": MoeLora,
+    "epi": Epi,
+    "mocl": Mocl,
+    "sapt": Sapt,
+    "dynamic_conpet": DynamicConpet,
     "osf": Osf,
     "coso": Coso,
     "progprompt": ProgPrompt,

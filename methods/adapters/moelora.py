@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from methods.adapters.inclora import AdapterPerTask, freeze_all_but
 from methods.adapters.lora import LoraSettings
-from methods.base import generator
 from methods.seam.card import Card
+from methods.shared.expert_layer import ExpertLayer
 from methods.shared.linears import replace_module, target_linears, usual_targets
 
 
@@ -35,53 +35,22 @@ def gate(scores_E: Tensor, top_k: int | None) -> Tensor:
     return scores_E.softmax(-1)
 
 
-class MixtureLayer(nn.Module):
-    """y = W x + (alpha / r) sum over e of gate_e(x) B_e A_e x.
-
-    The parts are named as in peft's LoRA layer, so that whatever looks for adapters by name finds the experts too.
-    """
+class MixtureLayer(ExpertLayer):
+    """y = W x + (alpha / r) sum over e of gate_e(x) B_e A_e x."""
 
     def __init__(self, base_layer: nn.Linear, settings: MoeLoraSettings) -> None:
-        super().__init__()
-        self.base_layer = base_layer
-        self.scale = settings.alpha / settings.r
+        super().__init__(base_layer, settings.r, settings.alpha, settings.dropout, kind="moelora")
         self.top_k = settings.top_k
-        self.rank = settings.r
-        self.dropout = nn.Dropout(settings.dropout)
-        self.lora_A = nn.ModuleDict()
-        self.lora_B = nn.ModuleDict()
         self.router = nn.ModuleDict()
 
-    def set_experts(self, count: int, name: str, seed: int) -> None:
-        """Have as many experts; a new one starts at B = 0, A and its router's vector uniform in ±1/sqrt(d_in)."""
-        present = len(self.lora_A)
-        # a state of fewer tasks may be loaded into a model that has trained more
-        for expert in range(count, present):
-            for part in (self.lora_A, self.lora_B, self.router):
-                del part[str(expert)]
-        for expert in range(present, count):
-            # A first: both are drawn from one generator, of the layer and the expert alone
-            rng = generator(seed, "moelora", name, expert)
-            self.lora_A[str(expert)] = self._drawn_linear(self.rank, rng)
-            self.router[str(expert)] = self._drawn_linear(1, rng)
-            self.lora_B[str(expert)] = self._zero_linear()
+    def add_expert(self, expert: str, rng: torch.Generator) -> None:
+        """Add an expert, and its router's vector uniform in ±1/sqrt(d_in)."""
+        super().add_expert(expert, rng)
+        self.router[expert] = self.drawn_linear(1, rng)
 
-    def _drawn_linear(self, d_out: int, rng: torch.Generator) -> nn.Linear:
-        """A linear layer from x, uniform in ±1/sqrt(d_in)."""
-        base = self.base_layer.weight
-        d_in = self.base_layer.in_features
-        linear = nn.Linear(d_in, d_out, bias=False, device=base.device, dtype=base.dtype)
-        drawn = (2 * torch.rand((d_out, d_in), generator=rng) - 1) / math.sqrt(d_in)
-        # drawn on the CPU in float32 and copied, so that no device and no precision changes the draw
-        linear.load_state_dict({"weight": drawn})
-        return linear
-
-    def _zero_linear(self) -> nn.Linear:
-        """A linear layer from the rank to the output, at zero: a new expert changes nothing yet."""
-        base = self.base_layer.weight
-        linear = nn.Linear(self.rank, self.base_layer.out_features, bias=False, device=base.device, dtype=base.dtype)
-        nn.init.zeros_(linear.weight)
-        return linear
+    def remove_expert(self, expert: str) -> None:
+        super().remove_expert(expert)
+        del self.router[expert]
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.base_layer(x)

@@ -19,6 +19,7 @@ from methods.batch import Batch
 from methods.prompts.soft_prompts import PromptedModel, example_loss_weights, random_token_embeddings
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
+from methods.shared.reader import mean_over_tokens
 
 
 class L2PSettings(Settings):
@@ -51,12 +52,6 @@ def nearest_keys(query_Bd: Tensor, key_Md: Tensor, picked: int) -> tuple[Tensor,
     similarity_BM = unit_query_Bd @ unit_key_Md.T
     nearest = similarity_BM.topk(min(picked, len(key_Md)), dim=1)
     return nearest.values, nearest.indices
-
-
-def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
-    """[B, d], padding left out."""
-    weight = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 class L2P(Cost, TuningMethod):

@@ -5,7 +5,6 @@ Shapes: B examples, S tokens, P vectors, d the width of the embeddings.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.batch import IGNORED, Batch
+from methods.shared.reader import ModelReader
 
 # [B, P, d] for the token embeddings [B, S, d] and their mask [B, S]; P may be 0
 Prompts = Callable[[Tensor, Tensor], Tensor]
@@ -27,77 +27,51 @@ class PromptedModel:
     """
 
     def __init__(self, model: nn.Module, prompts: Prompts) -> None:
-        from transformers import PreTrainedModel
-
         self.prompts = prompts
         self.length = 0  # vectors before what is being read, or was read last
         self.added = 0  # of these, how many the running pass itself reads; the others are in its cache
-        self.bare = False
-        self.causal = False
         self.start = 0  # the tokens that stand before the prompts
-        # a sentence encoder wraps the model of transformers in a module of ours
-        inner = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
-        if inner.config.is_encoder_decoder:
-            self.reader: nn.Module = inner.get_encoder()
+        self.model_reader = ModelReader(model)
+        if self.model_reader.has_decoder:
             # the encoder keeps the prompts' states, so the decoder needs a mask that covers them
-            inner.get_decoder().register_forward_pre_hook(self._before_decoder, with_kwargs=True)
+            decoder = self.model_reader.inner.get_decoder()
+            decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True)
         else:
-            self.reader = inner.base_model
-            self.causal = inner.can_generate()
-            if not self.causal:
+            if not self.model_reader.causal:
                 self.start = 1
             self.reader.register_forward_hook(self._after_reader)
         self.reader.register_forward_pre_hook(self._before_reader, with_kwargs=True)
 
     @property
+    def reader(self) -> nn.Module:
+        """The module that reads the tokens."""
+        return self.model_reader.module
+
+    @property
     def embeddings(self) -> nn.Embedding:
         """The token embeddings."""
-        found = self.reader.get_input_embeddings()  # type: ignore[operator]
-        assert isinstance(found, nn.Embedding)
-        return found
+        return self.model_reader.embeddings
 
-    @torch.no_grad()
     def read_bare(self, embeds: Tensor, mask: Tensor) -> Tensor:
         """The reader's last states [B, S, d] without prompts and without dropout."""
-        inputs = {"inputs_embeds": embeds, "attention_mask": mask}
-        # a decoder's padding may come first, and transformers would count it as positions
-        if self.causal:
-            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        was_training = self.reader.training
-        # `bare` tells our own hooks, which run in this pass too, to leave it alone
-        self.bare = True
-        self.reader.eval()
-        try:
-            states: Tensor = self.reader(**inputs).last_hidden_state
-        finally:
-            self.bare = False
-            self.reader.train(was_training)
-        return states
+        return self.model_reader.read_bare(embeds, mask)
 
     def _before_reader(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self.bare:
+        if self.model_reader.bare:
             return None
-        # some callers in transformers give the token ids by position; by name, they can be replaced below
-        if args:
-            names = list(inspect.signature(module.forward).parameters)
-            kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
+        # by name, the token ids can be replaced below
+        kwargs = self.model_reader.named(args, kwargs)
         # once generation has a cache, it holds the prompts: a second copy of them would stand between the tokens
-        cache = kwargs.get("past_key_values")
-        if cache is not None and cache.get_seq_length() > 0:
+        if self.model_reader.is_continued(kwargs):
             self.added = 0
             return (), self._shifted(kwargs)
         return (), self._prompted(kwargs)
 
     def _prompted(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The inputs with prompts among them."""
-        embeds = kwargs.get("inputs_embeds")
-        if embeds is None:
-            embeds = self.embeddings(kwargs["input_ids"])
-        mask = kwargs.get("attention_mask")
-        if mask is None:
-            mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        embeds, mask = self.model_reader.inputs(kwargs)
         # else `torch.cat` would raise the embeddings to the precision of the prompts
         vectors = self.prompts(embeds, mask).to(embeds.dtype)
         self.length = vectors.shape[1]
@@ -149,7 +123,7 @@ class PromptedModel:
 
     def _after_reader(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         # `added`, not `length`: a pass that reads on from a cache has no prompts among its states
-        if not self.bare and self.added:
+        if not self.model_reader.bare and self.added:
             states = output.last_hidden_state
             end = self.start + self.added
             output.last_hidden_state = torch.cat([states[:, : self.start], states[:, end:]], dim=1)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from methods import method_spec, trainable
-from methods.prompts.l2p import L2P, mean_over_tokens, nearest_keys
+from methods.prompts.l2p import L2P, nearest_keys
+from methods.shared.reader import mean_over_tokens
 from orchestrator.evaluation.scores import score_task
 from orchestrator.models.family import Family
 from orchestrator.training.batches import global_batches

@@ -116,6 +116,13 @@ SUBSPACES: list[Any] = [
     {"name": "osf", "tuning": {"name": "osf", "project": True}},
     {"name": "coso", "tuning": {"name": "coso", "rank": 4, "sketch": 8}},
 ]
+# A router's state is a sum over all workers' texts; its choice is then the same on each
+ROUTED: list[Any] = [
+    {"name": "epi", "tuning": {"name": "epi", "r": 2}},
+    {"name": "mocl+migu", "tuning": {"name": "mocl", "r": 2, "samples": 21}, "plugins": ["migu"]},
+    {"name": "sapt", "tuning": {"name": "sapt", "r": 2, "fraction": 0.3, "batch": 5}},
+    {"name": "dynamic-conpet", "tuning": {"name": "dynamic_conpet", "r": 2, "fraction": 0.3}},
+]
 PROMPTS: list[Any] = [
     {"name": "progprompt", "tuning": {"name": "progprompt", "mlp": 8}},
     {"name": "l2p", "tuning": {"name": "l2p", "picked": 2}},
@@ -161,8 +168,8 @@ def _float64() -> Iterator[None]:
 @pytest.mark.usefixtures("_float64")
 @pytest.mark.parametrize(
     ("methods", "examples"),
-    [(METHODS, 80), (ADAPTERS, 24), (SUBSPACES, 24), (PROMPTS, 24), (PLUGINS, 24), (ANNEALED, 24)],
-    ids=["plain", "adapters", "subspaces", "prompts", "plugins", "annealed"],
+    [(METHODS, 80), (ADAPTERS, 24), (SUBSPACES, 24), (ROUTED, 24), (PROMPTS, 24), (PLUGINS, 24), (ANNEALED, 24)],
+    ids=["plain", "adapters", "subspaces", "routed", "prompts", "plugins", "annealed"],
 )
 def test_one_and_two_workers_agree(methods: list[Any], examples: int, tmp_path: Path) -> None:
     for config in configs(tmp_path / "one", methods, examples):
