@@ -16,6 +16,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Strengths = Annotated[tuple[Strength, ...], Field(min_length=1)]
 
 
 class OLoraSettings(IncLoraSettings):
@@ -24,16 +25,14 @@ class OLoraSettings(IncLoraSettings):
     """
 
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the adapter's input")
-    lambda1: Strength | tuple[Strength, ...] = Field(0.5, description="weight of the overlap with earlier adapters")
-    lambda2: Strength | tuple[Strength, ...] = Field(0.0, description="weight of the new adapter's L2 norms")
+    lambda1: Strength | Strengths = Field(0.5, description="weight of the overlap with earlier adapters")
+    lambda2: Strength | Strengths = Field(0.0, description="weight of the new adapter's L2 norms")
 
 
 def strength(value: float | Sequence[float], task_id: int) -> float:
     """A task's value; of a list that is too short, the last."""
     if isinstance(value, int | float):
         return float(value)
-    if not value:
-        return 0.0
     return float(value[min(task_id, len(value) - 1)])
 
 

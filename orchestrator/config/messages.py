@@ -14,6 +14,14 @@ from orchestrator.config.training import TrainingConfig
 
 Location = tuple[int | str, ...]
 
+# what pydantic calls a tuple or a model is a list or a section to whom writes YAML
+_PLAIN_WORDS = {
+    "tuple_type": "a list",
+    "too_short": "a list of at least one",
+    "dict_type": "a mapping",
+    "model_type": "a mapping of settings",
+}
+
 
 def explain(error: ValidationError) -> str:
     """One line for a pydantic error: the path of the key, what is wrong, what is allowed."""
@@ -26,6 +34,8 @@ def explain(error: ValidationError) -> str:
         # the key itself is in the message, so the path ends at its section
         message = unknown("key", str(location[-1]), _keys_at(location))
         location = location[:-1]
+    elif first["type"] in _PLAIN_WORDS:
+        message = f"expected {_PLAIN_WORDS[first['type']]}, found {first['input']!r}"
     elif first["type"] != "value_error" and not isinstance(first["input"], dict | list | tuple | BaseModel):
         message += f" (found {first['input']!r})"
     if len(errors) > 1:
@@ -54,7 +64,9 @@ def _path(location: Location) -> str:
 
 
 def _is_type(part: str) -> bool:
-    return part.endswith("Config") or part.startswith("dict[") or part in ("str", "function-before")
+    if part.endswith("Config") or part.startswith(("dict[", "literal[", "constrained-")):
+        return True
+    return part in ("str", "function-before")
 
 
 def _keys_at(location: Location) -> list[str]:

@@ -56,7 +56,7 @@ class StreamConfig(Section):
     labels_per_task: int | None = Field(
         None, ge=2, description="cut each task into tasks that bring so many labels each, one after the other"
     )
-    class_order: Literal["listed", "by-seed"] | Annotated[int, Field(ge=0)] = Field(
+    class_order: int | str = Field(
         "listed",
         description="in which order labels_per_task brings the labels: as listed, drawn by this number, or by each seed of the "
         "experiment (as arXiv 2403.09066 does)",
@@ -95,6 +95,13 @@ class StreamConfig(Section):
         values: dict[str, Any] = dump(self)
         settings = values.pop("settings")
         return {**values, **settings}
+
+    @field_validator("class_order")
+    @classmethod
+    def _is_order(cls, value: int | str) -> int | str:
+        if value in ("listed", "by-seed") or (isinstance(value, int) and value >= 0):
+            return value
+        raise ValueError(f"{value!r} is none of listed, by-seed, or a number from 0")
 
     @field_validator("prompt")
     @classmethod

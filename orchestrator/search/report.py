@@ -13,6 +13,8 @@ from orchestrator.report.numbers import mean_and_deviation
 from orchestrator.search.results import column, evaluation_score_of, of_method
 from orchestrator.search.screen import show_values
 
+DEVIATION_LEGEND = "a ± b: mean and sample standard deviation (n - 1) over seeds and streams"
+
 
 def print_choice(chosen: dict[str, Any], console: Console) -> None:
     """What the tuning phase chose, in a line a method."""
@@ -25,6 +27,8 @@ def print_choice(chosen: dict[str, Any], console: Console) -> None:
 def print_search(result: dict[str, Any], console: Console) -> None:
     """The methods in the evaluation beside the tuning, what was chosen at which cost, and what a reader needs to believe it."""
     console.print(_score_table(result))
+    if len(result["sequences"]) > len(result["search"]["methods"]):
+        console.print(DEVIATION_LEGEND, style="dim", highlight=False)
     console.print(_cost_table(result["search"]))
     for line in notes(result["search"]):
         console.print(line, style="dim", highlight=False)

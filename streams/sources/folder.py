@@ -21,6 +21,7 @@ from streams.sources.source import Source
 from streams.splits import Example, Limits, RawSplit
 from streams.stream import Stream
 from streams.task import Task
+from streams.text import bare_text
 
 FOLDER_VARIABLE = "CL_BENCHMARK_DIR"
 
@@ -44,7 +45,7 @@ class FolderSource(Source):
 
     folder: str | None = Field(None, description="where the tasks are; default: the variable CL_BENCHMARK_DIR")
     tasks: tuple[str, ...] = Field(min_length=1, description="the names of the tasks, in order")
-    skip_texts: tuple[str, ...] = Field((), description="texts that are not used, in their bare form")
+    skip_texts: tuple[str, ...] = Field((), description="texts that are not used, whatever their case and punctuation")
 
     @classmethod
     def recognises(cls, settings: Mapping[str, Any]) -> bool:
@@ -63,7 +64,7 @@ class FolderSource(Source):
         if folder is None:
             raise ValueError(f"stream {name!r} reads a local folder: set `folder`, or {FOLDER_VARIABLE}")
         # in addition to what the stream's own limits skip
-        limits = replace(limits, skip_texts=limits.skip_texts | frozenset(self.skip_texts))
+        limits = replace(limits, skip_texts=limits.skip_texts.union(map(bare_text, self.skip_texts)))
         paths = find_tasks(Path(folder))
         tasks = []
         for task in self.tasks:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from streams.sources.folder import canonical
 from streams.sources.source import Source, SourceSettings
@@ -29,13 +29,21 @@ class HubTask(SourceSettings):
     hub: str
     revision: str | None = None
     config: str | None = None
-    text: str | Annotated[tuple[str, ...], Field(min_length=1)] = "text"
+    text: str | tuple[str, ...] = "text"
     label: str = "label"
     labels: tuple[str, ...] | None = None
     instruction: str = ""
     category: str = ""
     train_split: str = "train"
     test_split: str = "test"
+
+    @field_validator("text")
+    @classmethod
+    def _some_column(cls, text: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        # every text would be empty, and its label a guess
+        if not text:
+            raise ValueError("expected a column's name, or a list of at least one")
+        return text
 
     @model_validator(mode="after")
     def _pinned(self) -> HubTask:

@@ -7,11 +7,13 @@ import pytest
 from streams import Example, Limits, RawSplit, Stream, Task, doubts, named_stream
 
 
-def stream_of(train: list[Example], test: list[Example], labels: tuple[str, ...] = ("yes", "no")) -> Stream:
+def stream_of(
+    train: list[Example], test: list[Example], labels: tuple[str, ...] = ("yes", "no"), dev: float = 0
+) -> Stream:
     def load(split: RawSplit) -> list[Example]:
         return train if split == "train" else test
 
-    return Stream("s", (Task("t", "", "", labels, "here", load, Limits(dev_fraction=0)),))
+    return Stream("s", (Task("t", "", "", labels, "here", load, Limits(dev_fraction=dev)),))
 
 
 TRAIN = [Example(f"train {i}", "yes" if i % 2 else "no") for i in range(10)]
@@ -33,6 +35,8 @@ def test_one_class_in_train(labels: tuple[str, ...]) -> None:
 def test_test_texts_in_train() -> None:
     (line,) = doubts(stream_of(TRAIN, TRAIN))
     assert line == "stream 's', task 't': 10 of 10 test texts are train texts too: its score is mainly one of memory"
+    (line,) = doubts(stream_of(TRAIN, TRAIN, dev=0.3))
+    assert "10 of 10 test texts" in line, "of which 3 are in dev"
     (line,) = doubts(stream_of(TRAIN, [*TRAIN[:5], *TEST[:5]]))
     assert "5 of 10 test texts" in line
     assert doubts(stream_of(TRAIN, [*TRAIN[:4], *TEST[:5]])) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from methods import Context
@@ -40,6 +41,11 @@ def test_a_value_for_each_task() -> None:
     assert method.cache_fields(0)["lambda1"] == 0.0, "there is nothing to be orthogonal to"
     assert [method.cache_fields(t)["lambda1"] for t in (1, 2)] == [0.7, 0.7]
     assert [method.cache_fields(t)["lambda2"] for t in (0, 1, 2)] == [0.0, 0.1, 0.1]
+
+
+def test_a_list_of_no_strengths_is_refused() -> None:
+    with pytest.raises(ValidationError, match="lambda1"):
+        OLoraSettings(lambda1=())
 
 
 class Reference:

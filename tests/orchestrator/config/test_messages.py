@@ -23,7 +23,7 @@ from tests.orchestrator.config.refusal import refused
             "methods=[{tuning: full, plugins: [{name: migu, ration: 0.5}]}]",
             ["unknown key 'ration'", "Did you mean 'ratio'?"],
         ),
-        ("methods=[]", ["methods", "at least 1"]),
+        ("methods=[]", ["methods: expected a list of at least one, found []"]),
         ("methods=[{tuning: l2p, plugins: [migu]}]", ["'migu' cannot be combined with 'l2p'", "no linear layer"]),
         ("methods=[{tuning: olora, plugins: [ewc]}]", ["'ewc' cannot be combined with 'olora'", "no old ones to hold"]),
         ("methods=[{tuning: osf, plugins: [l2]}]", ["'l2' cannot be combined with 'osf'", "merged into the weights"]),

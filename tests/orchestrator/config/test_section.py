@@ -14,7 +14,9 @@ from tests.orchestrator.config.refusal import refused
     [
         ("methods=[ft, ft]", "methods: 'ft' is given twice; give each a `name`"),
         ("seeds=[1,1]", "seeds: 1 is given twice"),
-        ("seeds=[]", "seeds"),
+        ("seeds=[]", "seeds: expected a list of at least one, found []"),
+        ("streams=embedded", "streams: expected a list, found 'embedded'"),
+        ("model=tiny-t5", "model: expected a mapping of settings, found 'tiny-t5'"),
         ("seeds=[4294967296]", "seeds.0"),
         ("training.epochs=true", "training.epochs: found True where a number or a text is expected"),
         ("training.lr=true", "training.lr: found True where a number"),

@@ -90,6 +90,14 @@ def test_a_source_of_ones_own_is_named_by_its_path(tmp_path: Path, monkeypatch: 
             "{name: embedded, labels_per_task: 1}",
             "streams.0.labels_per_task: Input should be greater than or equal to 2",
         ),
+        (
+            "{name: embedded, labels_per_task: 2, class_order: -1}",
+            "streams.0.class_order: -1 is none of listed, by-seed, or a number from 0",
+        ),
+        (
+            "{name: x, tasks: [{name: n, hub: a/b, revision: c, text: []}]}",
+            "tasks.0.text: expected a column's name, or a list of at least one",
+        ),
         ("{name: embedded, scorer: {reviews: exact}}", "unknown scorer 'exact'"),
     ],
 )

@@ -97,3 +97,12 @@ def test_the_access_log() -> None:
 def test_the_choice_is_a_line_a_method(tmp_path: Path) -> None:
     chosen = {"methods": {"ft": {"values": {"training.lr": 0.003}, "trial": 1, "score": 73.54}}}
     assert lines_of(print_choice, chosen) == ["chosen for ft: lr 0.003 (trial 1, 73.5 on dev)"]
+
+
+def test_a_deviation_is_explained_where_one_is_shown(result: dict[str, Any]) -> None:
+    explained = "a ± b: mean and sample standard deviation (n - 1) over seeds and streams"
+    assert explained not in lines_of(print_search, result)
+    second = [{**sequence, "seed": 8, "aa": sequence["aa"] + 2} for sequence in result["sequences"]]
+    lines = lines_of(print_search, {**result, "sequences": [*result["sequences"], *second]})
+    assert explained in lines
+    assert any("62.0 ± 1.4" in line for line in lines)

@@ -146,6 +146,6 @@ def test_the_folder_is_found_by_its_variable_and_named_in_full(tmp_path: Path, m
 
 def test_texts_are_skipped_by_their_bare_form(tmp_path: Path) -> None:
     write_task(tmp_path)
-    source = FolderSource(folder=str(tmp_path), tasks=("mini",), skip_texts=("row 1", "row 2"))
+    source = FolderSource(folder=str(tmp_path), tasks=("mini",), skip_texts=("row 1", "Row,  2!"))
     (task,) = source.stream("own", Limits(dev_fraction=0)).tasks
     assert {example.row for example in task.read("train")} == {1, *range(4, 11)}
