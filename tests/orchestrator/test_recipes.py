@@ -49,7 +49,7 @@ ORDERS = [f"order{number}-t5" for number in range(1, 7)]
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_a_published_recipe_trains_on_all_of_train(name: str, benchmark_folder: Path) -> None:
-    (stream,) = load_config(name).streams
+    (stream,) = load_config(name, [f"streams.folder={benchmark_folder}"]).streams
     for task in stream.build().tasks:
         # the largest files take seconds to read, and are no other case
         if task.name not in ("COPA", "CB", "agnews"):
