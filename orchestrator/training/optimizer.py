@@ -29,7 +29,7 @@ def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: Tr
     unused = set(training.lrs)
     for name, parameter in trainable(module).items():
         is_head = id(parameter) in head_ids
-        lr = training.lr
+        lr = training.resolved_lr
         pattern = _first_match(name, is_head, training.lrs)
         if pattern is not None:
             lr = training.lrs[pattern]
@@ -47,7 +47,7 @@ def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: Tr
             without_decay.append({"params": parameters, "lr": lr, "weight_decay": 0.0})
     return torch.optim.AdamW(
         [*with_decay, *without_decay],
-        lr=training.lr,
+        lr=training.resolved_lr,
         betas=training.betas,
         weight_decay=training.weight_decay,
         fused=True,
