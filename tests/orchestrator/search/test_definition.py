@@ -125,7 +125,7 @@ def test_a_budget_is_the_scenarios_length(tmp_path: Path) -> None:
 
 
 def test_unequal_memories_are_refused_at_the_door(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'replay' keeps 2 %.*'conpet' 100 %"):
+    with pytest.raises(UserError, match=r"'replay' keeps 2 %.*'conpet' 100 %"):
         prepare(search_config(tmp_path, ["replay", "conpet"]), gpu=False)
     equal = {"preset": "conpet", "plugins": [{"name": "conpet", "fraction": 0.02}]}
     search = prepare(search_config(tmp_path, ["ft", "replay", equal]), gpu=False)
