@@ -154,6 +154,13 @@ class TuningMethod(Method):
         """What a checkpoint holds, between tasks: all that training may have made different from the prepared model."""
         return dict(trainable(model))
 
+    def without_decay(self) -> Sequence[nn.Parameter]:
+        """Parameters that get no weight decay, beside biases, norms and the task head.
+
+        Decay also shrinks what no gradient reaches: a prompt or a key that no text picks would fade away.
+        """
+        return ()
+
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
         """Called before the model answers examples of a task, perhaps one that it was not trained on yet."""
 

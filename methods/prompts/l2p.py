@@ -92,6 +92,9 @@ class L2P(Cost, TuningMethod):
         model.add_module("soft_prompts", self.pool)
         return model
 
+    def without_decay(self) -> Sequence[nn.Parameter]:
+        return list(self.pool.parameters())
+
     def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
         """The query that is compared with the keys. That of an encoder-decoder is the encoder's, and counts as a whole pass."""
         if self.settings.query == "states":
