@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import Batch, TokenStream
+from methods.shared.tensors import outside_autocast
 from methods.shared.token_streams import Reading
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.encoder import EncoderWithHead
@@ -39,7 +40,8 @@ class Similarity(nn.Module):
         # the same layers now read other tokens, which methods that look at activations must know
         with self.reading.switched_to("options"):
             option_Kd = self.embed(option_ids, option_mask)
-        with torch.autocast(text_Bd.device.type, enabled=False):  # cosines lie close together, too close for bfloat16
+        # cosines lie close together, too close for bfloat16
+        with outside_autocast(text_Bd):
             return self.SCALE * text_Bd @ option_Kd.T
 
 
