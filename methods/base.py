@@ -105,6 +105,12 @@ class Method:
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Called before the optimizer of a task is made."""
 
+    def before_step(self, model: nn.Module, batches: Sequence[Batch]) -> None:
+        """Called once a step, before its first forward pass, with this worker's micro-batches of it, before `on_batch`.
+
+        What it does to the weights, it must do alike on every worker; gradients that it leaves are cleared.
+        """
+
     def on_batch(self, batch: Batch) -> Batch:
         """Called with every micro-batch before its forward pass."""
         return batch
