@@ -61,6 +61,9 @@ class EncoderBySimilarity(EncoderWithHead):
     def head(self) -> list[nn.Parameter]:
         return []
 
+    def label_units(self) -> list[nn.Parameter]:
+        return []
+
     def embed(self, batch: Batch) -> Tensor:
         return self.module.embed(batch.source.ids, batch.source.mask)
 
