@@ -19,6 +19,7 @@ from methods.masking.output_units import block_linears
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.passes import evaluating, first
+from methods.shared.tensors import outside_autocast
 from methods.shared.token_streams import LayerStreams, check_fit
 
 # part of the random projections' seeds, which must stay as they are
@@ -112,7 +113,8 @@ class Inputs:
             if self.sketch is not None:
                 # all layers that read a stream share its draws: each layer's moment is estimated by itself
                 other = self.omegas[stream].to(x.dtype)
-            self.sums[name] += x.T @ other
+            with outside_autocast(x):
+                self.sums[name] += x.T @ other
 
         return add
 

@@ -64,11 +64,11 @@ class Reference:
         self.sizes[weight] = []
         module.register_forward_hook(lambda m, i, o: self.sizes[weight].append(o.detach().clone()))
 
-    def step(self, step: GlobalBatch, mask_units: bool) -> None:
+    def step(self, step: GlobalBatch, mask_units: bool, loss_of: Callable[..., Tensor] = mean_loss) -> None:
         for sizes in self.sizes.values():
             sizes.clear()
         self.model.zero_grad()
-        mean_loss(self.model, step).backward()
+        loss_of(self.model, step).backward()
         if mask_units:
             for weight, outputs in self.sizes.items():
                 (output,) = outputs
@@ -77,7 +77,7 @@ class Reference:
                 tokens = torch.stack(
                     [output[b, s] for b in range(len(real)) for s in range(real.shape[1]) if real[b, s]]
                 )
-                mean = tokens.abs().mean(0).tolist()
+                mean = tokens.double().abs().mean(0).tolist()
                 ranked = sorted(range(len(mean)), key=lambda k: mean[k])
                 for unit in ranked[: math.floor(round((1 - self.keep) * len(mean), 9))]:
                     self.parameters[weight].grad[unit] = 0.0
@@ -124,6 +124,50 @@ def test_five_steps_equal_a_second_implementation(model: str, tuning: str, learn
     weight = next(iter(plain.sizes))
     unmasked = (plain.parameters[weight] - reference.parameters[weight]).norm() / reference.parameters[weight].norm()
     assert unmasked > 1e-4, "the mask changed nothing, so the comparison proves nothing"
+
+
+def loss_under_autocast(model: nn.Module, step: GlobalBatch) -> Tensor:
+    """The mean loss of a forward pass in bfloat16; cross-entropy itself in float32."""
+    source, labels = step.batch.source, step.batch.labels
+    inputs = {"input_ids": source.ids, "attention_mask": source.mask}
+    if step.batch.target is not None:
+        inputs["labels"] = labels
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(**inputs).logits
+    if labels.ndim == 1:
+        logits = logits[:, : step.num_labels]
+    elif step.batch.target is None:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    kept = labels != -100
+    return nn.functional.cross_entropy(logits[kept].float(), labels[kept])
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("model", FAMILIES)
+def test_in_bfloat16_the_masks_are_the_second_implementations_too(
+    model: str, tuning: str, learner_of: Callable[..., Learner]
+) -> None:
+    """Layer outputs have three digits there, but their sums all of theirs: one unit swapped would show."""
+    part = {"name": "lora", "dropout": 0.0} if tuning == "lora" else "full"
+    learner = learner_of(
+        model=model,
+        precision="bf16",
+        methods=[{"tuning": part, "plugins": [{"name": "migu", "ratio": 0.3, "mask_first_task": True}]}],
+        stream={"max_train": 40},
+        training={"lr": 1e-3, "global_batch": 8},
+    )
+    module = learner.family.module
+    reference = Reference(copy.deepcopy(module).train(), model, tuning == "lora", keep=0.3, lr=1e-3)
+    for batch in batches_of(learner, 0):
+        reference.step(batch, mask_units=True, loss_of=loss_under_autocast)
+    before = {n: p.detach().clone() for n, p in module.named_parameters()}
+    train_task(learner, 0, lambda event: None)
+    for name, p in module.named_parameters():
+        if p.requires_grad:
+            # as a share of the update: beside the weight a swapped unit would be small
+            update = (reference.parameters[name] - before[name]).detach()
+            difference = (p - reference.parameters[name]).detach().norm() / update.norm().clamp(min=1e-6)
+            assert difference < 1e-3, f"{name}: {difference:.2e}"
 
 
 def test_the_smallest_magnitudes_are_masked() -> None:

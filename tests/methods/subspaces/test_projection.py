@@ -13,6 +13,7 @@ from methods.subspaces.projection import Inputs, Projection, grown, project_out
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
+from tests.methods.toy import batch_with_mask
 
 
 def test_projection_by_hand() -> None:
@@ -97,6 +98,18 @@ def test_inputs_are_those_of_real_tokens(model: str, learner_of: Callable[..., L
         handle.remove()
     for name, c in found.items():
         torch.testing.assert_close(c, expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_does_not_round_the_moments() -> None:
+    layer = torch.nn.Linear(16, 4, bias=False)
+    x = torch.randn(4, 30, 16, generator=torch.Generator().manual_seed(0))
+    inputs = Inputs(torch.nn.ModuleDict({"0": layer}), {"0": layer}, None, (0,))
+    inputs.see(batch_with_mask(torch.ones(4, 30)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(x)
+    inputs.close()
+    exact = x.flatten(0, 1).double().T @ x.flatten(0, 1).double()
+    torch.testing.assert_close(inputs.sums["0"].double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_a_sketch_is_the_same_in_any_micro_batch_and_spans_the_same(learner_of: Callable[..., Learner]) -> None:
