@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from methods.masking.output_units import block_linears
-from methods.subspaces.projection import Moments, Projection, grown, project_out
+from methods.subspaces.layer_inputs import Moments
+from methods.subspaces.projection import Projection, grown, project_out
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
