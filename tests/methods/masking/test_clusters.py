@@ -9,8 +9,11 @@ import torch
 
 from methods import generator, trainable
 from methods.masking.clusters import balanced_assignment, balanced_kmeans, clustered_units_to_mask
+from methods.masking.magnitudes import example_magnitudes
+from methods.masking.migu import Migu
+from methods.masking.output_units import maskable_weights
 from orchestrator.training.learner import Learner
-from orchestrator.training.task import train_task
+from orchestrator.training.task import TaskBatches, train_task
 from tests.methods.masking.masked import masked_learner, moved_units_of
 
 
@@ -31,6 +34,45 @@ def test_obvious_groups_are_found() -> None:
     assigned = balanced_kmeans(data, 3, generator("rng"))
     together = assigned[:, None] == assigned[None, :]
     assert torch.equal(together, truth[:, None] == truth[None, :])
+
+
+def test_groups_are_found_from_a_start_that_is_spread() -> None:
+    """Eight groups equally far from the origin, one after the other: starts at zero, or at the first points, mix them."""
+    truth = torch.arange(8).repeat_interleave(5)
+    data = 10 * torch.eye(8)[truth] + 0.5 * torch.randn(40, 8, generator=generator("noise"))
+    for seed in range(5):
+        assigned = balanced_kmeans(data, 8, generator("rng", seed))
+        together = assigned[:, None] == assigned[None, :]
+        assert torch.equal(together, truth[:, None] == truth[None, :])
+
+
+def test_clusters_settle_about_their_own_means() -> None:
+    data = torch.randn(24, 2, generator=generator("points"))
+    assigned = balanced_kmeans(data, 2, generator("rng"))
+    means = torch.stack([data[assigned == k].mean(0) for k in range(2)])
+    assert torch.equal(balanced_assignment(torch.cdist(data, means)), assigned)
+
+
+@pytest.mark.parametrize("cluster", ["weights", "comagnitude"])
+def test_clusters_are_made_of_normalised_weights_or_magnitudes(
+    cluster: str, learner_of: Callable[..., Learner]
+) -> None:
+    learner = masked_learner(learner_of, settings={"cluster": cluster, "clusters": 4}, stream={"max_train": 24})
+    module = learner.family.module
+    learner.family.at_task(0, 3)
+    (_, migu) = learner.stack.parts[1]
+    assert isinstance(migu, Migu)
+    batches = TaskBatches(learner, learner.features(0), 0)
+    migu.before_task(module, 2, batches)
+    rng = generator(7, "clusters", 2)
+    weights = maskable_weights(module)
+    magnitudes = example_magnitudes(migu.context, module, weights, batches, 100, False)
+    assert len(migu.clusters) == len(weights)
+    for maskable, sizes_Nd, found in zip(weights, magnitudes, migu.clusters, strict=True):
+        points = sizes_Nd.T / sizes_Nd.T.norm(dim=1, keepdim=True)
+        if cluster == "weights":
+            points = maskable.weight.detach() / maskable.weight.detach().norm(dim=0)
+        assert torch.equal(found, balanced_kmeans(points, 4, rng)), maskable.name
 
 
 def test_equal_points_are_still_shared_out() -> None:
