@@ -180,7 +180,9 @@ def test_the_smallest_magnitudes_are_masked() -> None:
 def test_the_first_task_is_not_masked_by_default() -> None:
     assert Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(0) is None
     assert Migu(MiguSettings(ratio=0.3, mask_first_task=True), Context(0)).cache_fields(0) is not None
-    assert Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(1) is not None
+    fields = Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(1)
+    assert fields is not None
+    assert "masks" not in fields, "as in the keys of checkpoints from before the setting"
 
 
 @pytest.mark.parametrize(("importance", "kept"), [("weight", [1, 2]), ("gradient", [0, 2])])
