@@ -129,4 +129,7 @@ def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
     with torch.no_grad():
         module(input_ids=ids[:, mask[0]], decoder_input_ids=torch.zeros(1, 1, dtype=torch.long))
     index = [w.measured for w in weights].index(query)
-    torch.testing.assert_close(found[1][index][3], outputs[0].abs().mean((0, 1)))
+    sizes = outputs[0].abs()[0]
+    torch.testing.assert_close(found[1][index][3], sizes.mean(0))
+    shares = example_magnitudes(context, module, weights, batches, 10, True)
+    torch.testing.assert_close(shares[index][3], (sizes / sizes.sum(1, keepdim=True)).mean(0))

@@ -24,6 +24,7 @@ from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods.masking.masked import masked_learner
 from tests.methods.reference import Adam, GlobalBatch, batches_of, mean_loss
+from tests.methods.toy import batch_with_mask
 
 # What the paper masks, spelt out for each architecture: query, key, value, output, feed-forward
 MASKED = {
@@ -179,7 +180,9 @@ def test_the_smallest_magnitudes_are_masked() -> None:
 def test_the_first_task_is_not_masked_by_default() -> None:
     assert Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(0) is None
     assert Migu(MiguSettings(ratio=0.3, mask_first_task=True), Context(0)).cache_fields(0) is not None
-    assert Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(1) is not None
+    fields = Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(1)
+    assert fields is not None
+    assert "masks" not in fields, "as in the keys of checkpoints from before the setting"
 
 
 @pytest.mark.parametrize(("importance", "kept"), [("weight", [1, 2]), ("gradient", [0, 2])])
@@ -198,6 +201,51 @@ def test_weight_and_gradient_importance_by_hand(importance: str, kept: list[int]
     assert torch.equal(layer.weight.grad, expected)
     method.after_task(model, 1, [])
     assert method.diagnostics() == {"kept_share": [0.5]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "padding", "masked"),
+    [({}, 0, 1), ({"per_token_norm": True}, 0, 0), ({}, 1, 1), ({"count_padding": True}, 1, 0)],
+)
+def test_which_tokens_count_and_how_by_hand(settings: dict[str, bool], padding: int, masked: int) -> None:
+    """|y| of one large token and three small ones, or of a padding token beside a real one. Another method's pass: not."""
+    layer = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(2))
+    # sums 100.3 and 93; of shares 0.53 + 3 / 11 and 0.47 + 30 / 11
+    x = torch.tensor([[[100.0, 90.0], [0.1, 1.0], [0.1, -1.0], [0.1, 1.0]]])
+    mask = torch.ones(1, 4)
+    if padding:
+        x = torch.tensor([[[2.0, 1.0], [0.0, 10.0]]])
+        mask = torch.tensor([[1, 0]])
+    method = Migu(MiguSettings(ratio=0.5, diagnostics=False, **settings), Context(0))  # type: ignore[arg-type]
+    model = nn.ModuleDict({"0": layer})
+    method.before_task(model, 1, [])
+    batch = method.on_batch(batch_with_mask(mask))
+    method.after_forward(model, batch, torch.zeros(1), layer(x).sum())
+    # which would turn the order round
+    layer(1e4 * torch.eye(2)[masked].expand_as(x))
+    layer.weight.grad = torch.ones(2, 2)
+    method.before_optimizer_step(model)
+    assert layer.weight.grad.any(1).tolist() == [masked == 1, masked == 0]
+
+
+def test_masked_units_are_put_back_in_their_own_step_alone() -> None:
+    layer = nn.Linear(1, 4, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
+    settings = MiguSettings(ratio=0.5, importance="weight", freeze_masked=True, diagnostics=False)
+    method = Migu(settings, Context(0))
+    model = nn.ModuleDict({"0": layer})
+    method.before_task(model, 1, [])
+    # an optimizer that moves all units, as AdamW does; it leaves those first that the next step masks
+    for moved, expected in (([9.0, 9.0, 0.1, 0.2], [1.0, 2.0, 0.1, 0.2]), ([5.0, 6.0, 7.0, 8.0], [5.0, 6.0, 0.1, 0.2])):
+        layer.weight.grad = torch.ones(4, 1)
+        method.before_optimizer_step(model)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(moved)[:, None])
+        method.after_optimizer_step(model)
+        assert layer.weight.flatten().tolist() == torch.tensor(expected).tolist()
 
 
 def test_random_importance_is_the_random_control(sequence_of: Callable[..., SequencePlan]) -> None:
