@@ -169,8 +169,8 @@ def test_a_hash_knows_no_order_of_keys() -> None:
 def test_one_order_of_classes_for_all_seeds_is_warned_of(tmp_path: Path) -> None:
     def warnings(order: str) -> list[str]:
         parts = {"labels_per_task": 2, "class_order": order}
-        tuning = {**TUNING, **parts, "first": None, "only": "shelves"}
-        evaluated = {**EVALUATION, **parts, "first": None, "only": "headlines"}
+        tuning = {**TUNING, **parts}
+        evaluated = {**EVALUATION, **parts}
         said: list[str] = []
         config = search_config(tmp_path, ["ft"], evaluated=[evaluated], streams=[tuning], holdout="labels")
         prepare(config, gpu=False, warn=said.append)
