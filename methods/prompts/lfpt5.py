@@ -21,6 +21,7 @@ from methods.prompts.soft_prompts import PromptedModel, example_loss_weights, ra
 from methods.prompts.writing import draw_samples, read_sample
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
+from methods.shared.reader import cache_name
 
 # answers are remembered by their number among so many: a state of plain numbers, whatever the texts
 _BUCKETS = 1 << 16
@@ -153,6 +154,7 @@ class LFPT5(Cost, TuningMethod):
         ids = torch.tensor(names, device=self.soft.prompt.device)
         mask = torch.ones_like(ids)
         fixed: dict[str, Any] = {"use_cache": True}
+        cache = cache_name(model)
         if self.encodes:
             # once: the names do not change while the decoder writes
             fixed["encoder_outputs"] = self.prompted.reader(input_ids=ids, attention_mask=mask)
@@ -169,7 +171,7 @@ class LFPT5(Cost, TuningMethod):
             if last is not None:
                 tokens = last
             out = model(**{input_name: tokens}, **fixed)
-            fixed["past_key_values"] = out.past_key_values
+            fixed[cache] = out[cache]
             scores: Tensor = out.logits[:, -1]
             return scores
 

@@ -12,6 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# The argument and result that hold a decoder's keys and values of what it has read; before transformers 5.24 the second
+CACHE_NAMES = ("cache", "past_key_values")
+
+
+def cache_name(model: nn.Module) -> str:
+    """What a model calls its cache of keys and values."""
+    parameters = inspect.signature(model.forward).parameters
+    for name in CACHE_NAMES:
+        if name in parameters:
+            return name
+    raise ValueError(f"{type(model).__name__} has no cache of what it has read")
+
 
 class ModelReader:
     """The encoder of an encoder-decoder, else the transformer below the head; `module` is what reads, `inner` the whole."""
@@ -53,8 +65,11 @@ class ModelReader:
     @staticmethod
     def is_continued(kwargs: Mapping[str, Any]) -> bool:
         """Whether a call reads on from a cache, as generation does from its second token on."""
-        cache = kwargs.get("past_key_values")
-        return cache is not None and cache.get_seq_length() > 0
+        for name in CACHE_NAMES:
+            cache = kwargs.get(name)
+            if cache is not None:
+                return bool(cache.get_seq_length() > 0)
+        return False
 
     @torch.no_grad()
     def read_bare(self, embeds: Tensor, mask: Tensor) -> Tensor:
