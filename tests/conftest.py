@@ -46,6 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in CLUSTERS)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Stops a run in several processes whose groups got lost: pytest 9.2 with pytest-xdist 3.8 says nothing of it."""
+    if hasattr(session.config, "workerinput") and not all("@" in item.nodeid for item in session.items):
+        pytest.exit("the tests are not run in groups, so that several Ray clusters would share the machine", 1)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Equality bit for bit needs one order of summation."""
