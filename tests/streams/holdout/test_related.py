@@ -55,6 +55,14 @@ def test_related_data_may_straddle_where_it_is_named() -> None:
     assert "read one data set" in refusal("tasks", ours, evaluation("amazon"), [("amazon", "amazon")])
 
 
+def test_a_named_pair_allows_no_other_and_is_stated_only_where_it_straddles() -> None:
+    ours = tuning(texts("a"), dataset="amazon")
+    assert "'amazon_polarity'" in refusal("tasks", ours, evaluation("amazon_polarity"), [("amazon", "yelp")])
+    assert "'yelp'" in refusal("tasks", ours, evaluation("yelp"), [("yelp_polarity", "amazon")])
+    # only one of the two is there at all
+    assert prove("tasks", [ours], [evaluation("imdb")], [("amazon", "yelp")]).allowed_related_pairs == ()
+
+
 def test_what_straddles_must_be_a_pair_of_known_data_sets() -> None:
     ours, theirs = tuning(texts("a"), dataset="amazon"), evaluation("yelp")
     assert refusal("tasks", ours, theirs, [("yelp", "amazn")]) == (
