@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.planning.experiment import Experiment
-from orchestrator.search.results import access_summary, is_search, method_result, ranking, search_results
+from orchestrator.search.results import access_summary, add_gap, is_search, method_result, ranking, search_results
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.store.events import SearchStarted
 from orchestrator.store.journal import Journal
@@ -168,6 +168,16 @@ def test_the_cost_is_that_of_all_trials_of_the_method(tmp_path: Path) -> None:
     assert methods["ft+migu"]["cost"] == {"tasks": 3, "trained": 3, "seconds": 6.0, "gpu_seconds": 0.0}
 
 
+def test_a_gap_needs_all_runs_of_both_searches() -> None:
+    for ours, theirs in ((61.0, None), (None, 68.0)):
+        found = {"evaluation_score": ours, "conventional_score": None, "gap": None}
+        add_gap(found, {"evaluation_score": theirs})
+        assert found["gap"] is found["conventional_score"] is None
+    alone = {"evaluation_score": 61.0, "conventional_score": None, "gap": None}
+    add_gap(alone, None)
+    assert alone["gap"] is None
+
+
 def method(tuning: float, evaluation: float | None, is_reference: bool = False) -> dict[str, Any]:
     return {
         "tuning_score": tuning,
@@ -238,6 +248,15 @@ def test_search_json_and_trials_csv(tmp_path: Path) -> None:
     assert float(rows[2]["training.lr"]) == trial_store.trials["ft-001"].values["training.lr"]
     assert (rows[2]["migu.ratio"], rows[2]["asked"], rows[2]["seconds"]) == ("", "3", "6.0")
     assert (rows[3]["tasks"], rows[3]["reason"]) == ("0", "the loss is nan")
+
+
+def test_what_was_asked_for_is_counted_over_all_seeds(tmp_path: Path) -> None:
+    search, trial_store = open_search(search_config(tmp_path, ["ft"], trials=1, seeds=[1, 2]))
+    score_trials(trial_store, {"ft": [50.0]})
+    freeze_and_save(search, trial_store)
+    with (search.folder / "trials.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["tasks"], row["asked"]) == ("3", "6")
 
 
 def test_a_trial_that_has_not_ended_has_a_line(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from streams import (
@@ -59,7 +61,8 @@ def test_related_data_may_straddle_where_it_is_named() -> None:
 def test_a_named_pair_allows_no_other_and_is_stated_only_where_it_straddles() -> None:
     ours = tuning(texts("a"), dataset="amazon")
     assert "'amazon_polarity'" in refusal("tasks", ours, evaluation("amazon_polarity"), [("amazon", "yelp")])
-    both = Stream("y", (*evaluation("yelp").tasks, *evaluation("amazon_polarity").tasks))
+    beside = dataclasses.replace(evaluation("amazon_polarity").tasks[0], name="c")
+    both = Stream("y", (*evaluation("yelp").tasks, beside))
     assert "'amazon_polarity'" in refusal("tasks", ours, both, [("amazon", "yelp")])
     # only one of the two is there at all
     assert prove("tasks", [ours], [evaluation("imdb")], [("amazon", "yelp")]).allowed_related_pairs == ()
