@@ -19,7 +19,7 @@ from methods.masking.output_units import block_linears
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.passes import evaluating, first
-from methods.shared.token_streams import LayerStreams, check_fit
+from methods.shared.token_streams import LayerStreams, by_token
 
 # part of the random projections' seeds, which must stay as they are
 SEED_NAMES: dict[StreamName, str] = {"source": "attention_mask", "target": "decoder_attention_mask"}
@@ -106,8 +106,7 @@ class Inputs:
             if stream == "options":
                 return
             mask = self.masks[stream]
-            check_fit(name, inputs[0], mask)
-            x = inputs[0][mask].to(self.sums[name].dtype)
+            x = by_token(name, inputs[0], mask)[mask].to(self.sums[name].dtype)
             other = x
             if self.sketch is not None:
                 # all layers that read a stream share its draws: each layer's moment is estimated by itself
