@@ -25,6 +25,7 @@ from methods.masking.output_units import (
 )
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
+from methods.shared.shapes import check_outputs
 from methods.shared.tensors import at_least_float32, generator
 
 SAMPLES = 100  # examples a task for the overlap, as in the paper's section 5.3, and for co-magnitude
@@ -89,13 +90,23 @@ class Migu(CacheFields, Method):
         # Whether task 1 was masked shows in its own entry; after it the flag no longer acts.
         return self.settings.model_dump(exclude={"mask_first_task"})
 
-    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        self._choose_weights(model)
+        if self.settings.importance == "output":
+            measured = {maskable.name: maskable.measured for maskable in self.weights}
+            check_outputs(self.context, model, measured, batch)
+
+    def _choose_weights(self, model: nn.Module) -> None:
         s: MiguSettings = self.settings
         if s.released:
             self.weights = released_weights(model)
         else:
             self.weights = chosen_weights(maskable_weights(model), s.layers)
         self.ratios = ratios_of(self.weights, s.ratio)
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        s: MiguSettings = self.settings
+        self._choose_weights(model)
         self.masks = task_id > 0 or s.mask_first_task
         self.steps = 0
         self.masked_steps = []

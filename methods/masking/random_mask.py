@@ -55,6 +55,9 @@ class RandomMask(CacheFields, Method):
             return None
         return self.settings.model_dump(exclude={"mask_first_task"})
 
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        maskable_weights(model)
+
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.rng = None
         if self.cache_fields(task_id) is not None:
