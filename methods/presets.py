@@ -32,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "arithmetic": {"tuning": "full", "plugins": [{"name": "merge", "rule": "arithmetic"}]},
     "dare": {"tuning": "full", "plugins": [{"name": "merge", "rule": "dare"}]},
     "opcm": {"tuning": "full", "plugins": [{"name": "merge", "rule": "opcm"}]},
-    "ties": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ties", "scale": 0.5}]},
+    "ties": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ties", "scale": 1.0}]},
     "inclora": {"tuning": "inclora"},
     "inclora+migu": {"tuning": "inclora", "plugins": ["migu"]},
     "olora": {"tuning": "olora"},

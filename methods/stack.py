@@ -113,6 +113,10 @@ class Stack:
         for _, part in self.parts:
             part.before_task(model, task_id, batches)
 
+    def before_step(self, model: nn.Module, batches: Sequence[Batch]) -> None:
+        for _, part in self.parts:
+            part.before_step(model, batches)
+
     def on_batch(self, batch: Batch) -> Batch:
         for _, part in self.parts:
             batch = part.on_batch(batch)

@@ -20,6 +20,7 @@ from methods.prompts.soft_prompts import PromptedModel, example_loss_weights, ra
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.reader import mean_over_tokens
+from methods.shared.tensors import outside_autocast
 
 
 class L2PSettings(Settings):
@@ -49,7 +50,8 @@ def nearest_keys(query_Bd: Tensor, key_Md: Tensor, picked: int) -> tuple[Tensor,
     # cosines of one text with many keys lie close together; bfloat16 would make ties of them
     unit_query_Bd = F.normalize(at_least_float32(query_Bd), dim=1)
     unit_key_Md = F.normalize(at_least_float32(key_Md), dim=1)
-    similarity_BM = unit_query_Bd @ unit_key_Md.T
+    with outside_autocast(unit_key_Md):
+        similarity_BM = unit_query_Bd @ unit_key_Md.T
     nearest = similarity_BM.topk(min(picked, len(key_Md)), dim=1)
     return nearest.values, nearest.indices
 
@@ -92,6 +94,9 @@ class L2P(Cost, TuningMethod):
         model.add_module("soft_prompts", self.pool)
         return model
 
+    def without_decay(self) -> Sequence[nn.Parameter]:
+        return list(self.pool.parameters())
+
     def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
         """The query that is compared with the keys. That of an encoder-decoder is the encoder's, and counts as a whole pass."""
         if self.settings.query == "states":
@@ -121,7 +126,8 @@ class L2P(Cost, TuningMethod):
             bare = self.prompted.read_bare(embeds, mask)
         else:
             bare = embeds.detach()
-        similarity, index = nearest_keys(mean_over_tokens(bare, seen), self.pool.key, self.settings.picked)
+        query_Bd = mean_over_tokens(at_least_float32(bare), seen)
+        similarity, index = nearest_keys(query_Bd, self.pool.key, self.settings.picked)
         # scoring and generation have no loss to pull keys by, and no `on_batch` to empty the list
         if training:
             self.matches.append(similarity)

@@ -109,6 +109,9 @@ class LFPT5(Cost, TuningMethod):
             vectors = self.teacher
         return vectors.expand(len(embeds), -1, -1)
 
+    def without_decay(self) -> Sequence[nn.Parameter]:
+        return list(self.soft.parameters())
+
     def added_tokens(self, task_id: int) -> int:
         return self.settings.tokens
 

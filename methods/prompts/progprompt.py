@@ -120,6 +120,9 @@ class ProgPrompt(Cost, TuningMethod):
             weights[f"soft_prompts.{name}"] = parameter
         return weights | trainable(model)
 
+    def without_decay(self) -> Sequence[nn.Parameter]:
+        return list(self.prompts.task)
+
     def added_tokens(self, task_id: int) -> int:
         return (task_id + 1) * self.settings.tokens
 

@@ -9,6 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.config.section import Section
 
+# The released code's share of warm-up with an infinite schedule (arXiv 2503.02844)
+RELEASED_WARMUP = 0.05
+
 
 class InfiniteConfig(Section):
     """The phases of `schedule: infinite`, after the warm-up. Defaults: the released code's (arXiv 2503.02844)."""
@@ -90,16 +93,27 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "linear", "cosine", "infinite"] = Field(
         "constant", description="of the rate over a task's steps; see orchestrator.training.schedules"
     )
-    warmup: float = Field(
-        0.0,
+    warmup: float | None = Field(
+        None,
         ge=0,
         lt=1,
-        description="share of a task's steps in which the rate rises from 0; infinite: of the first task's",
+        description="share of a task's steps in which the rate rises from 0; null: none; infinite: of the first task's, "
+        "null: 0.05, as released",
     )
     infinite: InfiniteConfig = InfiniteConfig()
     outer: Literal["constant", "rsqrt", "cosine"] = Field(
         "constant", description="a factor on the rate that falls from task to task"
     )
+
+    @property
+    def warmup_share(self) -> float:
+        """The share of steps in which the rate rises, whether it was given or is the schedule's own."""
+        if self.warmup is not None:
+            return self.warmup
+        if self.schedule != "infinite":
+            return 0.0
+        # a cooldown that was set to end earlier leaves room for no more
+        return min(RELEASED_WARMUP, self.infinite.cooldown)
 
     def epochs_of(self, task: str) -> int:
         """Epochs of a task, where there is no budget."""
@@ -110,9 +124,9 @@ def check_training(training: TrainingConfig) -> None:
     """Raises ValueError where settings of a method's training, all put together, contradict each other."""
     # settings that are each allowed: which of them meet is known only when a method's own lie on top of the shared ones
     infinite = training.infinite
-    if training.schedule == "infinite" and training.warmup > infinite.cooldown:
+    if training.schedule == "infinite" and training.warmup_share > infinite.cooldown:
         raise ValueError(
-            f"training.warmup: {training.warmup:g} is greater than training.infinite.cooldown = {infinite.cooldown:g}, "
+            f"training.warmup: {training.warmup_share:g} is greater than training.infinite.cooldown = {infinite.cooldown:g}, "
             "the share of the steps in which the rate rises and cools down"
         )
     if training.budget and training.epochs_per_task:

@@ -121,7 +121,10 @@ def _lasting_settings(training: TrainingConfig) -> dict[str, Any]:
         absent.add("lrs")
     if training.schedule != "infinite":
         absent.add("infinite")
-    return training.model_dump(exclude=absent)
+    settings = training.model_dump(exclude=absent)
+    # what is meant, whether or not it was written: a schedule has a warm-up of its own
+    settings["warmup"] = training.warmup_share
+    return settings
 
 
 def score_keys(

@@ -154,6 +154,8 @@ def prepare(config: RunConfig, gpu: bool, warn: Warn | None = None) -> Search:
         proof = prove(settings.holdout, tuning, evaluation, settings.allowed_related_pairs)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if warn and settings.holdout == "labels":
+        _warn_of_one_class_order(config, settings, warn)
     method_searches = []
     for method in config.methods:
         method_searches.append(_method_search(config, settings, planner, method))
@@ -161,6 +163,16 @@ def prepare(config: RunConfig, gpu: bool, warn: Warn | None = None) -> Search:
     # Last: a search that is refused leaves nothing in the test-access log.
     planner.record_reads()
     return Search(config, settings, planner, tuple(method_searches), proof, scenario)
+
+
+def _warn_of_one_class_order(config: RunConfig, settings: SearchConfig, warn: Warn) -> None:
+    """Say where every seed has the classes in one order, which is then a part of what was tuned and what is reported."""
+    for stream in (*settings.streams, *config.streams):
+        if stream.labels_per_task is not None and stream.class_order != "by-seed":
+            warn(
+                f"stream {stream.name!r}: every seed has its classes in one order; class_order: by-seed gives each seed "
+                "its own, as arXiv 2403.09066 does"
+            )
 
 
 def _check_measure(settings: SearchConfig, planner: Planner, num_tasks: int) -> None:

@@ -138,6 +138,14 @@ class ScoreComputed(Event):
         return f"accuracy_options/{self.task}"
 
 
+class ReferenceScored(Event):
+    """The scores (in %) of the reference run that a sequence is read beside, by its method's name: one for each task."""
+
+    name = "reference_scored"
+    reference: str
+    scores: list[float]
+
+
 class SequenceFinished(Event):
     """Every task was trained, and scored where the workers do that."""
 
@@ -203,10 +211,11 @@ class SearchFrozen(SearchEvent):
 
 
 class SearchFinished(SearchEvent):
-    """Both phases are done."""
+    """Both phases are over; not `is_complete` where a run of the evaluation failed, which the same command tries anew."""
 
     name = "search_finished"
     summary: dict[str, Any]
+    is_complete: bool = True
 
 
 class TrialEvent(SearchEvent):
@@ -266,6 +275,7 @@ EVENTS: dict[str, type[Event]] = {
         CheckpointSaved,
         CheckpointCorrupt,
         ScoreComputed,
+        ReferenceScored,
         SequenceFinished,
         SequenceFailed,
         ScoringFailed,

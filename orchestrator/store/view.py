@@ -15,6 +15,7 @@ from orchestrator.store.events import (
     CheckpointCorrupt,
     CheckpointSaved,
     Event,
+    ReferenceScored,
     ScoreComputed,
     ScoringFailed,
     SequenceFailed,
@@ -54,6 +55,7 @@ class View:
     start: SequenceStarted | None = None
     by_task: dict[int, TaskView] = field(default_factory=dict)
     scores: dict[tuple[int, int], ScoreComputed] = field(default_factory=dict)
+    reference: ReferenceScored | None = None
     failure: str = ""
     failed: SequenceFailed | None = None
     starts: list[int] = field(default_factory=list)
@@ -140,6 +142,14 @@ class View:
         if position in self.scores:
             return False
         self.scores[position] = event
+        return True
+
+    @add.register
+    def _(self, event: ReferenceScored) -> bool:
+        if self.reference is not None and event.says_the_same_as(self.reference):
+            return False
+        # the one fact that may change: an experiment may get a reference run later, or another one
+        self.reference = event
         return True
 
     @add.register

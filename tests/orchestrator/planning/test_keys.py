@@ -164,6 +164,11 @@ def test_keys_of_the_first_format_hold_nothing_that_came_later(
     assert (other.keys[1], other.keys[5]) == ("7e93e4d75ef46feb96023cb6cee05f63", "1a478d0ffbd6554c007002371a0083d8")
     unused = {"infinite": {"anneal": 0.9}, "outer": "constant", "budget": None}
     assert sequence_of(training=unused).keys == sequence_of().keys
+    # what a schedule takes by itself has the key of the same value written down
+    infinite = {"schedule": "infinite"}
+    assert sequence_of(training=infinite).keys == sequence_of(training={**infinite, "warmup": 0.05}).keys
+    assert sequence_of(training=infinite).keys != sequence_of(training={**infinite, "warmup": 0.0}).keys
+    assert sequence_of(training={"warmup": 0.0}).keys == sequence_of().keys
 
 
 def test_what_these_settings_influence_is_in_the_key(sequence_of: SequenceOf) -> None:

@@ -8,9 +8,18 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.search.choice import choices_made, evaluation_sequences, freeze, frozen_config, read_chosen
+from orchestrator.search.choice import (
+    choices_made,
+    evaluation_sequences,
+    freeze,
+    frozen_config,
+    read_chosen,
+    record_once,
+)
 from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.trial_store import TrialStore
+from orchestrator.store.events import SearchChosen, SearchFinished
+from orchestrator.store.journal import Tail
 from tests.orchestrator.search.searches import open_search, score_trials, search_config
 
 SCORES = {"ft": [41.0, 73.5], "ft+migu": [66.0, 58.0]}
@@ -99,3 +108,13 @@ def test_a_process_that_dies_while_it_freezes_locks_nothing(tmp_path: Path) -> N
     assert second["methods"]["ft"]["trial"] == 1
     assert freeze(more, trial_store) == second
     assert choices_made(search.folder) == [first["sha256"], second["sha256"]]
+
+
+def test_a_fact_is_recorded_where_it_is_not_the_last_word(tmp_path: Path) -> None:
+    """What was so, was changed and is so again is said three times, and the choice that came back is one choice."""
+    for word in ("one", "one", "two", "one"):
+        record_once(tmp_path, SearchFinished(summary={"said": word}))
+        record_once(tmp_path, SearchChosen(sha256=word))
+    said = [event.summary["said"] for event in Tail(tmp_path).new_events() if isinstance(event, SearchFinished)]
+    assert said == ["one", "two", "one"]
+    assert choices_made(tmp_path) == ["one", "two"]

@@ -166,6 +166,21 @@ def test_a_hash_knows_no_order_of_keys() -> None:
     assert content_hash({"a": 1}) != content_hash({"a": 2})
 
 
+def test_one_order_of_classes_for_all_seeds_is_warned_of(tmp_path: Path) -> None:
+    def warnings(order: str) -> list[str]:
+        parts = {"labels_per_task": 2, "class_order": order}
+        tuning = {**TUNING, **parts}
+        evaluated = {**EVALUATION, **parts}
+        said: list[str] = []
+        config = search_config(tmp_path, ["ft"], evaluated=[evaluated], streams=[tuning], holdout="labels")
+        prepare(config, gpu=False, warn=said.append)
+        return [line for line in said if "class_order" in line]
+
+    assert len(warnings("listed")) == 2
+    assert "class_order: by-seed gives each seed its own" in warnings("listed")[0]
+    assert warnings("by-seed") == []
+
+
 def test_every_order_of_classes_that_a_seed_draws_is_proven(tmp_path: Path) -> None:
     """Each seed reads other rows, since each has other labels in a task of 24 examples."""
     parts = {"labels_per_task": 2, "class_order": "by-seed"}
