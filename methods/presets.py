@@ -72,3 +72,7 @@ for _name in ("ft", "ft+migu", "ft+random"):
 for _name in ("lora", "lorareplay", "inclora", "olora"):
     PUBLISHED[_name] = {"lr": 1e-3, **_T5}
     PUBLISHED[f"{_name}+migu"] = {"lr": 1e-3, **_T5}
+# the released example for T5-large with 1,000 examples a class (arXiv 2301.12314); it stops early by a dev score, we do not
+PUBLISHED["progprompt"] = {**_T5, "lr": 0.3, "epochs": 10, "global_batch": 8, "weight_decay": 1e-5}
+# ViT-B/16 on ten tasks of CIFAR-100 (arXiv 2112.08654); the released code moreover multiplies the rate by batch / 256
+PUBLISHED["l2p"] = {**_T5, "lr": 0.03, "epochs": 5, "global_batch": 128, "weight_decay": 0.0}

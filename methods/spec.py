@@ -180,6 +180,17 @@ class MethodSpec(BaseModel):
         return self.run_kind.learns_a_sequence and self.trains_by_gradient
 
     @property
+    def kept_share(self) -> float:
+        """The share of each earlier task's examples that the method keeps; 0 where it keeps none."""
+        share = 0.0
+        for part in (self.tuning, *self.plugins):
+            setting = part.type.card.kept_share
+            # the largest: what is kept of a task is one choice, of which parts with a smaller share use the beginning
+            if setting:
+                share = max(share, float(part.settings[setting]))
+        return share
+
+    @property
     def label(self) -> str:
         """The given name, or one made of the parts."""
         if self.name:

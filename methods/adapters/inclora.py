@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from methods.adapters.lora import LoraSettings, inject_lora, is_adapter
 from methods.base import TuningMethod, generator, trainable
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 
 
 class IncLoraSettings(LoraSettings):
@@ -124,6 +124,6 @@ class IncLora(AdapterPerTask):
         needs=("boundaries",),
         memory="one adapter a task",
         space={"r": (4, 8, 16)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )

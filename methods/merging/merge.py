@@ -81,7 +81,19 @@ class Merge(CacheFields, Method):
         paper="2212.04089",
         needs=("boundaries",),
         memory="1 copy of the trained weights; arithmetic, dare, opcm 2; ties one more for each task",
-        space={"rule": ["ema", "average", "arithmetic", "ties", "dare", "opcm"], "scale": [0.3, 0.5, 1.0]},
+        # the rule is the method's name; each has amounts of its own, and the average none
+        space={
+            "weight": [0.1, 0.3, 0.5, 0.7, 0.9],
+            "scale": [0.3, 0.5, 1.0],
+            "density": [0.1, 0.2, 0.3, 0.5],
+            "alpha": [0.3, 0.5, 0.7],
+        },
+        space_only_with={
+            "weight": {"rule": ("ema",)},
+            "scale": {"rule": ("arithmetic", "ties", "dare")},
+            "density": {"rule": ("ties", "dare")},
+            "alpha": {"rule": ("opcm",)},
+        },
         requires_shared_weights=True,
         modifies_weights_after_task="it merges the weights after each task",
         strength_zero={"rule": "ema", "weight": 1.0},

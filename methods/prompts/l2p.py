@@ -17,7 +17,7 @@ from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, TuningMethod, at_least_float32, generator
 from methods.batch import Batch
 from methods.prompts.soft_prompts import PromptedModel, example_loss_weights, random_token_embeddings
-from methods.seam.card import Card
+from methods.seam.card import PROMPT_RATES, Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.reader import mean_over_tokens
 from methods.shared.tensors import outside_autocast
@@ -62,7 +62,9 @@ class L2P(Cost, TuningMethod):
 
     No task is named, in training or after. The paper's query, the frozen model's class token, becomes the mean over the
     tokens of the text without its answer; each example picks for itself (released code: a batch may vote). The optional
-    penalty on frequent prompts, which needs task boundaries, is left out. Prompts start from random tokens' embeddings.
+    penalty on frequent prompts, which needs task boundaries, is left out. So is the released code's mask on the loss, which takes
+    the labels of other tasks out of the softmax while a task is trained: here all columns train. Prompts start from random
+    tokens' embeddings. Adam's epsilon, 1e-8, is the released code's; its decay is 0.
     """
 
     Settings = L2PSettings
@@ -71,7 +73,8 @@ class L2P(Cost, TuningMethod):
         paper="2112.08654",
         memory="the pool and its keys",
         space={"pool": (10, 20, 30), "picked": (1, 3, 5), "pull": (0.1, 0.5, 1.0)},
-        training_space={"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)},
+        training_space={"lr": PROMPT_RATES},
+        default_lr=0.03,
         no_output_units="it trains no linear layer, only soft prompts",
     )
 

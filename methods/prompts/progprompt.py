@@ -13,7 +13,7 @@ from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, TuningMethod, generator, trainable
 from methods.batch import Batch
 from methods.prompts.soft_prompts import PromptedModel, random_token_embeddings
-from methods.seam.card import Card
+from methods.seam.card import PROMPT_RATES, Card
 from methods.seam.cost import Cost
 
 
@@ -71,8 +71,9 @@ class ProgPrompt(Cost, TuningMethod):
         paper="2301.12314",
         needs=("boundaries", "task labels"),
         memory="one prompt a task",
-        space={"tokens": (5, 10, 20, 50), "mlp": (None, 800)},
-        training_space={"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)},
+        space={"tokens": (5, 10, 20, 50)},
+        training_space={"lr": PROMPT_RATES},
+        default_lr=0.3,
         no_output_units="it trains no linear layer, only soft prompts",
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )

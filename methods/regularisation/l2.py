@@ -53,7 +53,7 @@ class L2(CacheFields, Method):
         paper="2203.17269",
         needs=("boundaries",),
         memory="1 copy of the trained weights",
-        space={"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0], "scope": ["all", "attention"]},
+        space={"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0]},
         requires_shared_weights=True,
         strength_zero={"strength": 0.0},
         strong={"strength": 100.0},

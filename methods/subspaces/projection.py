@@ -93,7 +93,7 @@ class Projection(CacheFields, Method):
         paper="2103.09762",
         needs=("boundaries",),
         memory="a basis of at most d_in x d_in for each linear layer, and 1 copy of the trained linear layers",
-        space={"epsilon": [0.9, 0.95, 0.97, 0.99], "project_update": [False, True]},
+        space={"epsilon": [0.9, 0.95, 0.97, 0.99]},
         requires_output_units=True,
         requires_shared_weights=True,
         strength_zero={"epsilon": 0.0},

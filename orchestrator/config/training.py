@@ -49,7 +49,7 @@ class Budget(Section):
 
     steps: int | None = Field(None, ge=1)
     tokens: Annotated[int, BeforeValidator(_whole)] | None = Field(
-        None, ge=1, description="real tokens of inputs and answers; at least one step"
+        None, ge=1, description="real tokens that the model reads, a method's own passes included; at least one step"
     )
     flops: float | None = Field(None, gt=0, allow_inf_nan=False, description="of the model; at least one step")
 
@@ -74,7 +74,9 @@ class Budget(Section):
 class TrainingConfig(Section):
     """How each task is trained. The global batch is the unit; micro-batches and accumulation follow from it."""
 
-    lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    lr: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="none: each tuning method's own default (`Card.default_lr`)"
+    )
     lrs: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="rates of parameter groups: `head`, or a pattern of parameter names"
     )
@@ -104,6 +106,12 @@ class TrainingConfig(Section):
     outer: Literal["constant", "rsqrt", "cosine"] = Field(
         "constant", description="a factor on the rate that falls from task to task"
     )
+
+    @property
+    def resolved_lr(self) -> float:
+        """The learning rate of a method whose settings are complete (see `RunConfig.training_for`)."""
+        assert self.lr is not None, "resolve_training fills it in"
+        return self.lr
 
     @property
     def warmup_share(self) -> float:

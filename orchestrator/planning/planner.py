@@ -14,6 +14,7 @@ from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
 from orchestrator.models.source import find_model
+from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.test_access_log import TestAccessLog
@@ -37,6 +38,11 @@ def plan(config: RunConfig, gpu: bool = False, warn: Warn | None = None) -> list
         for method in config.methods:
             for seed in config.seeds:
                 sequences.extend(planner.sequences(method, stream, seed))
+    if warn is not None:
+        for method in config.methods:
+            doubt = doubt_about_rate(method, config.training_for(method))
+            if doubt:
+                warn(doubt)
     planner.record_reads()
     return sequences
 

@@ -106,6 +106,7 @@ def notes(search: dict[str, Any]) -> list[str]:
     lines = [
         f"holdout {proof['level']!r}: {proof['statement']}",
         _comparison(proof),
+        scenario_line(search),
         _ranking_line(search["ranking"]),
         f"evaluation and tuning: {measure}, in %; drop: tuning − evaluation, two streams of which one may be the harder",
     ]
@@ -125,6 +126,20 @@ def _comparison(proof: dict[str, Any]) -> str:
         f"compared {proof['tuning_examples']} tuning texts with {proof['evaluation_examples']} evaluation texts: "
         f"none in common, {proof['near_duplicates']} near-duplicates ({percent:.2f} %)"
     )
+
+
+def scenario_line(search: dict[str, Any]) -> str:
+    """What is the same for all methods and in both phases: tasks, their size, and what is kept of them."""
+    examples = [task[0] for task in search["scenario"]]
+    sizes = str(examples[0])
+    if examples[0] != examples[-1]:
+        sizes += f" to {examples[-1]}"
+    line = f"scenario: {len(examples)} tasks of {sizes} train examples; "
+    memory = search["memory"]
+    if not memory:
+        return line + "no method keeps examples of earlier tasks"
+    share = next(iter(memory.values()))
+    return line + f"memory: {100 * share:g} % of each earlier task's examples ({', '.join(memory)})"
 
 
 def _ranking_line(ranking: dict[str, Any]) -> str:

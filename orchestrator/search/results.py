@@ -7,6 +7,7 @@
     datasets        {tuning, evaluation}: names of the data sets on each side
     proof           what was compared, and what was found (see `streams.holdout.Proof`)
     scenario        [train examples, steps or budget] of each task, in order of size
+    memory          method -> share of each earlier task's examples that it keeps, for those that keep any; all the same
     spaces          method -> parameter -> {values} or {low, high, log, integer}
     trials          a list of {method, number, values, status, tasks, score, metrics, cost, reason}; status: finished,
                     stopped, failed or `not ended`; cost: {tasks asked for, trained, seconds, gpu_seconds}

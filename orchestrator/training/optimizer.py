@@ -36,7 +36,7 @@ def make_optimizer(
     unused = set(training.lrs)
     for name, parameter in trainable(module).items():
         is_head = id(parameter) in head_ids
-        lr = training.lr
+        lr = training.resolved_lr
         pattern = _first_match(name, is_head, training.lrs)
         if pattern is not None:
             lr = training.lrs[pattern]
@@ -54,7 +54,7 @@ def make_optimizer(
             undecayed_groups.append({"params": parameters, "lr": lr, "weight_decay": 0.0})
     return torch.optim.AdamW(
         [*decayed_groups, *undecayed_groups],
-        lr=training.lr,
+        lr=training.resolved_lr,
         betas=training.betas,
         weight_decay=training.weight_decay,
         fused=True,

@@ -58,6 +58,7 @@ def test_the_notes(result: dict[str, Any]) -> None:
     )
     assert "no text is on both sides" in text
     assert "none in common" in text
+    assert "scenario: 3 tasks of 24 train examples; no method keeps examples of earlier tasks" in text
     assert "AA (mean score over tasks after the last one), in %; drop: tuning − evaluation" in text
     assert "gap" not in text
     assert "trials that failed run again with --retry-failed" in text
@@ -78,6 +79,8 @@ def test_the_warnings(result: dict[str, Any]) -> None:
     missing = search["chosen"] | {"missing": ["ewc"]}
     assert "ewc: no trial finished, so it was not evaluated" in changed(search, chosen=missing)
     assert "− 0.5 × forgetting" in changed(search, forgetting_weight=0.5)
+    memory = changed(search, memory={"replay": 0.02, "der++": 0.02}, scenario=[[12, 2], [24, 3]])
+    assert "2 tasks of 12 to 24 train examples; memory: 2 % of each earlier task's examples (replay, der++)" in memory
     unproven = search["proof"] | {"level": "none"}
     assert "nothing was held out but the dev split" in changed(search, proof=unproven)
     related = search["proof"] | {"allowed_related_pairs": [["yelp", "amazon"]]}
