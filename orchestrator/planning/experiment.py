@@ -46,7 +46,7 @@ class Experiment:
 
 
 def search_folder(out: str, name: str) -> Path:
-    """Where a search of that name keeps its journal, its choice and its pictures."""
+    """Where a search of that name keeps its journal, its choice and its plots."""
     return Path(out) / "experiments" / name / "search"
 
 

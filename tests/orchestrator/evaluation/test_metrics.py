@@ -71,7 +71,7 @@ def test_by_hand() -> None:
     assert values["average_incremental_accuracy"] == pytest.approx((90 + (60 + 80) / 2 + (70 + 50 + 100) / 3) / 3)
 
 
-def test_row_zero_is_no_best_score() -> None:
+def test_the_initial_model_is_no_best_score() -> None:
     """A task that was best before any training has not been learnt and then forgotten."""
     full = np.array([[100.0, 0.0], [50.0, 0.0], [40.0, 10.0]])
     assert metrics.summary(full, [1, 1])["forgetting"] == pytest.approx(10.0)

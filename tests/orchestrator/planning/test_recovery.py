@@ -120,7 +120,7 @@ def check(finished: Finished, damage: str, files: dict[str, bytes]) -> str:
     status = shown.pop("status")
     sizes_and_cost = {key: shown.pop(key) for key in ("seconds", "steps", "tokens", "flops")}
     assert_nothing_wrong(shown, {k: v for k, v in finished.expected.items() if k in shown}, damage)
-    missing = any(cell is None for row in shown["accuracy_matrix"] for cell in row)
+    missing = any(score is None for scores in shown["accuracy_matrix"] for score in scores)
     assert status in ("finished", "incomplete", "running", "waiting"), damage
     if status == "finished":
         assert not missing, damage
