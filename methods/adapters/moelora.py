@@ -12,11 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import AdapterPerTask, freeze_all_but
+from methods.adapters.adapter_per_task import AdapterPerTask
 from methods.adapters.lora import LoraSettings
 from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.expert_layer import ExpertLayer
 from methods.shared.linears import replace_module, target_linears, usual_targets
+from methods.shared.tensors import freeze_all_but
 
 
 class MoeLoraSettings(LoraSettings):

@@ -130,7 +130,7 @@ def _lasting_settings(training: TrainingConfig) -> dict[str, Any]:
 def score_keys(
     keys: Sequence[str], model: ModelConfig, stream: Stream, method: MethodEntry, split: Split
 ) -> tuple[tuple[str, ...], ...]:
-    """[T+1][T]: each names the score of one state (row: tasks seen) on one task's split.
+    """[T+1][T]: by tasks seen, then by task, the name of a state's score on a task's split.
 
     Absent on purpose: the batch of the evaluation, which changes no answer, and how the state was trained, which its
     own key says. The labels of the whole stream compete where a model does not generate, so they are in every key.
@@ -138,21 +138,21 @@ def score_keys(
     labels = stream.labels_until(len(stream.tasks))
     # only such a method answers one text differently for two positions of its task
     is_told_position = any("task labels" in part.card.needs for part in method.types)
-    rows = []
+    all_keys = []
     for key in keys:
         # an untrained state is the initial model: it is scored once, however many tasks pass before training begins
         state = key
         if key == _untrained_key(keys[0]):
             state = keys[0]
-        row = []
+        keys_of_state = []
         for position, task in enumerate(stream.tasks):
             parts: list[Any] = [SCORE_FORMAT, state, task.split_hash(split), model.max_target, labels]
             if is_told_position:
                 parts.append(position)
             parts.extend(_scorer_parts(task))
-            row.append(content_key(*parts))
-        rows.append(tuple(row))
-    return tuple(rows)
+            keys_of_state.append(content_key(*parts))
+        all_keys.append(tuple(keys_of_state))
+    return tuple(all_keys)
 
 
 def _scorer_parts(task: Task) -> list[list[Any]]:
