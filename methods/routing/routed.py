@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapters.inclora import AdapterPerTask, adapters, freeze_all_but
+from methods.adapters.adapter_per_task import AdapterPerTask, adapters
 from methods.adapters.lora import LoraSettings
 from methods.base import Context, at_least_float32, trainable
 from methods.batch import Batch
 from methods.shared.expert_layer import ExpertLayer
 from methods.shared.linears import adapter_targets, replace_module, target_linears
 from methods.shared.reader import ModelReader, mean_over_tokens
+from methods.shared.tensors import freeze_all_but
 
 
 class Routing:
