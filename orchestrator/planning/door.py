@@ -82,7 +82,9 @@ def _check_method(source: ModelSource, config_json: str, spec_json: str) -> None
     config = ModelConfig.model_validate_json(config_json)
     spec = MethodSpec.model_validate_json(spec_json)
     skeleton = load_family(source, config, LABELS, seed=0)
-    stack = spec.build(Context(seed=0, forward=skeleton.forward, embed=skeleton.embed, labels=(len(LABELS),)))
+    shared_weights = not spec.tuning_type.card.per_task_weights
+    context = Context(seed=0, forward=skeleton.forward, labels=(len(LABELS),), shared_weights=shared_weights)
+    stack = spec.build(context)
     try:
         with torch.device("meta"):
             skeleton.module = stack.prepare(skeleton.module, skeleton.head())
