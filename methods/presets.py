@@ -12,6 +12,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lora": {"tuning": "lora"},
     "lora+migu": {"tuning": "lora", "plugins": ["migu"]},
     "lora+random": {"tuning": "lora", "plugins": ["random_mask"]},
+    "das": {"tuning": "full", "plugins": ["das"]},
     "replay": {"tuning": "full", "plugins": ["replay"]},
     "replay+migu": {"tuning": "full", "plugins": ["replay", "migu"]},
     "lorareplay": {"tuning": "lora", "plugins": ["replay"]},
@@ -49,6 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lfpt5": {"tuning": "lfpt5"},
     "zero-shot": {"tuning": "full", "reference": "zero-shot"},
     "nmc": {"tuning": "nmc"},
+    "fetril": {"tuning": "fetril"},
     "expert": {"tuning": "full", "reference": "expert"},
     "joint": {"tuning": "full", "reference": "joint"},
 }

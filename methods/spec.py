@@ -12,6 +12,7 @@ from methods.presets import PRESETS
 from methods.reference_runs import REFERENCE_RUNS, RunKind, run_kind
 from methods.registry import METHODS, full_name, is_dotted_path, method_class, unknown
 from methods.seam.card import Card
+from methods.source_code import described_code
 from methods.stack import Stack
 
 
@@ -159,6 +160,14 @@ class MethodSpec(BaseModel):
         for part in self.plugins:
             types.append(part.type)
         return types
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The version of each part and the source of a user's, in a few words, by the names of cache keys."""
+        described = {}
+        for part in (self.tuning, *self.plugins):
+            described[full_name(part.name)] = described_code(part.type)
+        return described
 
     @property
     def trains_by_gradient(self) -> bool:

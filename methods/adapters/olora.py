@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import AdapterPerTask, IncLoraSettings, adapters, lora_layers
+from methods.adapters.adapter_per_task import AdapterPerTask, AdapterPerTaskSettings, adapters, lora_layers
 from methods.base import Context
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
@@ -19,7 +19,7 @@ Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Strengths = Annotated[tuple[Strength, ...], Field(min_length=1)]
 
 
-class OLoraSettings(IncLoraSettings):
+class OLoraSettings(AdapterPerTaskSettings):
     """Defaults: the released scripts for orders 1-3. For the 15 tasks they vary lambda1 (0.5, later 5) and lambda2 (0 to 0.3)
     by task; a list gives a value for each task, the last one for all that follow.
     """

@@ -13,14 +13,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, TuningMethod, at_least_float32, generator
 from methods.batch import Batch
 from methods.prompts.soft_prompts import PromptedModel, example_loss_weights, random_token_embeddings
 from methods.seam.card import PROMPT_RATES, Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.reader import mean_over_tokens
-from methods.shared.tensors import outside_autocast
+from methods.shared.tensors import freeze_all_but, outside_autocast
 
 
 class L2PSettings(Settings):

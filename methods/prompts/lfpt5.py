@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, State, TuningMethod, generator
 from methods.batch import IGNORED, Batch
 from methods.prompts.pairs import Pair, answer_logits, distances, stable_number, token_means
@@ -22,6 +21,7 @@ from methods.prompts.writing import draw_samples, read_sample
 from methods.seam.card import PROMPT_RATES, Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.reader import cache_name
+from methods.shared.tensors import freeze_all_but
 
 # answers are remembered by their number among so many: a state of plain numbers, whatever the texts
 _BUCKETS = 1 << 16

@@ -9,12 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, TuningMethod, generator, trainable
 from methods.batch import Batch
 from methods.prompts.soft_prompts import PromptedModel, random_token_embeddings
 from methods.seam.card import PROMPT_RATES, Card
 from methods.seam.cost import Cost
+from methods.shared.tensors import freeze_all_but
 
 
 class ProgPromptSettings(Settings):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import IncLoraSettings
+from methods.adapters.adapter_per_task import AdapterPerTaskSettings
 from methods.adapters.moelora import gate
 from methods.base import Context, State
 from methods.batch import Batch
@@ -22,7 +22,7 @@ from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.passes import evaluating
 
 
-class DynamicConpetSettings(IncLoraSettings):
+class DynamicConpetSettings(AdapterPerTaskSettings):
     """Defaults: the paper's rank 4 (alpha / r as `lora`'s) and one adapter an input."""
 
     r: int = Field(4, ge=1, description="rank")

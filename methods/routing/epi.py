@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import IncLoraSettings
+from methods.adapters.adapter_per_task import AdapterPerTaskSettings
 from methods.base import Context, State
 from methods.batch import Batch
 from methods.routing.routed import RoutedAdapters
@@ -20,7 +20,7 @@ from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.passes import evaluating
 
 
-class EpiSettings(IncLoraSettings):
+class EpiSettings(AdapterPerTaskSettings):
     """As LoRA's, for each of the adapters."""
 
     shrinkage: float = Field(

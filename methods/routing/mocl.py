@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import IncLoraSettings
+from methods.adapters.adapter_per_task import AdapterPerTaskSettings
 from methods.batch import Batch
 from methods.routing.routed import RoutedAdapters
 from methods.seam.card import ADAPTER_RATES, Card
@@ -20,7 +20,7 @@ from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.passes import evaluating, first
 
 
-class MoclSettings(IncLoraSettings):
+class MoclSettings(AdapterPerTaskSettings):
     """As LoRA's, for each of the adapters."""
 
     samples: int | None = Field(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import IncLoraSettings
+from methods.adapters.adapter_per_task import AdapterPerTaskSettings
 from methods.base import Context, Example, State, at_least_float32, generator
 from methods.batch import Batch
 from methods.replay.memory import add_to_gradients, draw, gradient_of, kept
@@ -22,7 +22,7 @@ from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.passes import evaluating
 
 
-class SaptSettings(IncLoraSettings):
+class SaptSettings(AdapterPerTaskSettings):
     """Defaults: the released T5 runs, whose old texts are generated; here `fraction` of each task's texts is kept."""
 
     width: int = Field(100, ge=1, description="width of the network that makes a text's query")

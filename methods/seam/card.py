@@ -38,6 +38,8 @@ class Card:
     """What it does, in one line."""
     paper: str = ""
     """The arXiv number of its paper."""
+    version: int = 1
+    """Raised where it computes something else than before with the same settings: then older checkpoints are not its."""
     needs: tuple[str, ...] = ()
     """What it is told beyond the data of the present task: "boundaries", "old data", "task labels" (when answering)."""
     memory: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import Any
@@ -17,6 +18,13 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
         if parameter.requires_grad:
             found[name] = parameter
     return found
+
+
+def freeze_all_but(model: nn.Module, head: Sequence[nn.Parameter]) -> None:
+    """Freeze the model but for the parameters in `head`."""
+    model.requires_grad_(False)
+    for parameter in head:
+        parameter.requires_grad_(True)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

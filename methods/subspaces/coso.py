@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, State, TuningMethod, at_least_float32
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card, log_range
 from methods.shared.linears import target_linears, usual_targets
+from methods.shared.tensors import freeze_all_but
 
 # the authors train the projection behind a vision transformer's attention: these are its counterparts
 _OUTPUT = {

@@ -87,7 +87,10 @@ class SystemSample(Event):
 
 
 class CheckpointSaved(Event):
-    """The state after a task is in the store. `usage` holds steps, tokens and flops; `seconds` is training time."""
+    """The state after a task is in the store. `usage` holds steps, tokens and flops; `seconds` is training time.
+
+    `versions` are those of the libraries that trained it, which a start's need not be.
+    """
 
     name = "checkpoint"
     task_id: int
@@ -99,6 +102,8 @@ class CheckpointSaved(Event):
     usage: dict[str, int | float]
     reused: bool
     diagnostics: dict[str, Any]
+    # absent from journals that are older than this field
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 class CheckpointCorrupt(Event):

@@ -197,6 +197,11 @@ class View:
             amounts.append(checkpoint.usage[unit])
         return sum(amounts) if amounts else None
 
+    def makers_versions(self) -> list[dict[str, str]]:
+        """The versions of the libraries that trained each of its states."""
+        # a copy: a screen's thread asks while the journal is read
+        return [task.checkpoint.versions for task in list(self.by_task.values()) if task.checkpoint]
+
     def _checkpoints(self) -> list[CheckpointSaved]:
         return [task.checkpoint for task in self.by_task.values() if task.checkpoint]
 

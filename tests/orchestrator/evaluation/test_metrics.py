@@ -95,7 +95,7 @@ def test_intransigence_is_what_a_task_lacks_to_the_reference_run() -> None:
     assert math.isnan(metrics.summary(FULL, [1, 1, 2])["intransigence"])
 
 
-def test_row_zero_is_no_best_score() -> None:
+def test_the_initial_model_is_no_best_score() -> None:
     """A task that was best before any training has not been learnt and then forgotten."""
     full = np.array([[100.0, 0.0], [50.0, 0.0], [40.0, 10.0]])
     assert metrics.summary(full, [1, 1])["forgetting"] == pytest.approx(10.0)

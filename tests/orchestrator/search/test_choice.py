@@ -40,6 +40,7 @@ def test_the_choice_has_each_methods_best_values(scored: tuple[Search, TrialStor
         assert (method["trial"], method["score"]) == (number, score)
         assert method["values"] == trial_store.trials[f"{label}-{number:03d}"].values
     assert chosen["missing"] == []
+    assert chosen["trials_sha256"] == trial_store.fingerprint()
     assert read_chosen(search) == chosen
     assert freeze(search, trial_store) == chosen, "the same choice again is no other choice"
     assert choices_made(search.folder) == [chosen["sha256"]]
@@ -57,6 +58,8 @@ def test_the_frozen_configuration_has_the_chosen_values(scored: tuple[Search, Tr
         ("ft", "embedded", 7, "test"),
         ("ft+migu", "embedded", 7, "test"),
     ]
+    two = frozen.model_copy(update={"seeds": (7, 8)})
+    assert [s.seed for s in evaluation_sequences(search, two, chosen)] == [7, 8, 7, 8]
     (root, evaluation) = sequences[0].parents
     assert root == ("search:small", "small: search")
     assert evaluation == (f"search:small/evaluation-{chosen['sha256'][:8]}", "evaluation")

@@ -1,4 +1,4 @@
-"""The mirror in a real MLflow store: complete, idempotent, and never in the way."""
+"""The copy in a real MLflow store: complete, idempotent, and never in the way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
 
 
-def mirror(sequences: list[SequencePlan], uri: str) -> None:
+def copy_to_mlflow(sequences: list[SequencePlan], uri: str) -> None:
     """Copy finished journals."""
     copy = MlflowSync(uri, "test", sequences[0].out)
     copy.follow(s.id for s in sequences)
@@ -53,7 +53,7 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
 ) -> None:
     sequence = sequence_of(methods=["ft+migu"])
     view = run_sequence(sequence)
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     client = mlflow.MlflowClient(store)
     found = runs(store)
     (parent,) = [r for r in found if "mlflow.parentRunId" not in r.data.tags]
@@ -83,8 +83,8 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
         "diagnostics",
         "environment.json",
     ]
-    pictures = [f.path for f in client.list_artifacts(parent.info.run_id, "diagnostics") if f.path.endswith("png")]
-    assert pictures == [f"diagnostics/migu-overlap-after-{t}.png" for t in range(2, 6)]
+    plots = [f.path for f in client.list_artifacts(parent.info.run_id, "diagnostics") if f.path.endswith("png")]
+    assert plots == [f"diagnostics/migu-overlap-after-{t}.png" for t in range(2, 6)]
 
     models = client.search_logged_models([parent.info.experiment_id], max_results=50)
     assert {m.params["key"] for m in models} == set(sequence.keys[1:])
@@ -93,7 +93,7 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
     assert {m.key: m.value for m in last.metrics}["aa"] == pytest.approx(full[5].mean())
 
     before = snapshot(store)
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     assert snapshot(store) == before
 
 
@@ -116,9 +116,9 @@ def test_a_resumed_sequence_goes_on_in_the_same_run(store: str, sequence_of: Cal
 
     with pytest.raises(KeyboardInterrupt):
         run_sequence(sequence, stop)
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     run_sequence(sequence)
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     mine = [r for r in runs(store) if r.data.tags["orchestrator.sequence"] == sequence.id]
     (parent,) = [r for r in mine if "mlflow.parentRunId" not in r.data.tags]
     assert len(mine) == 6
@@ -131,7 +131,7 @@ def test_a_failure_is_shown(store: str, sequence_of: Callable[..., SequencePlan]
     sequence = sequence_of(methods=[{"tuning": "full", "name": "failing"}])
     run_sequence(sequence)
     Journal(journal_folder(sequence.out, sequence.id)).append(SequenceFailed(reason="the loss is nan"))
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     (parent,) = [
         r for r in runs(store)
         if r.data.tags["orchestrator.sequence"] == sequence.id and "mlflow.parentRunId" not in r.data.tags
@@ -140,7 +140,7 @@ def test_a_failure_is_shown(store: str, sequence_of: Callable[..., SequencePlan]
     assert parent.data.tags["orchestrator.failure"] == "the loss is nan"
 
 
-def test_a_server_that_is_down_delays_the_mirror_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_delays_the_copy_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     down = MlflowSync("http://127.0.0.1:9", "test", str(tmp_path))
     down.follow(["nothing"])
@@ -166,14 +166,14 @@ def test_the_default_store_is_in_the_output_folder(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "experiments" / "small" / "sequences.json").read_text()) == []
 
 
-def test_what_a_method_says_of_itself_is_in_metrics_and_pictures(
+def test_what_a_method_says_of_itself_is_in_metrics_and_plots(
     store: str, sequence_of: Callable[..., SequencePlan]
 ) -> None:
     migu = {"name": "migu", "ratio": 0.5, "diagnostics": True}
     sequence = sequence_of(methods=[{"name": "watched", "tuning": "full", "plugins": [migu]}], stream={"first": 2})
     view = run_sequence(sequence)
     told = view.by_task[1].checkpoint.diagnostics  # type: ignore[index]
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     client = mlflow.MlflowClient(store)
     mine = [r for r in runs(store) if r.data.tags.get("orchestrator.sequence") == sequence.id]
     (parent,) = [r for r in mine if "mlflow.parentRunId" not in r.data.tags]
@@ -197,12 +197,12 @@ def test_intransigence_comes_when_the_reference_run_is_known(store: str, tmp_pat
     for sequence in sequences:
         run_sequence(sequence)
     early = f"sqlite:///{tmp_path}/early.db"
-    mirror(sequences, early)
+    copy_to_mlflow(sequences, early)
     result = results(Experiment(small_config(tmp_path), tuple(sequences)))
     record_references(str(tmp_path), result["sequences"])
     expected = result["sequences"][0]["intransigence"]
     for uri in (early, store, store):
-        mirror(sequences, uri)
+        copy_to_mlflow(sequences, uri)
         client = mlflow.MlflowClient(uri)
         (run,) = [r for r in runs(uri) if r.data.tags.get("orchestrator.reference_run") == "joint"]
         history = client.get_metric_history(run.info.run_id, "intransigence")
