@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from methods.adapters.adapter_per_task import AdapterPerTask, AdapterPerTaskSettings
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 
 
 class IncLora(AdapterPerTask):
@@ -20,6 +20,6 @@ class IncLora(AdapterPerTask):
         needs=("boundaries",),
         memory="one adapter a task",
         space={"r": (4, 8, 16)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )

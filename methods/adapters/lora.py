@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from methods.base import Settings, TuningMethod
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 
 
 class LoraSettings(Settings):
@@ -52,7 +52,7 @@ class Lora(TuningMethod):
         paper="2106.09685",
         memory="one adapter",
         space={"r": [4, 8, 16, 32]},
-        training_space={"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]},
+        training_space={"lr": ADAPTER_RATES},
     )
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from methods.adapters.adapter_per_task import AdapterPerTask
 from methods.adapters.lora import LoraSettings
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.expert_layer import ExpertLayer
 from methods.shared.linears import replace_module, target_linears, usual_targets
 from methods.shared.tensors import freeze_all_but
@@ -86,8 +86,8 @@ class MoeLora(AdapterPerTask):
         paper="2402.12851",
         needs=("boundaries",),
         memory="one adapter a task, and a router's vector a layer for each",
-        space={"r": (4, 8, 16), "top_k": (None, 1, 2)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        space={"r": (4, 8, 16)},
+        training_space={"lr": ADAPTER_RATES},
     )
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:

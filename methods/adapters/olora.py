@@ -13,7 +13,7 @@ from methods.adapters.adapter_per_task import AdapterPerTask, AdapterPerTaskSett
 from methods.base import Context
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Strengths = Annotated[tuple[Strength, ...], Field(min_length=1)]
@@ -55,7 +55,7 @@ class OLora(CacheFields, AdapterPerTask):
         needs=("boundaries",),
         memory="one adapter a task",
         space={"lambda1": (0.1, 0.5, 1.0, 5.0), "lambda2": (0.0, 0.1, 0.3)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
 

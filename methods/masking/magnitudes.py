@@ -14,7 +14,7 @@ from methods.base import Context
 from methods.batch import Batch, StreamName
 from methods.masking.output_units import MaskableWeight
 from methods.shared.passes import evaluating, first
-from methods.shared.tensors import at_least_float32
+from methods.shared.tensors import at_least_float32, outside_autocast
 from methods.shared.token_streams import LayerStreams, check_fit
 
 Hook = Callable[[nn.Module, object, Tensor], None]
@@ -83,7 +83,8 @@ class Magnitudes:
             mask = self.masks[self.layer_streams.of(name)]
             check_fit(name, output, mask)
             # a product, not a choice: the options' mask holds weights
-            self.sums[i] += mask.flatten().to(sizes.dtype) @ sizes.flatten(0, -2)
+            with outside_autocast(sizes):
+                self.sums[i] += mask.flatten().to(sizes.dtype) @ sizes.flatten(0, -2)
 
         return add
 

@@ -53,6 +53,10 @@ class Migu(CacheFields, Method):
     Clusters are made when a task begins, of equal size to one unit: by k-means of the units' weights (columns at length 1),
     or of the units' magnitudes over examples (units at length 1). Those of the smallest mean importance are masked, as many
     as the ratio has room for. The released code splits the co-magnitude graph by spectral clustering instead.
+
+    With `masks: false` nothing is masked: plain training, bit for bit, with the numbers that MIGU's are compared with (the
+    paper's overlap of tasks under fine-tuning, section 5.3). From the second task on its checkpoints are its own, since those
+    of training without the plug-in lack these numbers.
     """
 
     Settings = MiguSettings
@@ -77,6 +81,7 @@ class Migu(CacheFields, Method):
         self.clusters: list[Tensor] = []
         self.frozen: list[tuple[nn.Parameter, Tensor, Tensor]] = []  # what `after_optimizer_step` puts back
         self.masks = False
+        self.measures = False
         self.steps = 0
         self.masked_steps: list[Tensor] = []  # for each layer and unit, the steps of this task that masked it
         self.start: dict[str, Tensor] = {}
@@ -87,25 +92,35 @@ class Migu(CacheFields, Method):
         if task_id == 0 and not self.settings.mask_first_task:
             return None
         # Whether task 1 was masked shows in its own entry; after it the flag no longer acts.
-        return self.settings.model_dump(exclude={"mask_first_task"})
+        without_effect = {"mask_first_task"}
+        # absent where it says what all checkpoints before it was there did
+        if self.settings.masks:
+            without_effect.add("masks")
+        return self.settings.model_dump(exclude=without_effect)
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         s: MiguSettings = self.settings
+        if not s.masks and not self.context.shared_weights:
+            raise ValueError(
+                "migu.masks: false notes how far tasks overlap, and here each task trains weights of its own"
+            )
         if s.released:
             self.weights = released_weights(model)
         else:
             self.weights = chosen_weights(maskable_weights(model), s.layers)
         self.ratios = ratios_of(self.weights, s.ratio)
-        self.masks = task_id > 0 or s.mask_first_task
+        acts = task_id > 0 or s.mask_first_task
+        self.masks = acts and s.masks
+        self.measures = acts and s.diagnostics
         self.steps = 0
         self.masked_steps = []
         for maskable in self.weights:
             self.masked_steps.append(torch.zeros(maskable.num_units, device=maskable.weight.device))
         self.rng = None
+        if self.measures:
+            self._note_start(model, task_id)
         if not self.masks:
             return
-        if s.diagnostics:
-            self._note_start(model, task_id)
         if s.cluster:
             self.clusters = self._make_clusters(model, task_id, batches)
         if s.importance == "output":
@@ -205,7 +220,7 @@ class Migu(CacheFields, Method):
             self.magnitudes = None
         self.clusters = []
         self.numbers = {"kept_share": [kept_share(masked, self.steps) for masked in self.masked_steps]}
-        if self.masks and self.settings.diagnostics:
+        if self.measures:
             self._diagnose(model, task_id, batches)
             self.start = {}
 

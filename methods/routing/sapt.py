@@ -18,7 +18,7 @@ from methods.base import Context, Example, State, at_least_float32, generator
 from methods.batch import Batch
 from methods.replay.memory import add_to_gradients, draw, gradient_of, kept
 from methods.routing.routed import RoutedAdapters
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.passes import evaluating
 
 
@@ -77,8 +77,9 @@ class Sapt(RoutedAdapters):
         paper="2401.08295",
         needs=("boundaries", "old data"),
         memory="one adapter and one key a task, and `fraction` of its examples",
+        kept_share="fraction",
         space={"r": (4, 8, 16), "strength": (0.1, 1.0, 10.0)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
 

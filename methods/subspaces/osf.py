@@ -130,7 +130,7 @@ class Osf(Cost, CacheFields, TuningMethod):
         paper="2504.07097",
         needs=("boundaries",),
         memory="none between tasks; while training, the singular factors twice",
-        space={"preserved": (0.25, 0.5, 0.75), "project": (False, True)},
+        space={"preserved": (0.25, 0.5, 0.75)},
         no_output_units="it trains singular factors, which are no output units",
         per_task_weights="each task trains factors of its own, merged into the weights at its end",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,20 +19,38 @@ from orchestrator.config.training import TrainingConfig, outer_factor
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from streams import DEFAULT_SCORER, SCORER_VERSIONS, Stream, Task
 
-# Part of every key, so that files in an older layout are made again instead of misread. 2: the fields of steps, scores and
-# resume states have new names, and a score's file carries a checksum.
-CHECKPOINT_FORMAT = 2
+# Part of every key, so that files in an older layout are made again instead of misread, and so that what training itself
+# computes otherwise than before is trained again. 2: the fields of steps, scores and resume states have new names, and a
+# score's file carries a checksum. 3: methods compute what their papers say where they did not.
+CHECKPOINT_FORMAT = 3
 SCORE_FORMAT = 2
 
 
+def code_of(method: MethodEntry) -> dict[str, str]:
+    """What code a method runs, in a few words: this project's, and each part's by the name that it has in keys."""
+    return {"this project": f"checkpoint format {CHECKPOINT_FORMAT}", **method.spec.code}
+
+
 def check_unchanged(sequence: SequencePlan, stream: Stream) -> None:
-    """Raises ValueError where the data is not that of the plan: what it trains would go under another content's key."""
+    """Raises ValueError where code or data is not that of the plan: what it trains would go under another one's key."""
+    _check_code(sequence)
     keys = state_keys(
         sequence.model, sequence.model_identity, stream, sequence.method, sequence.training, sequence.seed
     )
     scores = score_keys(keys, sequence.model, stream, sequence.method, sequence.split)
     if tuple(keys) != sequence.keys or scores != sequence.score_keys:
         raise ValueError(f"the data of stream {stream.name!r} has changed since the experiment was planned")
+
+
+def _check_code(sequence: SequencePlan) -> None:
+    """Refuses another code than the driver's, as where a node has an older copy of a user's plug-in."""
+    for name, here in code_of(sequence.method).items():
+        planned = sequence.code.get(name, "an earlier version")
+        if here != planned:
+            raise ValueError(
+                f"{name} on node {socket.gethostname()} is not what the experiment was planned with ({here} there, "
+                f"{planned} in the plan): give every node the same code, and the command again"
+            )
 
 
 def state_keys(
@@ -102,7 +121,10 @@ def _lasting_settings(training: TrainingConfig) -> dict[str, Any]:
         absent.add("lrs")
     if training.schedule != "infinite":
         absent.add("infinite")
-    return training.model_dump(exclude=absent)
+    settings = training.model_dump(exclude=absent)
+    # what is meant, whether or not it was written: a schedule has a warm-up of its own
+    settings["warmup"] = training.warmup_share
+    return settings
 
 
 def score_keys(

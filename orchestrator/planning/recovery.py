@@ -88,6 +88,7 @@ def checkpoint_event(sequence: SequencePlan, task_id: int, store: Store, time: i
         # asked of the checkpoint, not of this process: a sequence that was stopped trained its tasks itself all the same
         reused=store.maker(key) != sequence.id,
         diagnostics=history.get("diagnostics", {}),
+        versions=store.versions(key),
     )
 
 

@@ -140,7 +140,11 @@ class PerMethodAsha(_StoredEmpty, FIFOScheduler):
         # A trial that is through is finished: ASHA would call it stopped.
         if result["tasks"] >= self._num_tasks(trial):
             return str(TrialScheduler.CONTINUE)
-        return str(self._bracket(trial).on_trial_result(tune_controller, trial, result))
+        decision = str(self._bracket(trial).on_trial_result(tune_controller, trial, result))
+        # Tune does not tell a trial that was stopped from one whose driver just returned.
+        if decision == TrialScheduler.STOP:
+            self.trial_store.mark_stopped(trial.config["trial"])
+        return decision
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         if self._has_rungs(trial):

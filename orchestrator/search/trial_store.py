@@ -50,6 +50,7 @@ class TrialStore:
         self.trials: dict[str, Trial] = {}
         self.results: dict[str, TrialResult] = {}
         self.running: set[str] = set()
+        self._stopped: set[str] = set()
         self._notes: dict[str, dict[str, Any]] = {}
         self._journal = Journal(folder, "trials")
         self._replay_journal()
@@ -196,12 +197,17 @@ class TrialStore:
             if trial.key not in self.results and _has_everything(trial):
                 self.record_result(trial)
 
+    def mark_stopped(self, key: str) -> None:
+        """Take the scheduler's word that a trial goes no further: one that ends early without it has failed."""
+        self._stopped.add(key)
+
     def record_result(self, trial: Trial, problem: str = "") -> None:
         """Record how a trial ended, once: its journals say it, or the `problem` that its driver had."""
         self.running.discard(trial.key)
         if trial.key not in self.results:
             workers = self.planner.config.scaling.workers
-            result = trial_result(trial, self.search, workers, self.gpus_per_worker, problem)
+            stopped = trial.key in self._stopped
+            result = trial_result(trial, self.search, workers, self.gpus_per_worker, problem, stopped)
             self.results[trial.key] = result
             self._journal.append(TrialEnded(**trial.identity, result=asdict(result)))
 

@@ -154,7 +154,10 @@ def score_trials(trial_store: TrialStore, scores: Mapping[str, Sequence[float | 
 
 
 def score_trial(trial_store: TrialStore, trial: Trial, *outcomes: float | str | Matrix) -> TrialResult:
-    """Write a trial's journals, an outcome for each sequence, and record how it ended."""
+    """Write a trial's journals, an outcome for each sequence, and record how it ended.
+
+    A matrix with fewer rows is that of a trial which the scheduler stopped.
+    """
     for sequence, outcome in zip(trial.sequences, outcomes, strict=True):
         if isinstance(outcome, str):
             write_scores(sequence, steady(0.0)[:1], failure=outcome)
@@ -162,6 +165,8 @@ def score_trial(trial_store: TrialStore, trial: Trial, *outcomes: float | str | 
             write_scores(sequence, steady(outcome, len(sequence.tasks)))
         else:
             write_scores(sequence, outcome)
+            if len(outcome) <= len(sequence.tasks):
+                trial_store.mark_stopped(trial.key)
     trial_store.record_result(trial)
     return trial_store.results[trial.key]
 

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.config.search import SearchConfig
 from orchestrator.search.ray_tune import PerMethodAsha, rungs
-from tests.orchestrator.search.searches import Matrix, open_search, score_trials, search_config
+from tests.orchestrator.search.searches import Matrix, open_search, score_trials, search_config, write_scores
 
 # After two tasks 75, after all three 60: what counts at the rung is the former.
 BETTER_EARLY: Matrix = [[10, 10, 10], [80, 20, 10], [60, 90, 20], [50, 70, 60]]
@@ -22,7 +22,7 @@ def settings(**changes: Any) -> SearchConfig:
 
 def ask(scheduler: PerMethodAsha, method: str, name: str, score: float, tasks: int = 2) -> str:
     """What becomes of a new trial that has this score after so many tasks."""
-    trial = SimpleNamespace(trial_id=name, config={"method": method})
+    trial = SimpleNamespace(trial_id=name, config={"method": method, "trial": name})
     scheduler.on_trial_add(None, trial)
     return scheduler.on_trial_result(None, trial, {"tasks": tasks, "score": score})
 
@@ -45,6 +45,24 @@ def test_a_trial_goes_on_if_it_is_among_the_best_half(tmp_path: Path) -> None:
     assert ask(scheduler, "ft", "worse", 40.0) == "STOP"
     assert ask(scheduler, "ft", "better", 60.0) == "CONTINUE"
     assert ask(scheduler, "ft", "last", 0.0, tasks=3) == "CONTINUE", "a trial that is through is finished, not stopped"
+
+
+def test_the_trial_store_is_told_which_trials_the_scheduler_stopped(tmp_path: Path) -> None:
+    """Two that ended after two of three tasks: one was stopped there, of the other the driver just returned."""
+    config = search_config(tmp_path, ["ft"], scheduler="asha", reduction=2)
+    _, trial_store = open_search(config)
+    first = trial_store.start_next()
+    second = trial_store.start_next()
+    assert first and second
+    scheduler = PerMethodAsha(trial_store)
+    assert ask(scheduler, "ft", first.key, 75.0) == "CONTINUE"
+    assert ask(scheduler, "ft", second.key, 70.0) == "STOP"
+    for trial in (first, second):
+        write_scores(trial.sequences[0], BETTER_EARLY[:3])
+        trial_store.record_result(trial)
+    assert trial_store.results[first.key].status == "failed"
+    assert trial_store.results[first.key].reason == "its driver ended without a word after 2 of 3 tasks"
+    assert (trial_store.results[second.key].status, trial_store.results[second.key].score) == ("stopped", 75.0)
 
 
 def test_methods_are_not_halved_against_each_other(tmp_path: Path) -> None:

@@ -14,11 +14,15 @@ from mlflow.entities import Run
 
 from orchestrator.errors import UserError
 from orchestrator.planning.experiment import Experiment, tracking_uri
+from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.store.events import Event, SequenceFailed, Step
+from orchestrator.report.references import record_references
+from orchestrator.report.results import results
+from orchestrator.store.events import Event, SearchFinished, SearchStarted, SequenceFailed, Step
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.tracking import MlflowSync, check_uri
 from orchestrator.training.sequence import run_sequence
+from tests.conftest import small_config
 
 
 def copy_to_mlflow(sequences: list[SequencePlan], uri: str) -> None:
@@ -184,3 +188,38 @@ def test_what_a_method_says_of_itself_is_in_metrics_and_plots(
     overlap = np.array(told["migu/overlap"])
     assert overlap.shape == (2, 2)
     assert np.diag(overlap) == pytest.approx([1, 1])
+
+
+@pytest.mark.slow
+def test_intransigence_comes_when_the_reference_run_is_known(store: str, tmp_path: Path) -> None:
+    """In a copy that reads everything at once, in one that was there before, and once in both."""
+    sequences = plan(small_config(tmp_path, methods=["ft", "joint"], stream={"first": 2}, seeds=[11]))
+    for sequence in sequences:
+        run_sequence(sequence)
+    early = f"sqlite:///{tmp_path}/early.db"
+    mirror(sequences, early)
+    result = results(Experiment(small_config(tmp_path), tuple(sequences)))
+    record_references(str(tmp_path), result["sequences"])
+    expected = result["sequences"][0]["intransigence"]
+    for uri in (early, store, store):
+        mirror(sequences, uri)
+        client = mlflow.MlflowClient(uri)
+        (run,) = [r for r in runs(uri) if r.data.tags.get("orchestrator.reference_run") == "joint"]
+        history = client.get_metric_history(run.info.run_id, "intransigence")
+        assert [(metric.step, metric.value) for metric in history] == [(2, pytest.approx(expected))]
+
+
+@pytest.mark.slow
+def test_a_search_with_a_failed_run_is_not_finished(store: str, tmp_path: Path) -> None:
+    folder = tmp_path / "experiments" / "half" / "search"
+    journal = Journal(folder, "search")
+    section = {"holdout": "tasks", "searcher": "random", "scheduler": "fifo", "select": "final"}
+    journal.append(SearchStarted(config={"search": section}))
+    states = []
+    for count, is_complete in ((1, False), (2, True)):
+        journal.append(SearchFinished(summary={"ft/runs_finished": count}, is_complete=is_complete))
+        copy = MlflowSync(store, "test", str(tmp_path), folder)
+        assert copy.close(60), copy.trouble
+        (run,) = [r for r in runs(store) if r.info.run_name == "half: search"]
+        states.append((run.info.status, run.data.metrics["ft/runs_finished"]))
+    assert states == [("FAILED", 1.0), ("FINISHED", 2.0)]
