@@ -54,6 +54,8 @@ def _hub_config(source: ModelSource, kwargs: dict[str, Any]) -> tuple[Any, dict[
     of_config = dict(kwargs)
     if "add_pooling_layer" in kwargs:
         class_arguments["add_pooling_layer"] = of_config.pop("add_pooling_layer")
+    # only a model that has a path is read from the hub's files
+    assert source.path is not None
     return AutoConfig.from_pretrained(source.path, revision=source.revision, **of_config), class_arguments
 
 

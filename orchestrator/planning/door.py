@@ -59,7 +59,8 @@ def _check_positions(family: Family) -> None:
     config = family.config
     longest = config.max_source
     # a decoder reads the text and its answer in one stream
-    if family.generates and not family.module.config.is_encoder_decoder:
+    described: Any = family.module.config
+    if family.generates and not described.is_encoder_decoder:
         longest += config.max_target
     for name, module in family.module.named_modules():
         # BERT's position_embeddings, BART's and OPT's embed_positions, GPT-2's wpe
