@@ -150,14 +150,24 @@ def cost_of(views: Sequence[View], workers: int, gpus: float) -> Cost:
     return Cost(asked, trained, round(seconds, 2), round(seconds * workers * gpus, 2))
 
 
-def trial_result(trial: Trial, search: SearchConfig, workers: int, gpus: float, problem: str = "") -> TrialResult:
+def trial_result(
+    trial: Trial,
+    search: SearchConfig,
+    workers: int,
+    gpus: float,
+    problem: str = "",
+    stopped_after: int | None = None,
+) -> TrialResult:
     """How a trial that no longer runs ended, from its sequences' journals.
 
-    `problem` is what went wrong around it. Of a trial that has all of its scores it is no failure.
+    `problem` is what went wrong around it. Of a trial that has all of its scores it is no failure. `stopped_after` is the
+    number of tasks after which the scheduler stopped it: what its journals have beyond them does not count.
     """
     views = trial.views()
     cost = cost_of(views, workers, gpus)
     done = tasks_done(views)
+    if stopped_after is not None:
+        done = min(done, stopped_after)
     reason = _failure(views)
     if not reason and done < trial.num_tasks:
         reason = problem
