@@ -22,6 +22,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.seam.data_policy import DataPolicy, Example
+from methods.source_code import is_ours, source_of
 from methods.spec import MethodSpec, Part, method_spec
 from methods.stack import Stack
 
@@ -54,10 +55,12 @@ __all__ = [
     "at_least_float32",
     "full_name",
     "generator",
+    "is_ours",
     "method_class",
     "method_spec",
     "registered_methods",
     "run_kind",
+    "source_of",
     "trainable",
     "unknown",
 ]

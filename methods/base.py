@@ -43,7 +43,8 @@ class Context:
     method's own; `model` may be anything that is called as the model is. `embed(batch)` gives the unit-length mean over a
     text's last hidden states [B, d]. `examples(i)` gives the train split of task i, and `batches(examples, rng)` this worker's
     micro-batches of any examples (in a random order if `rng` is given), each with its loss weight and denominator among them all.
-    `labels[i]` counts the labels of tasks 0 to i. `shared_weights` says whether tasks train the same weights one after another.
+    `labels[i]` counts the labels of tasks 0 to i, and `label_units` are the parameters with a row for each label of the
+    stream, in that order. `shared_weights` says whether tasks train the same weights one after another.
     """
 
     seed: int
@@ -54,6 +55,7 @@ class Context:
     examples: Callable[[int], Sequence[Example]] = _no_model
     batches: Callable[..., Iterator[Batch]] = _no_model
     labels: Sequence[int] = ()
+    label_units: Sequence[nn.Parameter] = ()
     workers: int = 1
     shared_weights: bool = True
 
@@ -102,8 +104,20 @@ class Method:
         self.settings = settings
         self.context = context
 
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        """Raises ValueError where the method cannot work on the prepared model; asked before anything starts.
+
+        The model lies on the meta device: it has shapes and no values (see `methods.shared.shapes`).
+        """
+
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Called before the optimizer of a task is made."""
+
+    def before_step(self, model: nn.Module, batches: Sequence[Batch]) -> None:
+        """Called once a step, before its first forward pass, with this worker's micro-batches of it, before `on_batch`.
+
+        What it does to the weights, it must do alike on every worker; gradients that it leaves are cleared.
+        """
 
     def on_batch(self, batch: Batch) -> Batch:
         """Called with every micro-batch before its forward pass."""
@@ -153,6 +167,13 @@ class TuningMethod(Method):
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
         """What a checkpoint holds, between tasks: all that training may have made different from the prepared model."""
         return dict(trainable(model))
+
+    def without_decay(self) -> Sequence[nn.Parameter]:
+        """Parameters that get no weight decay, beside biases, norms and the task head.
+
+        Decay also shrinks what no gradient reaches: a prompt or a key that no text picks would fade away.
+        """
+        return ()
 
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
         """Called before the model answers examples of a task, perhaps one that it was not trained on yet."""

@@ -12,6 +12,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lora": {"tuning": "lora"},
     "lora+migu": {"tuning": "lora", "plugins": ["migu"]},
     "lora+random": {"tuning": "lora", "plugins": ["random_mask"]},
+    "das": {"tuning": "full", "plugins": ["das"]},
     "replay": {"tuning": "full", "plugins": ["replay"]},
     "replay+migu": {"tuning": "full", "plugins": ["replay", "migu"]},
     "lorareplay": {"tuning": "lora", "plugins": ["replay"]},
@@ -32,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "arithmetic": {"tuning": "full", "plugins": [{"name": "merge", "rule": "arithmetic"}]},
     "dare": {"tuning": "full", "plugins": [{"name": "merge", "rule": "dare"}]},
     "opcm": {"tuning": "full", "plugins": [{"name": "merge", "rule": "opcm"}]},
-    "ties": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ties", "scale": 0.5}]},
+    "ties": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ties", "scale": 1.0}]},
     "inclora": {"tuning": "inclora"},
     "inclora+migu": {"tuning": "inclora", "plugins": ["migu"]},
     "olora": {"tuning": "olora"},
@@ -49,6 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lfpt5": {"tuning": "lfpt5"},
     "zero-shot": {"tuning": "full", "reference": "zero-shot"},
     "nmc": {"tuning": "nmc"},
+    "fetril": {"tuning": "fetril"},
     "expert": {"tuning": "full", "reference": "expert"},
     "joint": {"tuning": "full", "reference": "joint"},
 }
@@ -70,3 +72,7 @@ for _name in ("ft", "ft+migu", "ft+random"):
 for _name in ("lora", "lorareplay", "inclora", "olora"):
     PUBLISHED[_name] = {"lr": 1e-3, **_T5}
     PUBLISHED[f"{_name}+migu"] = {"lr": 1e-3, **_T5}
+# the released example for T5-large with 1,000 examples a class (arXiv 2301.12314); it stops early by a dev score, we do not
+PUBLISHED["progprompt"] = {**_T5, "lr": 0.3, "epochs": 10, "global_batch": 8, "weight_decay": 1e-5}
+# ViT-B/16 on ten tasks of CIFAR-100 (arXiv 2112.08654); the released code moreover multiplies the rate by batch / 256
+PUBLISHED["l2p"] = {**_T5, "lr": 0.03, "epochs": 5, "global_batch": 128, "weight_decay": 0.0}

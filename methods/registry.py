@@ -21,7 +21,9 @@ from methods.adapters.lora import Lora
 from methods.adapters.moelora import MoeLora
 from methods.adapters.olora import OLora
 from methods.base import Method, Settings
+from methods.fetril import Fetril
 from methods.full import Full
+from methods.masking.das import Das
 from methods.masking.migu import Migu
 from methods.masking.random_mask import RandomMask
 from methods.merging.merge import Merge
@@ -64,7 +66,9 @@ METHODS: dict[str, type[Method]] = {
     "l2p": L2P,
     "lfpt5": LFPT5,
     "nmc": Nmc,
+    "fetril": Fetril,
     "migu": Migu,
+    "das": Das,
     "random_mask": RandomMask,
     "replay": Replay,
     "conpet": Conpet,

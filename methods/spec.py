@@ -12,6 +12,7 @@ from methods.presets import PRESETS
 from methods.reference_runs import REFERENCE_RUNS, RunKind, run_kind
 from methods.registry import METHODS, full_name, is_dotted_path, method_class, unknown
 from methods.seam.card import Card
+from methods.source_code import described_code
 from methods.stack import Stack
 
 
@@ -161,6 +162,14 @@ class MethodSpec(BaseModel):
         return types
 
     @property
+    def code(self) -> dict[str, str]:
+        """The version of each part and the source of a user's, in a few words, by the names of cache keys."""
+        described = {}
+        for part in (self.tuning, *self.plugins):
+            described[full_name(part.name)] = described_code(part.type)
+        return described
+
+    @property
     def trains_by_gradient(self) -> bool:
         """Whether it trains anything by gradient steps."""
         return self.run_kind.trains_anything and self.tuning_type.trains_by_gradient
@@ -169,6 +178,17 @@ class MethodSpec(BaseModel):
     def trains_sequentially(self) -> bool:
         """Whether it trains every task of a sequence by gradient steps."""
         return self.run_kind.learns_a_sequence and self.trains_by_gradient
+
+    @property
+    def kept_share(self) -> float:
+        """The share of each earlier task's examples that the method keeps; 0 where it keeps none."""
+        share = 0.0
+        for part in (self.tuning, *self.plugins):
+            setting = part.type.card.kept_share
+            # the largest: what is kept of a task is one choice, of which parts with a smaller share use the beginning
+            if setting:
+                share = max(share, float(part.settings[setting]))
+        return share
 
     @property
     def label(self) -> str:

@@ -14,6 +14,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.cost import Cost, ExtraPasses
 from methods.seam.data_policy import DataPolicy, Example
 from methods.shared.tensors import trainable
+from methods.source_code import code_fields
 
 
 class Stack:
@@ -27,6 +28,11 @@ class Stack:
         """Let the tuning method prepare the model."""
         return self.tuning.prepare(model, head)
 
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        """Let all parts say whether they can work on the model. Raises ValueError."""
+        for _, part in self.parts:
+            part.check_model(model, batch)
+
     def initial_cache_fields(self) -> Mapping[str, Any]:
         """What decides the model before training."""
         # plug-ins change nothing before training, so all methods of one tuning method share its initial scores
@@ -34,7 +40,7 @@ class Stack:
             settings = self.tuning.model_cache_fields()
         else:
             settings = self.tuning.settings.model_dump()
-        return {"name": self.parts[0][0], "settings": settings}
+        return {"name": self.parts[0][0], "settings": settings, **code_fields(type(self.tuning))}
 
     def grow(self, model: nn.Module, tasks: int) -> None:
         """The tuning method's structure after so many tasks."""
@@ -67,7 +73,7 @@ class Stack:
             fields = _cache_fields(part, task_id)
             # left out, not empty: a plug-in that does nothing yet shares its checkpoints with the method without it
             if fields is not None:
-                parts.append({"name": name, **fields})
+                parts.append({"name": name, **fields, **code_fields(type(part))})
         return {"parts": parts}
 
     @property
@@ -111,6 +117,10 @@ class Stack:
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         for _, part in self.parts:
             part.before_task(model, task_id, batches)
+
+    def before_step(self, model: nn.Module, batches: Sequence[Batch]) -> None:
+        for _, part in self.parts:
+            part.before_step(model, batches)
 
     def on_batch(self, batch: Batch) -> Batch:
         for _, part in self.parts:

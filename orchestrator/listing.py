@@ -10,7 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from methods import PRESETS, PUBLISHED, REFERENCE_RUNS, Method, TuningMethod, registered_methods
+from methods import PRESETS, PUBLISHED, REFERENCE_RUNS, Card, Method, TuningMethod, registered_methods
+from methods.seam.card import Tried
 from orchestrator.config.loading import load_config, recipe_names
 from orchestrator.models.source import DESCRIPTIONS as MODELS
 from streams import DESCRIPTIONS as STREAMS
@@ -32,14 +33,17 @@ def methods() -> list[Row]:
 def _part(name: str, method: type[Method]) -> Row:
     card = method.card
     kind = "plug-in"
-    space = dict(card.space)
+    searched = []
     if issubclass(method, TuningMethod):
         kind = "tuning method"
         # training settings first: they are searched for every method
-        space = {**card.training_space, **space}
-    searched = []
-    for setting, values in space.items():
-        searched.append(f"{setting} {' '.join(map(str, values))}")
+        for setting, tried in card.training_space.items():
+            default = ""
+            if setting == "lr":
+                default = f" (default {card.default_lr:g})"
+            searched.append(f"{setting} {_tried(tried)}{default}")
+    for setting, tried in card.space.items():
+        searched.append(f"{setting} {_tried(tried)}{_condition(card, setting)}")
     return {
         "name": name,
         "kind": kind,
@@ -50,6 +54,23 @@ def _part(name: str, method: type[Method]) -> Row:
         "searched": "; ".join(searched),
         "published": "",
     }
+
+
+def _tried(tried: Tried) -> str:
+    """Values as `0.1 0.3`, a range as `1e-05 to 0.003`."""
+    if isinstance(tried, Mapping):
+        return f"{tried['low']:g} to {tried['high']:g}"
+    return " ".join(map(str, tried))
+
+
+def _condition(card: Card, setting: str) -> str:
+    """The kinds of a method that alone have a setting, as ` (rule ties, dare)`."""
+    kinds = []
+    for other, values in card.space_only_with.get(setting, {}).items():
+        kinds.append(f"{other} {', '.join(map(str, values))}")
+    if not kinds:
+        return ""
+    return f" ({'; '.join(kinds)})"
 
 
 def _preset(name: str, preset: Mapping[str, Any]) -> Row:

@@ -26,6 +26,7 @@ from orchestrator.planning.experiment import Experiment, check_writable, is_sear
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.csv_files import write_csv
+from orchestrator.report.references import record_references
 from orchestrator.report.results import results
 from orchestrator.report.screen import Screen
 from orchestrator.store import events
@@ -134,11 +135,13 @@ def run_planned(
         if incomplete:
             problems += _train(incomplete, experiment, watcher)
         watcher.look()
+        result = results(experiment)
+        record_references(config.out, result["sequences"])
         # one that was given is the search's, which goes on to use it
         if own_sync:
             screen.say("writing the last records to MLflow")
             behind = close(own_sync)
-    result = results(experiment) | {"mlflow_behind": behind}
+    result["mlflow_behind"] = behind
     write_csv(experiment, result)
     return result, problems
 
@@ -218,8 +221,9 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
         for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
             problems += _score_stored_states(sequence, view, screen)
             watcher.look()
-        behind = close(sync)
-    result = results(experiment) | {"mlflow_behind": behind}
+        result = results(experiment)
+        record_references(experiment.config.out, result["sequences"])
+        result["mlflow_behind"] = close(sync)
     write_csv(experiment, result)
     return result, problems
 

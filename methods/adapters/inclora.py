@@ -2,112 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-
-import torch
-from torch import Tensor, nn
-
-from methods.adapters.lora import LoraSettings, inject_lora, is_adapter
-from methods.base import TuningMethod, generator, trainable
-from methods.seam.card import Card
-
-
-class IncLoraSettings(LoraSettings):
-    """As LoRA's, for each of the adapters."""
-
-
-def lora_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The layers that have adapters, by name."""
-    from peft.tuners.lora import LoraLayer
-
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            assert isinstance(module, nn.Module)
-            yield name, module
-
-
-@torch.no_grad()
-def grow_adapters(model: nn.Module, settings: LoraSettings, tasks: int, seed: int) -> None:
-    """Bring the model to `tasks` adapters, named "0", "1", …, of which the last trains.
-
-    A new one starts at B = 0 and A uniform in ±1/sqrt(d_in), as peft's do, but drawn from (seed, layer, adapter).
-    """
-    # read before peft is called, which freezes all that is no adapter
-    adapter_names = adapters(model).keys()
-    head = []
-    for name, parameter in trainable(model).items():
-        if name not in adapter_names:
-            head.append(parameter)
-    present = num_adapters(model)
-    # a state of fewer tasks may be loaded into a model that has trained more
-    for adapter in range(tasks, present):
-        for _, layer in lora_layers(model):
-            layer.delete_adapter(str(adapter))  # type: ignore[operator]
-    for adapter in range(present, tasks):
-        add_adapter(model, settings, adapter, seed)
-    # a layer adds up its active adapters only, and injecting one makes it the only active one
-    active = list(map(str, range(tasks)))
-    for _, layer in lora_layers(model):
-        layer.set_adapter(active)  # type: ignore[operator]
-    # after `set_adapter`, which lets every active adapter train
-    for name, parameter in adapters(model).items():
-        parameter.requires_grad_(name.endswith(f".{tasks - 1}.weight"))
-    for parameter in head:
-        parameter.requires_grad_(True)
-
-
-def num_adapters(model: nn.Module) -> int:
-    """The number of adapters that each layer has."""
-    count = 0
-    for _, layer in lora_layers(model):
-        count = max(count, len(layer.lora_A))  # type: ignore[arg-type]
-    return count
-
-
-@torch.no_grad()
-def add_adapter(model: nn.Module, settings: LoraSettings, adapter: int, seed: int) -> None:
-    """Add the adapter of that number to every layer, drawn from the seed, whatever peft drew."""
-    # peft leaves its config on the model, and warns of a second adapter where it finds one; a second one is meant
-    model.__dict__.pop("peft_config", None)
-    inject_lora(model, settings, str(adapter))
-    for name, layer in lora_layers(model):
-        a_RI: Tensor = layer.lora_A[str(adapter)].weight  # type: ignore[index, union-attr]
-        # one generator a layer and adapter: growing to three tasks at once, as a resumed run does, draws the same as
-        # growing three times
-        drawn_RI = torch.rand(a_RI.shape, generator=generator(seed, "lora", name, adapter))
-        a_RI.copy_((2 * drawn_RI - 1) / math.sqrt(a_RI.shape[1]))
-
-
-def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of all adapters, by name."""
-    found = {}
-    for name, parameter in model.named_parameters():
-        if is_adapter(name):
-            found[name] = parameter
-    return found
-
-
-def freeze_all_but(model: nn.Module, head: Sequence[nn.Parameter]) -> None:
-    """Only the task head trains."""
-    model.requires_grad_(False)
-    for parameter in head:
-        parameter.requires_grad_(True)
-
-
-class AdapterPerTask(TuningMethod):
-    """A tuning method with a low-rank adapter for every task, all of which a checkpoint holds."""
-
-    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        freeze_all_but(model, head)
-        return model
-
-    def grow(self, model: nn.Module, tasks: int) -> None:
-        grow_adapters(model, self.settings, tasks, self.context.seed)
-
-    def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        # the earlier adapters are frozen, so `trainable` alone would leave them out
-        return {**adapters(model), **trainable(model)}
+from methods.adapters.adapter_per_task import AdapterPerTask, AdapterPerTaskSettings
+from methods.seam.card import ADAPTER_RATES, Card
 
 
 class IncLora(AdapterPerTask):
@@ -117,13 +13,13 @@ class IncLora(AdapterPerTask):
     act. The state before the first task has none.
     """
 
-    Settings = IncLoraSettings
+    Settings = AdapterPerTaskSettings
     card = Card(
         summary="a new low-rank adapter for every task, all added up",
         paper="2310.14152",
         needs=("boundaries",),
         memory="one adapter a task",
         space={"r": (4, 8, 16)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )

@@ -12,11 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import AdapterPerTask, freeze_all_but
+from methods.adapters.adapter_per_task import AdapterPerTask
 from methods.adapters.lora import LoraSettings
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.expert_layer import ExpertLayer
-from methods.shared.linears import replace_module, target_linears, usual_targets
+from methods.shared.linears import adapter_targets, replace_module, target_linears
+from methods.shared.tensors import freeze_all_but
 
 
 class MoeLoraSettings(LoraSettings):
@@ -85,16 +86,14 @@ class MoeLora(AdapterPerTask):
         paper="2402.12851",
         needs=("boundaries",),
         memory="one adapter a task, and a router's vector a layer for each",
-        space={"r": (4, 8, 16), "top_k": (None, 1, 2)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        space={"r": (4, 8, 16)},
+        training_space={"lr": ADAPTER_RATES},
     )
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
-
         s: MoeLoraSettings = self.settings
         freeze_all_but(model, head)
-        targets = s.targets or usual_targets(model, USUAL)
+        targets = s.targets or adapter_targets(model)
         for name, linear in target_linears(model, targets).items():
             replace_module(model, name, MixtureLayer(linear, s))
         # a fixed number of experts belongs to the initial model

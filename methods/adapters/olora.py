@@ -9,17 +9,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import AdapterPerTask, IncLoraSettings, adapters, lora_layers
+from methods.adapters.adapter_per_task import AdapterPerTask, AdapterPerTaskSettings, adapters, lora_layers
 from methods.base import Context
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Strengths = Annotated[tuple[Strength, ...], Field(min_length=1)]
 
 
-class OLoraSettings(IncLoraSettings):
+class OLoraSettings(AdapterPerTaskSettings):
     """Defaults: the released scripts for orders 1-3. For the 15 tasks they vary lambda1 (0.5, later 5) and lambda2 (0 to 0.3)
     by task; a list gives a value for each task, the last one for all that follow.
     """
@@ -55,7 +55,7 @@ class OLora(CacheFields, AdapterPerTask):
         needs=("boundaries",),
         memory="one adapter a task",
         space={"lambda1": (0.1, 0.5, 1.0, 5.0), "lambda2": (0.0, 0.1, 0.3)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
 

@@ -21,7 +21,7 @@ def balanced_kmeans(points_ND: Tensor, clusters: int, rng: torch.Generator) -> T
     # on the CPU, where sums have one order on every machine
     points = at_least_float32(points_ND.detach()).cpu()
     clusters = min(clusters, len(points))
-    centres = _spread(points, clusters, rng)
+    centres = spread_start(points, clusters, rng)
     assigned = balanced_assignment(torch.cdist(points, centres))
     for _ in range(ROUNDS):
         totals = torch.zeros_like(centres).index_add_(0, assigned, points)
@@ -33,7 +33,7 @@ def balanced_kmeans(points_ND: Tensor, clusters: int, rng: torch.Generator) -> T
     return assigned
 
 
-def _spread(points: Tensor, clusters: int, rng: torch.Generator) -> Tensor:
+def spread_start(points: Tensor, clusters: int, rng: torch.Generator) -> Tensor:
     """k-means++: each next centre is a point drawn with probability proportional to its squared distance to the others."""
     chosen = [int(torch.randint(len(points), (1,), generator=rng))]
     nearest = torch.full((len(points),), torch.inf, dtype=points.dtype)

@@ -19,6 +19,17 @@ RELEASED = {
     "freeze_masked": False,
 }
 
+# What says how units are masked, and so has no effect where none is
+UNMASKED = {
+    "mask_first_task": False,
+    "count_padding": False,
+    "importance": "output",
+    "cluster": None,
+    "freeze_masked": False,
+    "released": False,
+    "diagnostics": True,
+}
+
 
 class MiguSettings(Settings):
     """`ratio` is the kept share, 1 - T in the paper's terms; its default T = 0.7 keeps 30 %."""
@@ -28,6 +39,7 @@ class MiguSettings(Settings):
         description="share of output units that are updated; or a mapping from attention, ffn or a pattern to shares",
     )
     layers: str = Field("all", description="all, attention, ffn, or a regular expression over layer names")
+    masks: bool = Field(True, description="false: train plainly, and only note which output units each task would keep")
     mask_first_task: bool = Field(False, description="mask during the first task too (the released code does not)")
     count_padding: bool = Field(False, description="count padding tokens too (the released code does)")
     per_token_norm: bool = Field(False, description="divide each token's magnitudes by their sum over the layer")
@@ -85,7 +97,14 @@ class MiguSettings(Settings):
             raise ValueError(f"count_padding: importance {self.importance!r} counts no tokens")
         if self.released:
             self._check_released()
+        if not self.masks:
+            self._check_unmasked()
         return self
+
+    def _check_unmasked(self) -> None:
+        for name, value in UNMASKED.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"masks: false masks nothing, so {name}: {getattr(self, name)} would have no effect")
 
     def _check_released(self) -> None:
         for name, value in RELEASED.items():

@@ -14,6 +14,7 @@ from methods.base import Context, Method, Settings, State, at_least_float32, gen
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
+from methods.shared.linears import is_linear
 from methods.shared.snapshots import copies, fitted
 
 Tensors = dict[str, Tensor]
@@ -41,15 +42,15 @@ def drop_and_rescale(vector: Tensor, density: float, rng: torch.Generator) -> Te
 def orthogonal_part(merged_MN: Tensor, vector_MN: Tensor, alpha: float) -> Tensor:
     """OPCM (arXiv 2501.09522): of a new task vector, what lies outside the main directions of the merged update.
 
-    With merged = U S V^T, P = U^T vector V: P's diagonal and its first r x r block are zeroed, r the first index at which the
-    singular values sum to more than `alpha` of their total; the result is U P V^T.
+    With merged = U S V^T, P = U^T vector V: P's diagonal and its first r x r block are zeroed, r being the number of leading
+    singular values that together make up at most the share `alpha` of the sum of all; the result is U P V^T. So it is in the
+    released code, whose r is the index, from 0, of the first value at which the share is above `alpha`.
     """
     # full: the part outside the merged update's column and row space is kept, and needs directions too
     u, s, vh = torch.linalg.svd(at_least_float32(merged_MN), full_matrices=True)
     if not bool(s.sum() > 0):
         return vector_MN
-    # its main directions are those that carry the share alpha; at least one, as some value is above zero
-    rank = int((torch.cumsum(s, 0) / s.sum() > alpha).nonzero()[0]) + 1
+    rank = int((torch.cumsum(s, 0) / s.sum() <= alpha).sum())
     p = u.T @ at_least_float32(vector_MN) @ vh.T
     p.fill_diagonal_(0.0)
     p[:rank, :rank] = 0.0
@@ -81,7 +82,19 @@ class Merge(CacheFields, Method):
         paper="2212.04089",
         needs=("boundaries",),
         memory="1 copy of the trained weights; arithmetic, dare, opcm 2; ties one more for each task",
-        space={"rule": ["ema", "average", "arithmetic", "ties", "dare", "opcm"], "scale": [0.3, 0.5, 1.0]},
+        # the rule is the method's name; each has amounts of its own, and the average none
+        space={
+            "weight": [0.1, 0.3, 0.5, 0.7, 0.9],
+            "scale": [0.3, 0.5, 1.0],
+            "density": [0.1, 0.2, 0.3, 0.5],
+            "alpha": [0.3, 0.5, 0.7],
+        },
+        space_only_with={
+            "weight": {"rule": ("ema",)},
+            "scale": {"rule": ("arithmetic", "ties", "dare")},
+            "density": {"rule": ("ties", "dare")},
+            "alpha": {"rule": ("opcm",)},
+        },
         requires_shared_weights=True,
         modifies_weights_after_task="it merges the weights after each task",
         strength_zero={"rule": "ema", "weight": 1.0},
@@ -258,6 +271,6 @@ def _inner_matrices(model: nn.Module) -> set[str]:
     found = set()
     for name, module in model.named_modules():
         is_head = name.endswith(("lm_head", "classifier", "score"))
-        if isinstance(module, nn.Linear) and id(module.weight) not in embeddings and not is_head:
+        if is_linear(module) and id(module.weight) not in embeddings and not is_head:
             found.add(f"{name}.weight")
     return found

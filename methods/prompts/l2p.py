@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, TuningMethod, at_least_float32, generator
 from methods.batch import Batch
 from methods.prompts.soft_prompts import PromptedModel, example_loss_weights, random_token_embeddings
-from methods.seam.card import Card
+from methods.seam.card import PROMPT_RATES, Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.reader import mean_over_tokens
+from methods.shared.tensors import freeze_all_but, outside_autocast
 
 
 class L2PSettings(Settings):
@@ -49,7 +49,8 @@ def nearest_keys(query_Bd: Tensor, key_Md: Tensor, picked: int) -> tuple[Tensor,
     # cosines of one text with many keys lie close together; bfloat16 would make ties of them
     unit_query_Bd = F.normalize(at_least_float32(query_Bd), dim=1)
     unit_key_Md = F.normalize(at_least_float32(key_Md), dim=1)
-    similarity_BM = unit_query_Bd @ unit_key_Md.T
+    with outside_autocast(unit_key_Md):
+        similarity_BM = unit_query_Bd @ unit_key_Md.T
     nearest = similarity_BM.topk(min(picked, len(key_Md)), dim=1)
     return nearest.values, nearest.indices
 
@@ -60,7 +61,9 @@ class L2P(Cost, TuningMethod):
 
     No task is named, in training or after. The paper's query, the frozen model's class token, becomes the mean over the
     tokens of the text without its answer; each example picks for itself (released code: a batch may vote). The optional
-    penalty on frequent prompts, which needs task boundaries, is left out. Prompts start from random tokens' embeddings.
+    penalty on frequent prompts, which needs task boundaries, is left out. So is the released code's mask on the loss, which takes
+    the labels of other tasks out of the softmax while a task is trained: here all columns train. Prompts start from random
+    tokens' embeddings. Adam's epsilon, 1e-8, is the released code's; its decay is 0.
     """
 
     Settings = L2PSettings
@@ -69,7 +72,8 @@ class L2P(Cost, TuningMethod):
         paper="2112.08654",
         memory="the pool and its keys",
         space={"pool": (10, 20, 30), "picked": (1, 3, 5), "pull": (0.1, 0.5, 1.0)},
-        training_space={"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)},
+        training_space={"lr": PROMPT_RATES},
+        default_lr=0.03,
         no_output_units="it trains no linear layer, only soft prompts",
     )
 
@@ -91,6 +95,9 @@ class L2P(Cost, TuningMethod):
         self.pool = _Pool(prompt, key.to(prompt))
         model.add_module("soft_prompts", self.pool)
         return model
+
+    def without_decay(self) -> Sequence[nn.Parameter]:
+        return list(self.pool.parameters())
 
     def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
         """The query that is compared with the keys. That of an encoder-decoder is the encoder's, and counts as a whole pass."""
@@ -121,7 +128,8 @@ class L2P(Cost, TuningMethod):
             bare = self.prompted.read_bare(embeds, mask)
         else:
             bare = embeds.detach()
-        similarity, index = nearest_keys(mean_over_tokens(bare, seen), self.pool.key, self.settings.picked)
+        query_Bd = mean_over_tokens(at_least_float32(bare), seen)
+        similarity, index = nearest_keys(query_Bd, self.pool.key, self.settings.picked)
         # scoring and generation have no loss to pull keys by, and no `on_batch` to empty the list
         if training:
             self.matches.append(similarity)

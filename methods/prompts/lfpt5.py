@@ -13,15 +13,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, State, TuningMethod, generator
 from methods.batch import IGNORED, Batch
 from methods.prompts.pairs import Pair, answer_logits, distances, stable_number, token_means
 from methods.prompts.soft_prompts import PromptedModel, example_loss_weights, random_token_embeddings
 from methods.prompts.writing import draw_samples, read_sample
-from methods.seam.card import Card
+from methods.seam.card import PROMPT_RATES, Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.reader import cache_name
+from methods.shared.tensors import freeze_all_but
 
 # answers are remembered by their number among so many: a state of plain numbers, whatever the texts
 _BUCKETS = 1 << 16
@@ -73,7 +73,8 @@ class LFPT5(Cost, TuningMethod):
             "kd": (0.01, 0.05, 0.1),
             "tokens": (100, 300),
         },
-        training_space={"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)},
+        training_space={"lr": PROMPT_RATES},
+        default_lr=0.3,
         requires_generation=True,
         no_output_units="it trains no linear layer, only a soft prompt",
         quick={"tokens": 10, "samples": 4, "max_text": 16, "max_answer": 4},
@@ -108,6 +109,9 @@ class LFPT5(Cost, TuningMethod):
         if self.teaching and self.teacher is not None:
             vectors = self.teacher
         return vectors.expand(len(embeds), -1, -1)
+
+    def without_decay(self) -> Sequence[nn.Parameter]:
+        return list(self.soft.parameters())
 
     def added_tokens(self, task_id: int) -> int:
         return self.settings.tokens

@@ -9,12 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, TuningMethod, generator, trainable
 from methods.batch import Batch
 from methods.prompts.soft_prompts import PromptedModel, random_token_embeddings
-from methods.seam.card import Card
+from methods.seam.card import PROMPT_RATES, Card
 from methods.seam.cost import Cost
+from methods.shared.tensors import freeze_all_but
 
 
 class ProgPromptSettings(Settings):
@@ -71,8 +71,9 @@ class ProgPrompt(Cost, TuningMethod):
         paper="2301.12314",
         needs=("boundaries", "task labels"),
         memory="one prompt a task",
-        space={"tokens": (5, 10, 20, 50), "mlp": (None, 800)},
-        training_space={"lr": (3e-3, 1e-2, 3e-2, 0.1, 0.3)},
+        space={"tokens": (5, 10, 20, 50)},
+        training_space={"lr": PROMPT_RATES},
+        default_lr=0.3,
         no_output_units="it trains no linear layer, only soft prompts",
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
@@ -119,6 +120,9 @@ class ProgPrompt(Cost, TuningMethod):
         for name, parameter in self.prompts.named_parameters():
             weights[f"soft_prompts.{name}"] = parameter
         return weights | trainable(model)
+
+    def without_decay(self) -> Sequence[nn.Parameter]:
+        return list(self.prompts.task)
 
     def added_tokens(self, task_id: int) -> int:
         return (task_id + 1) * self.settings.tokens

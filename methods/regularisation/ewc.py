@@ -59,7 +59,7 @@ class Ewc(CacheFields, Method):
         paper="1612.00796",
         needs=("boundaries",),
         memory="2 copies of the trained weights",
-        space={"strength": [1.0, 10.0, 100.0, 1e3, 1e4, 1e5], "gamma": [None, 0.9, 1.0]},
+        space={"strength": [1.0, 10.0, 100.0, 1e3, 1e4, 1e5]},
         requires_shared_weights=True,
         strength_zero={"strength": 0.0},
         strong={"strength": 1e6},

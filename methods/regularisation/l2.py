@@ -13,6 +13,7 @@ from methods.batch import Batch
 from methods.masking.output_units import group_of
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
+from methods.shared.expert_layer import ExpertLayer
 from methods.shared.snapshots import copies, squared_distance
 
 
@@ -23,8 +24,25 @@ class L2Settings(Settings):
     scope: Literal["all", "attention"] = Field("all", description="which trained parameters are held")
 
 
+def new_experts(model: nn.Module) -> set[str]:
+    """The names of the parameters that belong to experts which no step has moved: their B is zero, as an expert begins."""
+    found = set()
+    for layer_name, layer in model.named_modules():
+        if not isinstance(layer, ExpertLayer):
+            continue
+        for name in dict(layer.named_parameters(layer_name)):
+            # A, B and what else an expert has are modules under its name; the base layer is under none
+            expert = name.split(".")[-2]
+            if expert in layer.lora_B and not layer.lora_B[expert].get_parameter("weight").any():
+                found.add(name)
+    return found
+
+
 class L2(CacheFields, Method):
     """Adds lambda / 2 * sum_i (theta_i - theta_i^{t-1})^2 while training task t > 0.
+
+    The sum leaves out what no task has trained yet: a head's units of labels that come with task t, and a new expert of a
+    mixture. Their values are random, and holding them would only hinder the new task.
 
     Of LoRA, it holds A and B, not their product. The anchor is taken when a task begins, so nothing is kept between tasks.
     """
@@ -35,7 +53,7 @@ class L2(CacheFields, Method):
         paper="2203.17269",
         needs=("boundaries",),
         memory="1 copy of the trained weights",
-        space={"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0], "scope": ["all", "attention"]},
+        space={"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0]},
         requires_shared_weights=True,
         strength_zero={"strength": 0.0},
         strong={"strength": 100.0},
@@ -44,6 +62,7 @@ class L2(CacheFields, Method):
     def __init__(self, settings: L2Settings, context: Context) -> None:
         super().__init__(settings, context)
         self.anchor: dict[str, Tensor] = {}
+        self.num_old_labels: dict[str, int] = {}  # by parameter with a row for each label, the rows that are held
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
         if task_id == 0:
@@ -53,17 +72,35 @@ class L2(CacheFields, Method):
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         if self.cache_fields(task_id) is None:
             return
-        held = trainable(model)
+        held: dict[str, Tensor] = dict(trainable(model))
+        self.num_old_labels = self._num_old_labels(held, task_id)
+        for name in new_experts(model):
+            held.pop(name, None)
         if self.settings.scope == "attention":
             held = {name: p for name, p in held.items() if group_of(name) == "attention"}
         if not held:
             raise ValueError("l2.scope: no trained parameter belongs to an attention block")
-        self.anchor = copies(held)
+        self.anchor = copies(self._old_rows(held))
+
+    def _num_old_labels(self, held: Mapping[str, Tensor], task_id: int) -> dict[str, int]:
+        label_units = set(map(id, self.context.label_units))
+        found = {}
+        for name, parameter in held.items():
+            if id(parameter) in label_units:
+                found[name] = self.context.labels[task_id - 1]
+        return found
+
+    def _old_rows(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        rows = dict(parameters)
+        for name, num_labels in self.num_old_labels.items():
+            if name in rows:
+                rows[name] = rows[name][:num_labels]
+        return rows
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         if not self.anchor:
             return loss
-        penalty = squared_distance(dict(model.named_parameters()), self.anchor)
+        penalty = squared_distance(self._old_rows(dict(model.named_parameters())), self.anchor)
         # once a step, whatever the number of micro-batches and workers
         return loss + batch.loss_weight * self.settings.strength / 2 * penalty
 

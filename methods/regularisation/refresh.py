@@ -1,8 +1,8 @@
-"""Refresh learning: unlearn the current batch a little after every step (arXiv 2403.13249)."""
+"""Refresh learning: unlearn each batch a little, then learn it (arXiv 2403.13249)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,10 +39,12 @@ def unlearning(weight: Tensor, gradient: Tensor, noise: Tensor, fisher: Tensor |
 
 
 class Refresh(Cost, CacheFields, Method):
-    """After every optimizer step: theta += delta * (u + 0.001 N(0, 1)) / (1 + 0.001 F), per tensor, with
-    u = g ||theta|| / ||g|| and g the gradient of the step's loss on its batch at the new weights.
+    """Before every step's forward pass: theta += delta * (u + 0.001 N(0, 1)) / (1 + 0.001 F), per tensor, with
+    u = g ||theta|| / ||g|| and g the gradient of the task's loss on the step's batch; then the usual step, on the same batch,
+    from the weights that have unlearnt it.
 
-    That is the released code's one-step form of theta += gamma F^-1 grad L + N(0, 2 gamma F^-1). F is the Fisher of earlier
+    That is the released code's form, with one step of unlearning (J = 1), of the paper's
+    theta += gamma F^-1 grad L + N(0, 2 gamma F^-1): the length of u stands for gamma. F is the Fisher of earlier
     tasks, each example weighted by the probability of its answer: F <- tau F + F_t. We depart from the code in that the pass
     for g has no dropout, and in that output units without a gradient (words that are not in the batch, labels still to come)
     neither move nor count in the norms, and vectors get no noise: a head that is longer changes nothing.
@@ -51,7 +53,7 @@ class Refresh(Cost, CacheFields, Method):
 
     Settings = RefreshSettings
     card = Card(
-        summary="unlearn each batch a little before the next",
+        summary="unlearn each batch a little before it is learnt",
         paper="2403.13249",
         needs=("boundaries",),
         memory="1 copy of the trained weights, and a forward and backward pass more",
@@ -65,7 +67,6 @@ class Refresh(Cost, CacheFields, Method):
         self.fisher: dict[str, Tensor] = {}
         self.task_id = 0
         self.step = 0
-        self.batches: list[Batch] = []
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
         # in the first task there is no old Fisher that tau could fade
@@ -81,25 +82,21 @@ class Refresh(Cost, CacheFields, Method):
         self.task_id = task_id
         self.step = 0
 
-    def on_batch(self, batch: Batch) -> Batch:
-        # read again after the step, at the new weights
-        self.batches.append(batch)
-        return batch
-
-    def after_optimizer_step(self, model: nn.Module) -> None:
+    def before_step(self, model: nn.Module, batches: Sequence[Batch]) -> None:
         parameters = trainable(model)
-        gradients = self._gradients(model, parameters)
-        self.batches = []
+        gradients = self._gradients(model, parameters, batches)
         self.step += 1
         with torch.no_grad():
             for name, p in parameters.items():
                 self._move(name, p, gradients[name])
 
-    def _gradients(self, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    def _gradients(
+        self, model: nn.Module, parameters: Mapping[str, nn.Parameter], batches: Sequence[Batch]
+    ) -> dict[str, Tensor]:
         """The gradients of the task's loss on the whole step's batch; their length does not matter."""
         sums = [torch.zeros_like(p) for p in parameters.values()]
         with evaluating(model):
-            for batch in self.batches:
+            for batch in batches:
                 loss = self.context.forward(model, batch)[0] / batch.loss_denominator
                 found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                 for total, gradient in zip(sums, found, strict=True):

@@ -44,7 +44,8 @@ class Conpet(DataPolicy, CacheFields, Method):
         paper="2309.14763",
         needs=("boundaries", "old data"),
         memory="a share of each task's examples",
-        space={"rho": [0.5, 1.0, 2.0, 4.0], "fraction": [0.02, 0.1, 1.0]},
+        kept_share="fraction",
+        space={"rho": [0.5, 1.0, 2.0, 4.0]},
         strength_zero={"fraction": 0.0},
         strong={"fraction": 0.5},
     )

@@ -91,7 +91,8 @@ class Derpp(Cost, CacheFields, Method):
         needs=("boundaries", "old data"),
         memory="a share of each task's examples; of their answers, 4 bytes for each column of the logits: "
         "the labels, or for each token the vocabulary (T5's: 128 kB); and a second gradient",
-        space={"alpha": [0.1, 0.2, 0.5, 1.0], "beta": [0.5, 1.0], "fraction": [0.01, 0.02, 0.05, 0.1]},
+        kept_share="fraction",
+        space={"alpha": [0.1, 0.2, 0.5, 1.0], "beta": [0.5, 1.0]},
         requires_gradients=True,
         strength_zero={"alpha": 0.0, "beta": 0.0},
         strong={"alpha": 1.0, "beta": 1.0},

@@ -80,7 +80,10 @@ class Replay(DataPolicy, CacheFields, Method):
         paper="2310.14152",
         needs=("boundaries", "old data"),
         memory="a share of each task's examples",
-        space={"fraction": [0.01, 0.02, 0.05, 0.1], "allocation": ["all", "uniform", "power"]},
+        kept_share="fraction",
+        # of power alone an amount is left to choose: what is kept and how it is dealt out are the scenario's and the method's
+        space={"alpha": [0.5, 1.0, 1.5, 2.0]},
+        space_only_with={"alpha": {"allocation": ("power", "exponential")}},
         strength_zero={"fraction": 0.0},
         strong={"fraction": 0.5},
     )

@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import IncLoraSettings
+from methods.adapters.adapter_per_task import AdapterPerTaskSettings
 from methods.adapters.moelora import gate
 from methods.base import Context, State
 from methods.batch import Batch
 from methods.replay.memory import kept
 from methods.routing.routed import RoutedAdapters
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.passes import evaluating
 
 
-class DynamicConpetSettings(IncLoraSettings):
+class DynamicConpetSettings(AdapterPerTaskSettings):
     """Defaults: the paper's rank 4 (alpha / r as `lora`'s) and one adapter an input."""
 
     r: int = Field(4, ge=1, description="rank")
@@ -95,8 +95,9 @@ class DynamicConpet(RoutedAdapters):
         paper="2309.14763",
         needs=("boundaries", "old data"),
         memory="one adapter a task, a linear selector, and `fraction` of each task's examples",
+        kept_share="fraction",
         space={"r": (4, 8, 16), "top_k": (1, 2)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
 

@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import IncLoraSettings
+from methods.adapters.adapter_per_task import AdapterPerTaskSettings
 from methods.base import Context, State
 from methods.batch import Batch
 from methods.routing.routed import RoutedAdapters
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.passes import evaluating
 
 
-class EpiSettings(IncLoraSettings):
+class EpiSettings(AdapterPerTaskSettings):
     """As LoRA's, for each of the adapters."""
 
     shrinkage: float = Field(
@@ -58,7 +58,7 @@ class Epi(RoutedAdapters):
         needs=("boundaries",),
         memory="one adapter and one mean a task, and one covariance",
         space={"r": (4, 8, 16), "shrinkage": (0.001, 0.01, 0.1)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
 

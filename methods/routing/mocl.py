@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import IncLoraSettings
+from methods.adapters.adapter_per_task import AdapterPerTaskSettings
 from methods.batch import Batch
 from methods.routing.routed import RoutedAdapters
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.passes import evaluating, first
 
 
-class MoclSettings(IncLoraSettings):
+class MoclSettings(AdapterPerTaskSettings):
     """As LoRA's, for each of the adapters."""
 
     samples: int | None = Field(
@@ -43,7 +43,7 @@ class Mocl(Cost, RoutedAdapters):
         needs=("boundaries",),
         memory="one adapter and one vector a task",
         space={"r": (4, 8, 16)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
 

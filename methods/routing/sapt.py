@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import IncLoraSettings
+from methods.adapters.adapter_per_task import AdapterPerTaskSettings
 from methods.base import Context, Example, State, at_least_float32, generator
 from methods.batch import Batch
 from methods.replay.memory import add_to_gradients, draw, gradient_of, kept
 from methods.routing.routed import RoutedAdapters
-from methods.seam.card import Card
+from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.passes import evaluating
 
 
-class SaptSettings(IncLoraSettings):
+class SaptSettings(AdapterPerTaskSettings):
     """Defaults: the released T5 runs, whose old texts are generated; here `fraction` of each task's texts is kept."""
 
     width: int = Field(100, ge=1, description="width of the network that makes a text's query")
@@ -77,8 +77,9 @@ class Sapt(RoutedAdapters):
         paper="2401.08295",
         needs=("boundaries", "old data"),
         memory="one adapter and one key a task, and `fraction` of its examples",
+        kept_share="fraction",
         space={"r": (4, 8, 16), "strength": (0.1, 1.0, 10.0)},
-        training_space={"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
 

@@ -7,7 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NEEDS = ("boundaries", "old data", "task labels")
-DEFAULT_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+
+# What a search tries for a setting: values, or a range as {low, high, log}
+Tried = Sequence[Any] | Mapping[str, Any]
+
+
+def log_range(low: float, high: float) -> Mapping[str, Any]:
+    """All values from `low` to `high`, drawn evenly in the logarithm: as rates are, of which no list is long enough.
+
+    A method whose rates were listed would have no more trials than that, while another one goes on.
+    """
+    return {"low": low, "high": high, "log": True}
+
+
+# Learning rates with AdamW: of whole weights, of low-rank adapters, and of soft prompts
+WEIGHT_RATES = log_range(1e-5, 3e-3)
+ADAPTER_RATES = log_range(1e-4, 1e-2)
+PROMPT_RATES = log_range(0.03, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +38,26 @@ class Card:
     """What it does, in one line."""
     paper: str = ""
     """The arXiv number of its paper."""
+    version: int = 1
+    """Raised where it computes something else than before with the same settings: then older checkpoints are not its."""
     needs: tuple[str, ...] = ()
     """What it is told beyond the data of the present task: "boundaries", "old data", "task labels" (when answering)."""
     memory: str = ""
     """What it keeps beside the model, in words."""
-    space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """The values that a search tries, by setting."""
-    training_space: Mapping[str, Sequence[Any]] = field(default_factory=lambda: {"lr": DEFAULT_RATES})
-    """The values of training settings that a search tries with this tuning method."""
+    kept_share: str = ""
+    """Of a method that keeps examples of earlier tasks: the setting that says which share of each task's."""
+    space: Mapping[str, Tried] = field(default_factory=dict)
+    """What a search tries, by setting: amounts alone.
+
+    A setting that says which method it is (a rule, an importance, what is only there or not) has no place in it: another
+    method would be chosen under this one's name. Nor has the size of a memory, which the scenario fixes for all methods.
+    """
+    space_only_with: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    """Of settings in the space that only some kinds of the method have: {"scale": {"rule": ("ties", "dare")}}."""
+    training_space: Mapping[str, Tried] = field(default_factory=lambda: {"lr": WEIGHT_RATES})
+    """Of a tuning method: what a search tries for training settings, by setting."""
+    default_lr: float = 1e-3
+    """Of a tuning method: the learning rate where the user gives none."""
 
     requires_output_units: bool = False
     """Whether it needs trained linear layers inside the blocks, whose rows are output units."""
@@ -61,3 +89,12 @@ class Card:
             # a misspelt need would hide from a user that a method is told more than others
             if need not in NEEDS:
                 raise ValueError(f"needs: {need!r} is none of {', '.join(NEEDS)}")
+
+    def space_of(self, settings: Mapping[str, Any]) -> dict[str, Tried]:
+        """What a search tries for a method with these settings."""
+        space = {}
+        for name, tried in self.space.items():
+            needed = self.space_only_with.get(name, {})
+            if all(settings[other] in values for other, values in needed.items()):
+                space[name] = tried
+        return space

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from hashlib import sha256
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +20,23 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
+def freeze_all_but(model: nn.Module, head: Sequence[nn.Parameter]) -> None:
+    """Freeze the model but for the parameters in `head`."""
+    model.requires_grad_(False)
+    for parameter in head:
+        parameter.requires_grad_(True)
+
+
 def at_least_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32 or wider: sums of many terms are not taken in bfloat16."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def outside_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """A context in which matrix products of tensors on that tensor's device keep their operands' type."""
+    # a forward hook runs inside the model's autocast, which rounds operands and result of `@` to bfloat16, 3 digits, whatever
+    # their type: too few to rank sums or cosines that lie close together
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def generator(*parts: object) -> torch.Generator:

@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, State, TuningMethod, at_least_float32
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
-from methods.seam.card import Card
+from methods.seam.card import Card, log_range
 from methods.shared.linears import target_linears, usual_targets
+from methods.shared.tensors import freeze_all_but
 
 # the authors train the projection behind a vision transformer's attention: these are its counterparts
 _OUTPUT = {
@@ -110,8 +110,9 @@ class Coso(CacheFields, TuningMethod):
 
     As the released code, which keeps Adam's moments when P changes, and updates the sketch as often as P. We fix the signs
     of P's columns, decay no weights, and sum the head's gradient and P^T G' in the norm that is clipped. The published
-    temperature of 3 in the loss is left out. Directions whose share of a gradient or sketch is mere rounding are neither trained
-    nor reserved. Its authors trained vision transformers only: nothing is known for text.
+    temperature of 3 in the loss is left out, and Adam's epsilon is 1e-8; theirs is 1e-6, which shortens the steps along small
+    gradients. Directions whose share of a gradient or sketch is mere rounding are neither trained nor reserved. Its authors
+    trained vision transformers only: nothing is known for text.
     """
 
     Settings = CosoSettings
@@ -121,6 +122,9 @@ class Coso(CacheFields, TuningMethod):
         needs=("boundaries",),
         memory="reserved directions of each layer, at most a square matrix",
         space={"rank": (8, 16, 32), "sketch": (32, 64, 128), "every": (1, 20, 200)},
+        # a step moves `rank` directions of a few layers, so rates that suit whole weights move next to nothing
+        training_space={"lr": log_range(1e-3, 1e-2)},
+        default_lr=3e-3,
         no_output_units="its updates mix output units, projected after the gradients",
         no_gradients="it moves coordinates of its own, made of the gradients before plug-ins can change them",
         # a small model's gradients span fewer directions than the default rank: the rest would be drawn by rounding alone

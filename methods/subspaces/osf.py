@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters.inclora import freeze_all_but
 from methods.base import Context, Settings, State, TuningMethod, at_least_float32
 from methods.batch import Batch
 from methods.masking.output_units import in_block
@@ -21,6 +20,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost
 from methods.shared.linears import target_linears, usual_targets
+from methods.shared.tensors import freeze_all_but
 
 if TYPE_CHECKING:
     from peft.tuners.osf import OSFModel
@@ -130,7 +130,7 @@ class Osf(Cost, CacheFields, TuningMethod):
         paper="2504.07097",
         needs=("boundaries",),
         memory="none between tasks; while training, the singular factors twice",
-        space={"preserved": (0.25, 0.5, 0.75), "project": (False, True)},
+        space={"preserved": (0.25, 0.5, 0.75)},
         no_output_units="it trains singular factors, which are no output units",
         per_task_weights="each task trains factors of its own, merged into the weights at its end",
     )

@@ -5,24 +5,22 @@ Shapes: weight [d_out, d_in], basis M [d_in, k] with orthonormal columns, second
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Context, Method, Settings, State, at_least_float32, generator
-from methods.batch import Batch, StreamName
+from methods.base import Context, Method, Settings, State
+from methods.batch import Batch
 from methods.masking.diagnostics import leaked_share
 from methods.masking.output_units import block_linears
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.passes import evaluating, first
-from methods.shared.token_streams import LayerStreams, check_fit
-
-# part of the random projections' seeds, which must stay as they are
-SEED_NAMES: dict[StreamName, str] = {"source": "attention_mask", "target": "decoder_attention_mask"}
+from methods.shared.shapes import check_outputs
+from methods.subspaces.layer_inputs import Energies, LayerInputs, Moments
 
 
 class ProjectionSettings(Settings):
@@ -39,95 +37,42 @@ def project_out(matrix: Tensor, basis: Tensor) -> Tensor:
     return matrix - (matrix @ basis) @ basis.T
 
 
-def grown(basis: Tensor, moment: Tensor, epsilon: float) -> Tensor:
-    """The basis with the fewest more columns that make it hold the share epsilon of the trace of C.
+def with_all_directions(basis: Tensor, moment: Tensor) -> Tensor:
+    """The basis and behind it every direction outside it in which C has energy, the one of most energy first.
 
-    The new columns are the leading eigenvectors of C outside the old basis (of R R^T they are R's left singular vectors).
+    The new columns are eigenvectors of C outside the old basis (of R R^T they are R's left singular vectors).
     """
     # from both sides, as C = X^T X: what is left of the inputs X is X - X M M^T
     residual = project_out(project_out(moment, basis).T, basis)
-    total = moment.diagonal().sum()
-    held = total - residual.diagonal().sum()
-    # "not greater" holds for NaN as well
-    if not total > 0 or held >= epsilon * total:
-        return basis
     # rounding makes the two triangles differ, and eigh reads only one of them
     values, vectors = torch.linalg.eigh((residual + residual.T) / 2)
-    # eigh sorts upwards; rounding makes eigenvalues of zero negative
-    energy = held + values.flip(0).clamp(min=0).cumsum(0)
-    # one more than those that stay below, if the space has it
-    columns = min(int((energy < epsilon * total).sum()) + 1, basis.shape[0] - basis.shape[1])
+    # what rounding leaves of a zero is no direction that inputs have
+    smallest = len(moment) * torch.finfo(moment.dtype).eps * moment.diagonal().sum()
+    columns = min(int((values > smallest).sum()), basis.shape[0] - basis.shape[1])
+    # eigh sorts upwards
     new = vectors.flip(1)[:, :columns]
     # orthogonal to the basis but for rounding, which would add up over the tasks
     new = torch.linalg.qr(new - basis @ (basis.T @ new)).Q
     return torch.cat([basis, new], dim=1)
 
 
-class Inputs:
-    """Sums x x^T over the real tokens x that enter each linear layer; or x omega^T, omega a random [r] for each token."""
+def num_columns(energy_K: Tensor, total: Tensor, epsilon: float, at_least: int) -> int:
+    """The fewest leading columns that hold the share epsilon of the total energy, energy_K being each one's; at most all."""
+    held = energy_K.cumsum(0)
+    held_by_least = held[:at_least][-1:].sum()
+    # "not greater" holds for NaN as well
+    if not total > 0 or held_by_least >= epsilon * total:
+        return at_least
+    # one more than those that stay below, if there are so many
+    return max(at_least, min(int((held < epsilon * total).sum()) + 1, len(held)))
 
-    def __init__(
-        self, model: nn.Module, layers: Mapping[str, nn.Linear], sketch: int | None, seed_parts: tuple[object, ...]
-    ) -> None:
-        self.sketch = sketch
-        self.seed_parts = seed_parts
-        self.layer_streams = LayerStreams(model)
-        self.masks: dict[StreamName, Tensor] = {}
-        self.omegas: dict[StreamName, Tensor] = {}
-        self.sums: dict[str, Tensor] = {}
-        self.handles = []
-        for name, layer in layers.items():
-            weight = at_least_float32(layer.weight.detach())
-            self.sums[name] = weight.new_zeros(layer.in_features, sketch or layer.in_features)
-            self.handles.append(layer.register_forward_pre_hook(self._hook(name)))
 
-    def see(self, batch: Batch) -> None:
-        """Note the real tokens of the batch whose forward pass comes next. Options belong to no example: not counted."""
-        self.masks = {}
-        for stream, tokens in batch.token_streams():
-            if stream == "options":
-                continue
-            self.masks[stream] = tokens.mask.bool()
-            if self.sketch is not None:
-                self.omegas[stream] = self._omega(SEED_NAMES[stream], tokens.mask, batch, self.sketch)
-
-    def _omega(self, name: str, mask: Tensor, batch: Batch, sketch: int) -> Tensor:
-        """[tokens, r]: drawn for each example by its index, so that it is the same in any micro-batch and on any worker."""
-        draws = []
-        for example_index, num_tokens in zip(batch.example_indices, mask.sum(1), strict=True):
-            rng = generator(*self.seed_parts, name, example_index)
-            draws.append(torch.randn(int(num_tokens), sketch, generator=rng))
-        # drawn on the CPU, so that a run on another device sketches the same
-        return torch.cat(draws).to(mask.device)
-
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            stream = self.layer_streams.of(name)
-            if stream == "options":
-                return
-            mask = self.masks[stream]
-            check_fit(name, inputs[0], mask)
-            x = inputs[0][mask].to(self.sums[name].dtype)
-            other = x
-            if self.sketch is not None:
-                # all layers that read a stream share its draws: each layer's moment is estimated by itself
-                other = self.omegas[stream].to(x.dtype)
-            self.sums[name] += x.T @ other
-
-        return add
-
-    def moment(self, name: str, context: Context) -> Tensor:
-        """C over all workers but for a factor; of a sketch S, S S^T, whose expectation is C times r."""
-        total = context.mean_over_workers(self.sums[name])
-        if self.sketch is None:
-            return total
-        # squared after the mean, so that it does not depend on how the examples are spread over workers
-        return total @ total.T
-
-    def close(self) -> None:
-        """Remove the hooks."""
-        for handle in self.handles:
-            handle.remove()
+def grown(basis: Tensor, moment: Tensor, epsilon: float) -> Tensor:
+    """The basis with the fewest more columns that make it hold the share epsilon of the trace of C."""
+    widest = with_all_directions(basis, moment)
+    energy_K = ((moment @ widest) * widest).sum(0)
+    columns = num_columns(energy_K, moment.diagonal().sum(), epsilon, basis.shape[1])
+    return widest[:, :columns]
 
 
 class Projection(CacheFields, Method):
@@ -135,9 +80,12 @@ class Projection(CacheFields, Method):
 
     After a task, the inputs of each layer over a sample of its examples extend M until it holds the share epsilon of their
     energy, so that what old inputs give hardly changes. The second moments X^T X are averaged over workers, or with `sketch`
-    only random projections of X (FOT). Not projected: embeddings, norms, biases and heads; of LoRA, A and B are each a layer
-    of their own. AdamW divides by its second moments and decays weights, so the step itself leaves that space:
-    `project_update` takes it back; the leakage is in the diagnostics. The paper's rising epsilon is not there.
+    only random projections of X (FOT). A sketch's directions are then counted by the energy that the inputs themselves have
+    in them, in a pass more; a sketch of few columns may not reach epsilon with all of them.
+
+    Not projected: embeddings, norms, biases and heads; of LoRA, A and B are each a layer of their own. AdamW divides by its
+    second moments and decays weights, so the step itself leaves that space: `project_update` takes it back; the leakage is
+    in the diagnostics. The paper's rising epsilon is not there.
     """
 
     Settings = ProjectionSettings
@@ -146,7 +94,7 @@ class Projection(CacheFields, Method):
         paper="2103.09762",
         needs=("boundaries",),
         memory="a basis of at most d_in x d_in for each linear layer, and 1 copy of the trained linear layers",
-        space={"epsilon": [0.9, 0.95, 0.97, 0.99], "project_update": [False, True]},
+        space={"epsilon": [0.9, 0.95, 0.97, 0.99]},
         requires_output_units=True,
         requires_shared_weights=True,
         strength_zero={"epsilon": 0.0},
@@ -166,6 +114,9 @@ class Projection(CacheFields, Method):
         if task_id == 0:
             without_effect.add("project_update")
         return self.settings.model_dump(exclude=without_effect)
+
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        check_outputs(self.context, model, block_linears(model), batch)
 
     def _projected_layers(self, model: nn.Module) -> dict[str, nn.Linear]:
         """The layers that have a basis: in the first task none."""
@@ -206,7 +157,7 @@ class Projection(CacheFields, Method):
         moved = []
         for name, start in self.start.items():
             moved.append((layers[name].weight - start, self.bases[name]))
-        self._grow_bases(model, layers, task_id, batches)
+        held_shares = self._grow_bases(model, layers, task_id, batches)
         spanned = []
         for name, layer in layers.items():
             share = 0.0
@@ -214,25 +165,66 @@ class Projection(CacheFields, Method):
                 share = self.bases[name].shape[1] / layer.in_features
             spanned.append(share)
         self.numbers = {"leakage": leaked_share(moved), "spanned_share": spanned}
+        if held_shares:
+            self.numbers["held_share"] = held_shares
         self.start = {}
 
     def _grow_bases(
         self, model: nn.Module, layers: Mapping[str, nn.Linear], task_id: int, batches: Iterable[Batch]
-    ) -> None:
-        """Let each layer's basis hold the inputs of the task that has just ended."""
-        inputs = Inputs(model, layers, self.settings.sketch, (self.context.seed, "projection", task_id))
+    ) -> list[float]:
+        """Let each layer's basis hold the inputs of the task that has just ended. Gives what `_measure` does."""
+        s: ProjectionSettings = self.settings
+        moments = Moments(model, layers, s.sketch, (self.context.seed, "projection", task_id))
+        self._read(model, moments, batches)
+        grown_bases = {}
+        for name, layer in layers.items():
+            moment = moments.moment(name, self.context)
+            old = self.bases.get(name, moment.new_zeros(layer.in_features, 0)).to(moment.dtype)
+            if s.sketch is None:
+                grown_bases[name] = grown(old, moment, s.epsilon)
+            else:
+                grown_bases[name] = with_all_directions(old, moment)
+        held_shares = []
+        if s.sketch is not None:
+            held_shares = self._measure(model, layers, batches, grown_bases)
+        for name, basis in grown_bases.items():
+            # an empty basis would make the layer one that is projected, at the cost of a copy of its weight
+            if basis.shape[1]:
+                self.bases[name] = basis.to(layers[name].weight.dtype)
+        return held_shares
+
+    def _measure(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Linear],
+        batches: Iterable[Batch],
+        bases: dict[str, Tensor],
+    ) -> list[float]:
+        """Of a sketch's directions keep the fewest that hold the share epsilon of the inputs' own energy.
+
+        A sketch's energy is not the inputs': a basis that holds 97 % of the one held 55 to 89 % of the other. Gives the share
+        that each layer's basis holds.
+        """
+        held_shares = []
+        energies = Energies(model, layers, bases)
+        self._read(model, energies, batches)
+        for name, basis in bases.items():
+            energy_K, total = self.context.mean_over_workers(energies.sums[name]).split([basis.shape[1], 1])
+            num_old = 0
+            if name in self.bases:
+                num_old = self.bases[name].shape[1]
+            columns = num_columns(energy_K, total, self.settings.epsilon, num_old)
+            bases[name] = basis[:, :columns]
+            held_shares.append(float(energy_K[:columns].sum() / total))
+        return held_shares
+
+    def _read(self, model: nn.Module, inputs: LayerInputs, batches: Iterable[Batch]) -> None:
+        """Show the task's sample to what looks at the layers' inputs."""
         with evaluating(model):
             for batch in first(batches, self.settings.samples):
                 inputs.see(batch)
                 self.context.forward(model, batch)
         inputs.close()
-        for name, layer in layers.items():
-            moment = inputs.moment(name, self.context)
-            old = self.bases.get(name, moment.new_zeros(layer.in_features, 0)).to(moment.dtype)
-            basis = grown(old, moment, self.settings.epsilon)
-            # an empty basis would make the layer one that is projected, at the cost of a copy of its weight
-            if basis.shape[1]:
-                self.bases[name] = basis.to(layer.weight.dtype)
 
     def state_dict(self) -> State:
         return dict(self.bases)
@@ -241,5 +233,7 @@ class Projection(CacheFields, Method):
         self.bases = dict(state)
 
     def diagnostics(self) -> Mapping[str, float | list[Any]]:
-        """`leakage`: share of the task's update that old inputs see; `spanned_share`: k / d_in of each layer."""
+        """`leakage`: share of the task's update that old inputs see; `spanned_share`: k / d_in of each layer; with
+        `sketch` also `held_share`: the share of the task's input energy that each layer's basis holds.
+        """
         return self.numbers

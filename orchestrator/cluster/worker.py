@@ -126,8 +126,19 @@ def is_due(sequence: SequencePlan, settings: dict[str, Any]) -> bool:
     failure = _final_failure(cause, len(attempts), settings["max_failures"])
     if failure is None:
         return True
+    # of a worker that ended without a word, what the journal tells of where it was
+    if not failure.method:
+        failure = failure.model_copy(update={"method": sequence.method.label, "task": _task_in_training(view)})
     Journal(journal_folder(sequence.out, sequence.id)).append(failure)
     return False
+
+
+def _task_in_training(view: View) -> str | None:
+    """The task that was begun and not ended; None where no training was under way."""
+    for task_id, task in view.by_task.items():
+        if task.started is not None and task.checkpoint is None:
+            return view.tasks[task_id]
+    return None
 
 
 def _final_failure(
@@ -140,7 +151,8 @@ def _final_failure(
         return cause.model_copy(update={"time": now})
     if attempts <= max_failures:
         return None
-    reason = f"its workers died {attempts} times (scaling.max_failures is {max_failures})"
+    how_often = "once" if attempts == 1 else f"{attempts} times"
+    reason = f"its workers died {how_often} (scaling.max_failures is {max_failures})"
     if cause is None:
         return events.SequenceFailed(reason=reason)
     reason = f"{reason}; the last time: {cause.reason}"

@@ -79,6 +79,9 @@ def resolve_training(shared: TrainingConfig, method: MethodEntry) -> TrainingCon
         if key in ("lrs", "infinite"):
             value = {**values[key], **value}
         values[key] = value
+    # a rate that is given is for all methods alike, whatever theirs is: `planning.fairness` says where that may be a mistake
+    if values["lr"] is None:
+        values["lr"] = method.spec.tuning_type.card.default_lr
     # trained as one, tasks have no epochs of their own
     if not method.run_kind.has_task_boundaries:
         values["epochs_per_task"] = {}

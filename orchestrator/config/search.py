@@ -61,6 +61,27 @@ class Dimension(Section):
         # both ends count, and ends that are no whole numbers are never drawn
         return math.floor(self.high) - math.ceil(self.low) + 1
 
+    def value_at(self, fraction: float) -> float | int:
+        """The value that lies at a fraction (0 to 1) of a range: of its logarithm where the dimension says so."""
+        assert self.low is not None and self.high is not None
+        value = self.low + (self.high - self.low) * fraction
+        if self.log:
+            value = self.low * (self.high / self.low) ** fraction
+        if self.integer:
+            # ends that are no whole numbers are never drawn
+            return min(max(round(value), math.ceil(self.low)), math.floor(self.high))
+        # Six digits are what is written and printed, so that a value read back is the one that was trained with.
+        return float(f"{value:.6g}")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest value; of numbers alone."""
+        if self.values is not None:
+            numbers = [float(value) for value in self.values if value is not None]
+            return min(numbers), max(numbers)
+        assert self.low is not None and self.high is not None
+        return self.low, self.high
+
 
 class SearchConfig(Section):
     """How hyper-parameters are chosen, on streams that the evaluation never sees.

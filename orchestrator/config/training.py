@@ -9,6 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.config.section import Section
 
+# The released code's share of warm-up with an infinite schedule (arXiv 2503.02844)
+RELEASED_WARMUP = 0.05
+
 
 class InfiniteConfig(Section):
     """The phases of `schedule: infinite`, after the warm-up. Defaults: the released code's (arXiv 2503.02844)."""
@@ -46,7 +49,7 @@ class Budget(Section):
 
     steps: int | None = Field(None, ge=1)
     tokens: Annotated[int, BeforeValidator(_whole)] | None = Field(
-        None, ge=1, description="real tokens of inputs and answers; at least one step"
+        None, ge=1, description="real tokens that the model reads, a method's own passes included; at least one step"
     )
     flops: float | None = Field(None, gt=0, allow_inf_nan=False, description="of the model; at least one step")
 
@@ -71,7 +74,9 @@ class Budget(Section):
 class TrainingConfig(Section):
     """How each task is trained. The global batch is the unit; micro-batches and accumulation follow from it."""
 
-    lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    lr: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="none: each tuning method's own default (`Card.default_lr`)"
+    )
     lrs: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="rates of parameter groups: `head`, or a pattern of parameter names"
     )
@@ -90,16 +95,33 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "linear", "cosine", "infinite"] = Field(
         "constant", description="of the rate over a task's steps; see orchestrator.training.schedules"
     )
-    warmup: float = Field(
-        0.0,
+    warmup: float | None = Field(
+        None,
         ge=0,
         lt=1,
-        description="share of a task's steps in which the rate rises from 0; infinite: of the first task's",
+        description="share of a task's steps in which the rate rises from 0; null: none; infinite: of the first task's, "
+        "null: 0.05, as released",
     )
     infinite: InfiniteConfig = InfiniteConfig()
     outer: Literal["constant", "rsqrt", "cosine"] = Field(
         "constant", description="a factor on the rate that falls from task to task"
     )
+
+    @property
+    def resolved_lr(self) -> float:
+        """The learning rate of a method whose settings are complete (see `RunConfig.training_for`)."""
+        assert self.lr is not None, "resolve_training fills it in"
+        return self.lr
+
+    @property
+    def warmup_share(self) -> float:
+        """The share of steps in which the rate rises, whether it was given or is the schedule's own."""
+        if self.warmup is not None:
+            return self.warmup
+        if self.schedule != "infinite":
+            return 0.0
+        # a cooldown that was set to end earlier leaves room for no more
+        return min(RELEASED_WARMUP, self.infinite.cooldown)
 
     def epochs_of(self, task: str) -> int:
         """Epochs of a task, where there is no budget."""
@@ -110,9 +132,9 @@ def check_training(training: TrainingConfig) -> None:
     """Raises ValueError where settings of a method's training, all put together, contradict each other."""
     # settings that are each allowed: which of them meet is known only when a method's own lie on top of the shared ones
     infinite = training.infinite
-    if training.schedule == "infinite" and training.warmup > infinite.cooldown:
+    if training.schedule == "infinite" and training.warmup_share > infinite.cooldown:
         raise ValueError(
-            f"training.warmup: {training.warmup:g} is greater than training.infinite.cooldown = {infinite.cooldown:g}, "
+            f"training.warmup: {training.warmup_share:g} is greater than training.infinite.cooldown = {infinite.cooldown:g}, "
             "the share of the steps in which the rate rises and cools down"
         )
     if training.budget and training.epochs_per_task:

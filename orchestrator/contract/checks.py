@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods import TuningMethod
+from methods import Settings, TuningMethod
 from orchestrator.contract.subject import TASKS, Subject, exact_arithmetic, stored_state, stored_weights
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.sequence import run_sequence
@@ -47,18 +47,37 @@ def check_described(subject: Subject) -> None:
 def check_search_space(subject: Subject) -> None:
     """What a search tries is allowed by the settings."""
     settings = subject.type.Settings
-    for name, values in subject.card.space.items():
+    card = subject.card
+    for name, tried in card.space.items():
         require(name in settings.model_fields, f"the card's space has {name!r}, which is no setting")
+        require(
+            name != card.kept_share, f"the card's space has {name!r}, the size of a memory, which the scenario fixes"
+        )
+        values = tried
+        # of a range, both ends
+        if isinstance(tried, Mapping):
+            values = (tried["low"], tried["high"])
         for value in values:
-            try:
-                taken = getattr(settings.model_validate({name: value}), name)
-            except ValueError as error:
-                raise ContractViolation(f"the card's space tries {name} = {value!r}, which is refused") from error
-            require(taken == value, f"the card's space tries {name} = {value!r}, which the settings read as {taken!r}")
+            _check_tried(settings, name, value)
+    for name in (*card.space_only_with, card.kept_share):
+        require(not name or name in settings.model_fields, f"the card speaks of {name!r}, which is no setting")
     require(
         bool(subject.card.space) or not settings.model_fields,
         "it has settings, but a search would try none of them: Card(space=...)",
     )
+
+
+def _check_tried(settings: type[Settings], name: str, value: Any) -> None:
+    """A value that a search tries is an amount, and the settings take it as it is."""
+    require(
+        isinstance(value, int | float) and not isinstance(value, bool),
+        f"the card's space tries {name} = {value!r}, which is no amount: a search would choose another method under its name",
+    )
+    try:
+        taken = getattr(settings.model_validate({name: value}), name)
+    except ValueError as error:
+        raise ContractViolation(f"the card's space tries {name} = {value!r}, which is refused") from error
+    require(taken == value, f"the card's space tries {name} = {value!r}, which the settings read as {taken!r}")
 
 
 def check_trains(subject: Subject) -> None:

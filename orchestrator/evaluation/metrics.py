@@ -3,7 +3,7 @@
 `accuracy_matrix` has shape (T+1) x T: the score (in %) on each task of the state after `tasks_seen` tasks, of which the
 first is the initial model (`tasks_seen` 0); NaN where nothing was measured. `acc_TT` is its part after training: the t-th
 is the score on every task after t = 1..T tasks. All results are in % or percentage points.
-Formulas: average accuracy, backward transfer (arXiv 1706.08840), forgetting (arXiv 1801.10112).
+Formulas: average accuracy, backward transfer (arXiv 1706.08840), forgetting and intransigence (arXiv 1801.10112).
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def forgetting(acc_TT: Matrix) -> float:
     if len(acc_TT) < 2:
         return NAN
     # not among them the initial model: a task that was best before training was never learnt
-    best_before = np.nanmax(acc_TT[:-1, :-1], axis=0)
+    # (fmax leaves out NaN as nanmax does, and does not warn where a column has nothing else)
+    best_before = np.fmax.reduce(acc_TT[:-1, :-1], axis=0)
     # the last task has had no time to be forgotten
     return float(np.mean(best_before - acc_TT[-1, :-1]))
 
@@ -81,17 +82,28 @@ def forward_transfer(accuracy_matrix: Matrix) -> float:
     return float(np.mean(gains))
 
 
+def intransigence(acc_TT: Matrix, reference_T: Matrix) -> float:
+    """Intransigence: mean_j (a*_j - a[j, j]), a*_j being a reference run's score on task j. Lower is better.
+
+    In the paper a* is that of a model trained on tasks 1 to j together. A reference run here is trained on all T tasks
+    at once (joint) or on task j alone (expert), so for j < T our a* is another upper bound than the paper's.
+    """
+    return float(np.mean(reference_T - np.diagonal(acc_TT)))
+
+
 @dataclass(frozen=True)
 class MatrixScores:
     """What metrics are computed from.
 
     `accuracy_matrix` and `options_matrix` (scores when only a task's own options compete; NaN where there are none) have
-    shape (T+1) x T, `test_sizes` counts the examples of each task.
+    shape (T+1) x T, `test_sizes` counts the examples of each task. `reference_T` has a reference run's score on each task,
+    NaN where there is no such run.
     """
 
     accuracy_matrix: Matrix
     options_matrix: Matrix
     test_sizes: Sequence[int]
+    reference_T: Matrix
 
     @property
     def acc_TT(self) -> Matrix:
@@ -117,8 +129,10 @@ class Metric:
     formula: Callable[[MatrixScores], float]
     needs_a_sequence: bool = True
     in_table: bool = True
-    # shown only where it has a value: not every model has it
+    # shown only where it has a value: not every model or experiment has it
     is_optional: bool = False
+    # the forgetting in the scores that this one is a mean of, by name; for what a search may maximise
+    forgetting: str = ""
 
     @property
     def heading(self) -> str:
@@ -142,6 +156,7 @@ _ALL = (
         meaning="mean score over tasks after the last one",
         formula=lambda scores: average_accuracy(scores.acc_TT),
         needs_a_sequence=False,
+        forgetting="forgetting",
     ),
     Metric(
         name="aa_options",
@@ -153,6 +168,7 @@ _ALL = (
         formula=lambda scores: average_accuracy(scores.options_matrix[1:]),
         needs_a_sequence=False,
         is_optional=True,
+        forgetting="forgetting_options",
     ),
     Metric(
         name="micro_aa",
@@ -184,6 +200,17 @@ _ALL = (
         formula=lambda scores: forgetting(scores.acc_TT),
     ),
     Metric(
+        name="forgetting_options",
+        title="forget. opt.",
+        long_title="forgetting among options",
+        unit="points",
+        better="lower",
+        meaning="forgetting when only the task's own options compete",
+        formula=lambda scores: forgetting(scores.options_matrix[1:]),
+        in_table=False,
+        is_optional=True,
+    ),
+    Metric(
         name="fwt",
         title="FWT",
         long_title="forward transfer",
@@ -212,6 +239,16 @@ _ALL = (
         meaning="mean score of a task right after it was trained",
         formula=lambda scores: learning_accuracy(scores.acc_TT),
     ),
+    Metric(
+        name="intransigence",
+        title="intrans.",
+        long_title="intransigence",
+        unit="points",
+        better="lower",
+        meaning="mean of what a task, right after it was learnt, lacks to the reference run",
+        formula=lambda scores: intransigence(scores.acc_TT, scores.reference_T),
+        is_optional=True,
+    ),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
@@ -222,19 +259,24 @@ def summary(
     options_matrix: Matrix | None = None,
     num_tasks: int | None = None,
     kind: RunKind = SEQUENTIAL,
+    reference_T: Matrix | None = None,
 ) -> dict[str, float]:
     """The metrics that apply to a kind of run, by name, after `num_tasks` tasks and over these (default: all).
 
-    The matrices have shape (T+1) x T. A value is NaN where a score that it needs is.
+    The matrices have shape (T+1) x T, `reference_T` has a score for each task. A value is NaN where a score that it needs
+    is, or is not given.
     """
     if num_tasks is None:
         num_tasks = accuracy_matrix.shape[1]
     if options_matrix is None:
         options_matrix = np.full_like(accuracy_matrix, NAN)
+    if reference_T is None:
+        reference_T = np.full(accuracy_matrix.shape[1], NAN)
     seen = MatrixScores(
         accuracy_matrix[: num_tasks + 1, :num_tasks],
         options_matrix[: num_tasks + 1, :num_tasks],
         test_sizes[:num_tasks],
+        reference_T[:num_tasks],
     )
     # a metric that does not apply is left out; one that cannot be known yet is NaN
     values = {}

@@ -71,6 +71,9 @@ class EncoderWithHead(Family):
         """All of the classifier: its last layer and what new layers stand before it."""
         return self.head_parameters
 
+    def label_units(self) -> list[nn.Parameter]:
+        return list(self.output.parameters())
+
     def _outside_backbone(self) -> list[nn.Parameter]:
         backbone = self.module.base_model
         assert isinstance(backbone, nn.Module)

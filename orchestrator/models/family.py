@@ -57,6 +57,10 @@ class Family:
         """Parameters that belong to no pretrained layer and train under every tuning method."""
         return []
 
+    def label_units(self) -> list[nn.Parameter]:
+        """Those of the head's parameters that have a row for each label."""
+        return []
+
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:
         """Token ids of every example."""
         raise NotImplementedError

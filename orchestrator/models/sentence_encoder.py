@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import Batch, TokenStream
+from methods.shared.tensors import outside_autocast
 from methods.shared.token_streams import Reading
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.encoder import EncoderWithHead
@@ -39,7 +40,8 @@ class Similarity(nn.Module):
         # the same layers now read other tokens, which methods that look at activations must know
         with self.reading.switched_to("options"):
             option_Kd = self.embed(option_ids, option_mask)
-        with torch.autocast(text_Bd.device.type, enabled=False):  # cosines lie close together, too close for bfloat16
+        # cosines lie close together, too close for bfloat16
+        with outside_autocast(text_Bd):
             return self.SCALE * text_Bd @ option_Kd.T
 
 
@@ -57,6 +59,9 @@ class EncoderBySimilarity(EncoderWithHead):
         self.option_ids: list[list[int]] = self.tokenizer(list(self.labels)).input_ids
 
     def head(self) -> list[nn.Parameter]:
+        return []
+
+    def label_units(self) -> list[nn.Parameter]:
         return []
 
     def embed(self, batch: Batch) -> Tensor:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
 from orchestrator.config.experiment import RunConfig
+from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
 from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -46,7 +48,7 @@ class Experiment:
 
 
 def search_folder(out: str, name: str) -> Path:
-    """Where a search of that name keeps its journal, its choice and its pictures."""
+    """Where a search of that name keeps its journal, its choice and its plots."""
     return Path(out) / "experiments" / name / "search"
 
 
@@ -80,6 +82,9 @@ def open_experiment(run: str, out: str) -> Experiment:
             sequences.append(SequencePlan.model_validate({**plan, "out": here}))
     except ValueError as error:
         reason = str(error).splitlines()[0]
+        # of many errors the first line of pydantic's message is their number alone
+        if isinstance(error, ValidationError):
+            reason = explain(error)
         raise UserError(f"{folder}: not an experiment that this version can read: {reason}") from None
     return Experiment(config, tuple(sequences))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,20 +19,38 @@ from orchestrator.config.training import TrainingConfig, outer_factor
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from streams import DEFAULT_SCORER, SCORER_VERSIONS, Stream, Task
 
-# Part of every key, so that files in an older layout are made again instead of misread. 2: the fields of steps, scores and
-# resume states have new names, and a score's file carries a checksum.
-CHECKPOINT_FORMAT = 2
+# Part of every key, so that files in an older layout are made again instead of misread, and so that what training itself
+# computes otherwise than before is trained again. 2: the fields of steps, scores and resume states have new names, and a
+# score's file carries a checksum. 3: methods compute what their papers say where they did not.
+CHECKPOINT_FORMAT = 3
 SCORE_FORMAT = 2
 
 
+def code_of(method: MethodEntry) -> dict[str, str]:
+    """What code a method runs, in a few words: this project's, and each part's by the name that it has in keys."""
+    return {"this project": f"checkpoint format {CHECKPOINT_FORMAT}", **method.spec.code}
+
+
 def check_unchanged(sequence: SequencePlan, stream: Stream) -> None:
-    """Raises ValueError where the data is not that of the plan: what it trains would go under another content's key."""
+    """Raises ValueError where code or data is not that of the plan: what it trains would go under another one's key."""
+    _check_code(sequence)
     keys = state_keys(
         sequence.model, sequence.model_identity, stream, sequence.method, sequence.training, sequence.seed
     )
     scores = score_keys(keys, sequence.model, stream, sequence.method, sequence.split)
     if tuple(keys) != sequence.keys or scores != sequence.score_keys:
         raise ValueError(f"the data of stream {stream.name!r} has changed since the experiment was planned")
+
+
+def _check_code(sequence: SequencePlan) -> None:
+    """Refuses another code than the driver's, as where a node has an older copy of a user's plug-in."""
+    for name, here in code_of(sequence.method).items():
+        planned = sequence.code.get(name, "an earlier version")
+        if here != planned:
+            raise ValueError(
+                f"{name} on node {socket.gethostname()} is not what the experiment was planned with ({here} there, "
+                f"{planned} in the plan): give every node the same code, and the command again"
+            )
 
 
 def state_keys(
@@ -102,13 +121,16 @@ def _lasting_settings(training: TrainingConfig) -> dict[str, Any]:
         absent.add("lrs")
     if training.schedule != "infinite":
         absent.add("infinite")
-    return training.model_dump(exclude=absent)
+    settings = training.model_dump(exclude=absent)
+    # what is meant, whether or not it was written: a schedule has a warm-up of its own
+    settings["warmup"] = training.warmup_share
+    return settings
 
 
 def score_keys(
     keys: Sequence[str], model: ModelConfig, stream: Stream, method: MethodEntry, split: Split
 ) -> tuple[tuple[str, ...], ...]:
-    """[T+1][T]: each names the score of one state (row: tasks seen) on one task's split.
+    """[T+1][T]: by tasks seen, then by task, the name of a state's score on a task's split.
 
     Absent on purpose: the batch of the evaluation, which changes no answer, and how the state was trained, which its
     own key says. The labels of the whole stream compete where a model does not generate, so they are in every key.
@@ -116,21 +138,21 @@ def score_keys(
     labels = stream.labels_until(len(stream.tasks))
     # only such a method answers one text differently for two positions of its task
     is_told_position = any("task labels" in part.card.needs for part in method.types)
-    rows = []
+    all_keys = []
     for key in keys:
         # an untrained state is the initial model: it is scored once, however many tasks pass before training begins
         state = key
         if key == _untrained_key(keys[0]):
             state = keys[0]
-        row = []
+        keys_of_state = []
         for position, task in enumerate(stream.tasks):
             parts: list[Any] = [SCORE_FORMAT, state, task.split_hash(split), model.max_target, labels]
             if is_told_position:
                 parts.append(position)
             parts.extend(_scorer_parts(task))
-            row.append(content_key(*parts))
-        rows.append(tuple(row))
-    return tuple(rows)
+            keys_of_state.append(content_key(*parts))
+        all_keys.append(tuple(keys_of_state))
+    return tuple(all_keys)
 
 
 def _scorer_parts(task: Task) -> list[list[Any]]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from methods import TuningMethod
+from methods import TuningMethod, is_ours, source_of
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
 from orchestrator.models.source import find_model
-from orchestrator.planning.keys import content_key, score_keys, state_keys
+from orchestrator.planning.door import check_method, check_model
+from orchestrator.planning.fairness import doubt_about_rate
+from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.test_access_log import TestAccessLog
 from streams import Stream, Task, doubts
@@ -37,6 +39,11 @@ def plan(config: RunConfig, gpu: bool = False, warn: Warn | None = None) -> list
         for method in config.methods:
             for seed in config.seeds:
                 sequences.extend(planner.sequences(method, stream, seed))
+    if warn is not None:
+        for method in config.methods:
+            doubt = doubt_about_rate(method, config.training_for(method))
+            if doubt:
+                warn(doubt)
     planner.record_reads()
     return sequences
 
@@ -59,6 +66,11 @@ class Planner:
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
         self._check_generation()
+        with _as_user_error():
+            check_model(self.source, config.model)
+            for method in config.methods:
+                check_method(self.source, config.model, method.spec)
+        self._tell_missing_sources()
         # decided here once: what "auto" means must not depend on the machine that happens to train a sequence
         precision = config.model.precision
         if precision == "auto":
@@ -86,18 +98,33 @@ class Planner:
                 # one task alone is a part of a stream whose names were checked as a whole
                 if not stream.only:
                     self._check_epochs(built)
-                self._tell_doubts(built)
+                self._tell(doubts(built))
             self._streams[cache_key] = built
         return self._streams[cache_key]
 
-    def _tell_doubts(self, stream: Stream) -> None:
+    def _tell(self, lines: Iterable[str]) -> None:
+        """Warn of each thing once."""
         if self.warn is None:
             return
-        for line in doubts(stream):
+        for line in lines:
             # a stream is opened once for each seed and for each task alone, and has the same doubts each time
             if line not in self._warned:
                 self._warned.add(line)
                 self.warn(line)
+
+    def _tell_missing_sources(self) -> None:
+        for method in self.config.methods:
+            for part in (method.tuning, *method.plugins):
+                if is_ours(part.type):
+                    continue
+                missing = source_of(part.type).missing
+                if missing:
+                    self._tell(
+                        [
+                            f"{part.name}: no source of {', '.join(missing)} was found, so checkpoints do not know when it "
+                            "changes: raise its card's version then, or give another --out"
+                        ]
+                    )
 
     def record_reads(self) -> None:
         """Write to the test-access log which test splits were read.
@@ -149,6 +176,7 @@ class Planner:
             model_identity=self.source.identity,
             stream=stream.located(),
             method=method.model_copy(update={"space": {}}),
+            code=code_of(method),
             training=training,
             evaluation=self.config.evaluation,
             seed=seed,

@@ -28,8 +28,16 @@ from orchestrator.store.view import TaskView, View, read_view
 def recovered_view(sequence: SequencePlan) -> View:
     """What a sequence's journal says, with what was lost of it. Nothing is written."""
     view = read_view(sequence.out, sequence.id)
-    if not has_lost_facts(view):
-        return view
+    if has_lost_facts(view):
+        _add_missing(sequence, view)
+    # The last line may be the one that was lost, of a journal that lacks nothing else
+    if view.last_word == "running" and view.is_whole():
+        view.add(SequenceFinished())
+    return view
+
+
+def _add_missing(sequence: SequencePlan, view: View) -> None:
+    """Complete a view by what the plan and the store know."""
     if view.start is None:
         # not added as an event: it came first, and must not take back a later event's word on the status
         view.start = _start_of(sequence)
@@ -38,10 +46,6 @@ def recovered_view(sequence: SequencePlan) -> View:
             view.last_word = "running"
     for event in missing_events(sequence, view, Store(Path(sequence.out))):
         view.add(event)
-    # the last line may be among those that were lost
-    if view.last_word == "running" and view.is_whole():
-        view.add(SequenceFinished())
-    return view
 
 
 def has_lost_facts(view: View) -> bool:
@@ -84,6 +88,7 @@ def checkpoint_event(sequence: SequencePlan, task_id: int, store: Store, time: i
         # asked of the checkpoint, not of this process: a sequence that was stopped trained its tasks itself all the same
         reused=store.maker(key) != sequence.id,
         diagnostics=history.get("diagnostics", {}),
+        versions=store.versions(key),
     )
 
 

@@ -33,6 +33,7 @@ class SequencePlan(Section):
     model_identity: str
     stream: StreamConfig
     method: MethodEntry
+    code: dict[str, str] = Field(default_factory=dict, description="what its keys were made for, see `keys.code_of`")
     training: TrainingConfig
     evaluation: EvaluationConfig
     seed: int

@@ -18,7 +18,8 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     state after each task; a column for the score (in %) on each task.
     """
     summary = experiment.folder / "summary.csv"
-    columns = ["method", "stream", "seed", *METRICS, "seconds", *USAGE_UNITS, "status"]
+    # the number of runs in each row: who averages over a method's rows sees that some are missing
+    columns = ["method", "stream", "seed", *METRICS, "seconds", *USAGE_UNITS, "status", "runs_finished", "runs_planned"]
     # the csv module writes line ends itself
     with summary.open("w", newline="") as stream:
         # a result holds more than a table can, such as its matrices

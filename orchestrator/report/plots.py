@@ -1,4 +1,4 @@
-"""Pictures of matrices."""
+"""Plots of matrices."""
 
 from __future__ import annotations
 

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.errors import UserError
-from orchestrator.evaluation.metrics import METRICS
+from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.planning.experiment import Experiment
+from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.predictions import DamagedPredictions, load_predictions
 from orchestrator.store.scores import score_file
+from streams import DEFAULT_SCORER
 from streams.names import unknown_name
 
 
@@ -60,11 +62,22 @@ def read_predictions(
         "tasks_seen": tasks_seen,
         "after": _after(sequence, tasks_seen),
         "score": score["score"],
-        "unit": METRICS["aa"].unit,
+        "unit": SCORERS[_scorer_name(sequence, task)].unit,
         "correct": score["correct"],
         "n": score["n"],
         "predictions": [asdict(prediction) for prediction in predictions],
     }
+
+
+def _scorer_name(sequence: SequencePlan, task: str) -> str:
+    """The scorer of a task, as the journal says when the sequence started: the data itself may be elsewhere by now."""
+    start = recovered_view(sequence).start
+    data = [] if start is None else start.data
+    for described in data:
+        if described["task"] == task:
+            return str(described["scorer"])
+    # a journal whose first line was damaged has no description of the data
+    return DEFAULT_SCORER
 
 
 def _find_sequence(

@@ -13,6 +13,7 @@ from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.experts import merge_experts
 from orchestrator.report.numbers import plain_matrix, plain_number
+from orchestrator.report.references import add_intransigence
 from orchestrator.store.journal import DamagedLine, damage_line
 from orchestrator.store.view import View
 
@@ -34,6 +35,8 @@ def results(experiment: Experiment) -> dict[str, Any]:
             sequences.append(merge_experts(parts, USAGE_UNITS))
         else:
             sequences += parts
+    add_intransigence(sequences)
+    add_run_counts(sequences)
     return {
         "experiment": experiment.config.name,
         "sequences": sequences,
@@ -42,6 +45,18 @@ def results(experiment: Experiment) -> dict[str, Any]:
         "out": experiment.config.out,
         "report": str(experiment.folder / "summary.csv"),
     }
+
+
+def add_run_counts(sequences: list[dict[str, Any]]) -> None:
+    """Say at each sequence how many of its method's runs on its stream were planned, and how many have finished."""
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for sequence in sequences:
+        runs[sequence["method"], sequence["stream"]].append(sequence)
+    for siblings in runs.values():
+        finished = [sibling["status"] for sibling in siblings].count("finished")
+        for sibling in siblings:
+            sibling["runs_finished"] = finished
+            sibling["runs_planned"] = len(siblings)
 
 
 def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
@@ -58,6 +73,7 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         "stream": sequence.stream.name,
         "seed": sequence.seed,
         "reference": sequence.method.reference,
+        "tuning": sequence.method.tuning.name,
         "tasks": list(sequence.tasks),
         "test_sizes": test_sizes,
         "accuracy_matrix": plain_matrix(matrix),

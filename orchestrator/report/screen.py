@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.events import ScoreComputed
+from orchestrator.store.versions import library_versions, reuse_line
 from orchestrator.store.view import View
 
 
@@ -25,6 +26,8 @@ class LiveScreen:
         self.console = console
         self.started = time.monotonic()
         self.phase = "starting"
+        self.versions = library_versions()
+        self.has_told_versions = False
         self.live: Live | None = None
         # a file or a pipe gets lines instead: it cannot be redrawn
         if console.is_terminal:
@@ -51,6 +54,18 @@ class LiveScreen:
         if not self.live:
             self.console.print(f"{self._clock()} {phase}", highlight=False)
 
+    def tell_versions(self, views: Iterable[View]) -> None:
+        """Say once that states are reused which other releases of the libraries trained."""
+        if self.has_told_versions:
+            return
+        makers = []
+        for view in views:
+            makers += view.makers_versions()
+        line = reuse_line(makers, self.versions)
+        if line:
+            self.has_told_versions = True
+            self.console.print(line, style="yellow", highlight=False, soft_wrap=True)
+
     def __rich__(self) -> Group:
         return Group(Text(f"{self._clock()} {self.phase}", style="dim"), self.table())
 
@@ -76,6 +91,7 @@ class Screen(LiveScreen):
     def show(self, views: Sequence[View]) -> None:
         """Draw what the journals say by now. What they say at the first look was done before this command was given."""
         self.views = views
+        self.tell_versions(views)
         if self.live is None:
             for sequence, view in zip(self.sequences, views, strict=True):
                 self._print_finished_tasks(sequence, view, done_before=not self.has_shown)

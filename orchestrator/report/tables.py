@@ -37,9 +37,11 @@ def print_report(result: dict[str, Any], console: Console) -> None:
         console.print(_widest_that_fits(title, sequences, columns, console))
         _print_reference_runs(sequences, console)
         _print_notes(sequences, console)
+        _print_missing_runs(sequences, console)
     if result.get("damaged_lines"):
         console.print(result["damaged_lines"], style="yellow", highlight=False, soft_wrap=True)
-    console.print(_legend(columns, _has_deviations(by_stream.values())), style="dim", highlight=False)
+    legend = _legend(columns, _has_deviations(by_stream.values()), _values(result["sequences"], "measured_from"))
+    console.print(legend, style="dim", highlight=False)
 
 
 def _columns(sequences: Sequence[Result]) -> list[Metric]:
@@ -104,7 +106,7 @@ def _by_method(sequences: Sequence[Result]) -> tuple[list[list[Result]], list[li
 
 def _cells(results: Sequence[Result], columns: Sequence[Metric], units: Sequence[str], with_status: bool) -> list[str]:
     """The line of one method, from its results over the seeds."""
-    cells = [results[0]["method"]]
+    cells = [_name(results)]
     for metric in columns:
         cells.append(mean_and_deviation(_values(results, metric.name)))
     seconds = sum(_values(results, "seconds")) / len(results)
@@ -114,6 +116,26 @@ def _cells(results: Sequence[Result], columns: Sequence[Metric], units: Sequence
     if with_status:
         cells.append(", ".join(dict.fromkeys(_values(results, "status"))))
     return cells
+
+
+def _name(results: Sequence[Result]) -> str:
+    """The method's name; where not all of its runs have finished, with their number, since all that follows are means."""
+    finished = _values(results, "status").count("finished")
+    if finished == len(results):
+        return str(results[0]["method"])
+    return f"{results[0]['method']} ({finished} of {len(results)} runs)"
+
+
+def _print_missing_runs(sequences: Sequence[Result], console: Console) -> None:
+    """A line on each method whose means are over some of its runs alone."""
+    for results in itertools.chain(*_by_method(sequences)):
+        finished = _values(results, "status").count("finished")
+        if 0 < finished < len(results):
+            line = (
+                f"{results[0]['method']}: {finished} of {len(results)} runs finished; means over these are not to be "
+                "compared with other methods'"
+            )
+            console.print(line, style="yellow", highlight=False)
 
 
 def _values(results: Sequence[Result], name: str) -> list[Any]:
@@ -172,11 +194,14 @@ def _has_deviations(streams: Iterable[Sequence[Result]]) -> bool:
     return False
 
 
-def _legend(columns: Sequence[Metric], has_deviations: bool) -> str:
-    """What each column says."""
+def _legend(columns: Sequence[Metric], has_deviations: bool, measured_from: Sequence[str | None]) -> str:
+    """What each column says, and from which reference runs intransigence is measured."""
     parts = []
     for metric in columns:
-        parts.append(f"{metric.title} {metric.meaning}")
+        part = f"{metric.title} {metric.meaning}"
+        if metric.name == "intransigence":
+            part += f" ({', '.join(sorted(set(filter(None, measured_from))))})"
+        parts.append(part)
     if has_deviations:
         parts.append(DEVIATION_LEGEND)
     return "In %: " + " · ".join([*parts, TRAIN_LEGEND])

@@ -25,11 +25,14 @@ CHOSEN = "chosen.json"
 
 
 def record_once(folder: Path, event: Event) -> None:
-    """Record a fact in a search's journal, unless it is there with all that it says."""
+    """Record a fact in a search's journal, unless it is the last of its kind there, with all that it says."""
+    last = None
     for known in Tail(folder).new_events():
-        if known.says_the_same_as(event):
-            return
-    Journal(folder, "search").append(event)
+        if type(known) is type(event):
+            last = known
+    # Not any of its kind: what was so, was changed and is so again is news.
+    if last is None or not last.says_the_same_as(event):
+        Journal(folder, "search").append(event)
 
 
 def freeze(search: Search, trial_store: TrialStore) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def choices_made(folder: Path) -> list[str]:
     """The SHA-256 of every choice that a search's journal lists, oldest first."""
     hashes = []
     for event in Tail(folder).new_events():
-        if isinstance(event, SearchChosen):
+        if isinstance(event, SearchChosen) and event.sha256 not in hashes:
             hashes.append(event.sha256)
     return hashes
 

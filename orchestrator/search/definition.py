@@ -22,6 +22,7 @@ from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.evaluation.metrics import METRICS
 from orchestrator.planning.experiment import search_folder
+from orchestrator.planning.fairness import doubt_about_rate, memory_shares
 from orchestrator.planning.planner import Planner, Warn
 from orchestrator.planning.sequence_plan import Split
 from orchestrator.search.space import Space, Values, check_grid, check_names, space_of, with_values
@@ -98,6 +99,7 @@ class Search:
             "scheduler": settings.scheduler,
             "proof": self.proof.as_dict(),
             "scenario": self.scenario,
+            "memory": memory_shares(self.config.methods),
             "tuning_streams": [s.name for s in settings.streams],
             "tuning_seeds": list(settings.seeds),
             "trials_each": settings.trials,
@@ -154,13 +156,30 @@ def prepare(config: RunConfig, gpu: bool, warn: Warn | None = None) -> Search:
         proof = prove(settings.holdout, tuning, evaluation, settings.allowed_related_pairs)
     except ValueError as error:
         raise UserError(str(error)) from error
+    memory_shares(config.methods)
+    if warn and settings.holdout == "labels":
+        _warn_of_one_class_order(config, settings, warn)
     method_searches = []
     for method in config.methods:
-        method_searches.append(_method_search(config, settings, planner, method))
+        method_search = _method_search(config, settings, planner, method)
+        doubt = doubt_about_rate(method, config.training_for(method), method_search.space.get("training.lr"))
+        if doubt and warn:
+            warn(doubt)
+        method_searches.append(method_search)
     _check_measure(settings, planner, len(tuning[0].tasks))
     # Last: a search that is refused leaves nothing in the test-access log.
     planner.record_reads()
     return Search(config, settings, planner, tuple(method_searches), proof, scenario)
+
+
+def _warn_of_one_class_order(config: RunConfig, settings: SearchConfig, warn: Warn) -> None:
+    """Say where every seed has the classes in one order, which is then a part of what was tuned and what is reported."""
+    for stream in (*settings.streams, *config.streams):
+        if stream.labels_per_task is not None and stream.class_order != "by-seed":
+            warn(
+                f"stream {stream.name!r}: every seed has its classes in one order; class_order: by-seed gives each seed "
+                "its own, as arXiv 2403.09066 does"
+            )
 
 
 def _check_measure(settings: SearchConfig, planner: Planner, num_tasks: int) -> None:
@@ -178,7 +197,7 @@ def _check_measure(settings: SearchConfig, planner: Planner, num_tasks: int) -> 
 def _same_scenario(config: RunConfig, tuning: list[Stream], evaluation: list[Stream]) -> tuple[TaskSize, ...]:
     """The size of each task, in order of size; the same for all streams. Raises UserError otherwise.
 
-    Model, batch and the methods' memory are the same by construction: both phases have one configuration.
+    Model and batch are the same by construction: both phases have one configuration.
     """
     first = evaluation[0]
     for method in config.methods:
@@ -246,8 +265,6 @@ def _method_search(config: RunConfig, settings: SearchConfig, planner: Planner, 
 
 def _check_together(config: RunConfig, method: MethodEntry, space: Space) -> None:
     """Raises UserError where searched values that are each allowed do not go together, or with the workers."""
-    if config.training.budget and "training.epochs" in space:
-        raise UserError("search.space.training.epochs: with training.budget, epochs are not used")
     candidates = {}
     for name in _CHECKED_TOGETHER:
         if name in space:

@@ -106,7 +106,7 @@ def evaluation_phase(search: Search, chosen: dict[str, Any], sync: MlflowSync, c
     frozen = frozen_config(search.config, chosen)
     result, run_problems = run_planned(frozen, evaluation_sequences(search, frozen, chosen), console, sync)
     unfinished = [sequence for sequence in result["sequences"] if sequence["status"] != "finished"]
-    if not unfinished and not run_problems:
-        summary = search_results(open_experiment(frozen.name, frozen.out))["search"]["summary"]
-        record_once(search.folder, SearchFinished(summary=summary))
+    summary = search_results(open_experiment(frozen.name, frozen.out))["search"]["summary"]
+    is_complete = not unfinished and not run_problems
+    record_once(search.folder, SearchFinished(summary=summary, is_complete=is_complete))
     return problems + run_problems

@@ -40,23 +40,33 @@ def _score_table(result: dict[str, Any]) -> Table:
     streams = ", ".join(dict.fromkeys(column(result["sequences"], "stream")))
     tuning_streams = ", ".join(search["tuning_streams"])
     title = f"{result['experiment']}: evaluated on {streams} (test split, seed {seeds}), tuned on {tuning_streams} (dev split)"
-    table = _empty_table(title, "evaluation ↑", "tuning", "gap", METRICS["bwt"].heading, "status")
+    headings = ["evaluation ↑", "tuning", "drop"]
+    if search["conventional"]:
+        headings.append("gap")
+    table = _empty_table(title, *headings, METRICS["bwt"].heading, "status")
     for label, method in search["methods"].items():
         sequences = of_method(result["sequences"], label)
-        scores = [evaluation_score_of(sequence, search) for sequence in sequences]
         states = dict.fromkeys(column(sequences, "status"))
-        gap = "–"
-        if method["gap"] is not None:
-            gap = f"{method['gap']:+.1f}"
-        table.add_row(
-            label,
-            mean_and_deviation(scores),
-            f"{method['tuning_score']:.1f}",
-            gap,
-            mean_and_deviation(column(sequences, "bwt")),
-            ", ".join(states),
-        )
+        # A mean over the runs that did not fail would be no score of the method.
+        evaluation = runs_of(method)
+        bwt = "–"
+        if method["evaluation_score"] is not None:
+            evaluation = mean_and_deviation([evaluation_score_of(sequence, search) for sequence in sequences])
+            bwt = mean_and_deviation(column(sequences, "bwt"))
+        cells = [label, evaluation, f"{method['tuning_score']:.1f}", _signed(method["drop"])]
+        if search["conventional"]:
+            cells.append(_signed(method["gap"]))
+        table.add_row(*cells, bwt, ", ".join(states))
     return table
+
+
+def _signed(points: float | None) -> str:
+    return "–" if points is None else f"{points:+.1f}"
+
+
+def runs_of(method: dict[str, Any]) -> str:
+    """How many of a method's runs of the evaluation have finished, such as `1 of 2 runs`."""
+    return f"{method['runs']['finished']} of {method['runs']['planned']} runs"
 
 
 def _empty_table(title: str, *headings: str) -> Table:
@@ -96,9 +106,12 @@ def notes(search: dict[str, Any]) -> list[str]:
     lines = [
         f"holdout {proof['level']!r}: {proof['statement']}",
         _comparison(proof),
+        scenario_line(search),
         _ranking_line(search["ranking"]),
-        f"evaluation and tuning: {measure}, in %; gap: tuning − evaluation",
+        f"evaluation and tuning: {measure}, in %; drop: tuning − evaluation, two streams of which one may be the harder",
     ]
+    if search["conventional"]:
+        lines.append(_gap_line(search))
     lines += _warnings(search)
     for pair in proof["allowed_related_pairs"]:
         lines.append(f"related data sets on both sides: {' / '.join(pair)}")
@@ -115,6 +128,20 @@ def _comparison(proof: dict[str, Any]) -> str:
     )
 
 
+def scenario_line(search: dict[str, Any]) -> str:
+    """What is the same for all methods and in both phases: tasks, their size, and what is kept of them."""
+    examples = [task[0] for task in search["scenario"]]
+    sizes = str(examples[0])
+    if examples[0] != examples[-1]:
+        sizes += f" to {examples[-1]}"
+    line = f"scenario: {len(examples)} tasks of {sizes} train examples; "
+    memory = search["memory"]
+    if not memory:
+        return line + "no method keeps examples of earlier tasks"
+    share = next(iter(memory.values()))
+    return line + f"memory: {100 * share:g} % of each earlier task's examples ({', '.join(memory)})"
+
+
 def _ranking_line(ranking: dict[str, Any]) -> str:
     evaluation = " > ".join(ranking["evaluation"])
     tuning = "the same"
@@ -127,6 +154,17 @@ def _ranking_line(ranking: dict[str, Any]) -> str:
     return f"ranking in the evaluation: {evaluation}; in tuning {tuning}; Kendall tau {tau} over {count} methods"
 
 
+def _gap_line(search: dict[str, Any]) -> str:
+    """What the gap is, and how far the usual protocol ranks the methods alike."""
+    line = (
+        f"gap: evaluation of {search['conventional']!r}, tuned on the evaluation streams themselves, − this evaluation"
+    )
+    tau = search["ranking"]["kendall_tau_conventional"]
+    if tau is not None:
+        line += f"; Kendall tau between the two {tau:.2f}"
+    return line
+
+
 def _warnings(search: dict[str, Any]) -> list[str]:
     """What makes the comparison less equal, or less held out, than it looks."""
     lines = []
@@ -136,11 +174,13 @@ def _warnings(search: dict[str, Any]) -> list[str]:
         failed += method["trials"].get("failed", 0)
         if count < search["trials_each"]:
             lines.append(f"{label}: its space held {count} of the {search['trials_each']} trials")
+        if method["evaluation_score"] is None:
+            lines.append(f"{label}: {runs_of(method)} of the evaluation finished, so it has no score and no rank")
     for label in search["chosen"]["missing"]:
         lines.append(f"{label}: no trial finished, so it was not evaluated")
     if search["select"] == "first-task":
         lines.append(
-            "tuned on the first task alone: the tuning score is that of one task, so the gap compares unlike things"
+            "tuned on the first task alone: the tuning score is that of one task, so the drop compares unlike things"
         )
     if search["choices"] > 1:
         lines.append(

@@ -7,6 +7,7 @@
     datasets        {tuning, evaluation}: names of the data sets on each side
     proof           what was compared, and what was found (see `streams.holdout.Proof`)
     scenario        [train examples, steps or budget] of each task, in order of size
+    memory          method -> share of each earlier task's examples that it keeps, for those that keep any; all the same
     spaces          method -> parameter -> {values} or {low, high, log, integer}
     trials          a list of {method, number, values, status, tasks, score, metrics, cost, reason}; status: finished,
                     stopped, failed or `not ended`; cost: {tasks asked for, trained, seconds, gpu_seconds}
@@ -16,10 +17,17 @@
 
 `search_results` adds, once the chosen values are evaluated (scores on test):
 
-    methods         label -> {values, tuning_score, evaluation_score, gap (tuning - evaluation), cost, trials by status}
-    ranking         {tuning, evaluation}: methods, the best first; kendall_tau between the two
+    methods         label -> {values, tuning_score, evaluation_score, drop (tuning - evaluation), conventional_score,
+                    gap (conventional - evaluation), runs, cost, trials by status, is_reference}
+    ranking         {tuning, evaluation, conventional}: methods, the best first; kendall_tau of the evaluation with tuning,
+                    kendall_tau_conventional of the evaluation with the conventional search
+    conventional    the name of the search that was tuned on the evaluation streams themselves (see `conventional`), or None
     test_access_log who read a test split of either side: {by, why, datasets, readings, first, last} (times in ms)
-    summary         kendall_tau and each method's scores and gap under one name each, as MLflow gets them
+    summary         kendall_tau and each method's scores, drop, gap and runs under one name each, as MLflow gets them
+
+`runs` are those of the evaluation, {finished, planned}: a method has no score in it, and no rank, before all have finished.
+`gap` is that of arXiv 2403.09066: what the usual protocol, tuning where one evaluates, promises too much. It is None without
+such a search. `drop` needs none, but compares scores on two streams, of which one may just be the harder.
 
 `trials.csv` has a line a trial: method, number, status, score, tasks, a column for each parameter and each metric, then
 asked, trained, seconds, gpu_seconds and reason.
@@ -37,9 +45,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
+from orchestrator.config.method import MethodEntry
 from orchestrator.planning.experiment import Experiment
 from orchestrator.report.results import results
 from orchestrator.search.choice import choices_made
+from orchestrator.search.conventional import conventional_search
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Cost, score_of
 from orchestrator.store.test_access_log import TestAccessLog
@@ -103,13 +113,15 @@ def is_search(experiment: Experiment) -> bool:
 
 def search_results(experiment: Experiment) -> dict[str, Any]:
     """The JSON object of a search: that of its evaluation, and under `search` the tuning phase and what follows from both."""
-    result = results(experiment)
-    # From the file, not from the trials: to plan these would read the data, which a report need not have.
-    search: dict[str, Any] = json.loads((experiment.folder / "search" / "search.json").read_text())
-    methods = {}
-    for label in search["chosen"]["methods"]:
-        methods[label] = method_result(label, search, of_method(result["sequences"], label))
-    search["methods"] = methods
+    result, search = _both_phases(experiment)
+    methods = search["methods"]
+    conventional = conventional_search(experiment)
+    search["conventional"] = None
+    if conventional and is_search(conventional):
+        search["conventional"] = conventional.config.name
+        _, usual = _both_phases(conventional)
+        for label, method in methods.items():
+            add_gap(method, usual["methods"].get(label))
     search["ranking"] = ranking(methods)
     # Of both sides: a test split of a tuning stream that was read is as much a breach.
     log = TestAccessLog(Path(experiment.config.out)).entries()
@@ -119,29 +131,61 @@ def search_results(experiment: Experiment) -> dict[str, Any]:
     return result | {"search": search}
 
 
+def _both_phases(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The results of a search's evaluation, and its tuning phase's object with each method in both phases."""
+    result = results(experiment)
+    # From the file, not from the trials: to plan these would read the data, which a report need not have.
+    search: dict[str, Any] = json.loads((experiment.folder / "search" / "search.json").read_text())
+    methods = {}
+    for label in search["chosen"]["methods"]:
+        methods[label] = method_result(label, search, of_method(result["sequences"], label))
+    search["methods"] = methods
+    return result, search
+
+
 def method_result(label: str, search: dict[str, Any], sequences: list[dict[str, Any]]) -> dict[str, Any]:
     """A method in both phases, from the tuning phase's object and the results of its sequences in the evaluation."""
     chosen = search["chosen"]["methods"][label]
     trials = of_method(search["trials"], label)
     evaluation_score = None
-    gap = None
-    known = []
+    drop = None
+    scores = []
     for sequence in sequences:
         score = evaluation_score_of(sequence, search)
         if score is not None:
-            known.append(score)
-    if known:
-        evaluation_score = float(np.mean(known))
+            scores.append(score)
+    # A mean over the runs that survived would beat that of a method whose weak runs count too.
+    if scores and len(scores) == len(sequences):
+        evaluation_score = float(np.mean(scores))
         # Above 0: the tuning promised more than the evaluation kept.
-        gap = round(chosen["score"] - evaluation_score, 6)
+        drop = round(chosen["score"] - evaluation_score, 6)
     return {
         "values": chosen["values"],
         "tuning_score": chosen["score"],
         "evaluation_score": evaluation_score,
-        "gap": gap,
+        "drop": drop,
+        "conventional_score": None,
+        "gap": None,
+        "runs": {"finished": len(scores), "planned": len(sequences)},
         "cost": _total_cost(trials),
         "trials": dict(Counter(column(trials, "status"))),
+        "is_reference": _is_reference(chosen["entry"]),
     }
+
+
+def _is_reference(entry: dict[str, Any]) -> bool:
+    """Whether a method is there to be compared with: a reference run, or one that trains nothing (the class means)."""
+    method = MethodEntry.model_validate(entry)
+    return method.reference is not None or not method.spec.trains_by_gradient
+
+
+def add_gap(method: dict[str, Any], conventional: dict[str, Any] | None) -> None:
+    """Give a method its score in the conventional search, and the gap: what that lies above the held-out one."""
+    # Values that were chosen where they are evaluated are worth a comparison only if both sides have all of their runs.
+    if conventional is None or conventional["evaluation_score"] is None or method["evaluation_score"] is None:
+        return
+    method["conventional_score"] = conventional["evaluation_score"]
+    method["gap"] = round(conventional["evaluation_score"] - method["evaluation_score"], 6)
 
 
 def of_method(items: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
@@ -155,7 +199,9 @@ def column(items: list[dict[str, Any]], name: str) -> list[Any]:
 
 
 def evaluation_score_of(sequence: dict[str, Any], search: dict[str, Any]) -> float | None:
-    """A sequence's score on the test split in %, by the measure that the search used; None while scores are missing."""
+    """A sequence's score on the test split in %, by the measure that the search used; None unless it has finished."""
+    if sequence["status"] != "finished":
+        return None
     score = score_of(sequence, search["metric"], search["forgetting_weight"])
     return None if score is None else float(score)
 
@@ -174,34 +220,54 @@ def _total_cost(trials: list[dict[str, Any]]) -> dict[str, float]:
 def _summary(search: dict[str, Any]) -> dict[str, Any]:
     summary = {"kendall_tau": search["ranking"]["kendall_tau"]}
     for label, method in search["methods"].items():
-        for name in ("tuning_score", "evaluation_score", "gap"):
+        for name in ("tuning_score", "evaluation_score", "drop"):
             summary[f"{label}/{name}"] = method[name]
+        for name, count in method["runs"].items():
+            summary[f"{label}/runs_{name}"] = count
+        if method["gap"] is not None:
+            summary[f"{label}/conventional_score"] = method["conventional_score"]
+            summary[f"{label}/gap"] = method["gap"]
     return summary
 
 
 def ranking(methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The methods in the order of each phase, the best first, and Kendall's tau-b between the two.
 
-    Tau is 1 for the same order, -1 for the reverse, None for fewer than two methods. Methods that were not evaluated are
-    left out.
+    Tau is 1 for the same order, -1 for the reverse, None for fewer than two methods. Left out are methods without a score
+    in the evaluation, and what the methods are only compared with: joint training comes first in both orders, the
+    untrained model last, and tau would be near 1 whatever the methods between them did.
     """
     tuning = {}
     evaluation = {}
+    conventional = {}
     for label, method in methods.items():
-        if method["evaluation_score"] is not None:
-            tuning[label] = method["tuning_score"]
-            evaluation[label] = method["evaluation_score"]
-    tau = None
-    if len(evaluation) > 1:
-        statistic = float(kendalltau(list(tuning.values()), list(evaluation.values())).statistic)
-        # Undefined where all methods have the same score.
-        if not np.isnan(statistic):
-            tau = round(statistic, 4)
+        if method["evaluation_score"] is None or method["is_reference"]:
+            continue
+        tuning[label] = method["tuning_score"]
+        evaluation[label] = method["evaluation_score"]
+        if method["conventional_score"] is not None:
+            conventional[label] = method["conventional_score"]
     return {
-        "tuning": sorted(tuning, key=tuning.__getitem__, reverse=True),
-        "evaluation": sorted(evaluation, key=evaluation.__getitem__, reverse=True),
-        "kendall_tau": tau,
+        "tuning": _best_first(tuning),
+        "evaluation": _best_first(evaluation),
+        "conventional": _best_first(conventional),
+        "kendall_tau": _kendall_tau(tuning, evaluation),
+        "kendall_tau_conventional": _kendall_tau(conventional, evaluation),
     }
+
+
+def _best_first(scores: dict[str, float]) -> list[str]:
+    return sorted(scores, key=scores.__getitem__, reverse=True)
+
+
+def _kendall_tau(one: dict[str, float], other: dict[str, float]) -> float | None:
+    """Kendall's tau-b of two scores of the same methods, those that only one side has left out."""
+    common = [label for label in one if label in other]
+    if len(common) < 2:
+        return None
+    statistic = float(kendalltau([one[label] for label in common], [other[label] for label in common]).statistic)
+    # Undefined where all methods have the same score.
+    return None if np.isnan(statistic) else round(statistic, 4)
 
 
 def access_summary(log: list[dict[str, Any]], experiment: str, datasets: set[str]) -> list[dict[str, Any]]:

@@ -45,6 +45,7 @@ class SearchScreen(LiveScreen):
         for trial in list(self.trial_store.trials.values()):
             if trial.key in self.trial_store.running or trial.key not in self.trial_store.results:
                 self._read_journals(trial)
+        self.tell_versions(self.views.values())
         for key, result in list(self.trial_store.results.items()):
             if key in self.printed:
                 continue

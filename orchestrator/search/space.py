@@ -46,7 +46,7 @@ def declared_space(method: MethodEntry) -> Space:
     for key, values in method.spec.tuning_type.card.training_space.items():
         space[f"training.{key}"] = Dimension.model_validate(values)
     for part in (method.tuning, *method.plugins):
-        for setting, values in part.type.card.space.items():
+        for setting, values in part.type.card.space_of(part.settings).items():
             space[f"{part.name}.{setting}"] = Dimension.model_validate(values)
     return space
 
@@ -71,8 +71,24 @@ def space_of(search: SearchConfig, method: MethodEntry) -> Space:
             raise UserError(f"methods.{method.label}.space: " + unknown("parameter", name, parameters_of(method)))
         space[name] = dimension
     for name, dimension in space.items():
+        _check_scenario(method, name)
         _check_values(method, name, dimension)
     return space
+
+
+def _check_scenario(method: MethodEntry, name: str) -> None:
+    """Raises UserError for a parameter of the scenario, which is the same for all methods and in both phases."""
+    if name == "training.epochs":
+        raise UserError(
+            f"search.space.{name}: methods would choose different numbers of steps; epochs are the scenario's: set "
+            "training.epochs, or training.budget, for all"
+        )
+    for part in (method.tuning, *method.plugins):
+        if name == f"{part.name}.{part.type.card.kept_share}":
+            raise UserError(
+                f"search.space.{name}: methods would choose memories of different size; it is the scenario's: set it in "
+                f"`methods`, the same for all ({method.label})"
+            )
 
 
 def _check_values(method: MethodEntry, name: str, dimension: Dimension) -> None:
@@ -82,7 +98,7 @@ def _check_values(method: MethodEntry, name: str, dimension: Dimension) -> None:
         values = dimension.values
     else:
         # The inner point is no round number, so a setting that takes whole numbers refuses a range without `integer`.
-        values = (value_at(dimension, 0.0), value_at(dimension, 0.37), value_at(dimension, 1.0))
+        values = (dimension.value_at(0.0), dimension.value_at(0.37), dimension.value_at(1.0))
     for value in values:
         try:
             with_values(method, {name: value})
@@ -168,22 +184,65 @@ def check_grid(space: Space, method: str, trials: int) -> None:
 def random_draws(space: Space, seed: int) -> Iterator[Values]:
     """Distinct random choices, without end for a space with a range.
 
-    Listed values are drawn in shuffled rounds, so each comes up equally often; and a parameter's draws depend on the seed and
-    its own name alone. So two methods try the same learning rates in the same order: their trials are paired, and what
-    they train alike is trained once.
+    Two methods try the same learning rates in the same order, so that their trials are paired and what they train alike is
+    trained once: trial n has the n-th choice of all `training.*`, whatever else is searched. Of a combination that was
+    tried, only the method's own parameters are drawn again.
     """
+    training = {name: dimension for name, dimension in space.items() if name.startswith("training.")}
+    own = {name: dimension for name, dimension in space.items() if name not in training}
     # A small space comes to its end: after that every draw is one that was seen.
     seen: set[tuple[Any, ...]] = set()
-    for draw_index in itertools.count():
+    for number, training_values in enumerate(_training_draws(training, seed)):
         if len(seen) >= size_of(space):
             return
+        for attempt in itertools.count():
+            own_values = _own_draw(own, seed, number, attempt)
+            combination = (*training_values.values(), *own_values.values())
+            if combination not in seen:
+                break
+        seen.add(combination)
+        both = training_values | own_values
+        yield {name: both[name] for name in space}
+
+
+def _training_draws(space: Space, seed: int) -> Iterator[Values]:
+    """Choices without end, a function of the searched training settings alone.
+
+    A finite space comes in rounds, each choice once in a round. So no choice is left without a partner while another has
+    some, and a method that searches nothing else ends with the first round, having tried what the others then repeat.
+    """
+    in_round: set[tuple[Any, ...]] = set()
+    for draw_index in itertools.count():
+        if len(in_round) >= size_of(space):
+            in_round = set()
         values: Values = {}
         for name, dimension in space.items():
             values[name] = _draw(name, dimension, seed, draw_index)
-        combination = tuple(values.values())
-        if combination not in seen:
-            seen.add(combination)
+        choice = tuple(values.values())
+        if choice not in in_round:
+            in_round.add(choice)
             yield values
+
+
+def _own_draw(space: Space, seed: int, number: int, attempt: int) -> Values:
+    """A method's own parameters in trial `number`: in shuffled rounds of listed values, so that each comes up equally often.
+
+    Where the combination was tried, at random in each further attempt.
+    """
+    values: Values = {}
+    for name, dimension in space.items():
+        if attempt == 0:
+            values[name] = _draw(name, dimension, seed, number)
+        else:
+            values[name] = _draw_again(name, dimension, seed, number, attempt)
+    return values
+
+
+def _draw_again(name: str, dimension: Dimension, seed: int, number: int, attempt: int) -> Any:
+    rng = generator(seed, name, "again", number, attempt)
+    if dimension.values is not None:
+        return dimension.values[int(torch.randint(len(dimension.values), (), generator=rng))]
+    return dimension.value_at(float(torch.rand((), generator=rng, dtype=torch.float64)))
 
 
 def _draw(name: str, dimension: Dimension, seed: int, draw_index: int) -> Any:
@@ -192,18 +251,4 @@ def _draw(name: str, dimension: Dimension, seed: int, draw_index: int) -> Any:
         order = torch.randperm(len(dimension.values), generator=generator(seed, name, round_index))
         return dimension.values[int(order[index_in_round])]
     fraction = torch.rand((), generator=generator(seed, name, draw_index), dtype=torch.float64)
-    return value_at(dimension, float(fraction))
-
-
-def value_at(dimension: Dimension, fraction: float) -> float | int:
-    """The value that lies at a fraction (0 to 1) of a range: of its logarithm where the dimension says so."""
-    low = dimension.low
-    high = dimension.high
-    assert low is not None and high is not None
-    value = low + (high - low) * fraction
-    if dimension.log:
-        value = low * (high / low) ** fraction
-    if dimension.integer:
-        return round(value)
-    # Six digits are what is written and printed, so that a value read back is the one that was trained with.
-    return float(f"{value:.6g}")
+    return dimension.value_at(float(fraction))

@@ -67,7 +67,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended: finished; stopped (by the scheduler, after `tasks`); or failed, with the reason."""
+    """How a trial ended: finished; stopped (by the scheduler's word alone, after `tasks`); or failed, with the reason."""
 
     status: str
     tasks: int
@@ -103,13 +103,14 @@ def _summary(view: View, tasks_seen: int) -> dict[str, float]:
 def score_of(values: Mapping[str, float | None], metric: str, forgetting_weight: float) -> float | None:
     """What a search maximises, in %: metric - `forgetting_weight` x forgetting. None where the metric is undefined.
 
-    Of the metrics that a search may name more is better, of forgetting less.
+    Of the metrics that a search may name more is better, of forgetting less. Both are of the same scores: where only a
+    task's own options compete, forgetting among them.
     """
     main = values[metric]
     if main is None:
         return None
     # A reference run, and a method after its first task, has nothing to forget.
-    forgetting = values["forgetting"] or 0.0
+    forgetting = values[metrics.METRICS[metric].forgetting] or 0.0
     return main - forgetting_weight * forgetting
 
 
@@ -160,8 +161,9 @@ def trial_result(
 ) -> TrialResult:
     """How a trial that no longer runs ended, from its sequences' journals.
 
-    `problem` is what went wrong around it. Of a trial that has all of its scores it is no failure. `stopped_after` is the
-    number of tasks after which the scheduler stopped it: what its journals have beyond them does not count.
+    `problem` is what went wrong around it: of a trial that has all of its scores no failure. `stopped_after` is the number
+    of tasks after which the scheduler ended it: what its journals have beyond them does not count. A trial that ended early
+    and was not stopped has failed, also where nobody says why.
     """
     views = trial.views()
     cost = cost_of(views, workers, gpus)
@@ -169,10 +171,14 @@ def trial_result(
     if stopped_after is not None:
         done = min(done, stopped_after)
     reason = _failure(views)
-    if not reason and done < trial.num_tasks:
+    # What was told to stop and got there is stopped, whatever became of its driver then.
+    is_stopped = stopped_after is not None and done == stopped_after
+    if not reason and done < trial.num_tasks and not is_stopped:
         reason = problem
     if not reason and done == 0:
         reason = "it ended before its first task was done"
+    if not reason and done < trial.num_tasks and not is_stopped:
+        reason = f"its driver ended without a word after {done} of {trial.num_tasks} tasks"
     if reason:
         return TrialResult("failed", done, None, {}, cost, reason)
     try:

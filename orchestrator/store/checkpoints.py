@@ -95,6 +95,10 @@ class Store:
         """The id of the sequence that trained the last task of a checkpoint."""
         return str(self._manifest(key)["made_by"].get("sequence"))
 
+    def versions(self, key: str) -> dict[str, str]:
+        """The versions of the libraries that a checkpoint's last task was trained with; empty where it does not say."""
+        return dict(self._manifest(key)["made_by"].get("versions", {}))
+
     def size(self, key: str) -> int:
         """The number of bytes of a checkpoint's files."""
         total = 0

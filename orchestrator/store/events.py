@@ -87,7 +87,10 @@ class SystemSample(Event):
 
 
 class CheckpointSaved(Event):
-    """The state after a task is in the store. `usage` holds steps, tokens and flops; `seconds` is training time."""
+    """The state after a task is in the store. `usage` holds steps, tokens and flops; `seconds` is training time.
+
+    `versions` are those of the libraries that trained it, which a start's need not be.
+    """
 
     name = "checkpoint"
     task_id: int
@@ -99,6 +102,8 @@ class CheckpointSaved(Event):
     usage: dict[str, int | float]
     reused: bool
     diagnostics: dict[str, Any]
+    # absent from journals that are older than this field
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 class CheckpointCorrupt(Event):
@@ -131,6 +136,14 @@ class ScoreComputed(Event):
     def options_metric_key(self) -> str:
         """The key of the metric of `score_options`."""
         return f"accuracy_options/{self.task}"
+
+
+class ReferenceScored(Event):
+    """The scores (in %) of the reference run that a sequence is read beside, by its method's name: one for each task."""
+
+    name = "reference_scored"
+    reference: str
+    scores: list[float]
 
 
 class SequenceFinished(Event):
@@ -198,10 +211,11 @@ class SearchFrozen(SearchEvent):
 
 
 class SearchFinished(SearchEvent):
-    """Both phases are done."""
+    """Both phases are over; not `is_complete` where a run of the evaluation failed, which the same command tries anew."""
 
     name = "search_finished"
     summary: dict[str, Any]
+    is_complete: bool = True
 
 
 class TrialEvent(SearchEvent):
@@ -275,6 +289,7 @@ EVENTS: dict[str, type[Event]] = {
         CheckpointSaved,
         CheckpointCorrupt,
         ScoreComputed,
+        ReferenceScored,
         SequenceFinished,
         SequenceFailed,
         ScoringFailed,

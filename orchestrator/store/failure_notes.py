@@ -33,13 +33,26 @@ def cause_of_failure(sequence_logs: Path, run_logs: Path, since: int) -> Sequenc
 
     Its workers left their notes in `sequence_logs`, those who look after them in `run_logs`.
 
-    The earliest failure is the cause. What the other workers said after it follows from it: a lost connection mostly.
+    A fault of the sequence's own comes first, then the death of a worker that noted nothing, then the earliest of the
+    rest. What the other workers note follows from it: a lost connection mostly.
     """
-    said_by_workers = noted_failures(sequence_logs, since)
-    # a worker that could still speak knows more than who saw it end
-    if said_by_workers:
-        return said_by_workers[0]
-    deaths = noted_failures(run_logs, since)
-    if deaths:
-        return deaths[0]
+    noted_by_workers = noted_failures(sequence_logs, since)
+    for failure in noted_by_workers:
+        if not failure.transient:
+            return failure
+    # a worker that could still write knows more of its own end than who saw it end
+    writers = {failure.worker for failure in noted_by_workers}
+    for death in noted_failures(run_logs, since):
+        if death.worker not in writers:
+            return _in_the_step_of(death, noted_by_workers)
+    if noted_by_workers:
+        return noted_by_workers[0]
     return None
+
+
+def _in_the_step_of(death: SequenceFailed, survivors: list[SequenceFailed]) -> SequenceFailed:
+    """A death with the task and step in which another worker lost the connection, since all take each step together."""
+    if not survivors:
+        return death
+    first = survivors[0]
+    return death.model_copy(update={"method": first.method, "task": first.task, "step": first.step})

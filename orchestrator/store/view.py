@@ -15,6 +15,7 @@ from orchestrator.store.events import (
     CheckpointCorrupt,
     CheckpointSaved,
     Event,
+    ReferenceScored,
     ScoreComputed,
     ScoringFailed,
     SequenceFailed,
@@ -54,6 +55,7 @@ class View:
     start: SequenceStarted | None = None
     by_task: dict[int, TaskView] = field(default_factory=dict)
     scores: dict[tuple[int, int], ScoreComputed] = field(default_factory=dict)
+    reference: ReferenceScored | None = None
     failure: str = ""
     failed: SequenceFailed | None = None
     starts: list[int] = field(default_factory=list)
@@ -143,6 +145,14 @@ class View:
         return True
 
     @add.register
+    def _(self, event: ReferenceScored) -> bool:
+        if self.reference is not None and event.says_the_same_as(self.reference):
+            return False
+        # the one fact that may change: an experiment may get a reference run later, or another one
+        self.reference = event
+        return True
+
+    @add.register
     def _(self, event: SequenceFinished) -> bool:
         is_news = self.last_word != "finished"
         self.last_word = "finished"
@@ -186,6 +196,11 @@ class View:
                 return None
             amounts.append(checkpoint.usage[unit])
         return sum(amounts) if amounts else None
+
+    def makers_versions(self) -> list[dict[str, str]]:
+        """The versions of the libraries that trained each of its states."""
+        # a copy: a screen's thread asks while the journal is read
+        return [task.checkpoint.versions for task in list(self.by_task.values()) if task.checkpoint]
 
     def _checkpoints(self) -> list[CheckpointSaved]:
         return [task.checkpoint for task in self.by_task.values() if task.checkpoint]

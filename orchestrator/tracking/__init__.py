@@ -1,8 +1,12 @@
-"""The copy in MLflow. The only package that imports it."""
+"""The copy in MLflow. The only package that imports it.
+
+Under which tags and keys a fact is found there is said below: in `orchestrator.store.identities` for runs and models, and by the
+events themselves for metrics.
+"""
 
 import os
 
-# a server that is down must be noticed in seconds; the mirror itself goes on trying
+# a server that is down must be noticed in seconds; the copying itself goes on trying
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -100,10 +100,11 @@ class SearchRuns:
     def _(self, event: SearchFinished) -> None:
         run_id = self._run(event)
         self._log_numbers(run_id, event, flatten(event.summary))
+        status = "FINISHED" if event.is_complete else "FAILED"
         below = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.run_name = 'evaluation'"
         for evaluation in self.client.search_runs([self.runs.experiment_id], below):
-            self.client.set_terminated(evaluation.info.run_id, "FINISHED", event.time)
-        self.client.set_terminated(run_id, "FINISHED", event.time)
+            self.client.set_terminated(evaluation.info.run_id, status, event.time)
+        self.client.set_terminated(run_id, status, event.time)
 
     def _log_numbers(self, run_id: str, event: Event, values: dict[str, Any]) -> None:
         from mlflow.entities import Metric

@@ -9,12 +9,15 @@ from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from methods import run_kind
 from orchestrator.evaluation import metrics
 from orchestrator.report.plots import heat_map
 from orchestrator.store.events import (
     CheckpointSaved,
     Event,
+    ReferenceScored,
     ScoreComputed,
     SequenceFailed,
     SequenceFinished,
@@ -268,6 +271,18 @@ class SequenceRuns:
                 time = max(time, score.time)
         self._log(WHOLE_SEQUENCE, dict(values), time, tasks_seen)
         self._log(tasks_seen - 1, {"aa": values["aa"]}, time, tasks_seen, of_model=True)
+        if self.view.reference is not None and tasks_seen == len(self.view.tasks):
+            self._log_intransigence(self.view.reference)
+
+    @_copy.register
+    def _(self, event: ReferenceScored) -> None:
+        self.client.set_tag(self._run(WHOLE_SEQUENCE), "orchestrator.reference_run", event.reference)
+        self._log_intransigence(event)
+
+    def _log_intransigence(self, reference: ReferenceScored) -> None:
+        # NaN, which is not logged, until the sequence's own scores are there: the two are in no order
+        value = metrics.intransigence(self.view.matrix()[1:], np.array(reference.scores))
+        self._log(WHOLE_SEQUENCE, {"intransigence": value}, reference.time, len(self.view.tasks))
 
     @_copy.register
     def _(self, event: SequenceFinished) -> None:

@@ -1,4 +1,4 @@
-"""MLflow as a mirror of the journals. Training never waits for it, and nothing is only there.
+"""The copy of the journals in MLflow. Training never waits for it, and nothing is only there.
 
 Every run, model and metric has an identity that follows from the sequence, so reading a journal twice changes nothing:
 runs and models are found by their tags, and a metric with the same key, step, value and time is stored once.

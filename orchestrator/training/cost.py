@@ -1,9 +1,10 @@
 """What training costs, known before the first step: steps, tokens and floating-point operations of a task.
 
-Tokens are the real ones of inputs and answers: no padding, no vectors of soft prompts. FLOPs are the model's on these tokens,
-not the machine's. A forward pass takes 2 for every token and every parameter of a matrix product that reads it; the backward
-pass takes as many for the activations, and as many again for the parameters that train. A method's own passes count as it
-says (`Method.extra_passes`), vectors of soft prompts as tokens of the input.
+Tokens are the real ones of inputs and answers, as often as the model reads them: no padding, no vectors of soft prompts, but
+old examples beside the batch, and the batch again where a teacher reads it. FLOPs are the model's on these tokens, not the
+machine's. A forward pass takes 2 for every token and every parameter of a matrix product that reads it; the backward pass
+takes as many for the activations, and as many again for the parameters that train. A method's own passes count as it says
+(`Cost.extra_passes`), an old example as the batch's mean one; vectors of soft prompts count in FLOPs as tokens of the input.
 
 Which token a parameter reads: of an encoder-decoder, the encoder's and the decoder's keys and values of the encoder's
 states read the input, all others (with the output over the vocabulary) the answer; of a decoder or an encoder, all read
@@ -35,8 +36,8 @@ NONE = ExtraPasses()
 
 
 @dataclass(frozen=True)
-class FlopsModel:
-    """What the FLOPs of a step follow from, as numbers of parameters of matrix products.
+class StepCost:
+    """What the tokens and FLOPs of a step follow from; sizes are numbers of parameters of matrix products.
 
     `source` are those that a token of the input reads, `target` those that a token of the answer reads, and of each the
     `_trained` ones train. `added` vectors come with every input, and `passes` with every step.
@@ -48,6 +49,10 @@ class FlopsModel:
     target_trained: int
     added: int = 0
     passes: ExtraPasses = NONE
+
+    def tokens(self, batch: Sequence[Feature]) -> int:
+        """The real tokens that the model reads in one step on a global batch, the method's own passes included."""
+        return round((1 + self.passes.forward + self.passes.training) * sum(count_tokens(batch)))
 
     def flops(self, batch: Sequence[Feature]) -> int:
         """The FLOPs of one step on a global batch."""
@@ -71,13 +76,8 @@ def count_tokens(batch: Sequence[Feature]) -> tuple[int, int]:
     return source_tokens, target_tokens
 
 
-def tokens(batch: Sequence[Feature]) -> int:
-    """Real tokens of inputs and answers."""
-    return sum(count_tokens(batch))
-
-
-def flops_model(learner: Learner, task_id: int) -> FlopsModel:
-    """What the FLOPs of a step of a task follow from. Gives the model the structure that it has while the task is trained."""
+def step_cost(learner: Learner, task_id: int) -> StepCost:
+    """What a step of a task costs. Gives the model the structure that it has while the task is trained."""
     family = learner.family
     stack = learner.stack
     position = learner.task_position(task_id)
@@ -85,7 +85,7 @@ def flops_model(learner: Learner, task_id: int) -> FlopsModel:
     stack.grow(family.module, position + 1)
     trained_ids = set(map(id, stack.trains(family.module).values()))
     source, target = matrices(family)
-    return FlopsModel(
+    return StepCost(
         _size(source),
         _size(target),
         _size(source, trained_ids),
@@ -172,12 +172,12 @@ def task_steps(learner: Learner, task_id: int) -> int:
 
 def _tokens_or_flops(learner: Learner, task_id: int, unit: str) -> Iterator[int]:
     """The cost of each step of a task, without end."""
-    cost = flops_model(learner, task_id)
+    cost = step_cost(learner, task_id)
     for batch in learner.global_batches(task_id):
         if unit == "flops":
             yield cost.flops(batch)
         else:
-            yield tokens(batch)
+            yield cost.tokens(batch)
 
 
 def _steps_to_reach(amount: float, costs: Iterator[int]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import subprocess
 import time
@@ -13,20 +12,13 @@ import psutil
 import torch
 
 from orchestrator.store.events import Report, SystemSample
-
-PACKAGES = ("continual-orchestrator", "torch", "transformers", "peft", "ray", "mlflow", "datasets", "tokenizers")
+from orchestrator.store.versions import library_versions
 
 
 def describe() -> dict[str, Any]:
     """Versions, git commit (None outside a checkout) and machine."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
-        "versions": versions,
+        "versions": dict(library_versions()),
         "git_commit": git_commit(),
         "machine": f"{platform.machine()}, {psutil.cpu_count()} CPUs",
     }

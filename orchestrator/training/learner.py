@@ -107,6 +107,7 @@ class Learner:
             examples=self.examples,
             batches=self.batches,
             labels=num_labels,
+            label_units=self.family.label_units(),
             workers=self.parallel.count,
             shared_weights=not spec.types[0].card.per_task_weights,
         )

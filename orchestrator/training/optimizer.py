@@ -18,36 +18,43 @@ from orchestrator.config.training import TrainingConfig
 OptimizerState = Mapping[str, Mapping[str, Tensor]]
 
 
-def make_optimizer(module: nn.Module, head: Sequence[nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW. No weight decay on biases, norms and the task head (whose untrained output units must stay as they are).
+def make_optimizer(
+    module: nn.Module,
+    head: Sequence[nn.Parameter],
+    training: TrainingConfig,
+    without_decay: Sequence[nn.Parameter] = (),
+) -> torch.optim.Optimizer:
+    """AdamW. No weight decay on biases, norms, the task head (whose untrained output units must stay as they are) and what
+    the tuning method names.
 
     A parameter takes the first rate of `training.lrs` whose pattern it matches, else `training.lr`. Raises ValueError for a
     pattern that matches nothing.
     """
     head_ids = set(map(id, head))
+    undecayed_ids = head_ids | set(map(id, without_decay))
     groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     unused = set(training.lrs)
     for name, parameter in trainable(module).items():
         is_head = id(parameter) in head_ids
-        lr = training.lr
+        lr = training.resolved_lr
         pattern = _first_match(name, is_head, training.lrs)
         if pattern is not None:
             lr = training.lrs[pattern]
             unused.discard(pattern)
-        has_decay = parameter.ndim > 1 and not is_head
+        has_decay = parameter.ndim > 1 and id(parameter) not in undecayed_ids
         groups[lr, has_decay].append(parameter)
     if unused:
         raise ValueError(f"training.lrs: {sorted(unused)[0]!r} matches no parameter that trains")
-    with_decay: list[dict[str, Any]] = []
-    without_decay: list[dict[str, Any]] = []
+    decayed_groups: list[dict[str, Any]] = []
+    undecayed_groups: list[dict[str, Any]] = []
     for (lr, has_decay), parameters in groups.items():
         if has_decay:
-            with_decay.append({"params": parameters, "lr": lr})
+            decayed_groups.append({"params": parameters, "lr": lr})
         else:
-            without_decay.append({"params": parameters, "lr": lr, "weight_decay": 0.0})
+            undecayed_groups.append({"params": parameters, "lr": lr, "weight_decay": 0.0})
     return torch.optim.AdamW(
-        [*with_decay, *without_decay],
-        lr=training.lr,
+        [*decayed_groups, *undecayed_groups],
+        lr=training.resolved_lr,
         betas=training.betas,
         weight_decay=training.weight_decay,
         fused=True,

@@ -24,7 +24,7 @@ class Phases(NamedTuple):
 
 def phases(training: TrainingConfig, steps: int) -> Phases:
     """The phases of `schedule: infinite`, in whole steps. A task that is too short for all phases has no annealing."""
-    warm = math.ceil(training.warmup * steps - _ROUNDING)
+    warm = math.ceil(training.warmup_share * steps - _ROUNDING)
     cool = math.ceil(training.infinite.cooldown * steps - _ROUNDING)
     constant = math.floor(training.infinite.anneal * steps + _ROUNDING)
     # At least one step comes before annealing, so that there is a state from which to go on
@@ -71,7 +71,7 @@ def make_schedule(
 
     The first three begin anew with every task, so `cosine` is the repeated cosine of continual pre-training.
     """
-    num_warm = math.ceil(training.warmup * steps)
+    num_warm = math.ceil(training.warmup_share * steps)
     outer = outer_factor(training, task_id, tasks)
 
     def factor(step: int) -> float:

@@ -16,6 +16,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.events import Event, Report
+from orchestrator.store.versions import library_versions
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
 from orchestrator.training.environment import SystemSampler
@@ -221,8 +222,8 @@ class _SequenceRun:
     def _save(self, task_id: int, state: State) -> None:
         sequence = self.sequence
         if self.parallel.writes:
-            made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], **sequence.model_dump(mode="json")}
-            self.store.save(sequence.keys[task_id + 1], state, made_by)
+            made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], "versions": dict(library_versions())}
+            self.store.save(sequence.keys[task_id + 1], state, made_by | sequence.model_dump(mode="json"))
         # Nobody goes on before the checkpoint is there
         self.parallel.barrier()
         self.trained.add(task_id)

@@ -29,15 +29,20 @@ def train_step(
     model = learner.family.module
     stack = learner.stack
     parallel = learner.parallel
-    micro_batches = learner.my_micro_batches(global_batch)
     loss_denominator = learner.loss_denominator(global_batch)
+    indices = []
+    batches = []
+    for micro_batch_index, features in learner.my_micro_batches(global_batch):
+        indices.append(micro_batch_index)
+        batches.append(learner.make_batch(features, loss_denominator))
     loss = torch.zeros((), device=parallel.device)
 
+    stack.before_step(model, batches)
     optimizer.zero_grad()
-    for number, (micro_batch_index, features) in enumerate(micro_batches, start=1):
-        batch = stack.on_batch(learner.make_batch(features, loss_denominator))
+    for number, (micro_batch_index, made) in enumerate(zip(indices, batches, strict=True), start=1):
+        batch = stack.on_batch(made)
         _seed_dropout(learner.sequence.seed, task_position, step, micro_batch_index)
-        with parallel.accumulate(module, is_last=number == len(micro_batches)):
+        with parallel.accumulate(module, is_last=number == len(batches)):
             summed_loss, logits = learner.forward(module, batch)
             loss_part = stack.after_forward(model, batch, logits, summed_loss / loss_denominator)
             parallel.backward(loss_part)

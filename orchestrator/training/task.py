@@ -14,7 +14,7 @@ from methods import Batch, generator
 from orchestrator.models.family import Feature
 from orchestrator.store.checkpoints import ResumeState, State
 from orchestrator.store.events import Report, Step
-from orchestrator.training.cost import flops_model, task_steps, tokens
+from orchestrator.training.cost import step_cost, task_steps
 from orchestrator.training.learner import Learner
 from orchestrator.training.learner_state import BOTH, NOTHING_WHOLE, LearnerState, copy_to_cpu, restore, snapshot
 from orchestrator.training.optimizer import OptimizerState, load_optimizer_state, make_optimizer
@@ -98,10 +98,10 @@ def _make_steps(
     learner.stack.grow(model, position + 1)
     # Costs are those of the model in this structure, before the method changes anything in it for the task
     num_steps = task_steps(learner, task_id)
-    cost = flops_model(learner, task_id)
+    cost = step_cost(learner, task_id)
     learner.stack.before_task(model, position, batches)
     module = learner.parallel.prepare(model)
-    optimizer = make_optimizer(model, learner.family.head(), training)
+    optimizer = make_optimizer(model, learner.family.head(), training, learner.stack.tuning.without_decay())
     load_optimizer_state(optimizer, model, optimizer_state)
     horizon = learner.sequence.method.run_kind.schedule_horizon(len(learner.sequence.tasks))
     schedule = make_schedule(optimizer, training, num_steps, position, horizon)
@@ -115,7 +115,7 @@ def _make_steps(
         lr = schedule.get_last_lr()[0]
         loss, norm = train_step(learner, module, optimizer, global_batch, position, step)
         schedule.step()
-        num_tokens = tokens(global_batch)
+        num_tokens = cost.tokens(global_batch)
         num_flops = cost.flops(global_batch)
         rate = round(num_tokens / (time.monotonic() - began), 1)
         event = Step(task_id=task_id, step=step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=rate)

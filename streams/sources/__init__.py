@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from streams.names import unknown_name
 from streams.sources.embedded import EmbeddedSource
@@ -32,22 +34,34 @@ def find_source(name: str) -> type[Source]:
         return SOURCES[name]
     # asked for by name: a package that is installed but broken must not stop the streams of others
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        try:
-            return _checked(name, point.load())
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"source {name!r} of an installed package cannot be imported: {error}") from error
+        return _load(f"source {name!r} of an installed package", point.module, point.attr)
     # `package.module:Class` is how entry points write the same
     module, _, attribute = name.replace(":", ".").rpartition(".")
     if module:
-        try:
-            return _checked(name, getattr(importlib.import_module(module), attribute))
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"source {name!r} cannot be imported: {error}") from error
+        _look_where_the_user_stands()
+        return _load(f"source {name!r}", module, attribute)
     raise ValueError(unknown_name("source", name, source_names()) + "; or give the dotted path of a class")
 
 
-# Said here rather than where a stream is opened: by then the mistake is far from the line that made it.
-def _checked(name: str, found: object) -> type[Source]:
+def _load(shown: str, module: str, attribute: str) -> type[Source]:
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{shown} cannot be imported: {error}") from error
+    # whatever a user's module does while it is imported, the user needs one line that says where
+    except Exception as error:
+        reason = (str(error).splitlines() or ["no message"])[0]
+        raise ValueError(f"{shown} cannot be imported: {type(error).__name__}: {reason}") from error
+    # said here rather than where a stream is opened: by then the mistake is far from the line that made it
     if inspect.isclass(found) and issubclass(found, Source):
         return found
-    raise ValueError(f"source {name!r} is no class derived from streams.sources.source.Source")
+    raise ValueError(f"{shown} is no class derived from streams.sources.source.Source")
+
+
+def _look_where_the_user_stands() -> None:
+    """Have modules found in the present folder, as `python -m` and Ray's workers do and a console script does not."""
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        # last in the path, so that a file there never hides an installed package
+        sys.path.append(here)
+        importlib.invalidate_caches()

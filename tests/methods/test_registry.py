@@ -75,7 +75,7 @@ def test_its_full_name_goes_into_the_cache_fields(package: str, install: Callabl
     by_name = method_spec({"plugins": ["shrink"]}).build(Context(0)).cache_fields(0)
     by_path = method_spec({"plugins": [f"{package}.parts.Shrink"]}).build(Context(0)).cache_fields(0)
     assert by_name == by_path
-    assert by_name["parts"][1] == {"name": "their_package.parts.Shrink", "strength": 0.1}
+    assert by_name["parts"][1].items() >= {"name": "their_package.parts.Shrink", "strength": 0.1}.items()
 
 
 def test_our_own_class_by_its_path_has_the_same_cache_fields_as_by_its_name() -> None:

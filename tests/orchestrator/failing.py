@@ -6,6 +6,7 @@ from pathlib import Path
 
 HOOKS = (
     "before_task",
+    "before_step",
     "on_batch",
     "after_forward",
     "before_optimizer_step",
@@ -41,6 +42,9 @@ class Broken(Method):
 
     def before_task(self, model, task_id, batches):
         self._call("before_task")
+
+    def before_step(self, model, batches):
+        self._call("before_step")
 
     def on_batch(self, batch):
         self._call("on_batch")

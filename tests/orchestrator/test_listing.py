@@ -17,7 +17,9 @@ def test_every_row_of_a_listing_has_the_same_columns() -> None:
     assert by_name["preset", "joint"]["what"] == f"full ({REFERENCE_RUNS['joint'].sentence})"
     assert by_name["preset", "ft"]["published"] == "lr 0.0001, global_batch 64"
     assert by_name["preset", "ewc"]["published"] == ""
-    assert by_name["tuning method", "full"]["searched"].startswith("lr 1e-05 3e-05")
+    assert by_name["tuning method", "full"]["searched"] == "lr 1e-05 to 0.003 (default 0.001)"
+    merged = by_name["plug-in", "merge"]["searched"]
+    assert "weight 0.1 0.3 0.5 0.7 0.9 (rule ema); scale 0.3 0.5 1.0 (rule arithmetic, ties, dare)" in merged
     assert by_name["plug-in", "migu"]["searched"].startswith("ratio ")
 
 

@@ -115,11 +115,11 @@ def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
         assert abs(a["aa"] - b["aa"]) <= 2.0
 
 
-def test_scoring_aside_gives_the_same_cells(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_scoring_beside_training_gives_the_same_scores(tmp_path: Path, environment: dict[str, str]) -> None:
     inline = run(tmp_path / "a", environment, "methods=[ft]", "evaluation.placement=inline")
-    aside = run(tmp_path / "b", environment, "methods=[ft]", "evaluation.placement=async")
-    assert aside["sequences"][0]["accuracy_matrix"] == inline["sequences"][0]["accuracy_matrix"]
-    folder = tmp_path / "b" / "sequences" / aside["sequences"][0]["id"]
+    beside = run(tmp_path / "b", environment, "methods=[ft]", "evaluation.placement=async")
+    assert beside["sequences"][0]["accuracy_matrix"] == inline["sequences"][0]["accuracy_matrix"]
+    folder = tmp_path / "b" / "sequences" / beside["sequences"][0]["id"]
     assert (folder / "evaluate.jsonl").exists()
     assert '"score"' not in (folder / "train.jsonl").read_text()
 

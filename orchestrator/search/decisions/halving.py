@@ -75,10 +75,9 @@ class Halving:
 
     def stopped_after(self, trial: Trial) -> int | None:
         """The number of tasks after which a trial was told to stop, if it was."""
-        for rung in rungs(self.search, trial.num_tasks):
-            decision = self._decisions.get((trial.key, rung))
-            if decision and not decision.goes_on:
-                return rung
+        for (key, tasks), decision in self._decisions.items():
+            if key == trial.key and not decision.goes_on:
+                return tasks
         return None
 
     def decide_lost(self, trial: Trial, history: Sequence[Trial]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from methods import trainable
-from methods.adapters.inclora import adapters, lora_layers
+from methods.adapters.adapter_per_task import adapters, lora_layers
 from methods.masking.output_units import maskable_weights
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from methods import Context
-from methods.adapters.inclora import adapters
+from methods.adapters.adapter_per_task import adapters
 from methods.adapters.olora import OLora, OLoraSettings, overlap, strength
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store

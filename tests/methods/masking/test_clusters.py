@@ -8,9 +8,17 @@ import pytest
 import torch
 
 from methods import generator, trainable
-from methods.masking.clusters import balanced_assignment, balanced_kmeans, clustered_units_to_mask
+from methods.masking.clusters import (
+    balanced_assignment,
+    balanced_kmeans,
+    clustered_units_to_mask,
+    spread_start,
+)
+from methods.masking.magnitudes import example_magnitudes
+from methods.masking.migu import Migu
+from methods.masking.output_units import maskable_weights
 from orchestrator.training.learner import Learner
-from orchestrator.training.task import train_task
+from orchestrator.training.task import TaskBatches, train_task
 from tests.methods.masking.masked import masked_learner, moved_units_of
 
 
@@ -33,6 +41,62 @@ def test_obvious_groups_are_found() -> None:
     assert torch.equal(together, truth[:, None] == truth[None, :])
 
 
+def test_the_start_is_a_point_of_every_far_group() -> None:
+    """Eight groups, one after the other: neither the first points nor points drawn at random would hit them all."""
+    truth = torch.arange(8).repeat_interleave(5)
+    data = 100 * torch.eye(8)[truth] + 0.1 * torch.randn(40, 8, generator=generator("noise"))
+    for seed in range(5):
+        centres = spread_start(data, 8, generator("rng", seed))
+        chosen = [int((data == centre).all(1).nonzero()) for centre in centres]
+        assert sorted(truth[chosen].tolist()) == list(range(8))
+
+
+def test_the_next_centre_is_drawn_by_its_squared_distance() -> None:
+    """From 0, the points 1 and 3 are drawn with probabilities 1/10 and 9/10."""
+    data = torch.tensor([[0.0], [1.0], [3.0]])
+    starts = [spread_start(data, 2, generator("rng", seed)).flatten().tolist() for seed in range(1500)]
+    seconds = [second for first, second in starts if first == 0]
+    assert len(seconds) > 400
+    assert seconds.count(3.0) / len(seconds) == pytest.approx(0.9, abs=0.05)
+
+
+def test_clusters_begin_from_the_seeds_start() -> None:
+    """From a start that is no draw, such as zeros or the first points, every seed would end at the same clusters."""
+    data = torch.randn(30, 3, generator=generator("points"))
+    found = {tuple(balanced_kmeans(data, 3, generator("rng", seed)).tolist()) for seed in range(6)}
+    assert len(found) > 1
+
+
+def test_clusters_settle_about_their_own_means() -> None:
+    data = torch.randn(24, 2, generator=generator("points"))
+    for seed in range(4):
+        assigned = balanced_kmeans(data, 2, generator("rng", seed))
+        means = torch.stack([data[assigned == k].mean(0) for k in range(2)])
+        assert torch.equal(balanced_assignment(torch.cdist(data, means)), assigned)
+
+
+@pytest.mark.parametrize("cluster", ["weights", "comagnitude"])
+def test_clusters_are_made_of_normalised_weights_or_magnitudes(
+    cluster: str, learner_of: Callable[..., Learner]
+) -> None:
+    learner = masked_learner(learner_of, settings={"cluster": cluster, "clusters": 4}, stream={"max_train": 24})
+    module = learner.family.module
+    learner.family.at_task(0, 3)
+    (_, migu) = learner.stack.parts[1]
+    assert isinstance(migu, Migu)
+    batches = TaskBatches(learner, learner.features(0), 0)
+    migu.before_task(module, 2, batches)
+    rng = generator(7, "clusters", 2)
+    weights = maskable_weights(module)
+    magnitudes = example_magnitudes(migu.context, module, weights, batches, 100, False)
+    assert len(migu.clusters) == len(weights)
+    for maskable, sizes_Nd, found in zip(weights, magnitudes, migu.clusters, strict=True):
+        points = sizes_Nd.T / sizes_Nd.T.norm(dim=1, keepdim=True)
+        if cluster == "weights":
+            points = maskable.weight.detach() / maskable.weight.detach().norm(dim=0)
+        assert torch.equal(found, balanced_kmeans(points, 4, rng)), maskable.name
+
+
 def test_equal_points_are_still_shared_out() -> None:
     assert torch.bincount(balanced_kmeans(torch.ones(9, 2), 3, generator("rng"))).tolist() == [3, 3, 3]
 
@@ -52,6 +116,9 @@ def test_whole_clusters_of_small_mean_importance_are_masked() -> None:
     assert clustered_units_to_mask(importance, 2, cluster).tolist() == [2, 4]
     assert clustered_units_to_mask(importance, 3, cluster).tolist() == [2, 4]
     assert clustered_units_to_mask(importance, 5, cluster).tolist() == [0, 1, 2, 4]
+    # the mean, not the sum, which would be the smaller of one unit
+    uneven = clustered_units_to_mask(torch.tensor([3.0, 2.0, 2.0, 2.0]), 3, torch.tensor([0, 1, 1, 1]))
+    assert uneven.tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("cluster", ["weights", "comagnitude"])

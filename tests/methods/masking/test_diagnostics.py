@@ -18,9 +18,11 @@ from methods.masking.diagnostics import (
     update_norm,
 )
 from methods.masking.migu import Migu
+from orchestrator.errors import UserError
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.learner import Learner
+from orchestrator.training.parallel import Parallel
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from tests.methods.masking.masked import masked_learner
@@ -110,6 +112,64 @@ def test_diagnostics_change_no_weight_and_shares_the_first_task(sequence_of: Cal
         assert torch.equal(weight, states[1].weights[name])
     assert not states[1].method
     assert sorted(states[0].method["0:migu"]["kept_samples"]) == ["0", "1", "2"]
+
+
+UNMASKED = {"name": "migu", "masks": False, "ratio": 0.25}
+
+
+def test_plain_fine_tuning_has_an_overlap_too(sequence_of: Callable[..., SequencePlan]) -> None:
+    """After fine-tuning in the same store, whose first task it shares: the same weights, and the overlap by hand."""
+    few = {"stream": {"max_train": 16, "first": 3}}
+    plain = sequence_of(methods=["ft"], **few)
+    measured = sequence_of(methods=[{"name": "ft", "tuning": "full", "plugins": [UNMASKED]}], **few)
+    for sequence in (plain, measured):
+        run_sequence(sequence, evaluate=False)
+    store = Store(Path(plain.out))
+    assert measured.keys[1] == plain.keys[1]
+    assert measured.keys[2] != plain.keys[2], "whose checkpoint has no overlap"
+    numbers = {}
+    for tasks_seen in (1, 2, 3):
+        weights = store.load(measured.keys[tasks_seen]).weights
+        assert all(torch.equal(w, weights[n]) for n, w in store.load(plain.keys[tasks_seen]).weights.items())
+        numbers = store.history(measured.keys[tasks_seen])["diagnostics"]
+    assert set(numbers["migu/kept_share"]) == {1.0}
+    assert numbers["migu/update_norm"] > 0
+    shares = [_shares_that_keep(plain, task, 0.25) for task in range(3)]
+    for a in range(3):
+        for b in range(3):
+            common = [float(torch.minimum(p, shares[b][n]).sum()) for n, p in shares[a].items()]
+            assert numbers["migu/overlap"][a][b] == pytest.approx(sum(common) / len(common), abs=1e-6)
+
+
+def _shares_that_keep(sequence: SequencePlan, task: int, keep: float) -> dict[str, torch.Tensor]:
+    """By layer: how the task's examples, one by one, share out what they would keep after it was learnt."""
+    learner = Learner(sequence, sequence.open_stream(), Parallel())
+    learner.load(Store(Path(sequence.out)).load(sequence.keys[task + 1]), task + 1)
+    module = learner.family.module.eval()
+    counts: dict[str, torch.Tensor] = {}
+
+    def count(name: str) -> Callable[..., None]:
+        def hook(layer: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+            (tokens,) = output.detach()
+            kept = tokens.abs().mean(0).topk(round(keep * tokens.shape[1])).indices
+            counts.setdefault(name, torch.zeros(tokens.shape[1]))[kept] += 1
+
+        return hook
+
+    for name, layer in module.named_modules():
+        if isinstance(layer, torch.nn.Linear) and ".block." in name:
+            layer.register_forward_hook(count(name))
+    with torch.no_grad():
+        for feature in learner.features(task):
+            # without padding: T5 has the answer's tokens, shifted, in its decoder
+            source, target = torch.tensor([feature["source"]]), torch.tensor([feature["target"]])
+            module(input_ids=source, labels=target)
+    return {name: c / c.sum() for name, c in counts.items()}
+
+
+def test_the_overlap_alone_needs_weights_that_tasks_share(learner_of: Callable[..., Learner]) -> None:
+    with pytest.raises(UserError, match="each task trains weights of its own"):
+        learner_of(methods=[{"tuning": "inclora", "plugins": [UNMASKED]}])
 
 
 def test_the_first_task_is_measured_as_if_it_had_just_ended(learner_of: Callable[..., Learner]) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from methods import Context
 from methods.masking.magnitudes import Magnitudes, example_magnitudes
-from methods.masking.output_units import maskable_weights
+from methods.masking.migu import units_to_mask
+from methods.masking.output_units import MaskableWeight, maskable_weights
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import TaskBatches
 from tests.methods.toy import batch_with_mask
@@ -74,6 +75,38 @@ def test_other_methods_passes_do_not_count() -> None:
     assert size.item() == layer.weight.abs().item()
 
 
+class Given(nn.Linear):
+    """A layer whose output is given to it: the same inside autocast and outside."""
+
+    def forward(self, output: Tensor) -> Tensor:
+        return output
+
+
+def test_autocast_does_not_round_the_sums() -> None:
+    """From the same outputs, inside bfloat16 autocast and outside: the same sums, bit for bit, and the same masks."""
+    rng = torch.Generator().manual_seed(0)
+    # units as alike as those of a trained layer: bfloat16's three digits would make ties of many
+    output = torch.randn(8, 40, 256, generator=rng).to(torch.bfloat16)
+    mask = (torch.rand(8, 40, generator=rng) < 0.8).long()
+    layer = Given(1, 256, bias=False)
+    found = []
+    for autocast in (False, True):
+        magnitudes = Magnitudes(nn.ModuleDict({"0": layer}), [MaskableWeight("0", layer.weight, layer)])
+        magnitudes.see(batch_with_mask(mask))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            layer(output)
+        ((_, size),) = magnitudes.take(lambda t: t.clone())
+        magnitudes.close()
+        found.append(size)
+    outside, inside = found
+    assert torch.equal(inside, outside)
+    exact = output[mask.bool()].double().abs().sum(0)
+    torch.testing.assert_close(inside.double(), exact, rtol=1e-6, atol=0)
+    assert units_to_mask(inside, 0.3).tolist() == torch.argsort(exact, stable=True)[:179].tolist()
+    rounded = units_to_mask(exact.bfloat16(), 0.3).tolist()
+    assert set(rounded) != set(units_to_mask(inside, 0.3).tolist()), "rounding would mask others"
+
+
 def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
     """Against single examples, in the order of their indices; the same in any micro-batch."""
     found = []
@@ -96,4 +129,7 @@ def test_example_magnitudes(learner_of: Callable[..., Learner]) -> None:
     with torch.no_grad():
         module(input_ids=ids[:, mask[0]], decoder_input_ids=torch.zeros(1, 1, dtype=torch.long))
     index = [w.measured for w in weights].index(query)
-    torch.testing.assert_close(found[1][index][3], outputs[0].abs().mean((0, 1)))
+    sizes = outputs[0].abs()[0]
+    torch.testing.assert_close(found[1][index][3], sizes.mean(0))
+    shares = example_magnitudes(context, module, weights, batches, 10, True)
+    torch.testing.assert_close(shares[index][3], (sizes / sizes.sum(1, keepdim=True)).mean(0))

@@ -24,6 +24,7 @@ from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 from tests.methods.masking.masked import masked_learner
 from tests.methods.reference import Adam, GlobalBatch, batches_of, mean_loss
+from tests.methods.toy import batch_with_mask
 
 # What the paper masks, spelt out for each architecture: query, key, value, output, feed-forward
 MASKED = {
@@ -64,11 +65,11 @@ class Reference:
         self.sizes[weight] = []
         module.register_forward_hook(lambda m, i, o: self.sizes[weight].append(o.detach().clone()))
 
-    def step(self, step: GlobalBatch, mask_units: bool) -> None:
+    def step(self, step: GlobalBatch, mask_units: bool, loss_of: Callable[..., Tensor] = mean_loss) -> None:
         for sizes in self.sizes.values():
             sizes.clear()
         self.model.zero_grad()
-        mean_loss(self.model, step).backward()
+        loss_of(self.model, step).backward()
         if mask_units:
             for weight, outputs in self.sizes.items():
                 (output,) = outputs
@@ -77,7 +78,7 @@ class Reference:
                 tokens = torch.stack(
                     [output[b, s] for b in range(len(real)) for s in range(real.shape[1]) if real[b, s]]
                 )
-                mean = tokens.abs().mean(0).tolist()
+                mean = tokens.double().abs().mean(0).tolist()
                 ranked = sorted(range(len(mean)), key=lambda k: mean[k])
                 for unit in ranked[: math.floor(round((1 - self.keep) * len(mean), 9))]:
                     self.parameters[weight].grad[unit] = 0.0
@@ -126,6 +127,50 @@ def test_five_steps_equal_a_second_implementation(model: str, tuning: str, learn
     assert unmasked > 1e-4, "the mask changed nothing, so the comparison proves nothing"
 
 
+def loss_under_autocast(model: nn.Module, step: GlobalBatch) -> Tensor:
+    """The mean loss of a forward pass in bfloat16; cross-entropy itself in float32."""
+    source, labels = step.batch.source, step.batch.labels
+    inputs = {"input_ids": source.ids, "attention_mask": source.mask}
+    if step.batch.target is not None:
+        inputs["labels"] = labels
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(**inputs).logits
+    if labels.ndim == 1:
+        logits = logits[:, : step.num_labels]
+    elif step.batch.target is None:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    kept = labels != -100
+    return nn.functional.cross_entropy(logits[kept].float(), labels[kept])
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("model", FAMILIES)
+def test_in_bfloat16_the_masks_are_the_second_implementations_too(
+    model: str, tuning: str, learner_of: Callable[..., Learner]
+) -> None:
+    """Layer outputs have three digits there, but their sums all of theirs: one unit swapped would show."""
+    part = {"name": "lora", "dropout": 0.0} if tuning == "lora" else "full"
+    learner = learner_of(
+        model=model,
+        precision="bf16",
+        methods=[{"tuning": part, "plugins": [{"name": "migu", "ratio": 0.3, "mask_first_task": True}]}],
+        stream={"max_train": 40},
+        training={"lr": 1e-3, "global_batch": 8},
+    )
+    module = learner.family.module
+    reference = Reference(copy.deepcopy(module).train(), model, tuning == "lora", keep=0.3, lr=1e-3)
+    for batch in batches_of(learner, 0):
+        reference.step(batch, mask_units=True, loss_of=loss_under_autocast)
+    before = {n: p.detach().clone() for n, p in module.named_parameters()}
+    train_task(learner, 0, lambda event: None)
+    for name, p in module.named_parameters():
+        if p.requires_grad:
+            # as a share of the update: beside the weight a swapped unit would be small
+            update = (reference.parameters[name] - before[name]).detach()
+            difference = (p - reference.parameters[name]).detach().norm() / update.norm().clamp(min=1e-6)
+            assert difference < 1e-3, f"{name}: {difference:.2e}"
+
+
 def test_the_smallest_magnitudes_are_masked() -> None:
     magnitude = torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])
     assert sorted(units_to_mask(magnitude, 0.4).tolist()) == [1, 3, 4]
@@ -135,7 +180,9 @@ def test_the_smallest_magnitudes_are_masked() -> None:
 def test_the_first_task_is_not_masked_by_default() -> None:
     assert Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(0) is None
     assert Migu(MiguSettings(ratio=0.3, mask_first_task=True), Context(0)).cache_fields(0) is not None
-    assert Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(1) is not None
+    fields = Migu(MiguSettings(ratio=0.3), Context(0)).cache_fields(1)
+    assert fields is not None
+    assert "masks" not in fields, "as in the keys of checkpoints from before the setting"
 
 
 @pytest.mark.parametrize(("importance", "kept"), [("weight", [1, 2]), ("gradient", [0, 2])])
@@ -154,6 +201,51 @@ def test_weight_and_gradient_importance_by_hand(importance: str, kept: list[int]
     assert torch.equal(layer.weight.grad, expected)
     method.after_task(model, 1, [])
     assert method.diagnostics() == {"kept_share": [0.5]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "padding", "masked"),
+    [({}, 0, 1), ({"per_token_norm": True}, 0, 0), ({}, 1, 1), ({"count_padding": True}, 1, 0)],
+)
+def test_which_tokens_count_and_how_by_hand(settings: dict[str, bool], padding: int, masked: int) -> None:
+    """|y| of one large token and three small ones, or of a padding token beside a real one. Another method's pass: not."""
+    layer = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(2))
+    # sums 100.3 and 93; of shares 0.53 + 3 / 11 and 0.47 + 30 / 11
+    x = torch.tensor([[[100.0, 90.0], [0.1, 1.0], [0.1, -1.0], [0.1, 1.0]]])
+    mask = torch.ones(1, 4)
+    if padding:
+        x = torch.tensor([[[2.0, 1.0], [0.0, 10.0]]])
+        mask = torch.tensor([[1, 0]])
+    method = Migu(MiguSettings(ratio=0.5, diagnostics=False, **settings), Context(0))  # type: ignore[arg-type]
+    model = nn.ModuleDict({"0": layer})
+    method.before_task(model, 1, [])
+    batch = method.on_batch(batch_with_mask(mask))
+    method.after_forward(model, batch, torch.zeros(1), layer(x).sum())
+    # which would turn the order round
+    layer(1e4 * torch.eye(2)[masked].expand_as(x))
+    layer.weight.grad = torch.ones(2, 2)
+    method.before_optimizer_step(model)
+    assert layer.weight.grad.any(1).tolist() == [masked == 1, masked == 0]
+
+
+def test_masked_units_are_put_back_in_their_own_step_alone() -> None:
+    layer = nn.Linear(1, 4, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
+    settings = MiguSettings(ratio=0.5, importance="weight", freeze_masked=True, diagnostics=False)
+    method = Migu(settings, Context(0))
+    model = nn.ModuleDict({"0": layer})
+    method.before_task(model, 1, [])
+    # an optimizer that moves all units, as AdamW does; it leaves those first that the next step masks
+    for moved, expected in (([9.0, 9.0, 0.1, 0.2], [1.0, 2.0, 0.1, 0.2]), ([5.0, 6.0, 7.0, 8.0], [5.0, 6.0, 0.1, 0.2])):
+        layer.weight.grad = torch.ones(4, 1)
+        method.before_optimizer_step(model)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(moved)[:, None])
+        method.after_optimizer_step(model)
+        assert layer.weight.flatten().tolist() == torch.tensor(expected).tolist()
 
 
 def test_random_importance_is_the_random_control(sequence_of: Callable[..., SequencePlan]) -> None:

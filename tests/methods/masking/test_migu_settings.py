@@ -26,6 +26,18 @@ from methods import MethodSpec
         ({"layers": "["}, "migu: '[' is no layer group and no regular expression"),
         ({"ratio": {"attention": 0}}, "migu.ratio: a share must be greater than 0"),
         ({"ratio": {}}, "migu.ratio: the mapping is empty"),
+        (
+            {"masks": False, "freeze_masked": True},
+            "migu: masks: false masks nothing, so freeze_masked: True would have no",
+        ),
+        (
+            {"masks": False, "diagnostics": False},
+            "migu: masks: false masks nothing, so diagnostics: False would have no",
+        ),
+        (
+            {"masks": False, "importance": "weight"},
+            "migu: masks: false masks nothing, so importance: weight would have no",
+        ),
         ({"clusters": 1, "cluster": "weights"}, "migu.clusters: Input should be greater than or equal to 2"),
         ({"importance": "size"}, "migu.importance: Input should be 'output', 'weight', 'gradient' or 'random'"),
     ],

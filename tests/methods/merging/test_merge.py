@@ -76,18 +76,101 @@ def test_dare_keeps_the_mean() -> None:
     torch.testing.assert_close(merged[1], BASE + torch.tensor(ONE) + torch.tensor(TWO))
 
 
-def test_opcm_against_numpy() -> None:
+@pytest.mark.parametrize(
+    ("alpha", "kept"),
+    [
+        # singular values 4, 3, 2, 1: of their sum the first is 0.4, two are 0.7, three 0.9
+        (0.3, [[0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]]),
+        (0.5, [[0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]]),
+        (0.75, [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]]),
+        (0.95, [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [1, 1, 1, 0]]),
+    ],
+)
+def test_opcm_keeps_clear_of_as_many_directions_as_make_up_alpha(alpha: float, kept: list[list[int]]) -> None:
+    """The released code's `split_rank`, an index from 0: of the merged update's own axes none needs to be worked out."""
+    vector = torch.arange(1.0, 17.0).view(4, 4)
+    found = orthogonal_part(torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0])), vector, alpha)
+    torch.testing.assert_close(found, vector * torch.tensor(kept))
+
+
+def test_opcm_turns_with_its_directions() -> None:
+    """Another orthonormal basis on both sides turns the result along, rows outside the merged update included."""
     rng = np.random.default_rng(0)
-    merged, vector = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
-    u, s, vt = np.linalg.svd(merged)
-    rank = next(i + 1 for i in range(3) if s[: i + 1].sum() / s.sum() > 0.5)
-    expected = np.zeros((4, 3))
-    for i in range(4):
-        for j in range(3):
-            if i != j and not (i < rank and j < rank):
-                expected += (u[:, i] @ vector @ vt[j]) * np.outer(u[:, i], vt[j])
-    found = orthogonal_part(torch.tensor(merged), torch.tensor(vector), 0.5)
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    left, right = (np.linalg.qr(rng.normal(size=(n, n)))[0] for n in (4, 3))
+    merged = np.zeros((4, 3))
+    np.fill_diagonal(merged, [5.0, 3.0, 2.0])
+    vector = rng.normal(size=(4, 3))
+    expected = vector.copy()
+    np.fill_diagonal(expected, 0)
+    # of 10 the first is 0.5, two are 0.8
+    expected[:2, :2] = 0
+    found = orthogonal_part(torch.tensor(left @ merged @ right.T), torch.tensor(left @ vector @ right.T), 0.85)
+    np.testing.assert_allclose(found.numpy(), left @ expected @ right.T, atol=1e-12)
+
+
+def test_opcm_over_three_tasks_by_another_hand() -> None:
+    """theta_0 + (lambda_(t-1) T + T') / lambda_t, all in numpy; a bias, which has no directions, is summed as it is."""
+    rng = np.random.default_rng(1)
+    moves = [{"0.weight": rng.normal(size=(3, 3)), "0.bias": rng.normal(size=3)} for _ in range(3)]
+    model = nn.Sequential(nn.Linear(3, 3)).double()
+    base = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    merge = Merge(MergeSettings(rule="opcm", alpha=0.4), Context(0))
+    total: dict[str, Any] = {}
+    factor = 1.0
+    for task in range(3):
+        merge.before_task(model, task, [])
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                assert np.allclose(p.numpy(), base[name]), "every task begins anew"
+                p += torch.tensor(moves[task][name])
+        merge.after_task(model, task, [])
+        lengths = [np.sqrt(sum((m**2).sum() for m in move.values())) for move in moves[: task + 1]]
+        if not total:
+            total = dict(moves[0])
+        else:
+            u, s, vt = np.linalg.svd(total["0.weight"])
+            p = u.T @ moves[task]["0.weight"] @ vt.T
+            rank = 0
+            while s[: rank + 1].sum() <= 0.4 * s.sum():
+                rank += 1
+            p[:rank, :rank] = 0
+            np.fill_diagonal(p, 0)
+            total = {
+                "0.weight": factor * total["0.weight"] + u @ p @ vt,
+                "0.bias": factor * total["0.bias"] + moves[task]["0.bias"],
+            }
+            factor = np.sqrt(sum((x**2).sum() for x in total.values())) / np.mean(lengths)
+            total = {name: x / factor for name, x in total.items()}
+        for name, p in model.named_parameters():
+            np.testing.assert_allclose(p.detach().numpy() - base[name], total[name], atol=1e-9)
+
+
+def test_dare_drops_other_entries_of_each_tensor_and_task_and_the_same_ones_again() -> None:
+    def kept(seed: int) -> list[Tensor]:
+        model = nn.Sequential(nn.Linear(40, 40, bias=False), nn.Linear(40, 40, bias=False))
+        merge = Merge(MergeSettings(rule="dare", density=0.5, scale=1.0), Context(seed))
+        found, before = [], [torch.zeros(40, 40)] * 2
+        for task in range(2):
+            merge.before_task(model, task, [])
+            base = [p.detach().clone() for p in model.parameters()]
+            with torch.no_grad():
+                for p in model.parameters():
+                    p += 1.0
+            merge.after_task(model, task, [])
+            sums = [(p.detach() - b).round() for p, b in zip(model.parameters(), base, strict=True)]
+            # what this task added to the sum: each entry was dropped, or is one divided by the density
+            found += [s - b for s, b in zip(sums, before, strict=True)]
+            before = sums
+        return found
+
+    masks = kept(0)
+    for i, mask in enumerate(masks):
+        assert set(mask.unique().tolist()) == {0.0, 2.0}
+        for other in masks[:i]:
+            # independent masks agree in half of the entries
+            assert 0.4 < float((mask == other).double().mean()) < 0.6
+    assert all(torch.equal(a, b) for a, b in zip(masks, kept(0), strict=True))
+    assert not torch.equal(masks[0], kept(1)[0])
 
 
 def test_opcm_keeps_the_mean_length_of_the_task_vectors() -> None:

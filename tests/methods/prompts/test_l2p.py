@@ -31,6 +31,17 @@ def test_matching_by_hand() -> None:
     assert mean_over_tokens(states, torch.tensor([[1, 1, 0]])).tolist() == [[2.0, 3.0]]
 
 
+def test_cosines_are_not_rounded_by_autocast() -> None:
+    """The second key is nearer by 1e-5, which bfloat16 cannot tell; and its cosine is given in full."""
+    keys = torch.tensor([[1.0, 0.031], [1.0, 0.030]])
+    query = torch.tensor([[1.0, 0.0300]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values, index = nearest_keys(query, keys, 2)
+    assert index.tolist() == [[1, 0]]
+    exact = 1 - 0.001**2 / 2 / (1 + 0.03**2) ** 2
+    torch.testing.assert_close(values, torch.tensor([[1.0, exact]]), rtol=0, atol=2e-7)
+
+
 def one_by_one(plain: nn.Module, family: Family, feature: dict, prompt: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """(summed loss, summed distance to the picked keys) of one example: no padding, no masks."""
     source, kind = torch.tensor([feature["source"]]), family.source.kind

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from methods import trainable
 from methods.regularisation.l2 import L2, L2Settings
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.learner import Learner
@@ -25,6 +26,54 @@ def test_the_penalty_by_hand() -> None:
     assert loss.item() == pytest.approx(2.0 + 0.4 * 0.5 / 2 * (0.25 + 1.0))
     (gradient,) = torch.autograd.grad(loss, [model.weight])
     toy.assert_close(gradient, 0.4 * 0.5 * torch.tensor([[0.5, -1.0]]))
+
+
+def test_units_of_labels_to_come_are_not_held() -> None:
+    """Three labels, of which the first task had one and the second two."""
+    model = toy.Toy(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+    l2 = L2(L2Settings(strength=0.5), toy.context(labels=[1, 2, 3], label_units=[model.weight]))
+    moved = torch.tensor([[0.5, -1.0], [2.0, 1.0], [3.0, 3.0]])
+    for task, squares in ((1, 0.25 + 1.0), (2, 0.25 + 1.0 + 4.0 + 1.0)):
+        l2.before_task(model, task, [])
+        with torch.no_grad():
+            model.weight += moved
+        loss = l2.after_forward(model, toy.batch(), torch.zeros(1), torch.tensor(2.0))
+        assert loss.item() == pytest.approx(2.0 + 0.5 / 2 * squares)
+        (gradient,) = torch.autograd.grad(loss, [model.weight])
+        expected = 0.5 * moved
+        expected[task:] = 0
+        toy.assert_close(gradient, expected)
+        l2.after_task(model, task, [])
+
+
+HEADS = {"tiny-bert": "classifier", "tiny-roberta": "classifier.out_proj"}
+
+
+@pytest.mark.parametrize("model", HEADS)
+def test_of_a_classifier_the_old_labels_units_are_held(model: str, learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(model=model, methods=["l2"])
+    module = learner.family.module
+    (_, l2) = learner.stack.parts[1]
+    assert isinstance(l2, L2)
+    l2.before_task(module, 1, [])
+    num_old = len(learner.stream.labels_until(1))
+    for name, p in trainable(module).items():
+        held = num_old if name in (f"{HEADS[model]}.weight", f"{HEADS[model]}.bias") else len(p)
+        assert torch.equal(l2.anchor[name], p[:held]), name
+    assert num_old < len(module.get_parameter(f"{HEADS[model]}.weight"))
+
+
+def test_a_new_expert_is_not_held(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(methods=[{"tuning": "moelora", "plugins": ["l2"]}], stream={"max_train": 8})
+    train_task(learner, 0, lambda event: None)
+    learner.stack.grow(learner.family.module, 2)
+    (_, l2) = learner.stack.parts[1]
+    assert isinstance(l2, L2)
+    l2.before_task(learner.family.module, 1, [])
+    names = set(trainable(learner.family.module))
+    new = {name for name in names if name.endswith(".1.weight")}
+    assert {name.split(".")[-3] for name in new} == {"lora_A", "lora_B", "router"}
+    assert set(l2.anchor) == names - new
 
 
 def test_the_first_task_is_plain_and_shared(sequence_of: Callable[..., SequencePlan]) -> None:

@@ -181,6 +181,6 @@ def test_refused(wrong: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("name", ["agem", "derpp"])
-def test_a_regime_that_does_not_follow_the_gradients_is_refused(name: str) -> None:
+def test_a_tuning_method_that_does_not_follow_the_gradients_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' cannot be combined with 'coso': it moves coordinates of its own"):
         method_spec({"tuning": "coso", "plugins": [name]})

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from methods.masking.output_units import block_linears
-from methods.subspaces.projection import Inputs, Projection, grown, project_out
+from methods.subspaces.layer_inputs import Moments
+from methods.subspaces.projection import Projection, grown, project_out
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
+from tests.methods.toy import batch_with_mask
 
 
 def test_projection_by_hand() -> None:
@@ -57,15 +59,15 @@ def test_the_basis_is_the_papers_by_svd() -> None:
     assert old.shape[1] < basis.shape[1] < 12
 
 
-def moments(learner: Learner, sketch: int | None, micro: int) -> dict[str, torch.Tensor]:
+def moments(learner: Learner, sketch: int | None, micro: int, task: int = 0) -> dict[str, torch.Tensor]:
     training = learner.sequence.training.model_copy(update={"micro_batch": micro})
     learner.sequence = learner.sequence.model_copy(update={"training": training})
     learner.family.at_task(0, 3)
     module = learner.family.module
-    inputs = Inputs(module, block_linears(module), sketch, (0,))
+    inputs = Moments(module, block_linears(module), sketch, (0,))
     module.eval()
     with torch.no_grad():
-        for batch in TaskBatches(learner, learner.features(0), 0):
+        for batch in TaskBatches(learner, learner.features(task), task):
             inputs.see(batch)
             learner.forward(module, batch)
     inputs.close()
@@ -97,6 +99,18 @@ def test_inputs_are_those_of_real_tokens(model: str, learner_of: Callable[..., L
         handle.remove()
     for name, c in found.items():
         torch.testing.assert_close(c, expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_does_not_round_the_moments() -> None:
+    layer = torch.nn.Linear(16, 4, bias=False)
+    x = torch.randn(4, 30, 16, generator=torch.Generator().manual_seed(0))
+    inputs = Moments(torch.nn.ModuleDict({"0": layer}), {"0": layer}, None, (0,))
+    inputs.see(batch_with_mask(torch.ones(4, 30)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(x)
+    inputs.close()
+    exact = x.flatten(0, 1).double().T @ x.flatten(0, 1).double()
+    torch.testing.assert_close(inputs.sums["0"].double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_a_sketch_is_the_same_in_any_micro_batch_and_spans_the_same(learner_of: Callable[..., Learner]) -> None:
@@ -149,3 +163,34 @@ def test_bases_grow_and_are_the_state(learner_of: Callable[..., Learner]) -> Non
     spanned = method.diagnostics()["spanned_share"]
     assert isinstance(spanned, list)
     assert spanned == [b.shape[1] / b.shape[0] for b in method.bases.values()]
+
+
+@pytest.mark.parametrize(("sketch", "enough"), [(200, True), (6, False)])
+def test_a_sketch_holds_the_energy_that_was_asked(
+    sketch: int, enough: bool, learner_of: Callable[..., Learner]
+) -> None:
+    """The energy of the real inputs, summed here over two tasks; and no direction more than is needed."""
+    epsilon = 0.9
+    plugin = {"name": "projection", "epsilon": epsilon, "sketch": sketch}
+    learner = learner_of(methods=[{"tuning": "full", "plugins": [plugin]}], stream={"max_train": 16})
+    before: dict[str, int] = {}
+    for task in range(2):
+        train_task(learner, task, lambda event: None)
+        method = learner.stack.parts[1][1]
+        assert isinstance(method, Projection)
+        found = method.diagnostics()["held_share"]
+        assert isinstance(found, list)
+        exact = moments(learner, None, 8, task)
+        assert len(found) == len(method.bases) == len(exact)
+        for share, (name, basis) in zip(found, method.bases.items(), strict=True):
+            held = (basis.T @ exact[name] @ basis).diagonal().cumsum(0) / exact[name].diagonal().sum()
+            assert float(held[-1]) == pytest.approx(share, abs=1e-3)
+            new = basis.shape[1] - before.get(name, 0)
+            before[name] = basis.shape[1]
+            if not enough and held[-1] < epsilon:
+                assert new == sketch, "all that the sketch has"
+                continue
+            assert held[-1] >= epsilon - 1e-4, name
+            if new > 1:
+                assert held[-2] < epsilon, f"{name}: fewer would do"
+        assert (min(found) >= epsilon - 1e-4) == enough, "else the case is not what it is named"

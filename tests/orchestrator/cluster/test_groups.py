@@ -87,6 +87,7 @@ def test_a_killed_worker_leaves_a_line_and_rays_logs(tmp_path: Path, ray_folder:
     assert done.returncode == 1, done.stderr[-3000:]
     assert "its workers died 2 times (scaling.max_failures is 1); the last time: worker 0 (pid " in done.stdout
     assert "ended without a word (killed, out of memory, or crashed): SYSTEM_ERROR" in done.stdout
+    assert "(raylet)" not in done.stdout, "Ray's own paragraph stands beside it"
     log = log_of(done.stdout)
     assert log.parent.name.startswith("ray-embedded-")
     assert "Worker exit type: SYSTEM_ERROR" in log.read_text()

@@ -88,6 +88,44 @@ def test_workers_that_die_are_started_again_so_often_and_the_last_cause_is_named
     assert not failed.transient
 
 
+def test_a_worker_that_was_killed_is_the_cause_and_not_the_connection_that_another_lost(
+    sequence: SequencePlan, settings: dict[str, Any]
+) -> None:
+    settings["max_failures"] = 0
+    take_up(sequence, STARTED + 1)
+    lost = events.SequenceFailed(
+        time=STARTED + 2, reason="RuntimeError: connection reset", method="ft", task="reviews", step=3, worker=0,
+        log="log of 0", transient=True,
+    )  # fmt: skip
+    note_failure(logs.sequence_logs(sequence.out, sequence.id), "worker-0", lost)
+    for worker in (0, 1):
+        killed = events.SequenceFailed(
+            time=STARTED + 4, reason=f"worker {worker} was killed", worker=worker, log="ray", transient=True
+        )
+        note_failure(Path(settings["run_logs"]), f"small-0-worker-{worker}", killed)
+    assert not is_due(sequence, settings)
+    failed = read_view(sequence.out, sequence.id).failed
+    assert failed is not None
+    assert failed.reason.endswith("died once (scaling.max_failures is 0); the last time: worker 1 was killed")
+    assert (failed.worker, failed.log) == (1, "ray")
+    assert (failed.method, failed.task, failed.step) == ("ft", "reviews", 3)
+
+
+def test_a_death_that_nobody_survived_has_the_task_that_the_journal_tells(
+    sequence: SequencePlan, settings: dict[str, Any]
+) -> None:
+    settings["max_failures"] = 0
+    take_up(sequence, STARTED + 1)
+    begun = events.TaskStarted(time=STARTED + 2, task_id=0, task="reviews", steps=3, reused=False)
+    Journal(journal_folder(sequence.out, sequence.id)).append(begun)
+    killed = events.SequenceFailed(time=STARTED + 4, reason="worker 0 was killed", worker=0, log="ray", transient=True)
+    note_failure(Path(settings["run_logs"]), "small-0-worker-0", killed)
+    assert not is_due(sequence, settings)
+    failed = read_view(sequence.out, sequence.id).failed
+    assert failed is not None
+    assert (failed.method, failed.task, failed.step) == ("ft", "reviews", None)
+
+
 def test_deaths_that_nobody_noted(sequence: SequencePlan, settings: dict[str, Any]) -> None:
     take_up(sequence, STARTED + 1)
     take_up(sequence, STARTED + 2)

@@ -70,3 +70,17 @@ def test_a_copy_with_other_methods_resolves_theirs() -> None:
 def test_a_configuration_reads_what_it_writes() -> None:
     config = load_config(None, ["methods=[ft, {preset: lora, training: {lr: 0.01}}]"])
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+METHODS = "methods=[ft, lora, coso, l2p, progprompt, {preset: ft+migu, training: {lr: 0.01}}]"
+
+
+def test_a_rate_that_is_given_is_for_all_methods_and_else_each_has_its_own() -> None:
+    given = load_config(None, ["training.lr=1e-4", METHODS])
+    assert [given.training_for(method).lr for method in given.methods] == [1e-4] * 5 + [0.01]
+    left = load_config(None, ["training.lr=null", METHODS])
+    expected = [1e-3, 1e-3, 3e-3, 0.03, 0.3, 0.01]
+    assert [left.training_for(method).lr for method in left.methods] == expected
+    # as an experiment's folder keeps it: nothing is given there either
+    again = RunConfig.model_validate(left.model_dump(mode="json"))
+    assert [again.training_for(method).lr for method in again.methods] == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from orchestrator.config.training import TrainingConfig, outer_factor
@@ -60,3 +62,13 @@ def test_the_factor_over_tasks_by_hand(outer: str, expected: list[float]) -> Non
     training = TrainingConfig.model_validate({"outer": outer})
     # not nearly: it is a part of the keys of checkpoints
     assert [outer_factor(training, task_id, 4) for task_id in range(4)] == expected
+
+
+def test_the_warm_up_that_is_not_given_is_the_schedules_own() -> None:
+    def share(**settings: Any) -> float:
+        return TrainingConfig.model_validate(settings).warmup_share
+
+    assert share() == share(schedule="cosine") == 0.0
+    assert share(schedule="infinite") == 0.05
+    assert share(schedule="infinite", warmup=0.0) == 0.0
+    assert share(schedule="infinite", infinite={"cooldown": 0.02}) == 0.02, "no later than the end of the cooldown"

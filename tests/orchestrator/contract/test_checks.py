@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Card, Cost, DataPolicy, Method, Settings, trainable
@@ -17,7 +18,7 @@ from orchestrator.errors import SequenceFailed
 
 
 class PullSettings(Settings):
-    strength: float = 0.1
+    strength: float = Field(0.1, ge=0)
 
 
 class Pull(Method):
@@ -39,7 +40,19 @@ class Undescribed(Pull):
 class WrongSpace(Pull):
     """Tries what is refused."""
 
-    card = Card(summary="pulls", space={"strength": ["much"]})
+    card = Card(summary="pulls", space={"strength": [-1]})
+
+
+class KindSpace(Pull):
+    """Tries what is no amount."""
+
+    card = Card(summary="pulls", space={"strength": [True, False]})
+
+
+class MemorySpace(Pull):
+    """Tries memories of different size."""
+
+    card = Card(summary="pulls", space={"strength": [0.1]}, kept_share="strength")
 
 
 class NoSpace(Pull):
@@ -136,7 +149,9 @@ def subject(tmp_path: Path) -> Callable[[type[Method]], Subject]:
 
 FAULTS: list[tuple[type[Method], str, str]] = [
     (Undescribed, "described", "no summary"),
-    (WrongSpace, "search space", "strength = 'much', which is refused"),
+    (WrongSpace, "search space", "strength = -1, which is refused"),
+    (KindSpace, "search space", "strength = True, which is no amount"),
+    (MemorySpace, "search space", "'strength', the size of a memory"),
     (NoSpace, "search space", "a search would try none"),
     (Freezes, "trains", "training task 0 moved 0 weights"),
     (Forgets, "resumes", "differs when resumed after two"),

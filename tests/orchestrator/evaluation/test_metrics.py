@@ -71,7 +71,31 @@ def test_by_hand() -> None:
     assert values["average_incremental_accuracy"] == pytest.approx((90 + (60 + 80) / 2 + (70 + 50 + 100) / 3) / 3)
 
 
-def test_row_zero_is_no_best_score() -> None:
+def test_the_last_row_is_no_best_score() -> None:
+    """A task that is best at the end is forgotten by less than nothing: the maximum is over the states before."""
+    rising = np.array([[0.0, 0.0, 0.0], [40.0, 0.0, 0.0], [55.0, 30.0, 0.0], [70.0, 90.0, 50.0]])
+    values = metrics.summary(rising, [1, 1, 1])
+    assert values["forgetting"] == pytest.approx(((55 - 70) + (30 - 90)) / 2)
+    assert values["bwt"] == pytest.approx(((70 - 40) + (90 - 30)) / 2)
+
+
+def test_the_best_score_of_a_task_may_lie_between_its_own_turn_and_the_end() -> None:
+    full = np.array([[0.0, 0.0, 0.0], [40.0, 0.0, 0.0], [65.0, 30.0, 0.0], [50.0, 20.0, 90.0]])
+    values = metrics.summary(full, [1, 1, 1])
+    assert values["forgetting"] == pytest.approx(((65 - 50) + (30 - 20)) / 2)
+    assert values["bwt"] == pytest.approx(((50 - 40) + (20 - 30)) / 2)
+
+
+def test_intransigence_is_what_a_task_lacks_to_the_reference_run() -> None:
+    reference = np.array([95.0, 70.0, 100.0])
+    # learnt: 90, 80, 100
+    assert metrics.summary(FULL, [1, 1, 2], reference_T=reference)["intransigence"] == pytest.approx((5 - 10 + 0) / 3)
+    early = metrics.summary(FULL, [1, 1, 2], num_tasks=2, reference_T=reference)
+    assert early["intransigence"] == pytest.approx((5 - 10) / 2)
+    assert math.isnan(metrics.summary(FULL, [1, 1, 2])["intransigence"])
+
+
+def test_the_initial_model_is_no_best_score() -> None:
     """A task that was best before any training has not been learnt and then forgotten."""
     full = np.array([[100.0, 0.0], [50.0, 0.0], [40.0, 10.0]])
     assert metrics.summary(full, [1, 1])["forgetting"] == pytest.approx(10.0)
@@ -97,6 +121,7 @@ def test_a_reference_run_has_the_metrics_that_need_no_sequence() -> None:
 def test_scores_among_options_are_averaged_like_all_others() -> None:
     values = metrics.summary(np.zeros_like(FULL), [1, 1, 2], FULL, num_tasks=2)
     assert (values["aa"], values["aa_options"]) == (0.0, 70.0)
+    assert (values["forgetting"], values["forgetting_options"]) == (0.0, 30.0)
     assert math.isnan(metrics.summary(FULL, [1, 1, 2])["aa_options"])
 
 
@@ -111,9 +136,12 @@ def test_what_was_not_measured_is_nan() -> None:
 
 def test_the_registry_says_which_direction_is_better() -> None:
     worse = [metric.name for metric in metrics.METRICS.values() if metric.better == "lower"]
-    assert worse == ["forgetting"]
+    assert worse == ["forgetting", "forgetting_options", "intransigence"]
     assert metrics.METRICS["forgetting"].heading == "forget. ↓"
     assert metrics.METRICS["aa"].heading == "AA ↑"
     for name, metric in metrics.METRICS.items():
         assert name == metric.name
         assert metric.unit in ("%", "points")
+    # what a search may maximise is lowered by forgetting in the very same scores
+    forgetting = {metric.name: metric.forgetting for metric in metrics.METRICS.values() if metric.forgetting}
+    assert forgetting == {"aa": "forgetting", "aa_options": "forgetting_options"}

@@ -86,10 +86,10 @@ def test_scores_count_exact_matches(learner_of: Callable[..., Learner], monkeypa
     monkeypatch.setattr(
         learner.family, "answers", lambda task, features, device: [(next(given), None) for _ in features]
     )
-    cell = score_task(learner.scored_model(), task, "test", 4)
-    assert (cell.n, cell.correct) == (10, 6)
-    assert cell.score == pytest.approx(60.0)
-    assert cell.score_options is None
+    score = score_task(learner.scored_model(), task, "test", 4)
+    assert (score.n, score.correct) == (10, 6)
+    assert score.score == pytest.approx(60.0)
+    assert score.score_options is None
 
 
 def sorted_by_length(learner: Learner) -> list[Example]:
@@ -104,8 +104,8 @@ def test_the_batch_size_of_scoring_changes_nothing(learner_of: Callable[..., Lea
     for model in FAMILIES:
         learner = learner_of(model=model, training={"epochs": 3})
         train_task(learner, 0, lambda event: None)
-        cells = [score_task(learner.scored_model(), learner.stream.tasks[0], "test", batch) for batch in (1, 3, 10)]
-        assert cells[0] == cells[1] == cells[2]
+        scores = [score_task(learner.scored_model(), learner.stream.tasks[0], "test", batch) for batch in (1, 3, 10)]
+        assert scores[0] == scores[1] == scores[2]
 
 
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-llama"])

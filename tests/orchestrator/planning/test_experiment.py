@@ -48,6 +48,14 @@ def test_a_file_that_is_no_plan_is_said(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_plan_whose_plugin_cannot_be_found_is_said(tmp_path: Path) -> None:
+    folder = saved(tmp_path).folder
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("name: full", "name: not_here.Mine"))
+    with pytest.raises(UserError, match=r"can read: methods\.0.*there is no module 'not_here'"):
+        open_experiment("small", str(tmp_path))
+
+
 def test_an_output_folder_must_be_writable(tmp_path: Path) -> None:
     check_writable(str(tmp_path / "new" / "below"))
     (tmp_path / "file").write_text("")

@@ -108,6 +108,25 @@ def test_data_that_has_changed_since_the_plan_is_refused(sequence_of: SequenceOf
         check_unchanged(sequence, changed)
 
 
+def test_a_node_with_another_version_of_a_part_is_refused(sequence_of: SequenceOf) -> None:
+    sequence = sequence_of(methods=["ft+migu"])
+    stream = sequence.open_stream()
+    assert sequence.code == {
+        "this project": f"checkpoint format {keys.CHECKPOINT_FORMAT}",
+        "full": "version 1",
+        "migu": "version 1",
+    }
+    check_unchanged(sequence, stream)
+    planned = sequence.model_copy(update={"code": {**sequence.code, "migu": "version 7"}})
+    with pytest.raises(
+        ValueError, match=r"^migu on node \S+ is not what .* planned with \(version 1 there, version 7 in the plan\)"
+    ):
+        check_unchanged(planned, stream)
+    older = sequence.model_copy(update={"code": {}})
+    with pytest.raises(ValueError, match=r"^this project on node .* an earlier version in the plan"):
+        check_unchanged(older, stream)
+
+
 def test_what_may_have_influenced_the_weights_is_in_the_key(sequence_of: SequenceOf) -> None:
     base = sequence_of()
     same = [sequence_of(training={"micro_batch": 4}), sequence_of(scaling={"workers": 2}), sequence_of("elsewhere")]
@@ -145,6 +164,11 @@ def test_keys_of_the_first_format_hold_nothing_that_came_later(
     assert (other.keys[1], other.keys[5]) == ("7e93e4d75ef46feb96023cb6cee05f63", "1a478d0ffbd6554c007002371a0083d8")
     unused = {"infinite": {"anneal": 0.9}, "outer": "constant", "budget": None}
     assert sequence_of(training=unused).keys == sequence_of().keys
+    # what a schedule takes by itself has the key of the same value written down
+    infinite = {"schedule": "infinite"}
+    assert sequence_of(training=infinite).keys == sequence_of(training={**infinite, "warmup": 0.05}).keys
+    assert sequence_of(training=infinite).keys != sequence_of(training={**infinite, "warmup": 0.0}).keys
+    assert sequence_of(training={"warmup": 0.0}).keys == sequence_of().keys
 
 
 def test_what_these_settings_influence_is_in_the_key(sequence_of: SequenceOf) -> None:

@@ -99,3 +99,16 @@ def test_doubtful_data_is_told_once(tmp_path: Path) -> None:
     assert len(told) == 2
     assert "all 18 train rows have the label 'C'" in told[0]
     assert "test texts are train texts too" in told[1]
+
+
+def test_a_part_without_a_source_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "compiled_part.py").write_text(
+        "from methods import Method, Settings\n\nclass Part(Method):\n    Settings = Settings\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("methods.source_code._read", lambda spec, name: None)
+    method = {"plugins": ["compiled_part.Part"]}
+    said: list[str] = []
+    plan(small_config(tmp_path, methods=["ft", method], seeds=[1, 2], stream={"first": 2}), warn=said.append)
+    (line,) = [line for line in said if "source" in line]
+    assert line.startswith("compiled_part.Part: no source of compiled_part was found")

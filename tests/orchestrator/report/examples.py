@@ -13,6 +13,7 @@ def result_of(**changes: Any) -> dict[str, Any]:
         "stream": "news",
         "seed": 1,
         "reference": None,
+        "tuning": "full",
         "tasks": ["sport", "law"],
         "test_sizes": [10, 30],
         "accuracy_matrix": [[10.0, 20.0], [80.0, 25.0], [60.0, 90.0]],
@@ -25,6 +26,9 @@ def result_of(**changes: Any) -> dict[str, Any]:
         "fwt": 5.0,
         "average_incremental_accuracy": 77.5,
         "learning_accuracy": 85.0,
+        "forgetting_options": None,
+        "intransigence": None,
+        "measured_from": None,
         "seconds": 4.0,
         "steps": 6,
         "tokens": 41_200,
@@ -33,5 +37,7 @@ def result_of(**changes: Any) -> dict[str, Any]:
         "reason": None,
         "failure": None,
         "dropped_rows": {},
+        "runs_finished": 1,
+        "runs_planned": 1,
     }
     return result | changes

@@ -26,6 +26,8 @@ def test_a_summary_and_a_matrix_for_each_sequence(tmp_path: Path) -> None:
     assert dict(zip(heading, first, strict=True))["forgetting"] == "20.0"
     assert dict(zip(heading, second, strict=True))["method"] == "a, b"
     assert dict(zip(heading, second, strict=True))["aa"] == ""
+    assert heading[-3:] == ["status", "runs_finished", "runs_planned"]
+    assert first[-3:] == ["finished", "1", "1"]
     assert rows_of(tmp_path / "matrix-ft-news-s1-abc.csv") == [
         ["after", "sport", "law"],
         ["(before training)", "10.0", "20.0"],

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.errors import UserError
+from orchestrator.evaluation.scorers import SCORERS, ExactMatch
 from orchestrator.planning.experiment import Experiment
 from orchestrator.planning.planner import plan
 from orchestrator.report.predictions import (
@@ -42,6 +43,17 @@ def test_the_predictions_of_a_score(experiment: Experiment) -> None:
     assert result == read_predictions(experiment, first) == read_predictions(experiment, first, after="2")
     assert read_predictions(experiment, first, after="0")["after"] == "before training"
     assert read_predictions(experiment, first, after=first)["tasks_seen"] == 1
+
+
+def test_the_unit_is_that_of_the_tasks_scorer(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    class InPoints(ExactMatch):
+        unit = "points"
+
+    first = experiment.sequences[0].tasks[0]
+    monkeypatch.setitem(SCORERS, "verbatim", InPoints())
+    assert read_predictions(experiment, first)["unit"] == "%"
+    monkeypatch.setitem(SCORERS, "exact-match", InPoints())
+    assert read_predictions(experiment, first)["unit"] == "points"
 
 
 def wrong_requests() -> list[tuple[dict[str, Any], str]]:

@@ -9,9 +9,10 @@ import pytest
 
 from orchestrator.evaluation.metrics import METRICS
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.report.results import sequence_result
+from orchestrator.report.results import add_run_counts, sequence_result
 from orchestrator.store.view import View
 from orchestrator.training.sequence import run_sequence
+from tests.orchestrator.report.examples import result_of
 
 
 def test_a_sequence_with_all_its_scores(sequence_of: Callable[..., SequencePlan]) -> None:
@@ -36,3 +37,17 @@ def test_a_sequence_that_did_not_start_has_nothing_to_say(sequence_of: Callable[
     assert result["accuracy_matrix_options"] is None
     assert [result[name] for name in METRICS] == [None] * len(METRICS)
     assert (result["status"], result["seconds"], result["dropped_rows"]) == ("waiting", 0, {})
+
+
+def test_each_result_says_how_many_runs_of_its_method_finished() -> None:
+    """On its stream: another stream's failure is not this one's."""
+    sequences = [
+        result_of(seed=1),
+        result_of(seed=2, status="failed"),
+        result_of(seed=3),
+        result_of(method="lora"),
+        result_of(stream="law", status="incomplete"),
+    ]
+    add_run_counts(sequences)
+    counts = [(sequence["runs_finished"], sequence["runs_planned"]) for sequence in sequences]
+    assert counts == [(2, 3), (2, 3), (2, 3), (1, 1), (0, 1)]

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.screen import Screen, progress_cells
+from orchestrator.store.versions import library_versions, release
 from orchestrator.store.view import View
 from orchestrator.training.sequence import run_sequence
 
@@ -73,3 +74,27 @@ def test_what_was_done_before_the_command_is_found_and_not_trained(sequence_of: 
     first, second = captured.get().splitlines()
     assert first.endswith("task 1/2 reviews found in the store")
     assert "task 2/2 headlines trained in " in second
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_reuse_with_another_library_is_said_once(
+    terminal: bool, sequence_of: Callable[..., SequencePlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = sequence_of(stream={"first": 2})
+    older = {**library_versions(), "torch": "1.9.1"}
+    with monkeypatch.context() as before:
+        before.setattr("orchestrator.training.sequence.library_versions", lambda: older)
+        run_sequence(sequence, evaluate=False, until=1)
+    # a run of another name finds the state, and its journal says what trained it
+    other = sequence_of(methods=[{"preset": "ft", "name": "other"}], stream={"first": 2})
+    view = run_sequence(other, evaluate=False)
+    console = Console(width=100, force_terminal=terminal)
+    with console.capture() as captured:
+        with Screen([other], console) as screen:
+            screen.show([view])
+            screen.show([view])
+    line = f"checkpoints of torch 1.9 are reused with {release(library_versions()['torch'])}"
+    assert captured.get().count(line) == 1
+    first, second = [view.by_task[task_id].checkpoint for task_id in (0, 1)]
+    assert first is not None and first.versions["torch"] == "1.9.1"
+    assert second is not None and second.versions == library_versions()

@@ -65,6 +65,27 @@ def test_a_status_column_and_the_reason_of_a_failure() -> None:
     assert "ft, seed 2: it broke" in text
 
 
+def test_a_mean_over_some_of_the_runs_says_so() -> None:
+    lost = result_of(seed=2, status="failed", aa=None, bwt=None, reason="it broke")
+    text = printed(result_of(), lost, result_of(method="lora"), result_of(method="lora", seed=2), width=120)
+    ft = next(line for line in text.splitlines() if line.lstrip().startswith("ft "))
+    assert ft.split()[:6] == ["ft", "(1", "of", "2", "runs)", "75.0"]
+    assert "lora (" not in text
+    assert "ft: 1 of 2 runs finished; means over these are not to be compared with other methods'" in text
+    # none at all has no mean to warn of
+    alone = printed(result_of(status="failed", aa=None, reason="it broke"))
+    assert "ft (0 of 1 runs)" in alone
+    assert "means over these" not in alone
+
+
+def test_intransigence_is_shown_where_there_is_a_reference_run() -> None:
+    assert "intrans." not in printed(result_of())
+    text = printed(result_of(intransigence=3.25, measured_from="joint"), result_of(method="joint", reference="joint"))
+    assert "intrans. ↓" in text.splitlines()[2]
+    assert "3.2" in next(line for line in text.splitlines() if line.lstrip().startswith("ft "))
+    assert "lacks to the reference run (joint)" in " ".join(text.split())
+
+
 def test_dropped_rows_are_said_once() -> None:
     dropped = {"sport": {"train": 3, "test": 0}}
     text = printed(result_of(dropped_rows=dropped), result_of(seed=2, dropped_rows=dropped))

@@ -8,9 +8,18 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.search.choice import choices_made, evaluation_sequences, freeze, frozen_config, read_chosen
+from orchestrator.search.choice import (
+    choices_made,
+    evaluation_sequences,
+    freeze,
+    frozen_config,
+    read_chosen,
+    record_once,
+)
 from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.trial_store import TrialStore
+from orchestrator.store.events import SearchChosen, SearchFinished
+from orchestrator.store.journal import Tail
 from tests.orchestrator.search.searches import open_search, score_trials, search_config
 
 SCORES = {"ft": [41.0, 73.5], "ft+migu": [66.0, 58.0]}
@@ -31,6 +40,7 @@ def test_the_choice_has_each_methods_best_values(scored: tuple[Search, TrialStor
         assert (method["trial"], method["score"]) == (number, score)
         assert method["values"] == trial_store.trials[f"{label}-{number:03d}"].values
     assert chosen["missing"] == []
+    assert chosen["trials_sha256"] == trial_store.fingerprint()
     assert read_chosen(search) == chosen
     assert freeze(search, trial_store) == chosen, "the same choice again is no other choice"
     assert choices_made(search.folder) == [chosen["sha256"]]
@@ -48,6 +58,8 @@ def test_the_frozen_configuration_has_the_chosen_values(scored: tuple[Search, Tr
         ("ft", "embedded", 7, "test"),
         ("ft+migu", "embedded", 7, "test"),
     ]
+    two = frozen.model_copy(update={"seeds": (7, 8)})
+    assert [s.seed for s in evaluation_sequences(search, two, chosen)] == [7, 8, 7, 8]
     (root, evaluation) = sequences[0].parents
     assert root == ("search:small", "small: search")
     assert evaluation == (f"search:small/evaluation-{chosen['sha256'][:8]}", "evaluation")
@@ -99,3 +111,13 @@ def test_a_process_that_dies_while_it_freezes_locks_nothing(tmp_path: Path) -> N
     assert second["methods"]["ft"]["trial"] == 1
     assert freeze(more, trial_store) == second
     assert choices_made(search.folder) == [first["sha256"], second["sha256"]]
+
+
+def test_a_fact_is_recorded_where_it_is_not_the_last_word(tmp_path: Path) -> None:
+    """What was so, was changed and is so again is said three times, and the choice that came back is one choice."""
+    for word in ("one", "one", "two", "one"):
+        record_once(tmp_path, SearchFinished(summary={"said": word}))
+        record_once(tmp_path, SearchChosen(sha256=word))
+    said = [event.summary["said"] for event in Tail(tmp_path).new_events() if isinstance(event, SearchFinished)]
+    assert said == ["one", "two", "one"]
+    assert choices_made(tmp_path) == ["one", "two"]

@@ -94,7 +94,10 @@ def test_an_evaluation_seed_is_no_tuning_seed(tmp_path: Path) -> None:
         ({"metric": "aa_options"}, "does not apply to models that generate"),
         ({"scheduler": "asha", "grace": 3}, "3 is not below the 3 tasks"),
         ({"searcher": "grid", "trials": 1}, "the grid of ft has 2 points, but there are 1 trials"),
-        ({"space": {"training.epochs": {"low": 1, "high": 4}}}, "search.space.training.epochs"),
+        (
+            {"space": {"training.epochs": [1, 2]}},
+            "search.space.training.epochs: methods would choose different numbers",
+        ),
         ({"space": {"training.budget": [3, 4]}}, "search.space: unknown parameter 'training.budget'"),
         (
             {"space": {"training.schedule": ["infinite"], "training.warmup": {"low": 0.1, "high": 0.2}}},
@@ -119,8 +122,22 @@ def test_schedules_are_checked_with_each_method(tmp_path: Path) -> None:
 def test_a_budget_is_the_scenarios_length(tmp_path: Path) -> None:
     budget = {"budget": {"tokens": 900}}
     assert prepare(search_config(tmp_path, ["ft"], training=budget), gpu=False).scenario == ((24, 900),) * 3
-    with pytest.raises(UserError, match=r"with training\.budget, epochs are not used"):
-        prepare(search_config(tmp_path, ["ft"], training=budget, space={"training.epochs": [1, 2]}), gpu=False)
+
+
+def test_unequal_memories_are_refused_at_the_door(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'replay' keeps 2 %.*'conpet' 100 %"):
+        prepare(search_config(tmp_path, ["replay", "conpet"]), gpu=False)
+    equal = {"preset": "conpet", "plugins": [{"name": "conpet", "fraction": 0.02}]}
+    search = prepare(search_config(tmp_path, ["ft", "replay", equal]), gpu=False)
+    assert search.description()["memory"] == {"replay": 0.02, "conpet": 0.02}
+
+
+def test_rates_at_which_a_method_may_learn_nothing_are_said(tmp_path: Path) -> None:
+    lines: list[str] = []
+    space = {"training.lr": [1e-4, 3e-4]}
+    prepare(search_config(tmp_path, ["ft", "coso"], space=space), gpu=False, warn=lines.append)
+    (line,) = [line for line in lines if "rates" in line]
+    assert line.startswith("coso: most rates of the search lie outside the rates of 'coso', 0.001 to 0.01")
 
 
 def test_first_task_selection_keeps_what_acts_on_the_first_task(tmp_path: Path) -> None:
@@ -164,6 +181,21 @@ def test_the_description_has_the_streams_and_spaces(tmp_path: Path) -> None:
 def test_a_hash_knows_no_order_of_keys() -> None:
     assert content_hash({"a": 1, "b": (2, 3)}) == content_hash({"b": [2, 3], "a": 1})
     assert content_hash({"a": 1}) != content_hash({"a": 2})
+
+
+def test_one_order_of_classes_for_all_seeds_is_warned_of(tmp_path: Path) -> None:
+    def warnings(order: str) -> list[str]:
+        parts = {"labels_per_task": 2, "class_order": order}
+        tuning = {**TUNING, **parts}
+        evaluated = {**EVALUATION, **parts}
+        said: list[str] = []
+        config = search_config(tmp_path, ["ft"], evaluated=[evaluated], streams=[tuning], holdout="labels")
+        prepare(config, gpu=False, warn=said.append)
+        return [line for line in said if "class_order" in line]
+
+    assert len(warnings("listed")) == 2
+    assert "class_order: by-seed gives each seed its own" in warnings("listed")[0]
+    assert warnings("by-seed") == []
 
 
 def test_every_order_of_classes_that_a_seed_draws_is_proven(tmp_path: Path) -> None:

@@ -10,25 +10,38 @@ import sys
 from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 import numpy as np
 import pytest
 from rich.console import Console
 
+from orchestrator.config.experiment import RunConfig
 from orchestrator.config.loading import load_config
 from orchestrator.errors import SequenceFailed
+from orchestrator.planning.experiment import Experiment
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.report.results import results
 from orchestrator.search.choice import evaluation_sequences, freeze, frozen_config
 from orchestrator.search.definition import prepare
-from orchestrator.search.protocol import tune_experiment
+from orchestrator.search.protocol import evaluation_phase, tune_experiment
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import metrics_after
 from orchestrator.store.events import Event, SearchChosen, SearchFinished, SearchFrozen, SearchStarted
 from orchestrator.store.journal import Tail
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import SMALL
-from tests.orchestrator.search.searches import open_search, score_trials, search_config, train_trials
+from tests.orchestrator.search.searches import (
+    freeze_and_save,
+    open_evaluation,
+    open_search,
+    score_trials,
+    search_config,
+    steady,
+    train_trials,
+    write_scores,
+)
 from tests.orchestrator.test_ray import environment, ray_folder, wait_for, workers_below
 
 __all__ = ["environment", "ray_folder"]  # fixtures
@@ -93,7 +106,7 @@ def test_what_is_complete_is_reported_without_ray(
     (sequence,) = evaluation_sequences(search, frozen_config(config, chosen), chosen)
     view = run_sequence(sequence)
 
-    results = []
+    searches = []
     for _ in range(2):
         output = StringIO()
         result, problems = tune_experiment(config, Console(width=200, file=output))
@@ -101,11 +114,11 @@ def test_what_is_complete_is_reported_without_ray(
         assert "chosen for ft: lr 0.00" in output.getvalue()
         assert result["mlflow_behind"] is None
         del result["search"]["test_access_log"]  # each planning reads the hashes again
-        results.append(result["search"])
-    assert results[0] == results[1]
+        searches.append(result["search"])
+    assert searches[0] == searches[1]
     assert sync.followed == {sequence.id, *(trial.sequences[0].id for trial in trial_store.all_trials())}
     assert sync.closed == 2, "once a run"
-    method = results[0]["methods"]["ft"]
+    method = searches[0]["methods"]["ft"]
     best = trial_store.best("ft")
     assert best
     assert method["tuning_score"] == trial_store.results[best.key].score
@@ -122,6 +135,33 @@ def test_what_is_complete_is_reported_without_ray(
     assert frozen.sha256 == chosen["sha256"]
     assert [Path(file).name for file in frozen.files] == ["chosen.json", "search.json", "trials.csv", "parallel-ft.png"]
     assert all(Path(file).exists() for file in frozen.files)
+
+
+def test_a_run_that_failed_in_the_evaluation_leaves_its_method_without_a_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: FakeSync
+) -> None:
+    """What MLflow gets says so; when the run has finished after all, it gets the score."""
+    config = search_config(tmp_path, ["ft"]).model_copy(update={"seeds": (7, 8)})
+    search, trial_store = open_search(config)
+    score_trials(trial_store, {"ft": [41.0, 73.5]})
+    chosen = freeze_and_save(search, trial_store)
+    first, second = open_evaluation(search, chosen).sequences
+    write_scores(first, steady(58.0))
+
+    def nothing_is_trained(frozen: RunConfig, sequences: list[SequencePlan], *rest: Any) -> tuple[Any, list[str]]:
+        return results(Experiment(frozen, tuple(sequences))), []
+
+    monkeypatch.setattr("orchestrator.search.protocol.run_planned", nothing_is_trained)
+    write_scores(second, steady(0.0)[:1], failure="the loss is nan")
+    evaluation_phase(search, chosen, cast(Any, sync), Console(file=StringIO()))
+    write_scores(second, steady(62.0))
+    evaluation_phase(search, chosen, cast(Any, sync), Console(file=StringIO()))
+    half, whole = (event for event in search_events(search.folder) if isinstance(event, SearchFinished))
+    assert not half.is_complete
+    assert (half.summary["ft/evaluation_score"], half.summary["ft/runs_finished"]) == (None, 1)
+    assert half.summary["ft/runs_planned"] == 2
+    assert whole.is_complete
+    assert (whole.summary["ft/evaluation_score"], whole.summary["ft/runs_finished"]) == (60.0, 2)
 
 
 def test_a_search_of_which_no_trial_finished_fails_with_the_first_reason(tmp_path: Path, sync: FakeSync) -> None:

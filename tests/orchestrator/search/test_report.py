@@ -58,7 +58,9 @@ def test_the_notes(result: dict[str, Any]) -> None:
     )
     assert "no text is on both sides" in text
     assert "none in common" in text
-    assert "AA (mean score over tasks after the last one), in %; gap: tuning − evaluation" in text
+    assert "scenario: 3 tasks of 24 train examples; no method keeps examples of earlier tasks" in text
+    assert "AA (mean score over tasks after the last one), in %; drop: tuning − evaluation" in text
+    assert "gap" not in text
     assert "trials that failed run again with --retry-failed" in text
     assert "test splits were read by (the test-access log):" in text
 
@@ -77,12 +79,48 @@ def test_the_warnings(result: dict[str, Any]) -> None:
     missing = search["chosen"] | {"missing": ["ewc"]}
     assert "ewc: no trial finished, so it was not evaluated" in changed(search, chosen=missing)
     assert "− 0.5 × forgetting" in changed(search, forgetting_weight=0.5)
+    memory = changed(search, memory={"replay": 0.02, "der++": 0.02}, scenario=[[12, 2], [24, 3]])
+    assert "2 tasks of 12 to 24 train examples; memory: 2 % of each earlier task's examples (replay, der++)" in memory
     unproven = search["proof"] | {"level": "none"}
     assert "nothing was held out but the dev split" in changed(search, proof=unproven)
     related = search["proof"] | {"allowed_related_pairs": [["yelp", "amazon"]]}
     assert "related data sets on both sides: yelp / amazon" in changed(search, proof=related)
+    assert "no score and no rank" not in changed(search)
+    half = {**search["methods"]["ft"], "evaluation_score": None, "runs": {"finished": 1, "planned": 2}}
+    unscored = changed(search, methods={**search["methods"], "ft": half})
+    assert "ft: 1 of 2 runs of the evaluation finished, so it has no score and no rank" in unscored
     equal = {"tuning": ["ft"], "evaluation": ["ft"], "kendall_tau": None}
     assert "in tuning the same; Kendall tau – over 1 methods" in changed(search, ranking=equal)
+
+
+def cells_of(lines: list[str], method: str) -> list[str]:
+    """The first line of a method."""
+    line = next(line for line in lines if line.startswith(f"│ {method} "))
+    return [cell.strip() for cell in line.split("│")[1:-1]]
+
+
+def test_a_method_with_a_failed_run_shows_their_number_and_no_mean(result: dict[str, Any]) -> None:
+    """The mean of the run that survived, 61, is nowhere."""
+    half = {**result["search"]["methods"]["ft"], "evaluation_score": None, "drop": None}
+    half["runs"] = {"finished": 1, "planned": 2}
+    search = {**result["search"], "methods": {**result["search"]["methods"], "ft": half}}
+    failed = {**result["sequences"][0], "seed": 8, "status": "failed", "aa": None, "bwt": None}
+    lines = lines_of(print_search, {**result, "search": search, "sequences": [*result["sequences"], failed]})
+    assert cells_of(lines, "ft") == ["ft", "1 of 2 runs", "73.5", "–", "–", "finished, failed"]
+    assert cells_of(lines, "ft+migu")[1] == "64.5"
+
+
+def test_the_gap_stands_beside_the_drop_where_there_is_a_conventional_search(result: dict[str, Any]) -> None:
+    plain = {**result["search"]["methods"]["ft"], "conventional_score": 62.5, "gap": 1.5}
+    ranking = {**result["search"]["ranking"], "kendall_tau_conventional": 0.5}
+    changes = {"conventional": "usual", "ranking": ranking, "methods": {**result["search"]["methods"], "ft": plain}}
+    search = result["search"] | changes
+    lines = lines_of(print_search, {**result, "search": search})
+    assert cells_of(lines, "ft")[3:5] == ["+12.5", "+1.5"]
+    assert cells_of(lines, "ft+migu")[3:5] == ["+1.5", "–"]
+    text = "\n".join(notes(search))
+    assert "gap: evaluation of 'usual', tuned on the evaluation streams themselves, − this evaluation" in text
+    assert "Kendall tau between the two 0.50" in text
 
 
 def test_the_access_log() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from methods import PRESETS
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.search import Dimension, SearchConfig
 from orchestrator.errors import UserError
@@ -20,7 +21,6 @@ from orchestrator.search.space import (
     random_draws,
     size_of,
     space_of,
-    value_at,
     with_values,
 )
 from tests.conftest import small_config
@@ -38,6 +38,24 @@ def test_a_method_declares_its_space() -> None:
     assert set(declared_space(entry("ft"))) == {"training.lr"}
     assert set(declared_space(entry("ft+migu"))) == {"training.lr", "migu.ratio"}
     assert set(declared_space(entry("lora+random"))) == {"training.lr", "lora.r", "random_mask.ratio"}
+
+
+def test_all_methods_have_as_many_trials_as_are_asked_for() -> None:
+    """Of rates there is no list that plain fine-tuning could come to the end of."""
+    for name in PRESETS:
+        if entry(name).spec.trains_by_gradient:
+            assert size_of(declared_space(entry(name))) == math.inf, name
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"), [("replay", "replay.fraction"), ("der++", "derpp.fraction"), ("ft", "training.epochs")]
+)
+def test_what_the_scenario_fixes_is_not_searched(preset: str, name: str) -> None:
+    message = f"search.space.{name}: methods would choose"
+    with pytest.raises(UserError, match=message):
+        space_of(search(space={name: [1, 2] if name == "training.epochs" else [0.1, 0.2]}), entry(preset))
+    with pytest.raises(UserError, match=message):
+        space_of(search(), entry({"preset": preset, "space": {name: [1]}}))
 
 
 def test_users_change_it_for_all_and_for_one() -> None:
@@ -95,6 +113,36 @@ def test_each_value_comes_equally_often_and_methods_are_paired() -> None:
     assert [v["training.lr"] for v in alone] == [v["training.lr"] for v in four]
 
 
+RATIOS = {"migu.ratio": Dimension(values=(0.1, 0.5)), "random_mask.ratio": Dimension(values=(1, 2, 3, 4, 5))}
+RATES = {"training.lr": Dimension(values=(1.0, 2.0, 3.0)), "training.weight_decay": Dimension(values=(0.0, 0.1))}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_trials_of_one_number_have_one_choice_of_training(seed: int) -> None:
+    """Whatever else is searched, and beyond the first combination that comes again."""
+
+    def training_of(**own: Dimension) -> list[tuple[float, float]]:
+        drawn = itertools.islice(random_draws(RATES | own, seed), 12)
+        return [(v["training.lr"], v["training.weight_decay"]) for v in drawn]
+
+    few = training_of(**{"migu.ratio": RATIOS["migu.ratio"]})
+    many = training_of(**{"random_mask.ratio": RATIOS["random_mask.ratio"]})
+    alone = training_of()
+    assert len(few) == len(many) == 12
+    assert few == many
+    assert few[:6] == alone, "nothing else is searched: every choice once, in the order in which the others have it"
+    assert sorted(few[6:]) == sorted(alone), "then each once again"
+
+
+def test_only_a_methods_own_parameters_are_drawn_again() -> None:
+    """Rate and ratio come in rounds of three: trial 9 would repeat a combination of the first three rounds, or one before."""
+    space = {"training.lr": Dimension(values=(1.0, 2.0, 3.0)), "a.b": Dimension(values=tuple(range(7)))}
+    drawn = [tuple(v.values()) for v in random_draws(space, 1)]
+    assert len(drawn) == len(set(drawn)) == 21
+    rounds = [sorted(rate for rate, _ in drawn[n : n + 3]) for n in range(0, 21, 3)]
+    assert rounds == [[1.0, 2.0, 3.0]] * 7
+
+
 def test_ranges_are_drawn_within_their_bounds() -> None:
     space = {
         "a.log": Dimension(low=1e-5, high=1e-1, log=True),
@@ -127,13 +175,6 @@ def test_sizes() -> None:
     assert size_of(SPACE) == 8
     assert size_of(SPACE | {"a.whole": Dimension(low=2, high=5, integer=True)}) == 32
     assert size_of(SPACE | {"a.flat": Dimension(low=0, high=1)}) == math.inf
-
-
-def test_a_fraction_of_a_range_by_hand() -> None:
-    assert value_at(Dimension(low=-1, high=3), 0.25) == 0.0
-    assert value_at(Dimension(low=1e-4, high=1e-2, log=True), 0.5) == 1e-3
-    assert value_at(Dimension(low=2, high=5, integer=True), 0.5) == 4, "3.5 rounds to the even number"
-    assert value_at(Dimension(low=0, high=1), 1 / 3) == 0.333333, "six digits"
 
 
 def test_groups_of_rates_that_are_not_searched_stay(tmp_path: Path) -> None:

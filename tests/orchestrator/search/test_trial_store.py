@@ -15,6 +15,7 @@ from streams import SealedSplit
 from tests.orchestrator.search.searches import (
     Matrix,
     folder_config,
+    mark_stopped,
     open_search,
     score_trial,
     score_trials,
@@ -72,6 +73,17 @@ def test_stopped_and_failed_trials_are_not_chosen(tmp_path: Path) -> None:
     assert trial_store.results["ft-000"].score == 99.0
     assert best_number(trial_store) == 1
     assert best_number(scored_store(tmp_path / "none", [stopped, "the loss is nan"])) is None
+
+
+def test_a_trial_that_ends_early_without_the_schedulers_word_has_failed(tmp_path: Path) -> None:
+    _, trial_store = open_search(search_config(tmp_path, ["ft"]))
+    silent, stopped = trial_store.start_next(), trial_store.start_next()
+    assert silent and stopped
+    mark_stopped(trial_store, stopped, 2)
+    for trial in (silent, stopped):
+        write_scores(trial.sequences[0], steady(99.0)[:3])
+        trial_store.record_result(trial)
+    assert [trial_store.results[trial.key].status for trial in (silent, stopped)] == ["failed", "stopped"]
 
 
 def test_a_trial_is_scored_over_all_streams_and_seeds(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_reference_run_has_no_metric_of_learning_or_forgetting(tmp_path: Path)
 
 
 def test_forgetting_lowers_the_score() -> None:
-    values = {"aa": 60.0, "aa_options": None, "forgetting": 25.0}
+    values = {"aa": 60.0, "aa_options": None, "forgetting": 25.0, "forgetting_options": 3.0}
     assert score_of(values, "aa", forgetting_weight=0.0) == 60.0
     assert score_of(values, "aa", forgetting_weight=0.5) == 60.0 - 0.5 * 25.0
     assert score_of(values | {"forgetting": -10.0}, "aa", forgetting_weight=0.5) == 65.0, "a task that got better"
@@ -83,7 +83,19 @@ def test_the_score_is_by_the_metric_that_the_search_names(tmp_path: Path) -> Non
     view = view_of(one_trial(config).sequences[0], FORGETFUL, options=steady(33.0))
     assert score_after(config.search, [view], 3) == pytest.approx(60 - 0.1 * 25)
     by_options = config.search.model_copy(update={"metric": "aa_options"})
-    assert score_after(by_options, [view], 3) == pytest.approx(33 - 0.1 * 25)
+    assert score_after(by_options, [view], 3) == pytest.approx(33.0), "nothing is forgotten among the options"
+
+
+def test_what_is_forgotten_counts_in_the_scores_that_the_metric_is_a_mean_of(tmp_path: Path) -> None:
+    """The whole label set forgets 90 points, the task's own options 9 and 1 of them."""
+    config = search_config(tmp_path, ["ft"], forgetting_weight=0.5)
+    assert config.search
+    whole: Matrix = [[0, 0, 0], [90, 0, 0], [0, 90, 0], [0, 0, 90]]
+    options: Matrix = [[50, 50, 50], [99, 50, 50], [95, 96, 50], [90, 95, 99]]
+    view = view_of(one_trial(config).sequences[0], whole, options=options)
+    by_options = config.search.model_copy(update={"metric": "aa_options"})
+    assert score_after(by_options, [view], 3) == pytest.approx((90 + 95 + 99) / 3 - 0.5 * (9 + 1) / 2)
+    assert score_after(config.search, [view], 3) == pytest.approx(30 - 0.5 * 90)
 
 
 def test_a_metric_that_does_not_apply_is_said(tmp_path: Path) -> None:
@@ -142,6 +154,11 @@ def test_machinery_that_failed_around_a_whole_trial_does_not_fail_it(tmp_path: P
     write_scores(trial.sequences[0], FORGETFUL[:3])
     part = trial_result(trial, config.search, 1, 0.0, problem="its process died")
     assert (part.status, part.reason) == ("failed", "its process died")
+    silent = trial_result(trial, config.search, 1, 0.0)
+    assert (silent.status, silent.reason) == ("failed", "its driver ended without a word after 2 of 3 tasks")
+    assert (silent.score, silent.metrics, silent.cost.tasks) == (None, {}, 2)
+    stopped = trial_result(trial, config.search, 1, 0.0, stopped_after=2)
+    assert (stopped.status, stopped.score, stopped.reason) == ("stopped", 75.0, "")
     write_scores(trial.sequences[0], FORGETFUL)
     whole = trial_result(trial, config.search, 1, 0.0, problem="its process died")
     assert (whole.status, whole.reason) == ("finished", "")

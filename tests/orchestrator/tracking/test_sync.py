@@ -1,4 +1,4 @@
-"""The mirror in a real MLflow store: complete, idempotent, and never in the way."""
+"""The copy in a real MLflow store: complete, idempotent, and never in the way."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from mlflow.entities import Run
 
 from orchestrator.errors import UserError
 from orchestrator.planning.experiment import Experiment, tracking_uri
+from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.store.events import Event, SequenceFailed, Step
+from orchestrator.report.references import record_references
+from orchestrator.report.results import results
+from orchestrator.store.events import Event, SearchFinished, SearchStarted, SequenceFailed, Step
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.tracking import MlflowSync, check_uri
 from orchestrator.training.sequence import run_sequence
+from tests.conftest import small_config
 
 
-def mirror(sequences: list[SequencePlan], uri: str) -> None:
+def copy_to_mlflow(sequences: list[SequencePlan], uri: str) -> None:
     """Copy finished journals."""
     copy = MlflowSync(uri, "test", sequences[0].out)
     copy.follow(s.id for s in sequences)
@@ -49,7 +53,7 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
 ) -> None:
     sequence = sequence_of(methods=["ft+migu"])
     view = run_sequence(sequence)
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     client = mlflow.MlflowClient(store)
     found = runs(store)
     (parent,) = [r for r in found if "mlflow.parentRunId" not in r.data.tags]
@@ -79,8 +83,8 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
         "diagnostics",
         "environment.json",
     ]
-    pictures = [f.path for f in client.list_artifacts(parent.info.run_id, "diagnostics") if f.path.endswith("png")]
-    assert pictures == [f"diagnostics/migu-overlap-after-{t}.png" for t in range(2, 6)]
+    plots = [f.path for f in client.list_artifacts(parent.info.run_id, "diagnostics") if f.path.endswith("png")]
+    assert plots == [f"diagnostics/migu-overlap-after-{t}.png" for t in range(2, 6)]
 
     models = client.search_logged_models([parent.info.experiment_id], max_results=50)
     assert {m.params["key"] for m in models} == set(sequence.keys[1:])
@@ -89,7 +93,7 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
     assert {m.key: m.value for m in last.metrics}["aa"] == pytest.approx(full[5].mean())
 
     before = snapshot(store)
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     assert snapshot(store) == before
 
 
@@ -112,9 +116,9 @@ def test_a_resumed_sequence_goes_on_in_the_same_run(store: str, sequence_of: Cal
 
     with pytest.raises(KeyboardInterrupt):
         run_sequence(sequence, stop)
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     run_sequence(sequence)
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     mine = [r for r in runs(store) if r.data.tags["orchestrator.sequence"] == sequence.id]
     (parent,) = [r for r in mine if "mlflow.parentRunId" not in r.data.tags]
     assert len(mine) == 6
@@ -127,7 +131,7 @@ def test_a_failure_is_shown(store: str, sequence_of: Callable[..., SequencePlan]
     sequence = sequence_of(methods=[{"tuning": "full", "name": "failing"}])
     run_sequence(sequence)
     Journal(journal_folder(sequence.out, sequence.id)).append(SequenceFailed(reason="the loss is nan"))
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     (parent,) = [
         r for r in runs(store)
         if r.data.tags["orchestrator.sequence"] == sequence.id and "mlflow.parentRunId" not in r.data.tags
@@ -136,7 +140,7 @@ def test_a_failure_is_shown(store: str, sequence_of: Callable[..., SequencePlan]
     assert parent.data.tags["orchestrator.failure"] == "the loss is nan"
 
 
-def test_a_server_that_is_down_delays_the_mirror_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_delays_the_copy_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     down = MlflowSync("http://127.0.0.1:9", "test", str(tmp_path))
     down.follow(["nothing"])
@@ -162,14 +166,14 @@ def test_the_default_store_is_in_the_output_folder(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "experiments" / "small" / "sequences.json").read_text()) == []
 
 
-def test_what_a_method_says_of_itself_is_in_metrics_and_pictures(
+def test_what_a_method_says_of_itself_is_in_metrics_and_plots(
     store: str, sequence_of: Callable[..., SequencePlan]
 ) -> None:
     migu = {"name": "migu", "ratio": 0.5, "diagnostics": True}
     sequence = sequence_of(methods=[{"name": "watched", "tuning": "full", "plugins": [migu]}], stream={"first": 2})
     view = run_sequence(sequence)
     told = view.by_task[1].checkpoint.diagnostics  # type: ignore[index]
-    mirror([sequence], store)
+    copy_to_mlflow([sequence], store)
     client = mlflow.MlflowClient(store)
     mine = [r for r in runs(store) if r.data.tags.get("orchestrator.sequence") == sequence.id]
     (parent,) = [r for r in mine if "mlflow.parentRunId" not in r.data.tags]
@@ -184,3 +188,38 @@ def test_what_a_method_says_of_itself_is_in_metrics_and_pictures(
     overlap = np.array(told["migu/overlap"])
     assert overlap.shape == (2, 2)
     assert np.diag(overlap) == pytest.approx([1, 1])
+
+
+@pytest.mark.slow
+def test_intransigence_comes_when_the_reference_run_is_known(store: str, tmp_path: Path) -> None:
+    """In a copy that reads everything at once, in one that was there before, and once in both."""
+    sequences = plan(small_config(tmp_path, methods=["ft", "joint"], stream={"first": 2}, seeds=[11]))
+    for sequence in sequences:
+        run_sequence(sequence)
+    early = f"sqlite:///{tmp_path}/early.db"
+    copy_to_mlflow(sequences, early)
+    result = results(Experiment(small_config(tmp_path), tuple(sequences)))
+    record_references(str(tmp_path), result["sequences"])
+    expected = result["sequences"][0]["intransigence"]
+    for uri in (early, store, store):
+        copy_to_mlflow(sequences, uri)
+        client = mlflow.MlflowClient(uri)
+        (run,) = [r for r in runs(uri) if r.data.tags.get("orchestrator.reference_run") == "joint"]
+        history = client.get_metric_history(run.info.run_id, "intransigence")
+        assert [(metric.step, metric.value) for metric in history] == [(2, pytest.approx(expected))]
+
+
+@pytest.mark.slow
+def test_a_search_with_a_failed_run_is_not_finished(store: str, tmp_path: Path) -> None:
+    folder = tmp_path / "experiments" / "half" / "search"
+    journal = Journal(folder, "search")
+    section = {"holdout": "tasks", "searcher": "random", "scheduler": "fifo", "select": "final"}
+    journal.append(SearchStarted(config={"search": section}))
+    states = []
+    for count, is_complete in ((1, False), (2, True)):
+        journal.append(SearchFinished(summary={"ft/runs_finished": count}, is_complete=is_complete))
+        copy = MlflowSync(store, "test", str(tmp_path), folder)
+        assert copy.close(60), copy.trouble
+        (run,) = [r for r in runs(store) if r.info.run_name == "half: search"]
+        states.append((run.info.status, run.data.metrics["ft/runs_finished"]))
+    assert states == [("FAILED", 1.0), ("FINISHED", 2.0)]

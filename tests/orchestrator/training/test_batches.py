@@ -22,11 +22,11 @@ def test_fewer_examples_than_a_batch() -> None:
 
 
 def test_the_order_is_a_function_of_seed_task_and_epoch() -> None:
-    def order(*place: int) -> list[list[int]]:
-        return list(global_batches(50, 10, *place))
+    def order(*seed_task_epoch: int) -> list[list[int]]:
+        return list(global_batches(50, 10, *seed_task_epoch))
 
     assert order(1, 2, 3) == order(1, 2, 3)
-    assert len({str(order(*place)) for place in ((1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4))}) == 4
+    assert len({str(order(*other)) for other in ((1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4))}) == 4
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

@@ -16,7 +16,7 @@ from orchestrator.report.results import sequence_result
 from orchestrator.report.tables import print_report
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.view import View
-from orchestrator.training.cost import flops_model, task_steps, tokens
+from orchestrator.training.cost import count_tokens, step_cost, task_steps
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.sequence import run_sequence
@@ -36,18 +36,19 @@ def vocabulary(learner: Learner) -> int:
 
 def test_an_encoder_decoder_by_hand(learner_of: Callable[..., Learner]) -> None:
     learner = learner_of()
-    cost = flops_model(learner, 0)
+    cost = step_cost(learner, 0)
     source, target = ENCODER + CROSS_KEYS_AND_VALUES, DECODER + 32 * vocabulary(learner)
     assert (cost.source, cost.target) == (source, target)
     assert (cost.source_trained, cost.target_trained) == (source, target), "all of it trains"
     assert cost.flops(BATCH) == 6 * (10 * source + 5 * target)
-    assert tokens(BATCH) == 15
+    assert count_tokens(BATCH) == (10, 5)
+    assert cost.tokens(BATCH) == 15
 
 
 def test_a_decoder_by_hand(learner_of: Callable[..., Learner]) -> None:
     """Width 32, feed-forward 64 with a gate, 2 layers; every token passes all of it."""
     learner = learner_of(model="tiny-llama")
-    cost = flops_model(learner, 0)
+    cost = step_cost(learner, 0)
     size = 2 * (4 * 32 * 32 + 3 * 32 * 64) + 32 * vocabulary(learner)
     assert (cost.source, cost.target) == (size, size)
     assert cost.flops(BATCH) == 6 * 15 * size
@@ -58,7 +59,7 @@ def test_an_encoder_by_hand(model: str, learner_of: Callable[..., Learner]) -> N
     """Neither the pooler nor the head, whose size tells how many labels the stream will have."""
     texts = [{"source": [5] * 7, "label": 1}, {"source": [5] * 3, "label": 0}]
     for stream in ({}, {"first": 1}):
-        cost = flops_model(learner_of(model=model, stream=stream), 0)
+        cost = step_cost(learner_of(model=model, stream=stream), 0)
         assert cost.source == 2 * (4 * 32 * 32 + 2 * 32 * 64)
         assert cost.flops(texts) == 6 * 10 * cost.source
 
@@ -66,7 +67,7 @@ def test_an_encoder_by_hand(model: str, learner_of: Callable[..., Learner]) -> N
 def test_frozen_weights_take_no_gradients(learner_of: Callable[..., Learner]) -> None:
     """LoRA of rank 8 on the queries and values of all attention: 2 in the encoder, 4 in the decoder."""
     learner = learner_of(methods=["lora"])
-    cost = flops_model(learner, 0)
+    cost = step_cost(learner, 0)
     adapter = 8 * (32 + 32)
     sources, targets = (2 * 2 + 2) * adapter, (2 * 2 + 2) * adapter  # the cross-attention's values read the input
     assert (cost.source_trained, cost.target_trained) == (sources, targets)
@@ -88,7 +89,7 @@ def test_soft_prompts_are_read_too(
     method: dict[str, Any], task_id: int, added: int, learner_of: Callable[..., Learner]
 ) -> None:
     """No matrix trains, so a step takes a forward pass, one backward, and what the method says."""
-    cost = flops_model(learner_of(methods=[method]), task_id)
+    cost = step_cost(learner_of(methods=[method]), task_id)
     assert (cost.source_trained, cost.target_trained) == (0, 0)
     forward = 2 * ((10 + 2 * added) * cost.source + 5 * cost.target)
     assert cost.flops(BATCH) == pytest.approx((2 + cost.passes.forward + 2 * cost.passes.training) * forward, abs=1)
@@ -96,19 +97,19 @@ def test_soft_prompts_are_read_too(
 
 def test_subspaces_count_as_what_they_move(learner_of: Callable[..., Learner]) -> None:
     """Every matrix of the blocks, though OSF makes the factors that it moves only when a task begins; not the output."""
-    cost = flops_model(learner_of(methods=["osf"]), 0)
+    cost = step_cost(learner_of(methods=["osf"]), 0)
     assert (cost.source_trained, cost.target_trained) == (ENCODER + CROSS_KEYS_AND_VALUES, DECODER)
 
 
 def test_a_methods_own_passes_count(learner_of: Callable[..., Learner]) -> None:
-    plain = flops_model(learner_of(), 1)
-    refreshed = flops_model(learner_of(methods=["refresh"]), 1)
+    plain = step_cost(learner_of(), 1)
+    refreshed = step_cost(learner_of(methods=["refresh"]), 1)
     assert refreshed.flops(BATCH) == 2 * plain.flops(BATCH), "one more forward and backward pass over all weights"
 
 
 def test_a_pass_of_a_methods_own_costs_what_trainings_does(learner_of: Callable[..., Learner]) -> None:
     def flops(tuning: Any, *plugins: Any, task: int = 1) -> int:
-        return flops_model(learner_of(methods=[{"tuning": tuning, "plugins": list(plugins)}]), task).flops(BATCH)
+        return step_cost(learner_of(methods=[{"tuning": tuning, "plugins": list(plugins)}]), task).flops(BATCH)
 
     assert flops("lora", "refresh") == 2 * flops("lora"), "where little trains, little more is computed for it"
     forward = flops("lora", "lwf") - flops("lora")
@@ -121,6 +122,41 @@ def test_a_pass_of_a_methods_own_costs_what_trainings_does(learner_of: Callable[
     assert flops("full", derpp) / flops("full") == pytest.approx(1 + 2 * 12 / 8)
     by_embeddings, by_states = ({"name": "l2p", "query": query} for query in ("embeddings", "states"))
     assert flops(by_embeddings) < flops(by_states)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "first", "second"),
+    [
+        # 24 examples a task, half of them kept; 12 beside a batch of 8, for each of two terms
+        ({"name": "derpp", "fraction": 0.5, "examples": 16}, 15, 15 * (1 + 2 * 12 / 8)),
+        ({"name": "agem", "fraction": 0.5, "examples": 4}, 15, 15 * (1 + 4 / 8)),
+        ({"name": "lwf"}, 15, 2 * 15),
+        ({"name": "refresh"}, 2 * 15, 2 * 15),
+        ({"name": "migu"}, 15, 15),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_what_a_method_reads_by_itself_are_tokens_too(
+    plugin: dict[str, Any], first: float, second: float, learner_of: Callable[..., Learner]
+) -> None:
+    learner = learner_of(methods=[{"tuning": "full", "plugins": [plugin]}])
+    assert step_cost(learner, 0).tokens(BATCH) == first
+    assert step_cost(learner, 1).tokens(BATCH) == round(second)
+
+
+def test_a_budget_of_tokens_counts_what_a_method_reads_by_itself(tmp_path: Path) -> None:
+    """The teacher of `lwf` reads each batch again from the second task on: it has half of the steps there."""
+    config = small_config(
+        tmp_path, methods=["ft", "lwf"], stream={"first": 2}, training={"budget": {"tokens": 2000}, "global_batch": 4}
+    )
+    found = {s.method.label: run_sequence(s, evaluate=False) for s in plan(config)}
+    steps = {label: [len(task.steps) for task in view.by_task.values()] for label, view in found.items()}
+    assert steps["lwf"][0] == steps["ft"][0], "in the first task there is nothing to distil"
+    assert steps["ft"][1] - 1 <= 2 * steps["lwf"][1] <= steps["ft"][1] + 2
+    for view in found.values():
+        for task in view.by_task.values():
+            assert task.checkpoint
+            assert 2000 <= task.checkpoint.usage["tokens"] < 2400
 
 
 METHODS = ["ft", {"name": "replay", "tuning": "full", "plugins": [{"name": "replay", "fraction": 0.5}]}, "lora"]
@@ -159,7 +195,8 @@ def test_the_fewest_steps_that_reach_a_budget(
     plain = run_sequence(sequence_of("plain", stream={"first": 1}, training={"epochs": 2}), evaluate=False)
     learner = learner_of(out="plain", stream={"first": 1})
     batches = learner.global_batches(0)
-    count = tokens if unit == "tokens" else flops_model(learner, 0).flops
+    cost = step_cost(learner, 0)
+    count = cost.tokens if unit == "tokens" else cost.flops
     costs = [count(next(batches)) for _ in range(6)]
     assert plain.usage(unit) == sum(costs)
     four = sum(costs[:4])
@@ -190,7 +227,7 @@ def test_the_cost_is_in_the_report_also_of_what_others_trained(tmp_path: Path) -
     found = [sequence_result(s, run_sequence(s)) for s in sequences]
     learner = Learner(sequences[0], sequences[0].open_stream(), Parallel())
     learner.load_initial()
-    each = [sum(tokens(learner.features(t)[i : i + 1]) for i in range(24)) for t in range(2)]
+    each = [sum(sum(count_tokens(learner.features(t)[i : i + 1])) for i in range(24)) for t in range(2)]
     for result in found:
         assert (result["steps"], result["tokens"]) == (6, sum(each))
         assert result["flops"] > 0

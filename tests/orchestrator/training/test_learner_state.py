@@ -27,7 +27,9 @@ from tests.orchestrator.training.helpers import ANNEALED, EWC, equal, stored
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_annealed_weights_are_scored_and_anchors_are_of_the_trunk(sequence_of: Callable[..., SequencePlan]) -> None:
+def test_the_annealed_weights_are_scored_and_anchors_are_of_the_resume_state(
+    sequence_of: Callable[..., SequencePlan],
+) -> None:
     sequence = sequence_of(methods=[EWC], stream={"first": 2}, training={**ANNEALED, "lr": 0.1})
     run_sequence(sequence, evaluate=False)
     state = stored(sequence, 1)
@@ -41,14 +43,14 @@ def test_the_annealed_weights_are_scored_and_anchors_are_of_the_trunk(sequence_o
     assert not learner.state.is_after(1, "train")
     task = learner.stream.tasks[0]
     expected = score_task(learner.scored_model(), task, "test", 10)
-    cell = Store(Path(sequence.out)).load_score(sequence.score_keys[1][0])
-    assert cell
-    assert cell["correct"] == expected.correct
+    score = Store(Path(sequence.out)).load_score(sequence.score_keys[1][0])
+    assert score
+    assert score["correct"] == expected.correct
 
 
 def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[..., SequencePlan]) -> None:
-    """Of two steps a task one is not annealed. So the trunk after task 2 is one step of AdamW, worked here by its formula,
-    from the trunk after task 1, with that step's moments and the constant rate.
+    """Of two steps a task one is not annealed. So the resume state after task 2 is one step of AdamW, worked
+    here by its formula, from that after task 1, with that step's moments and the constant rate.
     """
     sequence = sequence_of(stream={"first": 2}, training={"schedule": "infinite", "budget": {"steps": 2}})
     view = run_sequence(sequence, evaluate=False)

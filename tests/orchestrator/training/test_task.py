@@ -55,6 +55,7 @@ def test_the_loop_calls_each_hook_in_its_turn(
     called: list[str] = []
     hooks = (
         "before_task",
+        "before_step",
         "on_batch",
         "after_forward",
         "before_optimizer_step",
@@ -76,4 +77,4 @@ def test_the_loop_calls_each_hook_in_its_turn(
         monkeypatch.setattr(learner.stack, name, watched(name))
     train_task(learner, 0, lambda event: None)
     micro_batch = ["on_batch", "after_forward"]
-    assert called == ["before_task", *micro_batch, *micro_batch, *hooks[3:]]
+    assert called == ["before_task", "before_step", *micro_batch, *micro_batch, *hooks[4:]]

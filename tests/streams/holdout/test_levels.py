@@ -62,6 +62,8 @@ def test_orders_must_differ() -> None:
         "search: tuning stream 'one' and evaluation stream 'two' have the same order of data sets; "
         "holdout 'orders' forbids it"
     )
+    renamed = [dataclasses.replace(of, name=f"my {of.name}") for of in stream("two", "pqr", 1).tasks]
+    assert "the same order of data sets" in refusal("orders", stream("one", "pqr", 0), Stream("two", tuple(renamed)))
     assert "hold the same text" in refusal("orders", stream("one", "pqr", 0), stream("two", "qpr", 0))
     with pytest.raises(HoldoutViolation, match="'three' and evaluation stream 'four'"):
         prove("orders", [stream("one", "pqr", 0), stream("three", "rqp", 0)], [stream("four", "rqp", 1)])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from streams import (
     RELATED,
     STATEMENTS,
+    Stream,
     prove,
 )
 from streams.sources.folder import canonical
@@ -53,6 +56,16 @@ def test_related_data_may_straddle_where_it_is_named() -> None:
         assert "amazon (tuning), yelp (evaluation)" in proof.statement
     assert "related data sets" in refusal("tasks", ours, theirs, [("imdb", "sst2")])
     assert "read one data set" in refusal("tasks", ours, evaluation("amazon"), [("amazon", "amazon")])
+
+
+def test_a_named_pair_allows_no_other_and_is_stated_only_where_it_straddles() -> None:
+    ours = tuning(texts("a"), dataset="amazon")
+    assert "'amazon_polarity'" in refusal("tasks", ours, evaluation("amazon_polarity"), [("amazon", "yelp")])
+    beside = dataclasses.replace(evaluation("amazon_polarity").tasks[0], name="c")
+    both = Stream("y", (*evaluation("yelp").tasks, beside))
+    assert "'amazon_polarity'" in refusal("tasks", ours, both, [("amazon", "yelp")])
+    # only one of the two is there at all
+    assert prove("tasks", [ours], [evaluation("imdb")], [("amazon", "yelp")]).allowed_related_pairs == ()
 
 
 def test_what_straddles_must_be_a_pair_of_known_data_sets() -> None:

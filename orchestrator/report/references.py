@@ -1,0 +1,72 @@
+"""The reference run beside which the sequences of an experiment are read, and what they lack to it: intransigence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from orchestrator.evaluation import metrics
+from orchestrator.report.numbers import plain_number
+from orchestrator.store.events import ReferenceScored
+from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.view import read_view
+
+# arXiv 1801.10112 measures by joint training; experts, each on its own task, stand in where that is not in the experiment
+_KINDS = ("joint", "expert")
+
+
+def add_intransigence(sequences: Sequence[dict[str, Any]]) -> None:
+    """Give each sequence of results its intransigence in points, and under `measured_from` the reference run's name.
+
+    Both are None where there is no reference run, or where it or the sequence has not finished.
+    """
+    for sequence in sequences:
+        sequence["measured_from"] = None
+        reference = _reference_of(sequence, sequences)
+        if reference is None or sequence["status"] != "finished" or reference["status"] != "finished":
+            continue
+        sequence["measured_from"] = reference["method"]
+        acc_TT = metrics.as_matrix(sequence["accuracy_matrix"])[1:]
+        value = metrics.intransigence(acc_TT, np.array(reference_scores(reference)))
+        sequence["intransigence"] = plain_number(value)
+
+
+def _reference_of(sequence: dict[str, Any], sequences: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The reference run of a sequence's stream and seed: joint before expert, that of its own tuning method before others."""
+    if sequence["reference"]:
+        return None
+    for kind in _KINDS:
+        found = []
+        for other in sequences:
+            if (other["reference"], other["stream"], other["seed"]) == (kind, sequence["stream"], sequence["seed"]):
+                found.append(other)
+        for other in found:
+            if other["tuning"] == sequence["tuning"]:
+                return other
+        if found:
+            return found[0]
+    return None
+
+
+def reference_scores(reference: dict[str, Any]) -> list[float]:
+    """A reference run's score (in %) on each task: of joint training after all tasks, of an expert after its own."""
+    matrix = metrics.as_matrix(reference["accuracy_matrix"])
+    scores = matrix[-1]
+    if reference["reference"] == "expert":
+        scores = np.diagonal(matrix[1:])
+    return [float(score) for score in scores]
+
+
+def record_references(out: str, sequences: Sequence[dict[str, Any]]) -> None:
+    """Note in each sequence's journal the scores of its reference run: the copy in MLflow reads one journal at a time."""
+    for sequence in sequences:
+        if sequence["measured_from"] is None:
+            continue
+        reference = _reference_of(sequence, sequences)
+        assert reference is not None
+        event = ReferenceScored(reference=reference["method"], scores=reference_scores(reference))
+        known = read_view(out, sequence["id"]).reference
+        if known is None or not known.says_the_same_as(event):
+            Journal(journal_folder(out, sequence["id"]), "report").append(event)
