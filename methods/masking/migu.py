@@ -64,7 +64,6 @@ class Migu(CacheFields, Method):
     card = Card(
         summary="update only the output units that are large",
         paper="2406.17245",
-        version=2,
         needs=("boundaries",),  # the end of the first task, which trains without a mask
         memory="one number for each output unit; the masked units if frozen; "
         "1 copy of the linear layers on the CPU for diagnostics",

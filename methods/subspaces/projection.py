@@ -92,7 +92,6 @@ class Projection(CacheFields, Method):
     card = Card(
         summary="update only where old tasks' inputs do not reach (GPM)",
         paper="2103.09762",
-        version=2,
         needs=("boundaries",),
         memory="a basis of at most d_in x d_in for each linear layer, and 1 copy of the trained linear layers",
         space={"epsilon": [0.9, 0.95, 0.97, 0.99]},
