@@ -197,7 +197,7 @@ def test_intransigence_comes_when_the_reference_run_is_known(store: str, tmp_pat
     for sequence in sequences:
         run_sequence(sequence)
     early = f"sqlite:///{tmp_path}/early.db"
-    mirror(sequences, early)
+    copy_to_mlflow(sequences, early)
     result = results(Experiment(small_config(tmp_path), tuple(sequences)))
     record_references(str(tmp_path), result["sequences"])
     expected = result["sequences"][0]["intransigence"]
