@@ -202,7 +202,7 @@ def test_intransigence_comes_when_the_reference_run_is_known(store: str, tmp_pat
     record_references(str(tmp_path), result["sequences"])
     expected = result["sequences"][0]["intransigence"]
     for uri in (early, store, store):
-        mirror(sequences, uri)
+        copy_to_mlflow(sequences, uri)
         client = mlflow.MlflowClient(uri)
         (run,) = [r for r in runs(uri) if r.data.tags.get("orchestrator.reference_run") == "joint"]
         history = client.get_metric_history(run.info.run_id, "intransigence")
