@@ -104,6 +104,12 @@ class Method:
         self.settings = settings
         self.context = context
 
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        """Raises ValueError where the method cannot work on the prepared model; asked before anything starts.
+
+        The model lies on the meta device: it has shapes and no values (see `methods.shared.shapes`).
+        """
+
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Called before the optimizer of a task is made."""
 

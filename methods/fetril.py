@@ -72,7 +72,7 @@ def fitted_classifier(points_Md: Tensor, targets_M: Tensor, num_classes: int, c:
         return value
 
     with torch.enable_grad():
-        optimizer.step(objective)  # type: ignore[no-untyped-call]
+        optimizer.step(objective)
     return weight.detach(), bias.detach()
 
 

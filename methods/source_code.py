@@ -57,8 +57,6 @@ def is_ours(method_type: type[Method]) -> bool:
     return _top(method_type.__module__) in OWN_PACKAGES
 
 
-# once a process: what runs is what was imported, whatever becomes of the file meanwhile
-@functools.cache
 def source_of(method_type: type[Method]) -> Source:
     """The source of a user's part.
 
@@ -66,6 +64,14 @@ def source_of(method_type: type[Method]) -> Source:
     folder in which the package or file lies. Comments, docstrings and layout do not count. Libraries do not either, and of
     what it derives from ours only the version does.
     """
+    # a class can be hashed, but mypy looks at how its instances are
+    key: Any = method_type
+    return _source_of(key)
+
+
+# once a process: what runs is what was imported, whatever becomes of the file meanwhile
+@functools.cache
+def _source_of(method_type: type[Method]) -> Source:
     texts: dict[str, str | None] = {}
     own_versions = []
     for base in method_type.__mro__:

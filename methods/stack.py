@@ -28,6 +28,11 @@ class Stack:
         """Let the tuning method prepare the model."""
         return self.tuning.prepare(model, head)
 
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        """Let all parts say whether they can work on the model. Raises ValueError."""
+        for _, part in self.parts:
+            part.check_model(model, batch)
+
     def initial_cache_fields(self) -> Mapping[str, Any]:
         """What decides the model before training."""
         # plug-ins change nothing before training, so all methods of one tuning method share its initial scores

@@ -9,6 +9,7 @@ from torch import nn
 
 from methods.base import Settings, TuningMethod
 from methods.seam.card import ADAPTER_RATES, Card
+from methods.shared.linears import adapter_targets
 
 
 class LoraSettings(Settings):
@@ -17,7 +18,7 @@ class LoraSettings(Settings):
     r: int = Field(8, ge=1, description="rank")
     alpha: float = Field(32.0, gt=0, description="scale: the update is alpha / r times B A")
     dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the adapter's input")
-    targets: tuple[str, ...] | None = Field(None, description="module names; none: peft's choice for the architecture")
+    targets: tuple[str, ...] | None = Field(None, description="module names; none: peft's choice, or query and value")
 
 
 def inject_lora(model: nn.Module, settings: LoraSettings, adapter: str = "default") -> nn.Module:
@@ -25,10 +26,8 @@ def inject_lora(model: nn.Module, settings: LoraSettings, adapter: str = "defaul
     # here, not above: a run without adapters need not wait for peft
     from peft import LoraConfig, inject_adapter_in_model
 
-    targets = None
-    if settings.targets:
-        # peft makes a set of names of a list, not of a tuple
-        targets = list(settings.targets)
+    # peft makes a set of names of a list, not of a tuple
+    targets = list(settings.targets or adapter_targets(model))
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft computes alpha / r; a float is fine

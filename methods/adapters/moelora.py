@@ -16,7 +16,7 @@ from methods.adapters.adapter_per_task import AdapterPerTask
 from methods.adapters.lora import LoraSettings
 from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.expert_layer import ExpertLayer
-from methods.shared.linears import replace_module, target_linears, usual_targets
+from methods.shared.linears import adapter_targets, replace_module, target_linears
 from methods.shared.tensors import freeze_all_but
 
 
@@ -91,11 +91,9 @@ class MoeLora(AdapterPerTask):
     )
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
-
         s: MoeLoraSettings = self.settings
         freeze_all_but(model, head)
-        targets = s.targets or usual_targets(model, USUAL)
+        targets = s.targets or adapter_targets(model)
         for name, linear in target_linears(model, targets).items():
             replace_module(model, name, MixtureLayer(linear, s))
         # a fixed number of experts belongs to the initial model

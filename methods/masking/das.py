@@ -21,6 +21,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.answer_logits import answer_logits
 from methods.shared.passes import evaluating, first
+from methods.shared.shapes import check_outputs
 from methods.shared.tensors import at_least_float32, generator
 from methods.shared.token_streams import LayerStreams
 
@@ -77,8 +78,8 @@ class _OutputProducts:
 
         return keep
 
-    def of_examples(self, value: Tensor) -> dict[int, Tensor]:
-        """[B, d] of dL/dg for each example by layer, L being the value, a sum over examples."""
+    def of_examples(self, value: Tensor, num_examples: int) -> dict[int, Tensor]:
+        """[B, d] of dL/dg for each of B examples by layer, L being the value, a sum over examples."""
         outputs = [output for _, output in self.outputs]
         # by the outputs, not by weights: wrapped for several workers, weights would start an exchange of gradients
         gradients = torch.autograd.grad(value, outputs, allow_unused=True)
@@ -87,7 +88,7 @@ class _OutputProducts:
             if gradient is None:
                 continue
             tokens = at_least_float32(output.detach()) * at_least_float32(gradient)
-            product_Bd = tokens.reshape(len(output), -1, output.shape[-1]).sum(1)
+            product_Bd = tokens.reshape(num_examples, -1, output.shape[-1]).sum(1)
             # a layer that runs twice has one factor for both, so their parts are added before the absolute value
             products[i] = products.get(i, 0) + product_Bd
         return products
@@ -113,7 +114,7 @@ def unit_importance(
         for batch in first(batches, samples):
             with collected.listening():
                 value = objective(batch)
-            for i, product_Bd in collected.of_examples(value).items():
+            for i, product_Bd in collected.of_examples(value, len(batch.source.ids)).items():
                 sums[i] = sums[i] + product_Bd.abs().sum(0)
     importance = {}
     for maskable, total in zip(weights, sums, strict=True):
@@ -157,6 +158,10 @@ class Das(CacheFields, Method):
             return self.settings.model_dump(include={"samples", "general"})
         return self.settings.model_dump()
 
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        measured = {maskable.name: maskable.measured for maskable in maskable_weights(model)}
+        check_outputs(self.context, model, measured, batch)
+
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         for name, saved in self.importance.items():
             self.importance[name] = saved.to(next(model.parameters()).device)
@@ -187,7 +192,7 @@ class Das(CacheFields, Method):
         if not self.importance:
             return
         for maskable in maskable_weights(model):
-            gradient = maskable.weight.grad
+            gradient = maskable.unit_gradients
             if gradient is not None:
                 damping = 1 - self.settings.strength * self.importance[maskable.name]
                 gradient.mul_(damping.to(gradient.dtype)[:, None])

@@ -15,7 +15,7 @@ from methods.batch import Batch, StreamName
 from methods.masking.output_units import MaskableWeight
 from methods.shared.passes import evaluating, first
 from methods.shared.tensors import at_least_float32, outside_autocast
-from methods.shared.token_streams import LayerStreams, check_fit
+from methods.shared.token_streams import LayerStreams, by_token
 
 Hook = Callable[[nn.Module, object, Tensor], None]
 
@@ -48,6 +48,7 @@ class Magnitudes:
         self.per_token_norm = per_token_norm
         self.masks: dict[StreamName, Tensor] = {}
         self.listening = True
+        self.was_read = [False] * len(weights)
         self.sums = []
         self.handles = []
         for i, maskable in enumerate(weights):
@@ -76,12 +77,13 @@ class Magnitudes:
             # methods' own passes run in evaluation mode
             if not (module.training and self.listening):
                 return
+            self.was_read[i] = True
             sizes = token_sizes(output, self.per_token_norm)
             if self.count_padding:
                 self.sums[i] += sizes.flatten(0, -2).sum(0)
                 return
             mask = self.masks[self.layer_streams.of(name)]
-            check_fit(name, output, mask)
+            sizes = by_token(name, sizes, mask)
             # a product, not a choice: the options' mask holds weights
             with outside_autocast(sizes):
                 self.sums[i] += mask.flatten().to(sizes.dtype) @ sizes.flatten(0, -2)
@@ -89,7 +91,14 @@ class Magnitudes:
         return add
 
     def take(self, mean_over_workers: Callable[[Tensor], Tensor]) -> Iterator[tuple[MaskableWeight, Tensor]]:
-        """Each weight with its magnitude [d_out], averaged over workers in one fused vector; then starts anew."""
+        """Each weight with its magnitude [d_out], averaged over workers in one fused vector; then starts anew.
+
+        Raises ValueError where a layer never ran: its zeros would be taken for the sizes of its units.
+        """
+        # a worker without a micro-batch has run none of them
+        if any(self.was_read) and not all(self.was_read):
+            name = self.weights[self.was_read.index(False)].name
+            raise ValueError(f"layer {name!r} has not run as a layer, so the sizes of its output units are unknown")
         # one exchange a step instead of one for each layer
         fused = mean_over_workers(torch.cat(self.sums))
         parts = fused.split(list(map(len, self.sums)))
@@ -130,8 +139,7 @@ class _ExampleMagnitudes:
             if stream == "options":
                 return
             mask = self.batch.stream(stream).mask
-            check_fit(name, output, mask)
-            sizes = token_sizes(output, self.per_token_norm) * mask[..., None]
+            sizes = token_sizes(by_token(name, output, mask), self.per_token_norm) * mask[..., None]
             means = sizes.sum(1) / mask.sum(1, keepdim=True)
             self.found[i][self.batch.example_indices] = means.to(self.found[i].dtype)
 

@@ -25,6 +25,7 @@ from methods.masking.output_units import (
 )
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
+from methods.shared.shapes import check_outputs
 from methods.shared.tensors import at_least_float32, generator
 
 SAMPLES = 100  # examples a task for the overlap, as in the paper's section 5.3, and for co-magnitude
@@ -63,6 +64,7 @@ class Migu(CacheFields, Method):
     card = Card(
         summary="update only the output units that are large",
         paper="2406.17245",
+        version=2,
         needs=("boundaries",),  # the end of the first task, which trains without a mask
         memory="one number for each output unit; the masked units if frozen; "
         "1 copy of the linear layers on the CPU for diagnostics",
@@ -79,7 +81,7 @@ class Migu(CacheFields, Method):
         self.magnitudes: Magnitudes | None = None
         self.rng: torch.Generator | None = None
         self.clusters: list[Tensor] = []
-        self.frozen: list[tuple[nn.Parameter, Tensor, Tensor]] = []  # what `after_optimizer_step` puts back
+        self.frozen: list[tuple[Tensor, Tensor, Tensor]] = []  # what `after_optimizer_step` puts back
         self.masks = False
         self.measures = False
         self.steps = 0
@@ -98,7 +100,13 @@ class Migu(CacheFields, Method):
             without_effect.add("masks")
         return self.settings.model_dump(exclude=without_effect)
 
-    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        self._choose_weights(model)
+        if self.settings.importance == "output":
+            measured = {maskable.name: maskable.measured for maskable in self.weights}
+            check_outputs(self.context, model, measured, batch)
+
+    def _choose_weights(self, model: nn.Module) -> None:
         s: MiguSettings = self.settings
         if not s.masks and not self.context.shared_weights:
             raise ValueError(
@@ -109,6 +117,10 @@ class Migu(CacheFields, Method):
         else:
             self.weights = chosen_weights(maskable_weights(model), s.layers)
         self.ratios = ratios_of(self.weights, s.ratio)
+
+    def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        s: MiguSettings = self.settings
+        self._choose_weights(model)
         acts = task_id > 0 or s.mask_first_task
         self.masks = acts and s.masks
         self.measures = acts and s.diagnostics
@@ -134,7 +146,7 @@ class Migu(CacheFields, Method):
         # on the CPU: a copy of every linear layer would cost a GPU more memory than the method itself
         self.start = {}
         for maskable in self.weights:
-            self.start[maskable.name] = maskable.weight.detach().cpu().clone()
+            self.start[maskable.name] = maskable.units.cpu().clone()
         if self.context.shared_weights and task_id == 1 and "0" not in self.kept_samples:
             rng = generator(self.context.seed, "looking", 0)
             batches = self.context.batches(self.context.examples(0), rng)
@@ -146,7 +158,7 @@ class Migu(CacheFields, Method):
         points = []
         if s.cluster == "weights":
             for maskable in self.weights:
-                points.append(nn.functional.normalize(maskable.weight.detach(), dim=0))
+                points.append(nn.functional.normalize(maskable.units, dim=0))
         else:
             for sizes in example_magnitudes(self.context, model, self.weights, batches, SAMPLES, s.per_token_norm):
                 points.append(nn.functional.normalize(sizes.T, dim=1))
@@ -173,13 +185,13 @@ class Migu(CacheFields, Method):
         if not self.masks:
             return
         for i, importance_O in enumerate(self._importances()):
-            weight = self.weights[i].weight
+            maskable = self.weights[i]
             masked = self._units_to_mask(i, importance_O)
-            zero_unit_gradients(weight, masked)
+            zero_unit_gradients(maskable, masked)
             self.masked_steps[i][masked] += 1
             if self.settings.freeze_masked:
                 # a zero gradient does not stop AdamW, whose momentum and weight decay move a unit all the same
-                self.frozen.append((weight, masked, weight.detach()[masked]))
+                self.frozen.append((maskable.units, masked, maskable.units[masked]))
 
     def _importances(self) -> Iterator[Tensor]:
         """What ranks the output units of each layer, [d_out]."""
@@ -194,10 +206,11 @@ class Migu(CacheFields, Method):
                 order = torch.randperm(maskable.num_units, generator=self.rng)
                 yield torch.argsort(order).to(weight.device, at_least_float32(weight.detach()).dtype)
             elif self.settings.importance == "gradient":
-                assert weight.grad is not None
-                yield at_least_float32(weight.grad.abs()).mean(1)
+                gradients = maskable.unit_gradients
+                assert gradients is not None
+                yield at_least_float32(gradients.abs()).mean(1)
             else:
-                yield at_least_float32(weight.detach().abs()).mean(1)
+                yield at_least_float32(maskable.units.abs()).mean(1)
 
     def _units_to_mask(self, i: int, importance_O: Tensor) -> Tensor:
         if self.settings.released:
@@ -210,8 +223,8 @@ class Migu(CacheFields, Method):
 
     @torch.no_grad()
     def after_optimizer_step(self, model: nn.Module) -> None:
-        for weight, masked, before in self.frozen:
-            weight[masked] = before
+        for units, masked, before in self.frozen:
+            units[masked] = before
         self.frozen = []
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
@@ -229,7 +242,7 @@ class Migu(CacheFields, Method):
         num_moved = 0
         for maskable, masked_steps in zip(self.weights, self.masked_steps, strict=True):
             name = maskable.name
-            weights[name] = maskable.weight.detach().cpu()
+            weights[name] = maskable.units.cpu()
             # units that no step let move: momentum and weight decay may have moved them all the same
             always_masked = (masked_steps == self.steps).cpu()
             num_moved += moved_units(self.start[name], weights[name], always_masked)

@@ -1,6 +1,7 @@
 """The output units that methods mask: which weights of a model have them, and choosing among those weights.
 
-Shapes: weight [d_out, d_in]. weight[k] makes output unit k, so masking unit k means leaving weight[k] as it is.
+Shapes: weight [d_out, d_in]. weight[k] makes output unit k, so masking unit k means leaving weight[k] as it is. GPT-2's
+weights are [d_in, d_out]; they are read and written through views (`MaskableWeight.units`).
 """
 
 from __future__ import annotations
@@ -13,21 +14,36 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from methods.shared.linears import by_units, is_linear, is_transposed
+
 GROUPS = ("attention", "ffn")
 
 
 @dataclass(frozen=True)
 class MaskableWeight:
-    """A weight whose output units can be masked, and the module whose output tells how large they are."""
+    """A weight whose output units can be masked: the linear layer `owner` has it, `measured`'s output tells their sizes."""
 
     name: str
     weight: nn.Parameter
     measured: nn.Module
+    owner: nn.Module
+
+    @property
+    def units(self) -> Tensor:
+        """[d_out, d_in]: a row for each unit. A view of the weight without its gradient."""
+        return by_units(self.owner, self.weight.detach())
+
+    @property
+    def unit_gradients(self) -> Tensor | None:
+        """[d_out, d_in]: a view of the gradient; None where there is none."""
+        if self.weight.grad is None:
+            return None
+        return by_units(self.owner, self.weight.grad)
 
     @property
     def num_units(self) -> int:
         """d_out."""
-        return self.weight.shape[0]
+        return len(self.units)
 
 
 def group_of(name: str) -> str:
@@ -50,8 +66,9 @@ def maskable_weights(model: nn.Module) -> list[MaskableWeight]:
     norms, biases, the LM head, poolers and classifiers are outside (arXiv 2406.17245). A LoRA layer gives two for each
     adapter that trains: A by its own output |A x|, and B by the output of the whole layer, W x + (alpha / r) B A x.
 
-    Raises ValueError where there is none.
+    Raises ValueError where there is none, and where experts train that are no layers of their own.
     """
+    _refuse_packed_experts(model)
     found: list[MaskableWeight] = []
     adapter_layers: list[str] = []
     for name, module in model.named_modules():
@@ -63,10 +80,11 @@ def maskable_weights(model: nn.Module) -> list[MaskableWeight]:
             # named_modules() names a layer before those inside it: the adapter's own and its frozen base are passed over
             adapter_layers.append(name + ".")
             for adapter, down in downs.items():
-                found.append(MaskableWeight(f"{name}.lora_A.{adapter}", _weight(down), down))
-                found.append(MaskableWeight(f"{name}.lora_B.{adapter}", _weight(ups[adapter]), module))
-        elif isinstance(module, nn.Linear) and not name.startswith(tuple(adapter_layers)):
-            found.append(MaskableWeight(name, _weight(module), module))
+                up = ups[adapter]
+                found.append(MaskableWeight(f"{name}.lora_A.{adapter}", _weight(down), down, down))
+                found.append(MaskableWeight(f"{name}.lora_B.{adapter}", _weight(up), module, up))
+        elif is_linear(module) and not name.startswith(tuple(adapter_layers)):
+            found.append(MaskableWeight(name, _weight(module), module, module))
     trained = []
     for maskable in found:
         if maskable.weight.requires_grad:
@@ -77,12 +95,35 @@ def maskable_weights(model: nn.Module) -> list[MaskableWeight]:
 
 
 def block_linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers inside numbered blocks whose weight trains; of LoRA, A and B are layers of their own."""
+    """The linear layers inside numbered blocks whose weight trains; of LoRA, A and B are layers of their own.
+
+    Raises ValueError where there is none, for GPT-2's transposed layers, and where experts train that are no layers.
+    """
+    _refuse_packed_experts(model)
     found = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module.weight.requires_grad and in_block(name):
+        if not in_block(name):
+            continue
+        if is_transposed(module) and _weight(module).requires_grad:
+            raise ValueError(f"layer {name!r} has a transposed weight (GPT-2's Conv1D), which is not supported here")
+        if isinstance(module, nn.Linear) and module.weight.requires_grad:
             found[name] = module
+    if not found:
+        raise ValueError("no trainable linear layer inside a numbered transformer block")
     return found
+
+
+def _refuse_packed_experts(model: nn.Module) -> None:
+    """Raises ValueError where a mixture's experts, which train, lie in one tensor [experts, …]: their units would be missed."""
+    for name, module in model.named_modules():
+        if not in_block(name) or isinstance(module, nn.Conv1d | nn.Conv2d):
+            continue
+        for own_name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim > 2 and parameter.requires_grad:
+                raise ValueError(
+                    f"{name}.{own_name} holds several experts in one tensor, whose output units cannot be told apart; "
+                    f"those of `tuning: lora` can be masked"
+                )
 
 
 def in_block(name: str) -> bool:
@@ -111,7 +152,7 @@ def released_weights(model: nn.Module) -> list[MaskableWeight]:
     for name, module in model.named_modules():
         is_head = name.split(".")[-1] == "lm_head" and isinstance(module, nn.Linear)
         if is_head and _weight(module).requires_grad:
-            found.append(MaskableWeight(name, _weight(module), module))
+            found.append(MaskableWeight(name, _weight(module), module, module))
     return found
 
 
@@ -161,7 +202,8 @@ def ratios_of(weights: list[MaskableWeight], ratio: float | Mapping[str, float])
 
 
 @torch.no_grad()
-def zero_unit_gradients(weight: nn.Parameter, masked: Tensor) -> None:
+def zero_unit_gradients(maskable: MaskableWeight, masked: Tensor) -> None:
     """Set the gradient of the output units with the given indices to zero."""
-    if weight.grad is not None and len(masked):
-        weight.grad[masked] = 0
+    gradients = maskable.unit_gradients
+    if gradients is not None and len(masked):
+        gradients[masked] = 0

@@ -55,6 +55,9 @@ class RandomMask(CacheFields, Method):
             return None
         return self.settings.model_dump(exclude={"mask_first_task"})
 
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        maskable_weights(model)
+
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.rng = None
         if self.cache_fields(task_id) is not None:
@@ -65,7 +68,7 @@ class RandomMask(CacheFields, Method):
             for maskable in maskable_weights(model):
                 masked = random_units(maskable.num_units, self.settings.ratio, self.rng)
                 # drawn on the CPU, so that a run on another device masks the same units
-                zero_unit_gradients(maskable.weight, masked.to(maskable.weight.device))
+                zero_unit_gradients(maskable, masked.to(maskable.weight.device))
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self.rng = None

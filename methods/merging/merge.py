@@ -14,6 +14,7 @@ from methods.base import Context, Method, Settings, State, at_least_float32, gen
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
+from methods.shared.linears import is_linear
 from methods.shared.snapshots import copies, fitted
 
 Tensors = dict[str, Tensor]
@@ -270,6 +271,6 @@ def _inner_matrices(model: nn.Module) -> set[str]:
     found = set()
     for name, module in model.named_modules():
         is_head = name.endswith(("lm_head", "classifier", "score"))
-        if isinstance(module, nn.Linear) and id(module.weight) not in embeddings and not is_head:
+        if is_linear(module) and id(module.weight) not in embeddings and not is_head:
             found.add(f"{name}.weight")
     return found

@@ -70,6 +70,7 @@ class L2P(Cost, TuningMethod):
     card = Card(
         summary="a pool of soft prompts, from which each input picks by keys",
         paper="2112.08654",
+        version=2,
         memory="the pool and its keys",
         space={"pool": (10, 20, 30), "picked": (1, 3, 5), "pull": (0.1, 0.5, 1.0)},
         training_space={"lr": PROMPT_RATES},

@@ -66,6 +66,7 @@ class LFPT5(Cost, TuningMethod):
     card = Card(
         summary="one soft prompt that also writes samples of earlier tasks for replay and distillation",
         paper="2110.07298",
+        version=2,
         needs=("boundaries",),
         memory="which answers each task has; written samples while a task is trained",
         space={

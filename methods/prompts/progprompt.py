@@ -69,6 +69,7 @@ class ProgPrompt(Cost, TuningMethod):
     card = Card(
         summary="a new soft prompt for every task, before those of all earlier tasks",
         paper="2301.12314",
+        version=2,
         needs=("boundaries", "task labels"),
         memory="one prompt a task",
         space={"tokens": (5, 10, 20, 50)},

@@ -51,6 +51,7 @@ class L2(CacheFields, Method):
     card = Card(
         summary="stay near the previous task's weights",
         paper="2203.17269",
+        version=2,
         needs=("boundaries",),
         memory="1 copy of the trained weights",
         space={"strength": [1e-3, 1e-2, 0.1, 1.0, 10.0]},

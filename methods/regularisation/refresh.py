@@ -55,6 +55,7 @@ class Refresh(Cost, CacheFields, Method):
     card = Card(
         summary="unlearn each batch a little before it is learnt",
         paper="2403.13249",
+        version=2,
         needs=("boundaries",),
         memory="1 copy of the trained weights, and a forward and backward pass more",
         space={"delta": [1e-6, 1e-5, 1e-4]},

@@ -18,7 +18,7 @@ from methods.adapters.lora import LoraSettings
 from methods.base import Context, at_least_float32, trainable
 from methods.batch import Batch
 from methods.shared.expert_layer import ExpertLayer
-from methods.shared.linears import replace_module, target_linears, usual_targets
+from methods.shared.linears import adapter_targets, replace_module, target_linears
 from methods.shared.reader import ModelReader, mean_over_tokens
 from methods.shared.tensors import freeze_all_but
 
@@ -105,13 +105,11 @@ class RoutedAdapters(AdapterPerTask):
         return len(self.layers[0].lora_A)
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
-
         freeze_all_but(model, head)
         self.reader = ModelReader(model)
         self.layers = []
         kind = type(self).__name__.lower()
-        for name, linear in target_linears(model, self.settings.targets or usual_targets(model, USUAL)).items():
+        for name, linear in target_linears(model, self.settings.targets or adapter_targets(model)).items():
             layer = RoutedLayer(linear, self.settings, kind, self.routing)
             self.layers.append(layer)
             replace_module(model, name, layer)

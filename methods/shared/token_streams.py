@@ -60,10 +60,14 @@ class LayerStreams:
         return "target"
 
 
-def check_fit(layer_name: str, activation: Tensor, mask: Tensor) -> None:
-    """Raises ValueError where an activation [B, S, d] is not one vector for each token of its stream."""
+def by_token(layer_name: str, activation: Tensor, mask: Tensor) -> Tensor:
+    """An activation as [B, S, d]; raises ValueError where it is not one vector for each token of its stream."""
+    # OPT's feed-forward layers read the tokens of all texts as one list
+    if activation.ndim == 2 and len(activation) == mask.numel():
+        return activation.unflatten(0, mask.shape)
     if activation.shape[:-1] != mask.shape:
         raise ValueError(
             f"layer {layer_name!r}: activations of shape {tuple(activation.shape)} do not fit the mask "
             f"{tuple(mask.shape)} of the tokens that it reads"
         )
+    return activation

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from methods.base import Context, at_least_float32, generator
 from methods.batch import Batch, StreamName
 from methods.shared.tensors import outside_autocast
-from methods.shared.token_streams import LayerStreams, check_fit
+from methods.shared.token_streams import LayerStreams, by_token
 
 # part of the random projections' seeds, which must stay as they are
 SEED_NAMES: dict[StreamName, str] = {"source": "attention_mask", "target": "decoder_attention_mask"}
@@ -42,8 +42,7 @@ class LayerInputs:
             if stream == "options":
                 return
             mask = self.masks[stream]
-            check_fit(name, inputs[0], mask)
-            x = at_least_float32(inputs[0][mask])
+            x = at_least_float32(by_token(name, inputs[0], mask)[mask])
             with outside_autocast(x):
                 self.add(name, stream, x)
 

@@ -19,6 +19,7 @@ from methods.masking.output_units import block_linears
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.passes import evaluating, first
+from methods.shared.shapes import check_outputs
 from methods.subspaces.layer_inputs import Energies, LayerInputs, Moments
 
 
@@ -91,6 +92,7 @@ class Projection(CacheFields, Method):
     card = Card(
         summary="update only where old tasks' inputs do not reach (GPM)",
         paper="2103.09762",
+        version=2,
         needs=("boundaries",),
         memory="a basis of at most d_in x d_in for each linear layer, and 1 copy of the trained linear layers",
         space={"epsilon": [0.9, 0.95, 0.97, 0.99]},
@@ -113,6 +115,9 @@ class Projection(CacheFields, Method):
         if task_id == 0:
             without_effect.add("project_update")
         return self.settings.model_dump(exclude=without_effect)
+
+    def check_model(self, model: nn.Module, batch: Batch) -> None:
+        check_outputs(self.context, model, block_linears(model), batch)
 
     def _projected_layers(self, model: nn.Module) -> dict[str, nn.Linear]:
         """The layers that have a basis: in the first task none."""

@@ -98,7 +98,9 @@ class SearchConfig(Section):
     searcher: Literal["random", "grid", "tpe", "cma"] = Field(
         "random", description="tpe and cma: Optuna's; cma searches at random what is not a number, or is the only one"
     )
-    scheduler: Literal["fifo", "asha"] = Field("fifo", description="asha stops weak trials at rungs of finished tasks")
+    scheduler: Literal["fifo", "asha"] = Field(
+        "fifo", description="asha stops weak trials at rungs of finished tasks (its stopping variant)"
+    )
     grace: int = Field(2, ge=2, description="asha: tasks before a trial can be stopped; early tasks mislead")
     reduction: float = Field(3, gt=1, description="asha: one in so many goes on at each rung")
     trials: int = Field(30, ge=1, description="for every method")
@@ -108,8 +110,21 @@ class SearchConfig(Section):
     forgetting_weight: float = Field(0.0, ge=0, allow_inf_nan=False, description="score = metric - weight x forgetting")
     seeds: Seeds = (0,)
     seed: int = Field(0, ge=0, description="of the searcher's own draws")
+    at_once: int = Field(
+        4, ge=1, description="tpe, cma, asha: a method's trials in rounds of so many, each knowing the rounds before it"
+    )
     max_concurrent: int | None = Field(None, ge=1, description="trials side by side; null: as many as fit now")
     space: dict[str, Dimension] = Field(default_factory=dict, description="what is tried, where not as declared")
+
+    @property
+    def learns(self) -> bool:
+        """Whether earlier trials decide what a trial tries."""
+        return self.searcher in ("tpe", "cma")
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether earlier trials decide what a trial tries or whether it goes on."""
+        return self.learns or self.scheduler == "asha"
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,11 +20,70 @@ def load_module(source: ModelSource, config: ModelConfig, auto_class: Any, seed:
     # transformers draws new weights from torch's global generator
     torch.manual_seed(seed)
     if source.path is None:
-        described = _builtin_config(config, **kwargs)
-        module = auto_class.from_config(described)
+        module = _from_config(source, auto_class, _builtin_config(config, **kwargs), {})
+    elif not source.has_values:
+        described, class_arguments = _hub_config(source, kwargs)
+        module = _from_config(source, auto_class, described, class_arguments)
     else:
-        module = auto_class.from_pretrained(source.path, revision=source.revision, dtype=torch.float32, **kwargs)
+        module = _pretrained(source, config, auto_class, kwargs)
     return module.train()
+
+
+def _from_config(source: ModelSource, auto_class: Any, described: Any, class_arguments: dict[str, Any]) -> Any:
+    """A model with new weights, or with shapes alone. Raises ValueError where the architecture has no such model."""
+    device: Any = contextlib.nullcontext()
+    if not source.has_values:
+        device = torch.device("meta")
+    with device:
+        try:
+            return auto_class.from_config(described, **class_arguments)
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            what = auto_class.__name__.removeprefix("AutoModelFor")
+            raise ValueError(
+                f"model {source.path!r}: transformers has no {what} for {described.model_type!r}"
+            ) from None
+
+
+def _hub_config(source: ModelSource, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The configuration, and of the arguments those that are the model class's."""
+    from transformers import AutoConfig
+
+    class_arguments = {}
+    of_config = dict(kwargs)
+    if "add_pooling_layer" in kwargs:
+        class_arguments["add_pooling_layer"] = of_config.pop("add_pooling_layer")
+    # only a model that has a path is read from the hub's files
+    assert source.path is not None
+    return AutoConfig.from_pretrained(source.path, revision=source.revision, **of_config), class_arguments
+
+
+def _pretrained(source: ModelSource, config: ModelConfig, auto_class: Any, kwargs: dict[str, Any]) -> Any:
+    """The model with its saved weights. Raises ValueError where they are another model's.
+
+    A classifier saved for another number of labels is taken without its last layer, which is drawn anew in any case.
+    """
+    num_labels = kwargs.get("num_labels")
+    module, loaded = auto_class.from_pretrained(
+        source.path,
+        revision=source.revision,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **kwargs,
+    )
+    for name, saved, wanted in loaded["mismatched_keys"]:
+        if num_labels is None or wanted[0] != num_labels:
+            raise ValueError(
+                f"model {config.name!r}: weight {name!r} is {list(saved)} in its file and {list(wanted)} by its config.json"
+            )
+    # a head over the vocabulary, or a layer of the backbone, must not come from a random draw
+    backbone = f"{module.base_model_prefix}."
+    for name in sorted(loaded["missing_keys"]):
+        if num_labels is None or name.startswith(backbone):
+            raise ValueError(f"model {config.name!r}: weight {name!r} is not in its files")
+    return module
 
 
 def _builtin_config(config: ModelConfig, **kwargs: Any) -> Any:
@@ -50,7 +110,11 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
 
     quiet_transformers()
     if source.path is not None:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"model {config.name!r}: its tokenizer cannot be read: {reason}") from error
         # decoders come without one; padding is masked, so any token will do
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token

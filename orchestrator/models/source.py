@@ -40,12 +40,14 @@ class ModelSource:
     identity: str
     path: str | None  # None: built in
     revision: str | None
+    has_values: bool = True  # without, the model is built from its configuration on the meta device: shapes alone
 
 
 def find_model(config: ModelConfig) -> ModelSource:
     """Resolve a model's name. Reads configuration files only; raises ValueError with one line where it cannot."""
     _check_revision(config)
     if config.name in BUILTIN:
+        _check_overrides(config)
         made_of = json.dumps([BUILTIN[config.name] | config.overrides, builtin_tokenizer_json()], sort_keys=True)
         kind = BUILTIN_KIND[BUILTIN[config.name]["model_type"]]
         return ModelSource(kind, False, f"{config.name}:{_sha(made_of)[:16]}", None, None)
@@ -55,6 +57,7 @@ def find_model(config: ModelConfig) -> ModelSource:
     described = _auto_config(path, config.revision)
     kind = _kind(described)
     if Path(path).is_dir():
+        _check_files(path, described, kind)
         sentence = (Path(path) / "config_sentence_transformers.json").exists()
         return ModelSource(kind, sentence, f"folder:{_folder_hash(path)[:16]}", str(Path(path).resolve()), None)
     # a branch moves: the identity must name the commit that is on this machine
@@ -77,6 +80,48 @@ def _check_revision(config: ModelConfig) -> None:
         what = "a folder, known by its content"
     if what:
         raise ValueError(f"model.revision: {config.revision!r} goes with models of the hub; {config.name!r} is {what}")
+
+
+def _check_overrides(config: ModelConfig) -> None:
+    """Raises ValueError for a key that the model's configuration has not: transformers would keep it and read it nowhere."""
+    if not config.overrides:
+        return
+    from transformers import AutoConfig
+
+    from methods import unknown
+
+    known = AutoConfig.for_model(BUILTIN[config.name]["model_type"]).to_dict()
+    for key in config.overrides:
+        if key not in known:
+            raise ValueError("model.overrides: " + unknown("key", key, list(known)))
+
+
+# By these, transformers knows a tokenizer; without one it may make an empty one and say nothing
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+
+
+def _check_files(path: str, described: Any, kind: Kind) -> None:
+    """Raises ValueError where a folder lacks what makes a model: weights, a tokenizer, and a head that writes."""
+    folder = Path(path)
+    where = f"model folder {path!r}"
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        raise ValueError(f"{where}: no weights (*.safetensors or pytorch_model*.bin)")
+    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
+        raise ValueError(f"{where}: no tokenizer (one of {', '.join(_TOKENIZER_FILES)})")
+    architecture = _architecture(described)
+    is_backbone = architecture.endswith("Model") and not architecture.endswith("LMHeadModel")
+    # of a backbone whose head is its embedding, as GPT-2's, nothing is missing
+    if kind != "encoder" and is_backbone and not described.tie_word_embeddings:
+        raise ValueError(
+            f"{where} holds {architecture}, without the head that writes text; save the whole language model in it"
+        )
 
 
 def _packaged(name: str) -> str:
@@ -114,10 +159,21 @@ def _kind(described: Any) -> Kind:
     if described.is_encoder_decoder:
         return "encoder-decoder"
     # BERT and its kin may call themselves decoders elsewhere; the architecture that was saved says which head there is
-    architecture = (getattr(described, "architectures", None) or [""])[0]
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+    if _architecture(described).endswith(("ForCausalLM", "LMHeadModel")):
+        return "decoder"
+    # a backbone without a head: those that can fill masks are encoders, those that can only go on with a text are not
+    from transformers.models.auto import modeling_auto
+
+    model_type = described.model_type
+    fills_masks = model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not fills_masks:
         return "decoder"
     return "encoder"
+
+
+def _architecture(described: Any) -> str:
+    """The class that was saved; empty where the configuration does not say."""
+    return (getattr(described, "architectures", None) or [""])[0]
 
 
 @cache

@@ -14,6 +14,7 @@ from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
 from orchestrator.models.source import find_model
+from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
@@ -65,6 +66,10 @@ class Planner:
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
         self._check_generation()
+        with _as_user_error():
+            check_model(self.source, config.model)
+            for method in config.methods:
+                check_method(self.source, config.model, method.spec)
         self._tell_missing_sources()
         # decided here once: what "auto" means must not depend on the machine that happens to train a sequence
         precision = config.model.precision

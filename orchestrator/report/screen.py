@@ -58,7 +58,7 @@ class LiveScreen:
         """Say once that states are reused which other releases of the libraries trained."""
         if self.has_told_versions:
             return
-        makers = []
+        makers: list[dict[str, str]] = []
         for view in views:
             makers += view.makers_versions()
         line = reuse_line(makers, self.versions)

@@ -2,7 +2,7 @@
 
 protocol        the two phases in order: tune, freeze what was chosen, evaluate it
 definition      what is checked before the first trial; space: what may be tried
-suggestions     which values the next trial tries
+decisions       which values a trial tries, and which trials go on at a rung
 trials          a trial and how it ended, as values; trial_store: all of them, kept in a journal
 ray_tune        runs trials side by side
 choice          the chosen values, frozen in a file with a hash

@@ -255,7 +255,11 @@ def _method_search(config: RunConfig, settings: SearchConfig, planner: Planner, 
     for stream, seed in itertools.product(settings.streams, settings.seeds):
         for sequence in planner.sequences(method, stream, seed, "dev"):
             score_keys.append(sequence.score_keys)
-    how = settings.model_dump(mode="json", exclude=_NOT_OF_THE_DEFINITION)
+    left_out = set(_NOT_OF_THE_DEFINITION)
+    # Where no trial depends on another, rounds make no difference.
+    if not settings.in_rounds:
+        left_out.add("at_once")
+    how = settings.model_dump(mode="json", exclude=left_out)
     return MethodSearch(method, space, content_hash([method.label, how, _plain_space(space), score_keys]))
 
 

@@ -6,7 +6,6 @@ Ray Tune runs and stops trials. Which there are, and how they ended, the trial s
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator import logs
@@ -23,6 +22,7 @@ from orchestrator.cluster.resources import Resources, max_concurrent_groups
 from orchestrator.config.running import ScalingConfig
 from orchestrator.config.search import SearchConfig
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.search.decisions.halving import rungs
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, score_after, tasks_done
 from orchestrator.store.events import TrialProblem
@@ -55,7 +55,7 @@ def run_trials(
     driver = tune.with_resources(tune.with_parameters(_drive_trial, settings=settings), {"memory": DRIVER_MEMORY})
     scheduler = FIFOScheduler()
     if search.scheduler == "asha":
-        scheduler = PerMethodAsha(trial_store)
+        scheduler = JournalledAsha(trial_store)
     tune_config = tune.TuneConfig(
         metric="score",
         mode="max",
@@ -96,7 +96,8 @@ class _FromTrialStore(_StoredEmpty, Searcher):
     def suggest(self, trial_id: str) -> Any:
         trial = self.trial_store.start_next()
         if trial is None:
-            # While some run there may still be one: a trial that is stopped early leaves something of its method's budget.
+            # While some run there may still be one: the next round begins when they have ended, and a trial that is stopped
+            # early leaves something of its method's budget.
             return None if self.trial_store.running else Searcher.FINISHED
         self.started[trial_id] = trial
         sequences = [sequence.model_dump(mode="json") for sequence in trial.sequences]
@@ -116,96 +117,22 @@ class _FromTrialStore(_StoredEmpty, Searcher):
         """Nothing: the trial store is on disk."""
 
 
-class PerMethodAsha(_StoredEmpty, FIFOScheduler):
-    """Asynchronous successive halving (arXiv 1810.05934) over finished tasks, a bracket for each method.
+class JournalledAsha(_StoredEmpty, FIFOScheduler):
+    """Stops trials at rungs of finished tasks, as the trial store decides (see `orchestrator.search.decisions.halving.goes_on`).
 
-    Methods are not halved against each other: one that protects more looks worse early. What earlier trials reached counts
-    again after a restart.
+    Ray's own `ASHAScheduler` decides by the order in which results arrive, which no second run repeats, and forgets it.
     """
 
     def __init__(self, trial_store: TrialStore) -> None:
         super().__init__()
         self.trial_store = trial_store
-        self.brackets: dict[str, ASHAScheduler] = {}
-
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Nothing to set: each bracket is made with them."""
-        return True
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        if self._has_rungs(trial):
-            self._bracket(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        # A trial that is through is finished: ASHA would call it stopped.
-        if result["tasks"] >= self._num_tasks(trial):
+        own = self.trial_store.trials[trial.config["trial"]]
+        # A trial that is through is finished, not stopped.
+        if result["tasks"] >= own.num_tasks or self.trial_store.passes_rung(own, result["tasks"], result["score"]):
             return str(TrialScheduler.CONTINUE)
-        decision = str(self._bracket(trial).on_trial_result(tune_controller, trial, result))
-        # Tune does not tell a trial that was stopped from one whose driver just returned.
-        if decision == TrialScheduler.STOP:
-            self.trial_store.mark_stopped(trial.config["trial"])
-        return decision
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        if self._has_rungs(trial):
-            self._bracket(trial).on_trial_remove(tune_controller, trial)
-
-    def _num_tasks(self, trial: Any) -> int:
-        # All trials of a method have as many: the scenario is the same on every stream.
-        return self.trial_store.trials_of(trial.config["method"])[0].num_tasks
-
-    def _has_rungs(self, trial: Any) -> bool:
-        """Reference runs of one task each have no rung, so none of them is stopped."""
-        return self._num_tasks(trial) > self.trial_store.search.grace
-
-    def _bracket(self, trial: Any) -> ASHAScheduler:
-        label = trial.config["method"]
-        if label not in self.brackets:
-            bracket = ASHAScheduler(
-                time_attr="tasks",
-                metric="score",
-                mode="max",
-                max_t=self._num_tasks(trial),  # of finished tasks, as are the rungs
-                grace_period=self.trial_store.search.grace,
-                reduction_factor=self.trial_store.search.reduction,
-                stop_last_trials=False,
-            )
-            for earlier, _ in self.trial_store.ended_trials(label):
-                self._replay(bracket, earlier)
-            self.brackets[label] = bracket
-        return self.brackets[label]
-
-    def _replay(self, bracket: ASHAScheduler, trial: Trial) -> None:
-        """Tell a bracket what a trial reached at each rung, in this process or one before it."""
-        stand_in: Any = _StandIn(trial.key)
-        controller: Any = None
-        views = trial.views()
-        bracket.on_trial_add(controller, stand_in)
-        for rung in rungs(self.trial_store.search, trial.num_tasks):
-            if tasks_done(views) >= rung:
-                score = score_after(self.trial_store.search, views, rung)
-                bracket.on_trial_result(controller, stand_in, {"tasks": rung, "score": score})
-
-
-@dataclass
-class _StandIn:
-    """A trial that has ended, for a bracket that asks for nothing but its id."""
-
-    trial_id: str
-
-
-def rungs(search: SearchConfig, num_tasks: int) -> list[int]:
-    """After how many tasks a trial waits for the scheduler's word: grace, then each time `reduction` times as many."""
-    rungs_of_trial: list[int] = []
-    if search.scheduler != "asha":
-        return rungs_of_trial
-    tasks = float(search.grace)
-    while math.ceil(tasks) < num_tasks:
-        # With a small reduction two rungs can round up to the same task.
-        if math.ceil(tasks) not in rungs_of_trial:
-            rungs_of_trial.append(math.ceil(tasks))
-        tasks *= search.reduction
-    return rungs_of_trial
+        return str(TrialScheduler.STOP)
 
 
 class _Watch(_StoredEmpty, tune.Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -11,9 +12,11 @@ from typing import Any
 
 from orchestrator.config.search import SearchConfig
 from orchestrator.planning.planner import Planner
+from orchestrator.search.decisions import first_of_round
+from orchestrator.search.decisions.halving import Halving
+from orchestrator.search.decisions.suggestions import TrialRecord, suggest_values
 from orchestrator.search.definition import MethodSearch
 from orchestrator.search.space import Values, size_of, with_values
-from orchestrator.search.suggestions import TrialRecord, suggest_values
 from orchestrator.search.trials import (
     Cost,
     Trial,
@@ -22,7 +25,7 @@ from orchestrator.search.trials import (
     trial_result,
 )
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import TrialEnded, TrialEvent, TrialReopened, TrialSuggested
+from orchestrator.store.events import RungDecided, TrialEnded, TrialEvent, TrialReopened, TrialSuggested
 from orchestrator.store.identities import search_run, trial_name, trial_run
 from orchestrator.store.journal import Journal, Tail
 from orchestrator.training.sequence import is_complete
@@ -50,9 +53,9 @@ class TrialStore:
         self.trials: dict[str, Trial] = {}
         self.results: dict[str, TrialResult] = {}
         self.running: set[str] = set()
-        self._stopped: set[str] = set()
         self._notes: dict[str, dict[str, Any]] = {}
         self._journal = Journal(folder, "trials")
+        self.halving = Halving(search, self._journal)
         self._replay_journal()
 
     def _replay_journal(self) -> None:
@@ -70,6 +73,8 @@ class TrialStore:
         if isinstance(event, TrialSuggested):
             self.trials.setdefault(key, self._make_trial(method_search, event.number, event.values))
             self._notes[key] = event.notes
+        elif isinstance(event, RungDecided):
+            self.halving.replay(event)
         elif isinstance(event, TrialReopened):
             self.results.pop(key, None)
         elif isinstance(event, TrialEnded) and key in self.trials:
@@ -115,22 +120,53 @@ class TrialStore:
             planned += int(min(size_of(method_search.space), self.search.trials))
         return planned
 
-    def records(self, label: str) -> list[TrialRecord]:
-        """A method's trials as the next suggestion sees them."""
+    def records(self, label: str, number: int) -> list[TrialRecord]:
+        """A method's earlier trials as its trial of that number sees them."""
+        first = first_of_round(self.search, number)
         records = []
         for trial in self.trials_of(label):
-            result = self.results.get(trial.key)
+            if trial.number >= number:
+                break
+            # Of its own round a trial knows the values alone, whether or not some have ended by now.
+            in_same_round = trial.number >= first
             score = None
-            # A stopped trial's score is over fewer tasks, which are not to be compared with all of them.
-            if result and result.status == "finished":
-                score = result.score
-            records.append(TrialRecord(trial.values, score, result is None, self._notes.get(trial.key, {})))
+            if not in_same_round:
+                score = self._final_score(trial)
+            records.append(TrialRecord(trial.values, score, in_same_round, self._notes.get(trial.key, {})))
         return records
 
-    def usage(self, label: str) -> int:
-        """The number of tasks that a method's trials took; of those that have not ended, what they may take."""
+    def _final_score(self, trial: Trial) -> float | None:
+        result = self.results.get(trial.key)
+        # A stopped trial's score is over fewer tasks, which are not to be compared with all of them.
+        if result and result.status == "finished":
+            return result.score
+        return None
+
+    def _history(self, label: str, number: int) -> list[Trial]:
+        """The trials that a method's trial of that number learns from: those of the rounds before its own."""
+        first = first_of_round(self.search, number)
+        return [trial for trial in self.trials_of(label) if trial.number < first]
+
+    def _has_history(self, label: str, number: int) -> bool:
+        """Whether all that a trial learns from has ended."""
+        if not self.search.in_rounds:
+            return True
+        ended = [trial for trial in self._history(label, number) if trial.key in self.results]
+        return len(ended) == first_of_round(self.search, number)
+
+    def passes_rung(self, trial: Trial, tasks: int, score: float) -> bool:
+        """Whether a trial with this score (in %) after so many tasks goes on."""
+        return self.halving.passes(trial, tasks, score, self._history(trial.method, trial.number))
+
+    def usage(self, label: str, before: int | None = None) -> int:
+        """The number of tasks that a method's trials took; of those that have not ended, what they may take.
+
+        `before` leaves out the trials of that number and above.
+        """
         tasks = 0
         for trial in self.trials_of(label):
+            if before is not None and trial.number >= before:
+                break
             if trial.key in self.results:
                 tasks += self.results[trial.key].cost.tasks
             else:
@@ -138,7 +174,10 @@ class TrialStore:
         return tasks
 
     def start_next(self) -> Trial | None:
-        """The trial to run now: one that was cut off, else a new one of the method with the fewest. None: all are begun."""
+        """The trial to run now: one that was cut off, else a new one of the method with the fewest.
+
+        None: all are begun, or what comes next waits for the end of a round.
+        """
         trial = self._cut_off()
         if trial is None:
             trial = self._start_new()
@@ -148,40 +187,67 @@ class TrialStore:
 
     def is_done(self) -> bool:
         """Whether every trial has ended and there is no further one."""
-        return self._cut_off() is None and not self.running and self._plan_next() is None
+        for trial in self.all_trials():
+            if trial.key not in self.results:
+                return False
+        return self._plan_next() is None
 
     def _cut_off(self) -> Trial | None:
         for trial in self.all_trials():
-            if trial.key not in self.results and trial.key not in self.running:
+            if trial.key in self.results or trial.key in self.running:
+                continue
+            # One that failed may have been opened again, and later rounds are halved against it.
+            if self._has_history(trial.method, trial.number):
                 return trial
         return None
 
     def _start_new(self) -> Trial | None:
-        planned = self._plan_next()
-        if planned is None:
+        suggested = self._plan_next()
+        if suggested is None:
             return None
-        trial, notes = planned
+        method_search, event = suggested
+        trial = self._make_trial(method_search, event.number, event.values)
         # On disk before it runs: a process that dies now finds the trial cut off, not its number taken twice.
-        self._journal.append(TrialSuggested(**trial.identity, values=trial.values, notes=notes))
-        self._notes[trial.key] = notes
+        self._journal.append(event)
+        self._notes[trial.key] = event.notes
         self.trials[trial.key] = trial
         return trial
 
-    def _plan_next(self) -> tuple[Trial, dict[str, Any]] | None:
+    def _plan_next(self) -> tuple[MethodSearch, TrialSuggested] | None:
         # Methods take turns, so a search that is cut off has spent as much on each.
         for method_search in sorted(self.method_searches, key=lambda m: len(self.trials_of(m.label))):
-            label = method_search.label
-            number = len(self.trials_of(label))
-            if number >= self.search.trials or self._is_spent(label):
-                continue
-            suggestion = suggest_values(self.search, method_search.space, number, self.records(label))
-            if suggestion:
-                return self._make_trial(method_search, number, suggestion.values), suggestion.notes
+            event = self._plan_next_of(method_search)
+            if event:
+                return method_search, event
         return None
 
-    def _is_spent(self, label: str) -> bool:
+    def _plan_next_of(self, method_search: MethodSearch) -> TrialSuggested | None:
+        """A method's next suggestion; None where there is none, or none yet."""
+        label = method_search.label
+        taken = {trial.number for trial in self.trials_of(label)}
+        # The lowest that is free: of a journal that was damaged a suggestion may be lost, and is made again.
+        number = next(number for number in itertools.count() if number not in taken)
+        if number >= self.search.trials or not self._has_history(label, number) or self._is_spent(label, number):
+            return None
+        records = self.records(label, number)
+        suggestion = suggest_values(self.search, method_search.space, number, records)
+        if suggestion is None:
+            return None
+        history = []
+        if self.search.learns:
+            history = [record.score for record in records if not record.running]
+        return TrialSuggested(
+            definition=method_search.definition,
+            method=label,
+            number=number,
+            values=suggestion.values,
+            notes=suggestion.notes,
+            history=history,
+        )
+
+    def _is_spent(self, label: str, number: int) -> bool:
         budget = self.search.trial_tasks
-        return budget is not None and self.usage(label) >= budget
+        return budget is not None and self.usage(label, before=number) >= budget
 
     def reopen_failed(self) -> None:
         """Have the trials that failed run again."""
@@ -192,22 +258,22 @@ class TrialStore:
                 self._journal.append(TrialReopened(**trial.identity))
 
     def record_complete(self) -> None:
-        """Record the results of trials that were done when the last process died before it could."""
+        """Record the results of trials that were done, or told to stop, when the last process died before it could."""
         for trial in self.all_trials():
-            if trial.key not in self.results and _has_everything(trial):
-                self.record_result(trial)
-
-    def mark_stopped(self, key: str) -> None:
-        """Take the scheduler's word that a trial goes no further: one that ends early without it has failed."""
-        self._stopped.add(key)
+            if trial.key in self.results or not self._has_history(trial.method, trial.number):
+                continue
+            if self.halving.stopped_after(trial) is None and not _has_everything(trial):
+                continue
+            self.halving.decide_lost(trial, self._history(trial.method, trial.number))
+            self.record_result(trial)
 
     def record_result(self, trial: Trial, problem: str = "") -> None:
         """Record how a trial ended, once: its journals say it, or the `problem` that its driver had."""
         self.running.discard(trial.key)
         if trial.key not in self.results:
             workers = self.planner.config.scaling.workers
-            stopped = trial.key in self._stopped
-            result = trial_result(trial, self.search, workers, self.gpus_per_worker, problem, stopped)
+            stopped_after = self.halving.stopped_after(trial)
+            result = trial_result(trial, self.search, workers, self.gpus_per_worker, problem, stopped_after)
             self.results[trial.key] = result
             self._journal.append(TrialEnded(**trial.identity, result=asdict(result)))
 

@@ -152,22 +152,32 @@ def cost_of(views: Sequence[View], workers: int, gpus: float) -> Cost:
 
 
 def trial_result(
-    trial: Trial, search: SearchConfig, workers: int, gpus: float, problem: str = "", stopped: bool = False
+    trial: Trial,
+    search: SearchConfig,
+    workers: int,
+    gpus: float,
+    problem: str = "",
+    stopped_after: int | None = None,
 ) -> TrialResult:
     """How a trial that no longer runs ended, from its sequences' journals.
 
-    `problem` is what went wrong around it: of a trial that has all of its scores no failure. `stopped` says that the
-    scheduler ended it. A trial that ended early and was not stopped has failed, also where nobody says why.
+    `problem` is what went wrong around it: of a trial that has all of its scores no failure. `stopped_after` is the number
+    of tasks after which the scheduler ended it: what its journals have beyond them does not count. A trial that ended early
+    and was not stopped has failed, also where nobody says why.
     """
     views = trial.views()
     cost = cost_of(views, workers, gpus)
     done = tasks_done(views)
+    if stopped_after is not None:
+        done = min(done, stopped_after)
     reason = _failure(views)
-    if not reason and done < trial.num_tasks:
+    # What was told to stop and got there is stopped, whatever became of its driver then.
+    is_stopped = stopped_after is not None and done == stopped_after
+    if not reason and done < trial.num_tasks and not is_stopped:
         reason = problem
     if not reason and done == 0:
         reason = "it ended before its first task was done"
-    if not reason and done < trial.num_tasks and not stopped:
+    if not reason and done < trial.num_tasks and not is_stopped:
         reason = f"its driver ended without a word after {done} of {trial.num_tasks} tasks"
     if reason:
         return TrialResult("failed", done, None, {}, cost, reason)

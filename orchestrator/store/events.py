@@ -236,11 +236,25 @@ class TrialEvent(SearchEvent):
 
 
 class TrialSuggested(TrialEvent):
-    """A trial's values were drawn. `notes` are what the sampler wants to remember of how it came to them."""
+    """A trial's values were drawn. `notes` are what the sampler wants to remember of how it came to them.
+
+    `history` is what the sampler learnt from: the scores of the trials of the rounds before, by number, None where one did
+    not finish. A sampler that does not learn has none.
+    """
 
     name = "trial_suggested"
     values: dict[str, Any]
     notes: dict[str, Any]
+    history: list[float | None] = Field(default_factory=list)
+
+
+class RungDecided(TrialEvent):
+    """A trial reached the rung at so many finished tasks with a score in %, and goes on or is to stop."""
+
+    name = "rung_decided"
+    tasks: int
+    score: float
+    goes_on: bool
 
 
 class TrialReopened(TrialEvent):
@@ -284,6 +298,7 @@ EVENTS: dict[str, type[Event]] = {
         SearchFrozen,
         SearchFinished,
         TrialSuggested,
+        RungDecided,
         TrialReopened,
         TrialEnded,
         TrialProblem,

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.store.events import (
     Event,
+    RungDecided,
     SearchChosen,
     SearchEvent,
     SearchFinished,
@@ -52,6 +53,7 @@ class SearchRuns:
     def _copy(self, event: Event) -> None:
         raise TypeError(f"event {event.name!r} is none of a search")
 
+    @_copy.register(RungDecided)
     @_copy.register(SearchChosen)
     @_copy.register(TrialProblem)
     @_copy.register(TrialReopened)

@@ -13,7 +13,7 @@ def test_every_row_of_a_listing_has_the_same_columns() -> None:
     assert len({tuple(sorted(row)) for row in rows}) == 1
     by_name = {(row["kind"], row["name"]): row for row in rows}
     assert {name for kind, name in by_name if kind == "preset"} == set(PRESETS)
-    assert by_name["preset", "ties"]["what"] == "full + merge (rule ties, scale 0.5)"
+    assert by_name["preset", "ties"]["what"] == "full + merge (rule ties, scale 1.0)"
     assert by_name["preset", "joint"]["what"] == f"full ({REFERENCE_RUNS['joint'].sentence})"
     assert by_name["preset", "ft"]["published"] == "lr 0.0001, global_batch 64"
     assert by_name["preset", "ewc"]["published"] == ""

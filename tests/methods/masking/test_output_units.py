@@ -9,6 +9,7 @@ import pytest
 from torch import Tensor, nn
 
 from methods.masking.output_units import chosen_weights, maskable_weights, masked_count, ratios_of
+from orchestrator.errors import UserError
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
@@ -118,6 +119,5 @@ def test_released_masks_every_linear_layer_and_counts_padding(model: str, learne
 
 
 def test_released_with_lora_is_refused(learner_of: Callable[..., Learner]) -> None:
-    learner = masked_learner(learner_of, "lora", settings={"released": True})
-    with pytest.raises(ValueError, match="masks nothing in LoRA"):
-        train_task(learner, 0, lambda event: None)
+    with pytest.raises(UserError, match="masks nothing in LoRA"):
+        masked_learner(learner_of, "lora", settings={"released": True})

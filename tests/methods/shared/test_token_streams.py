@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.masking.output_units import maskable_weights
-from methods.shared.token_streams import LayerStreams, check_fit
+from methods.shared.token_streams import LayerStreams, by_token
 from orchestrator.training.learner import Learner
 
 
@@ -48,11 +48,11 @@ def test_a_sentence_encoder_says_what_it_reads(learner_of: Callable[..., Learner
 
 
 def test_an_activation_that_is_not_one_vector_a_token_is_refused() -> None:
-    check_fit("layer", torch.zeros(2, 3, 8), torch.ones(2, 3))
+    by_token("layer", torch.zeros(2, 3, 8), torch.ones(2, 3))
     with pytest.raises(
         ValueError, match=r"layer 'layer': activations of shape \(2, 4, 8\) do not fit the mask \(2, 3\)"
     ):
-        check_fit("layer", torch.zeros(2, 4, 8), torch.ones(2, 3))
+        by_token("layer", torch.zeros(2, 4, 8), torch.ones(2, 3))
 
 
 def test_magnitudes_of_targets_as_wide_as_their_sources(learner_of: Callable[..., Learner]) -> None:

@@ -19,6 +19,7 @@ from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, TrialResult
 from orchestrator.store.events import (
     CheckpointSaved,
+    RungDecided,
     ScoreComputed,
     SequenceFailed,
     SequenceFinished,
@@ -153,6 +154,12 @@ def score_trials(trial_store: TrialStore, scores: Mapping[str, Sequence[float | 
         score_trial(trial_store, trial, *([outcome] * len(trial.sequences)))
 
 
+def mark_stopped(trial_store: TrialStore, trial: Trial, tasks: int) -> None:
+    """Have the scheduler stop a trial after so many tasks."""
+    decision = RungDecided(**trial.identity, tasks=tasks, score=0.0, goes_on=False)
+    trial_store.halving.replay(decision)
+
+
 def score_trial(trial_store: TrialStore, trial: Trial, *outcomes: float | str | Matrix) -> TrialResult:
     """Write a trial's journals, an outcome for each sequence, and record how it ended.
 
@@ -166,7 +173,7 @@ def score_trial(trial_store: TrialStore, trial: Trial, *outcomes: float | str | 
         else:
             write_scores(sequence, outcome)
             if len(outcome) <= len(sequence.tasks):
-                trial_store.mark_stopped(trial.key)
+                mark_stopped(trial_store, trial, len(outcome) - 1)
     trial_store.record_result(trial)
     return trial_store.results[trial.key]
 

@@ -274,7 +274,7 @@ def test_asha_halves_each_method_at_rungs_of_finished_tasks(tmp_path: Path, envi
         "training.epochs=4",
         "search.trials=3",
         "search.seed=1",  # the best rate comes first, so the others are stopped
-        "search.max_concurrent=1",
+        "search.at_once=1",
         "search.scheduler=asha",
         "search.reduction=2",
         "search.space={training.lr: [1.0e-6, 3.0e-3, 1.0e-2]}",

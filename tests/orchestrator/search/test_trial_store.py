@@ -15,6 +15,7 @@ from streams import SealedSplit
 from tests.orchestrator.search.searches import (
     Matrix,
     folder_config,
+    mark_stopped,
     open_search,
     score_trial,
     score_trials,
@@ -78,7 +79,7 @@ def test_a_trial_that_ends_early_without_the_schedulers_word_has_failed(tmp_path
     _, trial_store = open_search(search_config(tmp_path, ["ft"]))
     silent, stopped = trial_store.start_next(), trial_store.start_next()
     assert silent and stopped
-    trial_store.mark_stopped(stopped.key)
+    mark_stopped(trial_store, stopped, 2)
     for trial in (silent, stopped):
         write_scores(trial.sequences[0], steady(99.0)[:3])
         trial_store.record_result(trial)
@@ -117,15 +118,16 @@ def test_methods_take_turns(tmp_path: Path) -> None:
     assert not trial_store.is_done()
 
 
-def test_the_next_suggestion_sees_scores_of_finished_trials_alone(tmp_path: Path) -> None:
-    trial_store = scored_store(tmp_path, [steady(99.0)[:3], 40.0, "the loss is nan"])
-    _, more = open_search(search_config(tmp_path, ["ft"], trials=4, space=FOUR_RATES))
-    running = more.start_next()
-    assert running
-    records = more.records("ft")
-    assert [record.score for record in records] == [None, 40.0, None, None]
-    assert [record.running for record in records] == [False, False, False, True]
-    assert [record.values for record in records[:3]] == [t.values for t in trial_store.trials_of("ft")]
+def test_the_next_suggestion_sees_scores_of_finished_trials_of_the_rounds_before(tmp_path: Path) -> None:
+    trial_store = scored_store(tmp_path, [steady(99.0)[:3], 40.0, "the loss is nan", 70.0], at_once=3)
+    records = trial_store.records("ft", 3)
+    assert [record.score for record in records] == [None, 40.0, None]
+    assert [record.running for record in records] == [False, False, False]
+    assert [record.values for record in records] == [t.values for t in trial_store.trials_of("ft")[:3]]
+    # that it has ended by now makes no difference to one of its round
+    later = trial_store.records("ft", 4)
+    assert [record.score for record in later] == [None, 40.0, None, None]
+    assert [record.running for record in later] == [False, False, False, True]
 
 
 def test_the_fingerprint_follows_every_score(tmp_path: Path) -> None:

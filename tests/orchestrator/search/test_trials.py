@@ -157,7 +157,7 @@ def test_machinery_that_failed_around_a_whole_trial_does_not_fail_it(tmp_path: P
     silent = trial_result(trial, config.search, 1, 0.0)
     assert (silent.status, silent.reason) == ("failed", "its driver ended without a word after 2 of 3 tasks")
     assert (silent.score, silent.metrics, silent.cost.tasks) == (None, {}, 2)
-    stopped = trial_result(trial, config.search, 1, 0.0, stopped=True)
+    stopped = trial_result(trial, config.search, 1, 0.0, stopped_after=2)
     assert (stopped.status, stopped.score, stopped.reason) == ("stopped", 75.0, "")
     write_scores(trial.sequences[0], FORGETFUL)
     whole = trial_result(trial, config.search, 1, 0.0, problem="its process died")

@@ -1,7 +1,4 @@
-"""Which values the next trial tries: a pure function of the searcher's seed, the trial's number and the trials before it.
-
-So a search that was stopped goes on as if it had not been: nothing is kept but the trials themselves.
-"""
+"""Which values a trial tries: a pure function of the searcher's seed, the trial's number and its history."""
 
 from __future__ import annotations
 
@@ -24,7 +21,10 @@ MAX_REPEATS = 20
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """An earlier trial: its values, its score (None: still running, or it has none), and what the sampler noted on it."""
+    """An earlier trial: its values, its score (None: it has none), and what the sampler noted on it.
+
+    `running` says that it is of the same round, so that nothing but its values is known.
+    """
 
     values: Values
     score: float | None
@@ -43,7 +43,10 @@ class Suggestion:
 def suggest_values(
     search: SearchConfig, space: Space, number: int, records: Sequence[TrialRecord]
 ) -> Suggestion | None:
-    """The values of a method's trial `number` (from 0); None where the space has no more to try."""
+    """The values of a method's trial `number` (from 0); None where the space has no more to try.
+
+    `records` are the method's trials with lower numbers, in their order.
+    """
     if search.searcher == "random":
         return _first(itertools.islice(random_draws(space, search.seed), number, None))
     if search.searcher == "grid":

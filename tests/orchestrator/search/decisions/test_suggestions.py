@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.config.search import Dimension, SearchConfig
+from orchestrator.search.decisions.suggestions import TrialRecord, is_scale, suggest_values
 from orchestrator.search.space import Space
-from orchestrator.search.suggestions import TrialRecord, is_scale, suggest_values
 
 SPACE: Space = {
     "training.lr": Dimension(low=1e-5, high=1e-1, log=True),

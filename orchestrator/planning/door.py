@@ -1,0 +1,107 @@
+"""What of a model and a method can be refused before anything starts, from the model's shapes alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from methods import Batch, Context, MethodSpec
+from orchestrator.config.model import ModelConfig
+from orchestrator.models.families import load_family
+from orchestrator.models.family import Family, Feature
+from orchestrator.models.source import ModelSource
+
+# A skeleton's head needs some labels; which, is of no account
+LABELS = ("no", "yes")
+
+
+def check_model(source: ModelSource, config: ModelConfig) -> None:
+    """Raises ValueError where the model cannot read texts as configured."""
+    _check_model(replace(source, has_values=False), config.model_dump_json())
+
+
+def check_method(source: ModelSource, config: ModelConfig, spec: MethodSpec) -> None:
+    """Raises ValueError where the method cannot be built on the model."""
+    if spec.trains_by_gradient:
+        _check_method(replace(source, has_values=False), config.model_dump_json(), spec.model_dump_json())
+
+
+# Cached: an experiment asks for each seed and stream again. By JSON, as neither a model's nor a method's settings can be hashed
+@cache
+def _check_model(source: ModelSource, config_json: str) -> None:
+    config = ModelConfig.model_validate_json(config_json)
+    skeleton = load_family(source, config, LABELS, seed=0)
+    tokenizer = skeleton.tokenizer
+    if skeleton.pad is None:
+        raise ValueError(f"model {config.name!r}: its tokenizer has neither a padding token nor an end token")
+    if skeleton.generates and tokenizer.eos_token_id is None:
+        raise ValueError(f"model {config.name!r}: its tokenizer has no end token, without which no answer ends")
+    rows = _base_of(skeleton).get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ValueError(
+            f"model {config.name!r}: its tokenizer has {len(tokenizer)} tokens, more than the {rows} of its embedding"
+        )
+    _check_positions(skeleton)
+
+
+def _base_of(family: Family) -> Any:
+    """The model of transformers, which a sentence encoder wraps in a module of ours."""
+    return getattr(family.module, "encoder", family.module)
+
+
+def _check_positions(family: Family) -> None:
+    """Raises ValueError where a text of `max_source` tokens has more than the model has learned positions for."""
+    config = family.config
+    longest = config.max_source
+    # a decoder reads the text and its answer in one stream
+    described: Any = family.module.config
+    if family.generates and not described.is_encoder_decoder:
+        longest += config.max_target
+    for name, module in family.module.named_modules():
+        # BERT's position_embeddings, BART's and OPT's embed_positions, GPT-2's wpe
+        if not isinstance(module, nn.Embedding) or not re.search(r"position|(^|\.)wpe$", name):
+            continue
+        # RoBERTa counts from behind its padding index; BART and OPT from 2
+        first = getattr(module, "offset", 0)
+        if module.padding_idx is not None:
+            first = module.padding_idx + 1
+        positions = module.num_embeddings - first
+        if longest > positions:
+            what = f"model.max_source: {config.max_source}"
+            if longest > config.max_source:
+                what += f" and max_target: {config.max_target}"
+            raise ValueError(f"{what}: more tokens than the {positions} positions of {config.name!r}")
+
+
+@cache
+def _check_method(source: ModelSource, config_json: str, spec_json: str) -> None:
+    config = ModelConfig.model_validate_json(config_json)
+    spec = MethodSpec.model_validate_json(spec_json)
+    skeleton = load_family(source, config, LABELS, seed=0)
+    shared_weights = not spec.tuning_type.card.per_task_weights
+    context = Context(seed=0, forward=skeleton.forward, labels=(len(LABELS),), shared_weights=shared_weights)
+    stack = spec.build(context)
+    try:
+        with torch.device("meta"):
+            skeleton.module = stack.prepare(skeleton.module, skeleton.head())
+        # of an adapter for each task, the first one's
+        stack.grow(skeleton.module, 1)
+        stack.check_model(skeleton.module, _two_texts(skeleton))
+    except ValueError as error:
+        raise ValueError(f"methods: {spec.label!r} on model {config.name!r}: {error}") from error
+
+
+def _two_texts(family: Family) -> Batch:
+    """Two texts of different lengths, of which only the lengths count."""
+    features: list[Feature] = []
+    for length in (5, 3):
+        target = []
+        if family.generates:
+            target = [0, 0]
+        features.append({"source": [0] * length, "target": target, "class_index": 0})
+    return family.collate(features)
