@@ -52,12 +52,15 @@ def _next_steps(result: dict[str, Any]) -> list[str]:
 
 
 def _print_tracebacks(result: dict[str, Any], console: Console) -> None:
-    """The traceback of each sequence that failed."""
+    """The traceback of each sequence that failed, and of each state that could not be scored."""
     for sequence in result["sequences"]:
-        failure = sequence.get("failure")
-        if failure and failure["traceback"]:
-            console.print(f"{sequence['method']}, seed {sequence['seed']}:", style="bold", highlight=False)
-            console.print(failure["traceback"], highlight=False, soft_wrap=True)
+        failures = list(sequence["scoring_failures"])
+        if sequence["failure"]:
+            failures.append(sequence["failure"])
+        for failure in failures:
+            if failure["traceback"]:
+                console.print(f"{sequence['method']}, seed {sequence['seed']}:", style="bold", highlight=False)
+                console.print(failure["traceback"], highlight=False, soft_wrap=True)
 
 
 def print_result(result: dict[str, Any], console: Console) -> None:

@@ -72,10 +72,11 @@ def _merge_cost(merged: dict[str, Any], parts: Sequence[dict[str, Any]], usage_u
 
 
 def _merge_status(merged: dict[str, Any], parts: Sequence[dict[str, Any]]) -> None:
-    """Every status that an expert has, the first failure with its reason, and the dropped rows of all."""
+    """Every status that an expert has, the first failure with its reason, and all failures to score and dropped rows."""
     statuses: list[str] = []
     merged["reason"] = None
     merged["failure"] = None
+    merged["scoring_failures"] = []
     merged["dropped_rows"] = {}
     for part in parts:
         if part["status"] not in statuses:
@@ -83,5 +84,6 @@ def _merge_status(merged: dict[str, Any], parts: Sequence[dict[str, Any]]) -> No
         if merged["reason"] is None:
             merged["reason"] = part["reason"]
             merged["failure"] = part["failure"]
+        merged["scoring_failures"] += part["scoring_failures"]
         merged["dropped_rows"].update(part["dropped_rows"])
     merged["status"] = ", ".join(statuses)

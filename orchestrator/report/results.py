@@ -92,6 +92,7 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
     result["reason"] = view.failure or None
     # of a sequence that was tried again, the last attempt's alone
     result["failure"] = view.failed.model_dump(mode="json") if view.failed else None
+    result["scoring_failures"] = [failure.model_dump(mode="json") for failure in view.unscored()]
     result["dropped_rows"] = _dropped_rows(view)
     return result
 

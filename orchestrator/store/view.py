@@ -58,6 +58,8 @@ class View:
     reference: ReferenceScored | None = None
     failure: str = ""
     failed: SequenceFailed | None = None
+    # by tasks seen, the last of each; what was scored later is among them still (see `unscored`)
+    scoring_failures: dict[int, ScoringFailed] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
     failed_at: int = 0
     finished_at: int = 0
@@ -94,9 +96,13 @@ class View:
 
     @add.register(SystemSample)
     @add.register(CheckpointCorrupt)
-    @add.register(ScoringFailed)
     def _(self, event: Event) -> bool:
         return True  # always news, and nothing follows from it
+
+    @add.register
+    def _(self, event: ScoringFailed) -> bool:
+        self.scoring_failures[event.tasks_seen] = event
+        return True
 
     @add.register
     def _(self, event: SequenceStarted) -> bool:
@@ -214,6 +220,14 @@ class View:
     def is_scored(self) -> bool:
         """Whether no score is missing."""
         return all(self.has_all_scores(tasks_seen) for tasks_seen in range(len(self.tasks) + 1))
+
+    def unscored(self) -> list[ScoringFailed]:
+        """Why states could not be scored that lack a score still."""
+        failures = []
+        for tasks_seen, failure in sorted(self.scoring_failures.items()):
+            if not self.has_all_scores(tasks_seen):
+                failures.append(failure)
+        return failures
 
     def is_whole(self) -> bool:
         """Whether its start, every task with all its steps, and every score is known."""

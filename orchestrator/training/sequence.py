@@ -94,7 +94,12 @@ def _compute_scores(
     model = learner.scored_model()
     for task_id in task_ids:
         position.task = learner.sequence.tasks[task_id]
-        compute_score(model, learner.sequence, learner.stream, store, tasks_seen, task_id)
+        try:
+            compute_score(model, learner.sequence, learner.stream, store, tasks_seen, task_id)
+        except Exception as error:
+            # the traceback names no task, and the failure of a scoring task only the state
+            error.add_note(f"while the state after {tasks_seen} tasks was scored on task {position.task!r}")
+            raise
 
 
 def is_complete(sequence: SequencePlan, store: Store) -> bool:

@@ -36,6 +36,7 @@ def result_of(**changes: Any) -> dict[str, Any]:
         "status": "finished",
         "reason": None,
         "failure": None,
+        "scoring_failures": [],
         "dropped_rows": {},
         "runs_finished": 1,
         "runs_planned": 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.store.events import SearchChosen, SequenceFailed, SequenceFinished, TaskStarted
+from orchestrator.store.events import ScoringFailed, SearchChosen, SequenceFailed, SequenceFinished, TaskStarted
 from orchestrator.store.view import View, fold
 from tests.orchestrator.store.examples import checkpoint, score, started, step
 
@@ -58,3 +58,13 @@ def test_a_sequence_is_not_finished_while_a_score_is_missing() -> None:
 def test_an_event_of_a_search_is_loud() -> None:
     with pytest.raises(TypeError, match="event 'search_chosen' is none of a sequence"):
         View("s").add(SearchChosen(sha256="x"))
+
+
+def test_a_failure_to_score_counts_until_the_scores_are_there() -> None:
+    failed = ScoringFailed(tasks_seen=1, reason="KeyError: 'x'", traceback="my own line")
+    view = fold("s", [STARTED, failed])
+    assert view.unscored() == [failed]
+    view.add(score(1, 0, 10.0))
+    assert view.unscored() == [failed], "one of its two scores is missing"
+    view.add(score(1, 1, 10.0))
+    assert view.unscored() == []

@@ -19,7 +19,7 @@ from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import CheckpointSaved, Event, Step
 from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.view import read_view
-from orchestrator.training.sequence import is_complete, run_sequence
+from orchestrator.training.sequence import is_complete, run_sequence, score_state
 from orchestrator.training.step import train_step
 from tests.conftest import FAMILIES
 from tests.orchestrator.training.helpers import ANNEALED, EWC, equal, folder_with, stored, trained
@@ -301,3 +301,18 @@ def test_several_states_in_a_row_that_are_gone_are_made_again(
     assert [event.reused for event in saved] == [True, True, False, False]
     assert equal(dict(store.load(sequence.keys[4]).weights), dict(before))
     assert all(store.is_sound(key) for key in sequence.keys[1:])
+
+
+def test_a_failure_to_score_names_the_task_that_was_scored(
+    sequence_of: Callable[..., SequencePlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = sequence_of(stream={"first": 2})
+
+    def fail_on_the_second(*arguments: Any) -> None:
+        if arguments[-1] == 1:
+            raise KeyError("x")
+
+    monkeypatch.setattr("orchestrator.training.sequence.compute_score", fail_on_the_second)
+    with pytest.raises(KeyError) as caught:
+        score_state(sequence, 0)
+    assert caught.value.__notes__ == ["while the state after 0 tasks was scored on task 'headlines'"]
