@@ -238,8 +238,7 @@ class TrialEvent(SearchEvent):
 class TrialSuggested(TrialEvent):
     """A trial's values were drawn. `notes` are what the sampler wants to remember of how it came to them.
 
-    `history` is what the sampler learnt from: the scores of the trials of the rounds before, by number, None where one did
-    not finish. A sampler that does not learn has none.
+    `history`: the scores that the sampler learnt from, of the rounds before, by number; None where a trial did not finish.
     """
 
     name = "trial_suggested"
