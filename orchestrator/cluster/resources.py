@@ -104,7 +104,7 @@ def max_concurrent_groups(scaling: ScalingConfig, resources: Resources) -> int:
 
 def _fits(available: float, each: float) -> int:
     """How often `each` goes into what is available."""
-    # 1 / 0.2 is 5, though floating-point numbers say a little less
+    # 9 / (3 * 0.1) is 30, though floating-point numbers say a little less
     return int(available / each + 1e-9)
 
 

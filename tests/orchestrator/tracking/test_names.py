@@ -1,0 +1,21 @@
+"""Names that MLflow takes."""
+
+from __future__ import annotations
+
+from orchestrator.tracking.names import flatten, plain_name, safe_key
+
+
+def test_nested_settings_are_flattened_by_their_path() -> None:
+    nested = {"lr": 1e-3, "method": {"plugins": [{"name": "migu"}, {"name": "ewc"}]}, "betas": [0.9, 0.999]}
+    assert flatten(nested) == {
+        "lr": 1e-3,
+        "method.plugins.0.name": "migu",
+        "method.plugins.1.name": "ewc",
+        "betas": [0.9, 0.999],
+    }
+
+
+def test_signs_that_are_not_allowed_are_replaced() -> None:
+    assert plain_name("1-a/b:c.d%e\"f'g · h") == "1-a-b-c-d-e-f-g · h"
+    assert safe_key("accuracy/yelp (5*)") == "accuracy/yelp -5--"
+    assert safe_key("a_b-c. d/é") == "a_b-c. d/é"
