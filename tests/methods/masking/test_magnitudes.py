@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from methods import Context
 from methods.masking.magnitudes import Magnitudes, example_magnitudes
 from methods.masking.migu import units_to_mask
-from methods.masking.output_units import MaskableWeight, maskable_weights
+from methods.masking.output_units import maskable_weights
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import TaskBatches
 from tests.methods.toy import batch_with_mask
@@ -89,9 +89,10 @@ def test_autocast_does_not_round_the_sums() -> None:
     output = torch.randn(8, 40, 256, generator=rng).to(torch.bfloat16)
     mask = (torch.rand(8, 40, generator=rng) < 0.8).long()
     layer = Given(1, 256, bias=False)
+    model = nn.ModuleDict({"0": layer})
     found = []
     for autocast in (False, True):
-        magnitudes = Magnitudes(nn.ModuleDict({"0": layer}), [MaskableWeight("0", layer.weight, layer)])
+        magnitudes = Magnitudes(model, maskable_weights(model))
         magnitudes.see(batch_with_mask(mask))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             layer(output)
