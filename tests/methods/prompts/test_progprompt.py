@@ -75,10 +75,10 @@ def test_two_tasks_equal_a_second_implementation(
                 w1, b1, w2, b2 = network
                 return new + torch.tanh(new @ w1.T + b1) @ w2.T + b2
 
-            adam = Adam([new, *network, *heads], 1e-2)
+            adam = Adam([*network, new, *heads], 1e-2)
             for batch in batches_of(learner, task):
                 loss = prompted_loss(plain, model, batch, torch.cat([prompt(), *reversed(done)]))
-                adam.step(torch.autograd.grad(loss, [new, *network, *heads]), decayed=1 + len(network))
+                adam.step(torch.autograd.grad(loss, [*network, new, *heads]), decayed=len(network))
             done.append(prompt().detach())
             train_task(learner, task, lambda event: None)
     finally:
