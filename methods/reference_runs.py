@@ -23,6 +23,8 @@ class RunKind:
     has_task_boundaries: ClassVar[bool] = True
     # whether a stream becomes one sequence for each of its tasks
     one_sequence_per_task: ClassVar[bool] = False
+    # the place among the runs that say what a task could have reached (intransigence): 0 is asked first, None never
+    intransigence_rank: ClassVar[int | None] = None
 
     def tasks_to_train(self, task_id: int, num_tasks: int) -> range:
         """The tasks whose train splits are trained on when the turn of `task_id` comes; empty where nothing is."""
@@ -83,6 +85,7 @@ class Expert(ReferenceRun):
     name = "expert"
     sentence = "each task trained alone; a classifier's answers are then among its own labels"
     one_sequence_per_task = True
+    intransigence_rank = 1
 
 
 class Joint(ReferenceRun):
@@ -94,6 +97,8 @@ class Joint(ReferenceRun):
     name = "joint"
     sentence = "all tasks trained at once"
     has_task_boundaries = False
+    # the paper's own reference (arXiv 1801.10112); experts stand in where it is not in the experiment
+    intransigence_rank = 0
 
     def tasks_to_train(self, task_id: int, num_tasks: int) -> range:
         # in the last turn rather than the first: the scores after the last task are what methods are compared by

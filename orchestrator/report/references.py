@@ -7,14 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from methods import run_kind
+from methods.reference_runs import REFERENCE_RUNS
 from orchestrator.evaluation import metrics
 from orchestrator.report.numbers import plain_number
 from orchestrator.store.events import ReferenceScored
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import read_view
 
-# arXiv 1801.10112 measures by joint training; experts, each on its own task, stand in where that is not in the experiment
-_KINDS = ("joint", "expert")
+
+def _measuring_runs() -> list[str]:
+    """The names of the reference runs that intransigence is measured from, the one to be asked first at the beginning."""
+    ranks = {}
+    for name, kind in REFERENCE_RUNS.items():
+        if kind.intransigence_rank is not None:
+            ranks[name] = kind.intransigence_rank
+    return sorted(ranks, key=ranks.__getitem__)
 
 
 def add_intransigence(sequences: Sequence[dict[str, Any]]) -> None:
@@ -37,7 +45,7 @@ def _reference_of(sequence: dict[str, Any], sequences: Sequence[dict[str, Any]])
     """The reference run of a sequence's stream and seed: joint before expert, that of its own tuning method before others."""
     if sequence["reference"]:
         return None
-    for kind in _KINDS:
+    for kind in _measuring_runs():
         found = []
         for other in sequences:
             if (other["reference"], other["stream"], other["seed"]) == (kind, sequence["stream"], sequence["seed"]):
@@ -54,7 +62,7 @@ def reference_scores(reference: dict[str, Any]) -> list[float]:
     """A reference run's score (in %) on each task: of joint training after all tasks, of an expert after its own."""
     matrix = metrics.as_matrix(reference["accuracy_matrix"])
     scores = matrix[-1]
-    if reference["reference"] == "expert":
+    if run_kind(reference["reference"]).one_sequence_per_task:
         scores = np.diagonal(matrix[1:])
     return [float(score) for score in scores]
 

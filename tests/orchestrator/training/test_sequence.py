@@ -91,8 +91,8 @@ def test_a_non_finite_loss_stops_the_sequence_and_keeps_what_was_done(sequence_o
 
 
 def test_any_error_of_a_sequence_is_noted_with_its_reason(sequence_of: Callable[..., SequencePlan]) -> None:
-    """Nothing below the config can know that a LoRA's target is not in the model."""
-    sequence = sequence_of(methods=[{"tuning": {"name": "lora", "targets": ["no_such_layer"]}}])
+    """Which parameters train, and so whether a pattern of rates matches one, is known when the task begins."""
+    sequence = sequence_of(training={"lrs": {"no_such_layer*": 0.1}})
     with pytest.raises(SequenceFailed, match="no_such_layer"):
         run_sequence(sequence)
     view = read_view(sequence.out, sequence.id)
