@@ -28,8 +28,8 @@ SMALL: dict[str, dict[str, Any]] = {
 FAMILIES = ("tiny-t5", "tiny-bert", "tiny-llama")
 
 
-# files whose tests start Ray or several workers: one at a time, so that no two clusters share the machine
-CLUSTERS = ("test_ray.py", "test_groups.py", "test_parallel.py", "test_protocol.py")
+# files whose tests start Ray: one at a time, so that no two clusters share the machine
+CLUSTERS = ("test_ray.py", "test_groups.py", "test_protocol.py")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -135,10 +135,14 @@ class Metric:
     forgetting: str = ""
 
     @property
+    def arrow(self) -> str:
+        """An arrow towards better values."""
+        return {"higher": "↑", "lower": "↓"}[self.better]
+
+    @property
     def heading(self) -> str:
         """The title with an arrow towards better values."""
-        arrow = {"higher": "↑", "lower": "↓"}[self.better]
-        return f"{self.title} {arrow}"
+        return f"{self.title} {self.arrow}"
 
     def applies_to(self, kind: RunKind) -> bool:
         """Whether the metric means something for a kind of run."""

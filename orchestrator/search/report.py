@@ -40,7 +40,7 @@ def _score_table(result: dict[str, Any]) -> Table:
     streams = ", ".join(dict.fromkeys(column(result["sequences"], "stream")))
     tuning_streams = ", ".join(search["tuning_streams"])
     title = f"{result['experiment']}: evaluated on {streams} (test split, seed {seeds}), tuned on {tuning_streams} (dev split)"
-    headings = ["evaluation ↑", "tuning", "drop"]
+    headings = [f"evaluation {METRICS[search['metric']].arrow}", "tuning", "drop"]
     if search["conventional"]:
         headings.append("gap")
     table = _empty_table(title, *headings, METRICS["bwt"].heading, "status")
