@@ -25,7 +25,7 @@ from orchestrator.planning.experiment import search_folder
 from orchestrator.planning.fairness import doubt_about_rate, memory_shares
 from orchestrator.planning.planner import Planner, Warn
 from orchestrator.planning.sequence_plan import Split
-from orchestrator.search.space import Space, Values, check_grid, check_names, space_of, with_values
+from orchestrator.search.space import Space, Values, check_grid, check_names, names_of_no_method, space_of, with_values
 from orchestrator.training.cost import epoch_steps
 from streams import Stream
 from streams.holdout import Proof, prove
@@ -157,6 +157,10 @@ def prepare(config: RunConfig, gpu: bool, warn: Warn | None = None) -> Search:
     except ValueError as error:
         raise UserError(str(error)) from error
     memory_shares(config.methods)
+    for name in names_of_no_method(settings, config.methods):
+        # A recipe's space may be for more methods than were asked for, so this is said and not refused.
+        if warn:
+            warn(f"search.space.{name}: no method of this search has it; it is left out")
     if warn and settings.holdout == "labels":
         _warn_of_one_class_order(config, settings, warn)
     method_searches = []

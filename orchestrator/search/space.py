@@ -6,7 +6,7 @@ A parameter is named by where it is set: `training.lr`, `training.lrs.head`, or 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -127,6 +127,15 @@ def check_names(search: SearchConfig) -> None:
         # Which groups of parameters there are depends on the model, so their names are checked when it is loaded.
         if name not in known and not name.startswith("training.lrs."):
             raise UserError("search.space: " + unknown("parameter", name, known))
+
+
+def names_of_no_method(search: SearchConfig, methods: Sequence[MethodEntry]) -> list[str]:
+    """The parameters of the search's space that none of its methods has: nothing of them is tried."""
+    names = []
+    for name in search.space:
+        if not any(_has_parameter(method, name) for method in methods):
+            names.append(name)
+    return names
 
 
 def _has_parameter(method: MethodEntry, name: str) -> bool:

@@ -207,3 +207,10 @@ def test_every_order_of_classes_that_a_seed_draws_is_proven(tmp_path: Path) -> N
     three = prepare(search_config(tmp_path, ["ft"], evaluated=evaluated, streams=tuning, seeds=[1, 2, 3]), gpu=False)
     assert three.proof.tuning_examples > one.proof.tuning_examples
     assert three.proof.evaluation_examples == one.proof.evaluation_examples
+
+
+def test_a_space_for_a_method_that_is_not_there_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    space = {"training.lr": [1e-3, 1e-4], "migu.ratio": [0.1, 0.3], "random_mask.ratio": [0.1, 0.3]}
+    prepare(search_config(tmp_path, ["ft", "ft+migu"], space=space), gpu=False, warn=said.append)
+    assert said == ["search.space.random_mask.ratio: no method of this search has it; it is left out"]
