@@ -105,6 +105,13 @@ class MethodSpec(BaseModel):
             if part.is_tuning:
                 known = ", ".join(_names(tuning=False))
                 raise ValueError(f"{part.name!r} is a tuning method, not a plug-in; plug-ins: {known}")
+        names = [full_name(part.name) for part in parts]
+        for part in parts:
+            if names.count(full_name(part.name)) > 1:
+                raise ValueError(f"{part.name!r} is listed twice; its settings go into one entry")
+            for other, why in part.type.card.not_with.items():
+                if other in names:
+                    raise ValueError(f"{part.name!r} does not go with {other!r}: {why}")
         return parts
 
     @field_validator("reference")

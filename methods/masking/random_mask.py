@@ -42,6 +42,7 @@ class RandomMask(CacheFields, Method):
         needs=("boundaries",),
         space={"ratio": [0.1, 0.2, 0.3, 0.5, 0.7]},
         requires_output_units=True,
+        not_with={"migu": "both choose the output units that are updated, so that neither's choice would count"},
         strength_zero={"ratio": 1.0, "mask_first_task": True},
         strong={"ratio": 0.3},
     )

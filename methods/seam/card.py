@@ -67,6 +67,8 @@ class Card:
     """Whether it needs a model that generates."""
     requires_gradients: bool = False
     """Whether it needs steps along the gradients that `before_optimizer_step` leaves."""
+    not_with: Mapping[str, str] = field(default_factory=dict)
+    """Of a plug-in: the names of those that it does not go with, and why."""
     modifies_weights_after_task: str = ""
     """How `after_task` changes the trained weights: then training cannot go on from before the last steps."""
 

@@ -31,6 +31,14 @@ from tests.orchestrator.config.refusal import refused
             "methods=[{tuning: progprompt, plugins: [projection]}]",
             ["'projection' cannot be combined with 'progprompt'"],
         ),
+        (
+            "methods=[{tuning: full, plugins: [{name: migu, ratio: 0.5}, l2, methods.masking.migu.Migu]}]",
+            ["'migu' is listed twice"],
+        ),
+        (
+            "methods=[{tuning: full, plugins: [migu, random_mask]}]",
+            ["'random_mask' does not go with 'migu'", "neither's"],
+        ),
         ("streams=[embeded]", ["streams.0", "unknown stream 'embeded'", "Did you mean 'embedded'?"]),
         ("training.learning_rate=1", ["training", "unknown key 'learning_rate'"]),
         ("trainng.lr=1", ["unknown key 'trainng'", "Did you mean 'training'?"]),
