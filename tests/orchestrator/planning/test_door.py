@@ -16,6 +16,8 @@ from orchestrator.errors import UserError
 from orchestrator.models.families import load_family
 from orchestrator.models.source import find_model
 from orchestrator.planning.planner import plan
+from orchestrator.training.learner import Learner
+from orchestrator.training.parallel import Parallel
 from tests.conftest import small_config
 from tests.orchestrator.models.architectures import save_model
 
@@ -87,8 +89,15 @@ def test_targets_that_the_model_has_not(tmp_path: Path) -> None:
 
 def test_targets_are_the_users_or_found(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", "DistilBertModel")
-    for targets in (None, ["out_lin"]):
-        plan(on(model, tmp_path, methods=[{"tuning": {"name": "lora", "targets": targets}}]))
+    for targets, expected in ((None, {"q_lin", "v_lin"}), (["out_lin"], {"out_lin"})):
+        (sequence,) = plan(on(model, tmp_path, methods=[{"tuning": {"name": "lora", "targets": targets}}]))
+        learner = Learner(sequence, sequence.open_stream(), Parallel())
+        learner.load_initial()
+        adapted = set()
+        for name, _ in learner.family.module.named_parameters():
+            if "lora_A" in name:
+                adapted.add(name.split(".lora_A")[0].rpartition(".")[2])
+        assert adapted == expected
 
 
 def test_a_backbone_is_what_its_architecture_can_do(tmp_path: Path) -> None:
