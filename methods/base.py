@@ -44,7 +44,8 @@ class Context:
     text's last hidden states [B, d]. `examples(i)` gives the train split of task i, and `batches(examples, rng)` this worker's
     micro-batches of any examples (in a random order if `rng` is given), each with its loss weight and denominator among them all.
     `labels[i]` counts the labels of tasks 0 to i, and `label_units` are the parameters with a row for each label of the
-    stream, in that order. `shared_weights` says whether tasks train the same weights one after another.
+    stream, in that order. `shared_weights` says whether tasks train the same weights one after another, `alone_with_gradients`
+    whether no other part of the method adds to the loss or looks at gradients.
     """
 
     seed: int
@@ -58,6 +59,7 @@ class Context:
     label_units: Sequence[nn.Parameter] = ()
     workers: int = 1
     shared_weights: bool = True
+    alone_with_gradients: bool = False
 
 
 class Settings(BaseModel):

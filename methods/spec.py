@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -216,8 +217,24 @@ class MethodSpec(BaseModel):
         assert isinstance(tuning, TuningMethod)
         plugins = []
         for part in self.plugins:
-            plugins.append((full_name(part.name), part.build(context)))
+            own_context = replace(context, alone_with_gradients=self._is_alone_with_gradients(part))
+            plugins.append((full_name(part.name), part.build(own_context)))
         return Stack(tuning, plugins, full_name(self.tuning.name))
+
+    def _is_alone_with_gradients(self, part: Part) -> bool:
+        """Whether no other part adds to the loss or looks at gradients."""
+        for other in (self.tuning, *self.plugins):
+            if other is not part and acts_on_gradients(other.type):
+                return False
+        return True
+
+
+def acts_on_gradients(method_type: type[Method]) -> bool:
+    """Whether a method has a hook that may change the loss or the gradients, whatever it does there."""
+    for hook in ("after_forward", "before_optimizer_step"):
+        if getattr(method_type, hook) is not getattr(Method, hook):
+            return True
+    return False
 
 
 def missing_for(plugin: Card, tuning: Card) -> str:

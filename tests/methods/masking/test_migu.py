@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import Context
-from methods.masking.migu import Migu, units_below_quantile, units_to_mask
+from methods.masking.migu import Migu, units_below_quantile
 from methods.masking.migu_settings import MiguSettings
 from methods.masking.output_units import maskable_weights
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -169,12 +169,6 @@ def test_in_bfloat16_the_masks_are_the_second_implementations_too(
             update = (reference.parameters[name] - before[name]).detach()
             difference = (p - reference.parameters[name]).detach().norm() / update.norm().clamp(min=1e-6)
             assert difference < 1e-3, f"{name}: {difference:.2e}"
-
-
-def test_the_smallest_magnitudes_are_masked() -> None:
-    magnitude = torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])
-    assert sorted(units_to_mask(magnitude, 0.4).tolist()) == [1, 3, 4]
-    assert units_to_mask(magnitude, 1.0).tolist() == []
 
 
 def test_the_first_task_is_not_masked_by_default() -> None:
