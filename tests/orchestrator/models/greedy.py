@@ -6,16 +6,15 @@ import torch
 
 from orchestrator.models.family import Family
 from orchestrator.training.learner import Learner
-from orchestrator.training.task import train_task
 
 CPU = torch.device("cpu")
 
 
-def decode(family: Family, source: list[int]) -> str:
-    """The answer to one example, of at most four tokens."""
+def decode(family: Family, source: list[int], max_new_tokens: int) -> str:
+    """The answer to one example."""
     end = family.tokenizer.eos_token_id
     written: list[int] = []
-    for _ in range(4):
+    for _ in range(max_new_tokens):
         with torch.no_grad():
             if family.source.kind == "encoder-decoder":
                 start = [family.module.config.decoder_start_token_id, *written]  # type: ignore[union-attr]
@@ -30,15 +29,18 @@ def decode(family: Family, source: list[int]) -> str:
     return text
 
 
+@torch.no_grad()
 def assert_answers_are_greedy(learner: Learner) -> None:
-    """Train a task, and compare the answers to its first test examples, which are of different lengths."""
-    train_task(learner, 0, lambda event: None)
+    """Compare the answers to test examples of different lengths, by weights with which each text has an answer of its own."""
     family = learner.family
-    task = learner.stream.tasks[0]
     family.module.eval()
+    # as they are drawn, the weights are so small that all texts have one answer
+    for weight in family.module.parameters():
+        weight.mul_(3)
+    task = learner.stream.tasks[0]
     features = family.features(task, task.read("test"))
-    assert len({len(feature["source"]) for feature in features[:5]}) > 1, "nothing is padded"
+    assert len({len(feature["source"]) for feature in features}) > 1, "nothing is padded"
     answers = [answer for answer, _ in family.answers(task, features, CPU)]
-    for feature, answer in list(zip(features, answers, strict=True))[:5]:
-        assert answer.strip() == decode(family, feature["source"]).strip()
-    assert len({*answers}) > 1 or answers[0].strip() in task.labels
+    assert len(set(answers)) > 5
+    longest = family.max_new_tokens(task)  # type: ignore[attr-defined]
+    assert answers == [decode(family, feature["source"], longest) for feature in features]

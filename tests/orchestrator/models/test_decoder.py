@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.pre_tokenizers import Metaspace
 
 from orchestrator.models.decoder import Decoder
 from orchestrator.models.family import Family, Feature
@@ -45,6 +46,15 @@ def test_the_answer_follows_the_prompt_as_its_next_word(family: Family) -> None:
     assert words(family, feature["source"]) == ["<s>", "▁the", "▁film", "▁Answer", ":"]
     assert words(family, feature["target"]) == ["▁good", "</s>"]
     assert family.labels[feature["class_index"]] == "good"
+
+
+def test_the_space_before_an_answer_is_a_part_of_it(family: Family) -> None:
+    """With a tokenizer that puts no space before a text: the first word of a text is then another token than any later."""
+    family.tokenizer.backend_tokenizer.pre_tokenizer = Metaspace(prepend_scheme="never")
+    (feature,) = family.features(task_of("bad", "good"), [Example("the film", "good")])
+    assert words(family, feature["source"])[-2:] == ["▁Answer", ":"]
+    assert words(family, feature["target"]) == ["▁good", "</s>"]
+    assert family.max_new_tokens(task_of("good")) == 3  # type: ignore[attr-defined]
 
 
 def test_an_answer_that_is_too_long_is_cut_and_still_ends(family: Family) -> None:
@@ -93,9 +103,7 @@ def test_an_answer_may_be_one_token_longer_than_any_label(family: Family) -> Non
 
 
 def test_greedy_answers_equal_a_step_by_step_search(learner_of: Callable[..., Learner]) -> None:
-    assert_answers_are_greedy(
-        learner_of(model="tiny-llama", stream={"max_train": 80}, training={"epochs": 3, "lr": 3e-3})
-    )
+    assert_answers_are_greedy(learner_of(model="tiny-llama"))
 
 
 def test_no_label_set_is_needed(family: Family) -> None:

@@ -52,6 +52,8 @@ def test_a_folder_saved_in_half_precision_is_read_in_float32(tmp_path: Path) -> 
     saved = load_file(tmp_path / "model.safetensors")
     halves = {name: weight.bfloat16() for name, weight in saved.items()}
     save_file(halves, tmp_path / "model.safetensors", {"format": "pt"})
+    described = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**described, "dtype": "bfloat16"}))
     module = load(folder, AutoModelForCausalLM)
     assert module.training
     for name, weight in weights_of(module).items():
