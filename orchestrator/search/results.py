@@ -52,7 +52,7 @@ from orchestrator.search.choice import choices_made
 from orchestrator.search.conventional import conventional_search
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Cost, score_of
-from orchestrator.store.test_access_log import TestAccessLog
+from orchestrator.store.access_log import TestAccessLog
 
 # What a trial's line says while there is no result.
 _NO_RESULT = {"status": "not ended", "tasks": 0, "score": None, "metrics": {}, "cost": {}, "reason": ""}
