@@ -21,13 +21,13 @@ from methods.adapters.lora import Lora
 from methods.adapters.moelora import MoeLora
 from methods.adapters.olora import OLora
 from methods.base import Method, Settings
-from methods.fetril import Fetril
+from methods.features.fetril import Fetril
+from methods.features.nmc import Nmc
 from methods.full import Full
 from methods.masking.das import Das
 from methods.masking.migu import Migu
 from methods.masking.random_mask import RandomMask
 from methods.merging.merge import Merge
-from methods.nmc import Nmc
 from methods.prompts.l2p import L2P
 from methods.prompts.lfpt5 import LFPT5
 from methods.prompts.progprompt import ProgPrompt
