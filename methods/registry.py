@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from methods.adapters.hat import Hat
 from methods.adapters.inclora import IncLora
 from methods.adapters.lora import Lora
 from methods.adapters.moelora import MoeLora
@@ -56,6 +57,7 @@ METHODS: dict[str, type[Method]] = {
     "inclora": IncLora,
     "olora": OLora,
     "moelora": MoeLora,
+    "hat": Hat,
     "epi": Epi,
     "mocl": Mocl,
     "sapt": Sapt,
