@@ -34,6 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dare": {"tuning": "full", "plugins": [{"name": "merge", "rule": "dare"}]},
     "opcm": {"tuning": "full", "plugins": [{"name": "merge", "rule": "opcm"}]},
     "ties": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ties", "scale": 1.0}]},
+    "fw-merging": {"tuning": "full", "plugins": ["fw_merging"]},
     "inclora": {"tuning": "inclora"},
     "inclora+migu": {"tuning": "inclora", "plugins": ["migu"]},
     "olora": {"tuning": "olora"},

@@ -28,6 +28,7 @@ from methods.full import Full
 from methods.masking.das import Das
 from methods.masking.migu import Migu
 from methods.masking.random_mask import RandomMask
+from methods.merging.fw_merging import FwMerging
 from methods.merging.merge import Merge
 from methods.prompts.l2p import L2P
 from methods.prompts.lfpt5 import LFPT5
@@ -83,6 +84,7 @@ METHODS: dict[str, type[Method]] = {
     "refresh": Refresh,
     "projection": Projection,
     "merge": Merge,
+    "fw_merging": FwMerging,
 }
 
 

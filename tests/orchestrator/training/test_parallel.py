@@ -100,6 +100,7 @@ _SETTINGS = [
     {"name": "agem", "fraction": 0.05, "examples": 1},
     {"name": "derpp", "fraction": 0.3, "examples": 5},
     {"name": "merge", "rule": "opcm"},
+    {"name": "fw_merging", "fraction": 0.3, "examples": 7, "steps": 3},
     {"name": "refresh", "delta": 1e-3, "samples": 21},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "project_update": True},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "sketch": 200},
