@@ -32,6 +32,10 @@ def _no_model(*args: Any) -> Any:
     raise NotImplementedError("this context has no model and no data")
 
 
+def _no_steps() -> int:
+    raise NotImplementedError("this context trains no task")
+
+
 @dataclass(frozen=True)
 class Context:
     """What a method is given at construction.
@@ -45,7 +49,8 @@ class Context:
     micro-batches of any examples (in a random order if `rng` is given), each with its loss weight and denominator among them all.
     `labels[i]` counts the labels of tasks 0 to i, and `label_units` are the parameters with a row for each label of the
     stream, in that order. `shared_weights` says whether tasks train the same weights one after another, `alone_with_gradients`
-    whether no other part of the method adds to the loss or looks at gradients.
+    whether no other part of the method adds to the loss or looks at gradients. `num_steps()` gives how many steps the task that
+    is trained has, from `before_task` on.
     """
 
     seed: int
@@ -60,6 +65,7 @@ class Context:
     workers: int = 1
     shared_weights: bool = True
     alone_with_gradients: bool = False
+    num_steps: Callable[[], int] = _no_steps
 
 
 class Settings(BaseModel):

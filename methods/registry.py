@@ -16,18 +16,20 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from methods.adapters.hat import Hat
 from methods.adapters.inclora import IncLora
 from methods.adapters.lora import Lora
 from methods.adapters.moelora import MoeLora
 from methods.adapters.olora import OLora
 from methods.base import Method, Settings
-from methods.fetril import Fetril
+from methods.features.fetril import Fetril
+from methods.features.nmc import Nmc
 from methods.full import Full
 from methods.masking.das import Das
 from methods.masking.migu import Migu
 from methods.masking.random_mask import RandomMask
+from methods.merging.fw_merging import FwMerging
 from methods.merging.merge import Merge
-from methods.nmc import Nmc
 from methods.prompts.l2p import L2P
 from methods.prompts.lfpt5 import LFPT5
 from methods.prompts.progprompt import ProgPrompt
@@ -56,6 +58,7 @@ METHODS: dict[str, type[Method]] = {
     "inclora": IncLora,
     "olora": OLora,
     "moelora": MoeLora,
+    "hat": Hat,
     "epi": Epi,
     "mocl": Mocl,
     "sapt": Sapt,
@@ -81,6 +84,7 @@ METHODS: dict[str, type[Method]] = {
     "refresh": Refresh,
     "projection": Projection,
     "merge": Merge,
+    "fw_merging": FwMerging,
 }
 
 

@@ -15,7 +15,7 @@ from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.linears import is_linear
-from methods.shared.snapshots import copies, fitted
+from methods.shared.snapshots import copies, fitted, put, with_new_units
 
 Tensors = dict[str, Tensor]
 
@@ -127,12 +127,12 @@ class Merge(CacheFields, Method):
             return
         # a checkpoint lies on the CPU, and may come from a stream with fewer or more labels
         for name, saved in self.base.items():
-            self.base[name] = _with_new_units(saved, weights[name])
+            self.base[name] = with_new_units(saved, weights[name])
         self.merged = fitted(self.merged, weights)
         for i, vector in enumerate(self.vectors):
             self.vectors[i] = fitted(vector, weights)
         # every task is trained from the weights before training
-        _put(weights, self.base)
+        put(weights, self.base)
 
     @torch.no_grad()
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
@@ -146,7 +146,7 @@ class Merge(CacheFields, Method):
         for name, weight in weights.items():
             vector[name] = weight.detach() - self.base[name]
         merged = self._merge(model, vector, task_id)
-        _put(weights, _sums(self.base, merged))
+        put(weights, _sums(self.base, merged))
 
     def _average(self, weights: Mapping[str, nn.Parameter], task_id: int) -> None:
         share = 1 / (task_id + 1)
@@ -156,7 +156,7 @@ class Merge(CacheFields, Method):
         for name, weight in weights.items():
             # written so that a share of 1 leaves the new weight as it is, bit for bit
             averages[name] = weight + (1 - share) * (self.base[name] - weight)
-        _put(weights, averages)
+        put(weights, averages)
 
     def _merge(self, model: nn.Module, vector: Tensors, task_id: int) -> Tensors:
         """theta^(t) - theta_0 for the new task vector; keeps what the next one needs."""
@@ -239,18 +239,6 @@ def _sums(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensors:
 
 def _scaled(tensors: Mapping[str, Tensor], factor: float) -> Tensors:
     return {name: factor * tensor for name, tensor in tensors.items()}
-
-
-@torch.no_grad()
-def _put(weights: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
-    for name, parameter in weights.items():
-        parameter.copy_(values[name])
-
-
-def _with_new_units(saved: Tensor, present: Tensor) -> Tensor:
-    """A weight before training: units of labels that the checkpoint's stream did not have are as they are, untrained."""
-    known = saved.to(present.device)[: len(present)]
-    return torch.cat([known, present.detach()[len(saved) :]])
 
 
 def _ties(vectors: Sequence[Tensor], density: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Copies of parameters as they were, and the distance to them."""
+"""Copies of parameters as they were, writing them back, and the distance to them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,24 @@ def _fit(saved: Tensor, like: Tensor) -> Tensor:
     fitting = torch.zeros_like(like, requires_grad=False)
     fitting[:num_common] = saved[:num_common]
     return fitting
+
+
+def with_new_units(saved: Tensor, present: Tensor) -> Tensor:
+    """A saved weight on the present one's device, with as many output units; those that it lacks are the present ones.
+
+    So it is with weights, of which zero is no sensible value for a unit that no task has trained.
+    """
+    saved = saved.to(present.device)
+    if saved.shape == present.shape:
+        return saved
+    return torch.cat([saved[: len(present)], present.detach()[len(saved) :]])
+
+
+@torch.no_grad()
+def put(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Write values into parameters."""
+    for name, parameter in parameters.items():
+        parameter.copy_(values[name])
 
 
 def squared_distance(

@@ -18,7 +18,7 @@ from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
-from orchestrator.store.test_access_log import TestAccessLog
+from orchestrator.store.access_log import TestAccessLog
 from streams import Stream, Task, doubts
 
 ParentRuns = tuple[tuple[str, str], ...]

@@ -13,7 +13,7 @@ from orchestrator.config.running import EvaluationConfig
 from orchestrator.config.section import Section
 from orchestrator.config.stream import StreamConfig
 from orchestrator.config.training import TrainingConfig
-from orchestrator.store.test_access_log import TestAccessLog
+from orchestrator.store.access_log import TestAccessLog
 from streams import Stream
 
 Split = Literal["dev", "test"]

@@ -50,9 +50,10 @@ from orchestrator.planning.experiment import Experiment
 from orchestrator.report.results import results
 from orchestrator.search.choice import choices_made
 from orchestrator.search.conventional import conventional_search
+from orchestrator.search.space import parameters_of
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Cost, score_of
-from orchestrator.store.test_access_log import TestAccessLog
+from orchestrator.store.access_log import TestAccessLog
 
 # What a trial's line says while there is no result.
 _NO_RESULT = {"status": "not ended", "tasks": 0, "score": None, "metrics": {}, "cost": {}, "reason": ""}
@@ -174,9 +175,9 @@ def method_result(label: str, search: dict[str, Any], sequences: list[dict[str, 
 
 
 def _is_reference(entry: dict[str, Any]) -> bool:
-    """Whether a method is there to be compared with: a reference run, or one that trains nothing (the class means)."""
+    """Whether a method is there to be compared with: a reference run, or one that has nothing to choose (the class means)."""
     method = MethodEntry.model_validate(entry)
-    return method.reference is not None or not method.spec.trains_by_gradient
+    return method.reference is not None or not parameters_of(method)
 
 
 def add_gap(method: dict[str, Any], conventional: dict[str, Any] | None) -> None:

@@ -29,9 +29,9 @@ _TRAINING = [f"training.{key}" for key in TrainingConfig.model_fields if key not
 
 def parameters_of(method: MethodEntry) -> list[str]:
     """The names of all that a search may vary for a method."""
-    if not method.spec.trains_by_gradient:
-        return []
-    names = list(_TRAINING)
+    names = []
+    if method.spec.trains_by_gradient:
+        names.extend(_TRAINING)
     for part in (method.tuning, *method.plugins):
         for setting in part.settings:
             names.append(f"{part.name}.{setting}")
@@ -40,11 +40,11 @@ def parameters_of(method: MethodEntry) -> list[str]:
 
 def declared_space(method: MethodEntry) -> Space:
     """What the method's parts declare as worth trying."""
-    if not method.spec.trains_by_gradient:
-        return {}
     space: Space = {}
-    for key, values in method.spec.tuning_type.card.training_space.items():
-        space[f"training.{key}"] = Dimension.model_validate(values)
+    # a method that makes no gradient steps has no rate to try, and may well have settings of its own
+    if method.spec.trains_by_gradient:
+        for key, values in method.spec.tuning_type.card.training_space.items():
+            space[f"training.{key}"] = Dimension.model_validate(values)
     for part in (method.tuning, *method.plugins):
         for setting, values in part.type.card.space_of(part.settings).items():
             space[f"{part.name}.{setting}"] = Dimension.model_validate(values)

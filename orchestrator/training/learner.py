@@ -34,6 +34,8 @@ class Learner:
     # Both are there from the first load on
     family: Family
     stack: Stack
+    # The steps of the task that is trained, which are known once its data are
+    num_steps: int
 
     def __init__(self, sequence: SequencePlan, stream: Stream, parallel: Parallel) -> None:
         self.sequence = sequence
@@ -110,6 +112,7 @@ class Learner:
             label_units=self.family.label_units(),
             workers=self.parallel.count,
             shared_weights=not spec.types[0].card.per_task_weights,
+            num_steps=lambda: self.num_steps,
         )
         return spec.build(context)
 

@@ -99,6 +99,7 @@ def _make_steps(
     # Costs are those of the model in this structure, before the method changes anything in it for the task
     num_steps = task_steps(learner, task_id)
     cost = step_cost(learner, task_id)
+    learner.num_steps = num_steps
     learner.stack.before_task(model, position, batches)
     module = learner.parallel.prepare(model)
     optimizer = make_optimizer(model, learner.family.head(), training, learner.stack.tuning.without_decay())

@@ -4,9 +4,8 @@ Four levels of distance between tuning streams and evaluation streams, from the 
 train and dev of the tuning streams, never their test split, and all splits of the evaluation streams.
 """
 
-from streams.holdout.levels import LEVELS, STATEMENTS, Level
+from streams.holdout.levels import LEVELS, STATEMENTS, HoldoutViolation, Level
 from streams.holdout.proof import Proof, prove
 from streams.holdout.related import RELATED
-from streams.holdout.violation import HoldoutViolation
 
 __all__ = ["LEVELS", "RELATED", "STATEMENTS", "HoldoutViolation", "Level", "Proof", "prove"]

@@ -1,13 +1,13 @@
-"""The levels of distance between tuning and evaluation, from the strictest to none, and what each forbids."""
+"""The levels of distance between tuning and evaluation, from the strictest to none, what each forbids, and what a user allows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
-from streams.holdout.related import is_related, is_same, names_of
-from streams.holdout.violation import HoldoutViolation
+from streams.holdout.related import RELATED, is_related, is_same, names_of
 from streams.scorer_names import NORMAL_FORMS
+from streams.sources.folder import canonical
 from streams.stream import Stream
 from streams.task import Task
 
@@ -22,6 +22,10 @@ STATEMENTS: dict[Level, str] = {
 
 Streams = Sequence[Stream]
 Pairs = Sequence[tuple[str, str]]
+
+
+class HoldoutViolation(ValueError):
+    """Tuning and evaluation are not as far apart as the level demands."""
 
 
 def _other_data_sets(tuning: Streams, evaluation: Streams, allowed: Pairs) -> None:
@@ -104,3 +108,45 @@ RULES: dict[Level, Callable[[Streams, Streams, Pairs], None]] = {
     "orders": _other_orders,
     "none": _anything,
 }
+
+
+def _all_names(datasets: Iterable[str]) -> set[str]:
+    names: set[str] = set()
+    for dataset in datasets:
+        names |= names_of(dataset)
+    return names
+
+
+def datasets_of(streams: Sequence[Stream]) -> list[str]:
+    """The data sets of all tasks of the streams, sorted."""
+    datasets: set[str] = set()
+    for stream in streams:
+        for task in stream.tasks:
+            datasets.add(task.dataset)
+    return sorted(datasets)
+
+
+def pairs_on_two_sides(
+    allowed_related_pairs: Sequence[Sequence[str]], tuning: Sequence[Stream], evaluation: Sequence[Stream]
+) -> tuple[tuple[str, str], ...]:
+    """The allowed pairs that do lie on two sides, as (tuning, evaluation). Raises HoldoutViolation for a name nobody knows."""
+    tuning_names = _all_names(datasets_of(tuning))
+    evaluation_names = _all_names(datasets_of(evaluation))
+    known = tuning_names.union(evaluation_names, *RELATED)
+    found: dict[tuple[str, str], None] = {}
+    for pair in allowed_related_pairs:
+        if isinstance(pair, str) or len(pair) != 2:
+            raise HoldoutViolation(f"search: allowed_related_pairs {pair!r} is not a pair of data sets")
+        for name in pair:
+            if canonical(name) not in known:
+                have = ", ".join(datasets_of([*tuning, *evaluation]))
+                raise HoldoutViolation(
+                    f"search: allowed_related_pairs names an unknown data set {name!r}: here are {have}"
+                )
+        one = canonical(pair[0])
+        other = canonical(pair[1])
+        # the user need not know which of the two is tuned on
+        for ours, theirs in ((one, other), (other, one)):
+            if ours in tuning_names and theirs in evaluation_names:
+                found[ours, theirs] = None
+    return tuple(found)

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from streams.holdout.levels import LEVELS, RULES, STATEMENTS, Level
+from streams.holdout.levels import LEVELS, RULES, STATEMENTS, HoldoutViolation, Level, pairs_on_two_sides
 from streams.holdout.near_duplicates import ShingleIndex
-from streams.holdout.related import pairs_on_two_sides
-from streams.holdout.violation import HoldoutViolation
 from streams.splits import SPLITS, Split
 from streams.stream import Stream
 from streams.text import bare_text

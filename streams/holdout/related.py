@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from streams.holdout.violation import HoldoutViolation
 from streams.sources.folder import canonical
-from streams.stream import Stream
 
 # Data sets whose texts or labels come from one origin, by canonical name. Few, and certain:
 RELATED: tuple[frozenset[str], ...] = (
@@ -47,45 +43,3 @@ def is_related(one: str, other: str) -> bool:
         if group & names_of(one) and group & names_of(other):
             return True
     return False
-
-
-def _all_names(datasets: Iterable[str]) -> set[str]:
-    names: set[str] = set()
-    for dataset in datasets:
-        names |= names_of(dataset)
-    return names
-
-
-def datasets_of(streams: Sequence[Stream]) -> list[str]:
-    """The data sets of all tasks of the streams, sorted."""
-    datasets: set[str] = set()
-    for stream in streams:
-        for task in stream.tasks:
-            datasets.add(task.dataset)
-    return sorted(datasets)
-
-
-def pairs_on_two_sides(
-    allowed_related_pairs: Sequence[Sequence[str]], tuning: Sequence[Stream], evaluation: Sequence[Stream]
-) -> tuple[tuple[str, str], ...]:
-    """The allowed pairs that do lie on two sides, as (tuning, evaluation). Raises HoldoutViolation for a name nobody knows."""
-    tuning_names = _all_names(datasets_of(tuning))
-    evaluation_names = _all_names(datasets_of(evaluation))
-    known = tuning_names.union(evaluation_names, *RELATED)
-    found: dict[tuple[str, str], None] = {}
-    for pair in allowed_related_pairs:
-        if isinstance(pair, str) or len(pair) != 2:
-            raise HoldoutViolation(f"search: allowed_related_pairs {pair!r} is not a pair of data sets")
-        for name in pair:
-            if canonical(name) not in known:
-                have = ", ".join(datasets_of([*tuning, *evaluation]))
-                raise HoldoutViolation(
-                    f"search: allowed_related_pairs names an unknown data set {name!r}: here are {have}"
-                )
-        one = canonical(pair[0])
-        other = canonical(pair[1])
-        # the user need not know which of the two is tuned on
-        for ours, theirs in ((one, other), (other, one)):
-            if ours in tuning_names and theirs in evaluation_names:
-                found[ours, theirs] = None
-    return tuple(found)

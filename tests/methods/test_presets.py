@@ -83,5 +83,3 @@ def test_what_keeps_examples_says_how_many() -> None:
     }
     assert keeping == reading
     assert SPECS["der++"].kept_share == SPECS["sapt"].kept_share == 0.02
-    both = method_spec({"plugins": [{"name": "agem", "fraction": 0.1}, {"name": "replay", "fraction": 0.05}]})
-    assert both.kept_share == 0.1, "the smaller share is part of the larger one"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Card, Cost, DataPolicy, Method, Settings, trainable
+from methods import Card, Method, Settings, trainable
 from orchestrator.contract import checks
 from orchestrator.contract.subject import Subject
 from orchestrator.errors import SequenceFailed
@@ -185,13 +185,3 @@ def test_what_is_right_passes(subject: Callable[[type[Method]], Subject]) -> Non
 def test_a_part_that_says_no_strength_is_not_held_to_it(subject: Callable[[type[Method]], Subject]) -> None:
     with pytest.raises(checks.NotApplicable, match="does not say where its strength is zero"):
         checks.check_strength_zero(subject(NoSpace))
-
-
-@pytest.mark.parametrize(
-    ("body", "part"),
-    [({"training_set": lambda self, *a: a[1]}, DataPolicy), ({"extra_passes": lambda self, *a: None}, Cost)],
-)
-def test_what_would_never_be_called_is_refused(body: Mapping[str, Any], part: type) -> None:
-    with pytest.raises(TypeError, match=f"is never called unless the class derives from {part.__name__}"):
-        type("Mistaken", (Method,), dict(body))
-    type("Right", (part, Method), dict(body))

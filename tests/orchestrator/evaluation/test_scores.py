@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.evaluation.scorers import ExactMatch
-from orchestrator.evaluation.scores import compute_score, missing_scores, score_answers
+from orchestrator.evaluation.scores import compute_score, missing_scores, score_answers, score_task
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.predictions import load_predictions, predictions_file
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import train_task
 from streams import Example
+from tests.conftest import FAMILIES
 
 EXAMPLES = [Example("one", "good", 4), Example("two", "bad", 9), Example("three", "good", 2)]
 
@@ -72,3 +74,35 @@ def test_what_is_missing_is_computed_again_and_alike(
     assert after is not None
     assert after | {"seconds": 0} == before | {"seconds": 0}
     assert predictions_file(store.root, key).read_bytes() == predictions_before
+
+
+def test_scores_count_exact_matches(learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_of()
+    task = learner.stream.tasks[0]
+    examples = task.read("test")
+    right = {id(f): e.label for f, e in zip(learner.features(0), examples, strict=False)}
+    assert right
+    given = iter([e.label.upper() + "." if i % 3 else "wrong" for i, e in enumerate(sorted_by_length(learner))])
+    monkeypatch.setattr(
+        learner.family, "answers", lambda task, features, device: [(next(given), None) for _ in features]
+    )
+    score = score_task(learner.scored_model(), task, "test", 4)
+    assert (score.n, score.correct) == (10, 6)
+    assert score.score == pytest.approx(60.0)
+    assert score.score_options is None
+
+
+def sorted_by_length(learner: Learner) -> list[Example]:
+    """The test examples in the order in which they are scored."""
+    task = learner.stream.tasks[0]
+    examples = task.read("test")
+    features = learner.family.features(task, examples)
+    return [examples[i] for i in sorted(range(len(examples)), key=lambda i: len(features[i]["source"]))]
+
+
+def test_the_batch_size_of_scoring_changes_nothing(learner_of: Callable[..., Learner]) -> None:
+    for model in FAMILIES:
+        learner = learner_of(model=model, training={"epochs": 3})
+        train_task(learner, 0, lambda event: None)
+        scores = [score_task(learner.scored_model(), learner.stream.tasks[0], "test", batch) for batch in (1, 3, 10)]
+        assert scores[0] == scores[1] == scores[2]

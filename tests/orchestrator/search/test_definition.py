@@ -10,7 +10,7 @@ import pytest
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
 from orchestrator.search.definition import content_hash, prepare
-from orchestrator.store.test_access_log import TestAccessLog
+from orchestrator.store.access_log import TestAccessLog
 from tests.orchestrator.search.searches import (
     EVALUATION,
     TUNING,

@@ -218,13 +218,13 @@ def test_what_methods_are_only_compared_with_has_no_rank() -> None:
 
 
 def test_reference_runs_and_class_means_are_what_methods_are_compared_with(tmp_path: Path) -> None:
-    methods = ["ft", "zero-shot", "nmc", "expert", "joint", "ft+migu"]
+    methods = ["ft", "zero-shot", "nmc", "expert", "joint", "ft+migu", "fetril"]
     prepared, trial_store = open_search(search_config(tmp_path, methods, trials=1))
     while trial := trial_store.start_next():
         score_trial(trial_store, trial, *([50.0] * len(trial.sequences)))
     experiment = open_evaluation(prepared, freeze_and_save(prepared, trial_store))
     found = search_results(experiment)["search"]["methods"]
-    assert [label for label, of_label in found.items() if not of_label["is_reference"]] == ["ft", "ft+migu"]
+    assert [label for label, of_label in found.items() if not of_label["is_reference"]] == ["ft", "ft+migu", "fetril"]
 
 
 def test_search_json_and_trials_csv(tmp_path: Path) -> None:

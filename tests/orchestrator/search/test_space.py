@@ -40,6 +40,19 @@ def test_a_method_declares_its_space() -> None:
     assert set(declared_space(entry("lora+random"))) == {"training.lr", "lora.r", "random_mask.ratio"}
 
 
+def test_a_method_without_gradient_steps_has_its_own_settings_to_try() -> None:
+    """All values of FeTrIL's c, each once; of what trains nothing and has no settings, nothing. No rate for any of them."""
+    space = space_of(search(), entry("fetril"))
+    assert sorted(v["fetril.c"] for v in random_draws(space, 0)) == [1.0, 10.0, 100.0, 1000.0]
+    assert all(list(v) == ["fetril.c"] for v in random_draws(space, 0))
+    changed = space_of(search(space={"fetril.c": [2.0], "training.lr": [0.1]}), entry("fetril"))
+    assert list(grid(changed)) == [{"fetril.c": 2.0}]
+    for name in ("nmc", "zero-shot"):
+        assert space_of(search(space={"training.lr": [0.1]}), entry(name)) == {}
+    with pytest.raises(UserError, match=r"methods\.fetril\.space: unknown parameter 'training\.lr'"):
+        space_of(search(), entry({"preset": "fetril", "space": {"training.lr": [0.1]}}))
+
+
 def test_all_methods_have_as_many_trials_as_are_asked_for() -> None:
     """Of rates there is no list that plain fine-tuning could come to the end of."""
     for name in PRESETS:

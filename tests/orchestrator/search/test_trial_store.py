@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.search.trial_store import TrialStore
-from orchestrator.store.test_access_log import TestAccessLog
+from orchestrator.store.access_log import TestAccessLog
 from orchestrator.training.sequence import run_sequence
 from streams import SealedSplit
 from tests.orchestrator.search.searches import (

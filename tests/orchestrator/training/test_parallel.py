@@ -100,6 +100,7 @@ _SETTINGS = [
     {"name": "agem", "fraction": 0.05, "examples": 1},
     {"name": "derpp", "fraction": 0.3, "examples": 5},
     {"name": "merge", "rule": "opcm"},
+    {"name": "fw_merging", "fraction": 0.3, "examples": 7, "steps": 3},
     {"name": "refresh", "delta": 1e-3, "samples": 21},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "project_update": True},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "sketch": 200},
@@ -112,6 +113,7 @@ ADAPTERS: list[Any] = [
     "inclora+migu",
     {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}},
     {"name": "moelora+migu", "tuning": {"name": "moelora", "top_k": 2}, "plugins": ["migu"]},
+    {"name": "hat", "tuning": {"name": "hat", "r": 4, "s_max": 20.0}},
 ]
 SUBSPACES: list[Any] = [
     {"name": "osf", "tuning": {"name": "osf", "project": True}},

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Context, Settings, State, TuningMethod
+from methods.base import Context, Settings, State
 from methods.batch import Batch
+from methods.features.frozen import FrozenFeatures
 from methods.seam.card import Card
 from methods.shared.passes import evaluating
 
@@ -76,7 +77,7 @@ def fitted_classifier(points_Md: Tensor, targets_M: Tensor, num_classes: int, c:
     return weight.detach(), bias.detach()
 
 
-class Fetril(TuningMethod):
+class Fetril(FrozenFeatures):
     """argmax_k w_k f(x) + b_k, f(x) being the frozen model's unit-length mean state of the text; see `fitted_classifier`.
 
     After each task the classifier is fitted anew to the task's features and to `moved_features` for all classes that it does
@@ -96,45 +97,31 @@ class Fetril(TuningMethod):
         no_output_units="it trains nothing of the model",
         per_task_weights="it trains nothing of the model",
     )
-    trains_by_gradient = False
 
     def __init__(self, settings: FetrilSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self.sums_Kd = torch.zeros(0, 0, dtype=torch.float64)
-        self.counts_K = torch.zeros(0, dtype=torch.float64)
         self.weight_Kd = torch.zeros(0, 0, dtype=torch.float64)
         self.bias_K = torch.zeros(0, dtype=torch.float64)
-
-    def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        """Freeze everything, the head too."""
-        return model.requires_grad_(False)
 
     @torch.no_grad()
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         features_Nd, classes_N = self._features(model, task_id, batches)
         num_classes = self.context.labels[task_id]
-        sums_Kd = _with_classes(self.sums_Kd, num_classes, features_Nd)
-        counts_K = _with_classes(self.counts_K, num_classes, features_Nd[:, 0])
-        self.sums_Kd = sums_Kd.index_add(0, classes_N, features_Nd)
-        self.counts_K = counts_K + torch.bincount(classes_N, minlength=num_classes)
+        sums_Kd = self.zeros(model, num_classes, self.width(model)).index_add(0, classes_N, features_Nd)
+        self.add(sums_Kd, torch.bincount(classes_N, minlength=num_classes).double())
         self._fit(features_Nd, classes_N)
 
     def _features(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
         """The features [N, d] of all the task's examples with their classes [N], the same on every worker."""
         num_examples = len(self.context.examples(task_id))
-        size = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
-        device = next(model.parameters()).device
-        # each worker fills in its own examples: the mean over workers is the value but for their number
-        features_Nd = torch.zeros(num_examples, size, dtype=torch.float64, device=device)
-        classes_N = torch.zeros(num_examples, dtype=torch.float64, device=device)
+        # each worker fills in its own examples: the sum over workers holds all of them
+        features_Nd = self.zeros(model, num_examples, self.width(model))
+        classes_N = self.zeros(model, num_examples)
         with evaluating(model):
             for batch in batches:
                 features_Nd[batch.example_indices] = self.context.embed(batch).double()
                 classes_N[batch.example_indices] = batch.classes.double()
-        workers = self.context.workers
-        features_Nd = self.context.mean_over_workers(features_Nd) * workers
-        classes_N = self.context.mean_over_workers(classes_N) * workers
-        return features_Nd, classes_N.round().long()
+        return self.sum_over_workers(features_Nd), self.sum_over_workers(classes_N).round().long()
 
     def _fit(self, features_Nd: Tensor, classes_N: Tensor) -> None:
         seen = self.counts_K.nonzero().flatten()
@@ -150,30 +137,17 @@ class Fetril(TuningMethod):
         self.weight_Kd[seen] = self.context.from_first_worker(weight)
         self.bias_K[seen] = self.context.from_first_worker(bias)
 
-    def class_scores(self, embedded_Bd: Tensor) -> Tensor:
-        """[B, K] scores of the classifier; a class without examples never wins."""
-        if not len(self.counts_K):
-            return embedded_Bd.new_zeros(len(embedded_Bd), 0)
-        device = embedded_Bd.device
-        # in float64, which autocast leaves alone
-        scores_BK = embedded_Bd.double() @ self.weight_Kd.to(device).T + self.bias_K.to(device)
-        return scores_BK.masked_fill(self.counts_K.to(device) == 0, -torch.inf)
+    def feature_scores(self, features_Bd: Tensor) -> Tensor:
+        """[B, K] scores of the classifier."""
+        return features_Bd @ self.weight_Kd.to(features_Bd.device).T + self.bias_K.to(features_Bd.device)
 
     def state_dict(self) -> State:
-        if not len(self.counts_K):
-            return {}
-        return {"sums": self.sums_Kd, "counts": self.counts_K, "weight": self.weight_Kd, "bias": self.bias_K}
+        state = super().state_dict()
+        if state:
+            state |= {"weight": self.weight_Kd, "bias": self.bias_K}
+        return state
 
     def load_state_dict(self, state: State) -> None:
-        self.sums_Kd = state["sums"]
-        self.counts_K = state["counts"]
+        super().load_state_dict(state)
         self.weight_Kd = state["weight"]
         self.bias_K = state["bias"]
-
-
-def _with_classes(saved: Tensor, num_classes: int, like: Tensor) -> Tensor:
-    """A tensor with an entry for each class, those of new ones zero; on the device of `like`, in its width."""
-    grown = like.new_zeros(num_classes, *like.shape[1:])
-    if len(saved):
-        grown[: len(saved)] = saved.to(like.device)
-    return grown

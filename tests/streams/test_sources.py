@@ -11,7 +11,7 @@ import pytest
 
 from streams import SOURCES, Limits, find_source, source_names
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 OWN = """
 from streams import Example, Source, Stream, Task
 

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from methods.base import Context
-from methods.fetril import Fetril, FetrilSettings, fitted_classifier, moved_features
+from methods.features.fetril import Fetril, FetrilSettings, fitted_classifier, moved_features
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.learner import Learner

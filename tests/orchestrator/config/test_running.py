@@ -1,0 +1,42 @@
+"""What may be said of the running: workers, scoring, and where MLflow is."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.config.running import EvaluationConfig, ScalingConfig, TrackingConfig
+from tests.orchestrator.config.refusal import refused
+
+
+def test_what_is_not_said_fits_any_machine() -> None:
+    scaling = ScalingConfig()
+    assert (scaling.workers, scaling.cpus_per_worker) == (1, 1)
+    assert scaling.gpus_per_worker is None
+    assert scaling.max_concurrent is None
+    assert scaling.max_failures == 2
+    assert EvaluationConfig().placement == "auto"
+    assert (TrackingConfig().uri, TrackingConfig().experiment) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("scaling.workers=0", ["scaling.workers", "greater than or equal to 1", "found 0"]),
+        ("scaling.cpus_per_worker=0", ["scaling.cpus_per_worker", "greater than 0", "found 0"]),
+        ("scaling.gpus_per_worker=-1", ["scaling.gpus_per_worker", "greater than or equal to 0", "found -1"]),
+        ("scaling.max_concurrent=0", ["scaling.max_concurrent", "greater than or equal to 1", "found 0"]),
+        ("scaling.max_failures=-1", ["scaling.max_failures", "greater than or equal to 0", "found -1"]),
+        ("evaluation.batch=0", ["evaluation.batch", "greater than or equal to 1", "found 0"]),
+        ("evaluation.placement=beside", ["evaluation.placement", "'async'", "'beside'"]),
+        ("tracking.url=http://x", ["tracking", "unknown key 'url'. Did you mean 'uri'?"]),
+    ],
+)
+def test_running_that_cannot_be_is_refused(override: str, parts: list[str]) -> None:
+    message = refused(override)
+    for part in parts:
+        assert part in message
+
+
+def test_a_part_of_a_processor_and_no_second_attempt_are_allowed() -> None:
+    scaling = ScalingConfig(cpus_per_worker=0.5, gpus_per_worker=0, max_failures=0)
+    assert (scaling.cpus_per_worker, scaling.gpus_per_worker, scaling.max_failures) == (0.5, 0, 0)

@@ -1,0 +1,112 @@
+"""Decoders: what a prompt and its answer look like as one stream of tokens, and what the loss is taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tokenizers.pre_tokenizers import Metaspace
+
+from orchestrator.models.decoder import Decoder
+from orchestrator.models.family import Family, Feature
+from orchestrator.training.learner import Learner
+from streams import Example, Prompt
+from tests.orchestrator.models.greedy import assert_answers_are_greedy
+
+FEATURES: list[Feature] = [
+    {"source": [5, 6, 7], "target": [8, 2], "class_index": 0},
+    {"source": [9], "target": [10, 11, 2], "class_index": 1},
+    {"source": [12], "target": [2], "class_index": 0},
+]
+
+
+def task_of(*labels: str) -> Any:
+    """A task of those labels whose prompt is the text and a question."""
+    return SimpleNamespace(name="t", labels=labels, prompt=lambda text: Prompt("", text, " Answer:"))
+
+
+@pytest.fixture
+def family(learner_of: Callable[..., Learner]) -> Family:
+    """The small Llama, which answers in at most eight tokens."""
+    family = learner_of(model="tiny-llama").family
+    assert isinstance(family, Decoder)
+    return family
+
+
+def words(family: Family, ids: list[int]) -> list[str]:
+    found: list[str] = family.tokenizer.convert_ids_to_tokens(ids)
+    return found
+
+
+def test_the_answer_follows_the_prompt_as_its_next_word(family: Family) -> None:
+    (feature,) = family.features(task_of("bad", "good"), [Example("the film", "good")])
+    assert words(family, feature["source"]) == ["<s>", "▁the", "▁film", "▁Answer", ":"]
+    assert words(family, feature["target"]) == ["▁good", "</s>"]
+    assert family.labels[feature["class_index"]] == "good"
+
+
+def test_the_space_before_an_answer_is_a_part_of_it(family: Family) -> None:
+    """With a tokenizer that puts no space before a text: the first word of a text is then another token than any later."""
+    family.tokenizer.backend_tokenizer.pre_tokenizer = Metaspace(prepend_scheme="never")
+    (feature,) = family.features(task_of("bad", "good"), [Example("the film", "good")])
+    assert words(family, feature["source"])[-2:] == ["▁Answer", ":"]
+    assert words(family, feature["target"]) == ["▁good", "</s>"]
+    assert family.max_new_tokens(task_of("good")) == 3  # type: ignore[attr-defined]
+
+
+def test_an_answer_that_is_too_long_is_cut_and_still_ends(family: Family) -> None:
+    (feature,) = family.features(task_of(), [Example("the film", "the " * 20)])
+    assert words(family, feature["target"]) == ["▁the"] * 7 + ["</s>"]
+
+
+def test_no_end_stands_between_prompt_and_answer(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some tokenizers close every text. A text that is nothing but its end stays: a model cannot read no token."""
+    monkeypatch.setattr(family, "encode_texts", lambda task, examples: [[1, 5, 2], [2], [1, 2, 5]])
+    features = family.features(task_of(), [Example("", "good")] * 3)
+    assert [feature["source"] for feature in features] == [[1, 5], [2], [1, 2, 5]]
+
+
+def test_a_batch_by_hand(family: Family) -> None:
+    batch = family.collate(FEATURES)
+    assert batch.source.ids.tolist() == [[5, 6, 7, 8, 2], [9, 10, 11, 2, 0], [12, 2, 0, 0, 0]]
+    assert batch.source.mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 0, 0, 0]]
+    assert batch.labels.tolist() == [
+        [-100, -100, -100, 8, 2],
+        [-100, 10, 11, 2, -100],
+        [-100, 2, -100, -100, -100],
+    ]
+    assert batch.classes.tolist() == [0, 1, 0]
+    assert batch.target is None
+
+
+def test_the_loss_is_that_of_the_answers_tokens_each_read_one_token_before(family: Family) -> None:
+    family.module.eval()
+    loss, _ = family.forward(family.module, family.collate(FEATURES))
+    expected = 0.0
+    for feature in FEATURES:
+        whole = feature["source"] + feature["target"]
+        chances = family.module(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
+        for position in range(len(feature["source"]), len(whole)):
+            expected -= chances[position - 1, whole[position]].item()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_answer_may_be_one_token_longer_than_any_label(family: Family) -> None:
+    """Then it differs from every label. Three tokens "▁the ▁film </s>", and one more."""
+    assert len(family.tokenizer(" the film", add_special_tokens=False).input_ids) == 2
+    assert family.max_new_tokens(task_of("good", "the film")) == 4  # type: ignore[attr-defined]
+    assert family.max_new_tokens(task_of("good", "the " * 20)) == 8  # type: ignore[attr-defined]
+    assert family.max_new_tokens(task_of()) == 8  # type: ignore[attr-defined]
+
+
+def test_greedy_answers_equal_a_step_by_step_search(learner_of: Callable[..., Learner]) -> None:
+    assert_answers_are_greedy(learner_of(model="tiny-llama"))
+
+
+def test_no_label_set_is_needed(family: Family) -> None:
+    batch = family.collate(family.features(task_of(), [Example("a long text", "what it says")]))
+    assert batch.classes.tolist() == [-1]
+    assert torch.isfinite(family.forward(family.module, batch)[0])
