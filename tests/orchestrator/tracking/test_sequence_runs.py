@@ -84,7 +84,7 @@ def test_steps_of_a_task_go_on_in_the_parent(store: str, copied: Callable[..., t
     assert points(store, second, "loss") == [(1, 11), (2, 12)]
     assert points(store, parent, "loss") == [(1, 1), (2, 2), (3, 3), (4, 11), (5, 12)]
     assert points(store, parent, "train_steps") == [(1, 3), (2, 2)]
-    assert "keys.0" not in parent.data.params
+    assert "keys" not in parent.data.params
     assert parent.data.params["stream.name"] == "papers"
 
 
