@@ -1,4 +1,4 @@
-"""What may import what, how large files, folders and functions are, and how dense the code is."""
+"""What may import what, where tests are, how large files, folders and functions are, and how dense the code is."""
 
 from __future__ import annotations
 
@@ -144,6 +144,64 @@ def test_the_rules_can_fail(tmp_path: Path) -> None:
     assert is_in("ray.train", ("ray",)) and not is_in("rays", ("ray",))
     search, training = floor_of("orchestrator.search.space"), floor_of("orchestrator.training.task")
     assert search is not None and training is not None and search > training
+
+
+def defines_something(path: Path) -> bool:
+    """Whether a module has a function or class of its own."""
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return any(isinstance(node, definitions) for node in ast.parse(path.read_text()).body)
+
+
+def has_tests(path: Path) -> bool:
+    """Whether a file is there and has a test."""
+    if not path.exists():
+        return False
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            return True
+    return False
+
+
+def untested(paths: list[Path], root: Path) -> list[str]:
+    """Where the tests of modules are missing: `a/b.py` has its own in `tests/a/test_b.py`."""
+    missing = []
+    for path in paths:
+        place = path.relative_to(root)
+        if place.name in ("__init__.py", "__main__.py"):
+            # mostly these only hand out or call what others define
+            if not defines_something(path):
+                continue
+            # what a package defines itself is tested under the package's name
+            place = place.parent
+        tests = root / "tests" / place.with_name(f"test_{place.stem}.py")
+        if not has_tests(tests):
+            missing.append(str(tests.relative_to(root)))
+    return missing
+
+
+def test_every_module_has_its_tests_at_the_mirrored_place() -> None:
+    """Whoever changes a module knows where to look. Tests of what spans several modules may lie besides."""
+    assert untested(FILES, ROOT) == []
+
+
+def test_a_module_without_tests_is_found(tmp_path: Path) -> None:
+    for module, text in {
+        "a/__init__.py": '"""Says what it is for."""',
+        "a/__main__.py": "from a.whole import main",
+        "a/whole.py": "",
+        "a/empty.py": "",
+        "a/elsewhere.py": "",
+        "a/b/__init__.py": "def find() -> None: ...",
+        "a/c/__init__.py": "class Found: ...",
+        "tests/a/test_whole.py": "def test_it() -> None: ...",
+        "tests/a/test_empty.py": "def helper() -> None: ...",
+        "tests/a/b/test_elsewhere.py": "def test_it() -> None: ...",
+        "tests/a/test_c.py": "def test_it() -> None: ...",
+    }.items():
+        (tmp_path / module).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / module).write_text(text)
+    modules = sorted((tmp_path / "a").rglob("*.py"))
+    assert untested(modules, tmp_path) == ["tests/a/test_b.py", "tests/a/test_elsewhere.py", "tests/a/test_empty.py"]
 
 
 def test_every_folder_says_what_it_is_for_and_is_small() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.planning.experiment import Experiment, check_writable, open_experiment
+from orchestrator.planning.experiment import Experiment, check_writable, open_experiment, tracking_uri
 from orchestrator.planning.planner import plan
 from tests.conftest import small_config
 
@@ -54,6 +54,12 @@ def test_a_plan_whose_plugin_cannot_be_found_is_said(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text(text.replace("name: full", "name: not_here.Mine"))
     with pytest.raises(UserError, match=r"can read: methods\.0.*there is no module 'not_here'"):
         open_experiment("small", str(tmp_path))
+
+
+def test_mlflow_is_in_the_output_folder_unless_it_is_named(tmp_path: Path) -> None:
+    assert tracking_uri(small_config(tmp_path)) == f"sqlite:///{tmp_path}/mlflow.db"
+    elsewhere = small_config(tmp_path, tracking={"uri": "http://127.0.0.1:5000"})
+    assert tracking_uri(elsewhere) == "http://127.0.0.1:5000"
 
 
 def test_an_output_folder_must_be_writable(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from ray.tune.schedulers import ASHAScheduler
 
 from orchestrator.config.search import SearchConfig
-from orchestrator.search.decisions import first_of_round
 from orchestrator.search.decisions.halving import goes_on, rungs
 from tests.orchestrator.search.searches import open_search, search_config, steady, write_scores
 
@@ -26,10 +25,6 @@ def test_rungs_by_hand() -> None:
     assert rungs(settings(grace=2, reduction=1.2), 10) == [2, 3, 4, 5, 6, 8, 9]
     assert rungs(settings(grace=4), 4) == []
     assert rungs(settings(scheduler="fifo"), 19) == []
-
-
-def test_rounds_by_hand() -> None:
-    assert [first_of_round(settings(at_once=3), number) for number in range(7)] == [0, 0, 0, 3, 3, 3, 6]
 
 
 @pytest.mark.parametrize("reduction", [2.0, 3.0, 4.0])

@@ -1,0 +1,68 @@
+"""`orchestrator bench`: where tables and JSON go, and what refutes a claim. The measurements are tested where they are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Call = Callable[..., tuple[int, str, str]]
+REUSE: dict[str, Any] = {
+    "sequences": 4,
+    "tasks_naive": 20,
+    "tasks_trained": 11,
+    "seconds_naive": 8.0,
+    "seconds_shared": 5.0,
+    "equal_results": True,
+    "tasks_saved": 0.45,
+    "time_ratio": 0.625,
+}
+ROW = {
+    "method": "ft",
+    "step": 1.0,
+    "ms_a_step": 3.5,
+    "once_s": 0.2,
+    "checkpoint_mb": 1.0,
+    "state_mb": 0.0,
+    "peak_mb": 7.0,
+}
+
+
+@pytest.mark.parametrize(("equal", "expected"), [(True, 0), (False, 1)])
+def test_other_scores_refute_that_sharing_changes_none(
+    equal: bool, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = REUSE | {"equal_results": equal}
+    monkeypatch.setattr("orchestrator.bench.search_reuse", lambda console: result)
+    code, stdout, stderr = call("bench", "search-reuse")
+    assert (code, stderr) == (expected, "")
+    assert "45 % of the tasks were not trained again" in stdout
+    assert ("NOT EQUAL" in stdout) == (not equal)
+    code, stdout, stderr = call("bench", "search-reuse", "--json")
+    assert code == expected
+    assert json.loads(stdout) == result, "stdout is the object alone"
+    assert "45 % of the tasks" in stderr
+
+
+def test_the_model_and_the_rounds_reach_the_measurement(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def measure(console: Any, model: str, rounds: int) -> list[dict[str, Any]]:
+        asked.append((model, rounds))
+        return [ROW]
+
+    monkeypatch.setattr("orchestrator.bench.method_costs", measure)
+    code, stdout, _ = call("bench", "methods", "--model", "tiny-bert", "--rounds", 2, "--json")
+    assert code == 0
+    assert json.loads(stdout) == {"methods": [ROW]}
+    code, stdout, _ = call("bench", "methods")
+    assert "3.5" in stdout
+    assert asked == [("tiny-bert", 2), ("tiny-t5", 3)]
+
+
+def test_no_rounds_are_none(call: Call) -> None:
+    code, _, stderr = call("bench", "methods", "--rounds", 0)
+    assert code == 2
+    assert "--rounds" in stderr

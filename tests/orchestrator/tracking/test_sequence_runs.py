@@ -1,0 +1,250 @@
+"""The copy of a sequence in a real MLflow store: complete, and the same however often it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import Run
+
+from orchestrator.planning.experiment import Experiment
+from orchestrator.planning.planner import plan
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.report.references import record_references
+from orchestrator.report.results import results
+from orchestrator.store.events import Event, SequenceFailed, SequenceStarted, Step, TaskStarted
+from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.tracking.parent_runs import ParentRuns
+from orchestrator.tracking.sequence_runs import SequenceRuns
+from orchestrator.training.sequence import run_sequence
+from tests.conftest import small_config
+from tests.orchestrator.store.examples import checkpoint, score, started, step
+from tests.orchestrator.tracking.mlflow_runs import copy_to_mlflow, parent_of, points, runs, snapshot
+
+TASKS = ("sport", "law", "news")
+
+
+def start() -> SequenceStarted:
+    """The start of a sequence that is written by hand."""
+    sequence = {"method": {"name": "mine"}, "stream": {"name": "papers"}, "seed": 3, "keys": ["a", "b"]}
+    return started(*TASKS).model_copy(update={"id": "s", "sequence": sequence, "time": 100})
+
+
+def at(time: int, event: Event) -> Event:
+    return event.model_copy(update={"time": time})
+
+
+def all_events() -> list[Event]:
+    """Two tasks of three and two steps, and the scores of the states that there are by then, later states first."""
+    events: list[Event] = [start()]
+    for task_id, steps in ((0, 3), (1, 2)):
+        events.append(TaskStarted(task_id=task_id, task=TASKS[task_id], steps=steps, reused=False, time=200 + task_id))
+        for number in range(1, steps + 1):
+            events.append(at(300 + number, step(task_id, number, loss=10.0 * task_id + number)))
+        saved = {"key": f"k{task_id}", "usage": {"steps": steps}, "diagnostics": {"share": [0.2, 0.4], "norm": 3.0}}
+        events.append(at(400, checkpoint(task_id).model_copy(update=saved)))
+    for tasks_seen in (2, 1, 0):
+        for task_id in range(3):
+            events.append(at(500 + tasks_seen, score(tasks_seen, task_id, 30.0 * tasks_seen + task_id)))
+    return events
+
+
+@pytest.fixture
+def copied(store: str, tmp_path: Path) -> Callable[..., tuple[Run, dict[str, Run]]]:
+    """Copies a journal of those events; gives the parent run and the tasks' runs by name."""
+
+    def copy(events: Sequence[Event]) -> tuple[Run, dict[str, Run]]:
+        mlflow.set_tracking_uri(store)
+        client = mlflow.MlflowClient(store)
+        experiment_id = client.create_experiment(str(tmp_path), f"file://{tmp_path}/artifacts")
+        for event in events:
+            Journal(journal_folder(tmp_path, "s")).append(event)
+        # by two processes, of which the second finds what the first one made
+        for _ in range(2):
+            SequenceRuns(ParentRuns(client, experiment_id), str(tmp_path), "s").pull()
+        found = client.search_runs([experiment_id])
+        parent = parent_of(found)
+        children = {run.info.run_name: run for run in found if run is not parent}
+        assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} <= {parent.info.run_id}
+        return parent, children
+
+    return copy
+
+
+def test_steps_of_a_task_go_on_in_the_parent(store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]) -> None:
+    parent, children = copied(all_events())
+    assert parent.info.run_name == "mine · papers · seed 3"
+    assert (parent.info.status, parent.info.start_time) == ("RUNNING", 100)
+    assert sorted(children) == ["1 sport", "2 law"], "the third has not begun"
+    second = children["2 law"]
+    assert (second.info.status, second.info.start_time, second.info.end_time) == ("FINISHED", 201, 400)
+    assert points(store, second, "loss") == [(1, 11), (2, 12)]
+    assert points(store, parent, "loss") == [(1, 1), (2, 2), (3, 3), (4, 11), (5, 12)]
+    assert points(store, parent, "train_steps") == [(1, 3), (2, 2)]
+    assert "keys" not in parent.data.params
+    assert parent.data.params["stream.name"] == "papers"
+
+
+def test_a_list_is_drawn_over_layers_and_averaged_over_tasks(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    parent, children = copied(all_events())
+    assert points(store, children["2 law"], "share") == [(0, 0.2), (1, 0.4)]
+    assert points(store, parent, "share") == [(1, pytest.approx(0.3)), (2, pytest.approx(0.3))]
+    assert points(store, parent, "norm") == [(1, 3), (2, 3)]
+
+
+def test_averages_wait_for_the_states_before_and_are_no_nan(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    parent, _ = copied(all_events()[:-1])
+    assert "aa" not in parent.data.metrics, "the initial model lacks a score"
+    assert points(store, parent, "accuracy/2") == [(1, 32), (2, 62)]
+
+
+def test_a_score_that_comes_late_completes_the_averages_of_later_states(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    """aa after one task: 30; after two: the mean of 60 and 61. Backward transfer needs two: 60 less 30."""
+    parent, _ = copied(all_events())
+    assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
+    assert points(store, parent, "bwt") == [(2, 30)], "and no NaN after the first"
+
+
+def test_the_order_of_the_lines_does_not_matter_where_the_first_was_damaged(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    first, *others = all_events()
+    parent, _ = copied([*others, first])
+    assert points(store, parent, "loss") == [(1, 1), (2, 2), (3, 3), (4, 11), (5, 12)]
+    assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
+
+
+def test_a_failure_ends_what_was_being_trained_and_nothing_else(
+    copied: Callable[..., tuple[Run, dict[str, Run]]],
+) -> None:
+    begun = TaskStarted(task_id=2, task="news", steps=2, reused=False, time=600)
+    parent, children = copied([*all_events(), begun, SequenceFailed(reason="the loss is nan", time=700)])
+    assert (parent.info.status, parent.info.end_time) == ("FAILED", 700)
+    assert parent.data.tags["orchestrator.failure"] == "the loss is nan"
+    assert [children[name].info.status for name in ("1 sport", "2 law", "3 news")] == ["FINISHED", "FINISHED", "FAILED"]
+
+
+@pytest.mark.slow
+def test_everything_is_there_and_a_second_copy_changes_nothing(
+    store: str, sequence_of: Callable[..., SequencePlan]
+) -> None:
+    sequence = sequence_of(methods=["ft+migu"])
+    view = run_sequence(sequence)
+    copy_to_mlflow([sequence], store)
+    client = mlflow.MlflowClient(store)
+    found = runs(store, sequence.id)
+    parent = parent_of(found)
+    children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(r.info.run_name for r in children) == [f"{i + 1} {t}" for i, t in enumerate(sequence.tasks)]
+    assert {r.info.status for r in found} == {"FINISHED"}
+    assert parent.data.params["method.plugins.0.settings.ratio"] == "0.3"
+    assert parent.data.params["versions.torch"]
+    assert {i.dataset.name for i in parent.inputs.dataset_inputs} == set(sequence.tasks)
+
+    losses = client.get_metric_history(parent.info.run_id, "loss")
+    assert [m.step for m in losses] == list(range(1, 16)), "three steps for each of five tasks, each once"
+    assert losses[4].value == view.by_task[1].steps[2].loss
+    for unit in ("steps", "tokens", "flops"):
+        usage = client.get_metric_history(parent.info.run_id, f"train_{unit}")
+        assert sum(m.value for m in usage) == view.usage(unit)
+    scores = client.get_metric_history(parent.info.run_id, f"accuracy/{sequence.tasks[2]}")
+    assert [(m.step, m.value) for m in scores] == [(row, view.scores[row, 2].score) for row in range(6)]
+    averages = client.get_metric_history(parent.info.run_id, "aa")
+    full = view.matrix()
+    assert [m.value for m in averages] == pytest.approx([full[t, :t].mean() for t in range(1, 6)])
+    for name in ("bwt", "forgetting"):
+        assert [m.step for m in client.get_metric_history(parent.info.run_id, name)] == [2, 3, 4, 5]
+    assert [f.path for f in client.list_artifacts(parent.info.run_id)] == [
+        "config.yaml",
+        "data.json",
+        "diagnostics",
+        "environment.json",
+    ]
+    plots = [f.path for f in client.list_artifacts(parent.info.run_id, "diagnostics") if f.path.endswith("png")]
+    assert plots == [f"diagnostics/migu-overlap-after-{t}.png" for t in range(2, 6)]
+
+    models = []
+    for model in client.search_logged_models([parent.info.experiment_id], max_results=200):
+        if model.tags["orchestrator_model"].startswith(f"{sequence.id}/"):
+            models.append(model)
+    assert {m.params["key"] for m in models} == set(sequence.keys[1:])
+    last = next(m for m in models if m.params["task_id"] == "4")
+    assert Path(last.tags["checkpoint_uri"].removeprefix("file://")).is_dir()
+    assert {m.key: m.value for m in last.metrics}["aa"] == pytest.approx(full[5].mean())
+
+    before = snapshot(store)
+    copy_to_mlflow([sequence], store)
+    assert snapshot(store) == before
+
+
+@pytest.mark.slow
+def test_a_resumed_sequence_goes_on_in_the_same_run(store: str, sequence_of: Callable[..., SequencePlan]) -> None:
+    sequence = sequence_of(methods=[{"tuning": "lora", "name": "resumed"}])
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Step) and event.task_id == 2 and event.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sequence(sequence, stop)
+    copy_to_mlflow([sequence], store)
+    run_sequence(sequence)
+    copy_to_mlflow([sequence], store)
+    mine = runs(store, sequence.id)
+    parent = parent_of(mine)
+    assert len(mine) == 6
+    losses = mlflow.MlflowClient(store).get_metric_history(parent.info.run_id, "loss")
+    assert [m.step for m in losses] == list(range(1, 16))
+    assert parent.info.status == "FINISHED"
+
+
+def test_what_a_method_says_of_itself_is_in_metrics_and_plots(
+    store: str, sequence_of: Callable[..., SequencePlan]
+) -> None:
+    migu = {"name": "migu", "ratio": 0.5, "diagnostics": True}
+    sequence = sequence_of(methods=[{"name": "watched", "tuning": "full", "plugins": [migu]}], stream={"first": 2})
+    view = run_sequence(sequence)
+    told = view.by_task[1].checkpoint.diagnostics  # type: ignore[index]
+    copy_to_mlflow([sequence], store)
+    client = mlflow.MlflowClient(store)
+    mine = runs(store, sequence.id)
+    parent = parent_of(mine)
+    shares = told["migu/kept_share"]
+    assert parent.data.metrics["migu/kept_share"] == pytest.approx(sum(shares) / len(shares))
+    (second,) = [r for r in mine if r.info.run_name == f"2 {sequence.tasks[1]}"]
+    layers = client.get_metric_history(second.info.run_id, "migu/kept_share")
+    assert [m.value for m in sorted(layers, key=lambda m: m.step)] == pytest.approx(shares)
+    assert second.data.metrics["migu/update_norm"] == pytest.approx(told["migu/update_norm"])
+    files = {f.path for f in client.list_artifacts(parent.info.run_id, "diagnostics")}
+    assert "diagnostics/migu-overlap-after-2.png" in files
+    overlap = np.array(told["migu/overlap"])
+    assert overlap.shape == (2, 2)
+    assert np.diag(overlap) == pytest.approx([1, 1])
+
+
+@pytest.mark.slow
+def test_intransigence_comes_when_the_reference_run_is_known(store: str, tmp_path: Path) -> None:
+    """In a copy that reads everything at once, in one that was there before, and once in both."""
+    sequences = plan(small_config(tmp_path, methods=["ft", "joint"], stream={"first": 2}, seeds=[11]))
+    for sequence in sequences:
+        run_sequence(sequence)
+    early = f"sqlite:///{tmp_path}/early.db"
+    copy_to_mlflow(sequences, early)
+    result = results(Experiment(small_config(tmp_path), tuple(sequences)))
+    record_references(str(tmp_path), result["sequences"])
+    expected = result["sequences"][0]["intransigence"]
+    for uri in (early, store, store):
+        copy_to_mlflow(sequences, uri)
+        client = mlflow.MlflowClient(uri)
+        (run,) = [r for r in runs(uri) if r.data.tags.get("orchestrator.reference_run") == "joint"]
+        history = client.get_metric_history(run.info.run_id, "intransigence")
+        assert [(metric.step, metric.value) for metric in history] == [(2, pytest.approx(expected))]
