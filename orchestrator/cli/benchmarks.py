@@ -41,3 +41,17 @@ def bench_methods(
     print_method_costs(rows, make_console(stderr=as_json))
     if as_json:
         print(json.dumps({"methods": rows}))
+
+
+@bench.command("migu-step")
+def bench_migu_step(
+    rounds: Annotated[int, typer.Option(min=2, help="Steps of each form; the first is not counted.")] = 15,
+    as_json: AsJson = False,
+) -> None:
+    """What a step of MIGU takes beside fine-tuning's: as released, masking gradients, and never computing them."""
+    from orchestrator.bench import migu_step, print_migu_step
+
+    result = migu_step(make_console(stderr=True), rounds)
+    print_migu_step(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))

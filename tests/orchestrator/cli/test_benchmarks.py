@@ -62,6 +62,30 @@ def test_the_model_and_the_rounds_reach_the_measurement(call: Call, monkeypatch:
     assert asked == [("tiny-bert", 2), ("tiny-t5", 3)]
 
 
+def test_the_rounds_of_a_step_reach_the_measurement(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = {
+        "model": "t5",
+        "device": "cpu",
+        "dense_ms": 12.5,
+        "ratio_released": 1.04,
+        "ratio_masked": 1.03,
+        "ratio_row_sparse": 0.82,
+        "peak_memory_ratio": None,
+    }
+    asked = []
+
+    def measure(console: Any, rounds: int) -> dict[str, Any]:
+        asked.append(rounds)
+        return {"bench": "migu-step", "cases": [case]}
+
+    monkeypatch.setattr("orchestrator.bench.migu_step", measure)
+    code, stdout, stderr = call("bench", "migu-step", "--rounds", 4, "--json")
+    assert code == 0
+    assert json.loads(stdout) == {"bench": "migu-step", "cases": [case]}
+    assert "0.82 x" in stderr
+    assert asked == [4]
+
+
 def test_no_rounds_are_none(call: Call) -> None:
     code, _, stderr = call("bench", "methods", "--rounds", 0)
     assert code == 2
