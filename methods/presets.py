@@ -39,6 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "olora": {"tuning": "olora"},
     "olora+migu": {"tuning": "olora", "plugins": [{"name": "migu", "ratio": 0.95}]},
     "moelora": {"tuning": "moelora"},
+    "mora": {"tuning": "mora"},
     "hat": {"tuning": "hat"},
     "epi": {"tuning": "epi"},
     "mocl": {"tuning": "mocl"},

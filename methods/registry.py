@@ -20,6 +20,7 @@ from methods.adapters.hat import Hat
 from methods.adapters.inclora import IncLora
 from methods.adapters.lora import Lora
 from methods.adapters.moelora import MoeLora
+from methods.adapters.mora import Mora
 from methods.adapters.olora import OLora
 from methods.base import Method, Settings
 from methods.fetril import Fetril
@@ -57,6 +58,7 @@ METHODS: dict[str, type[Method]] = {
     "inclora": IncLora,
     "olora": OLora,
     "moelora": MoeLora,
+    "mora": Mora,
     "hat": Hat,
     "epi": Epi,
     "mocl": Mocl,

@@ -112,6 +112,7 @@ ADAPTERS: list[Any] = [
     "inclora+migu",
     {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}},
     {"name": "moelora+migu", "tuning": {"name": "moelora", "top_k": 2}, "plugins": ["migu"]},
+    {"name": "mora+migu", "tuning": {"name": "mora", "r": 2, "top_k": 3, "temperature": 0.2}, "plugins": ["migu"]},
     {"name": "hat", "tuning": {"name": "hat", "r": 4, "s_max": 20.0}},
 ]
 SUBSPACES: list[Any] = [
