@@ -41,6 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "moelora": {"tuning": "moelora"},
     "mora": {"tuning": "mora"},
     "hat": {"tuning": "hat"},
+    "exssnet": {"tuning": "exssnet"},
     "epi": {"tuning": "epi"},
     "mocl": {"tuning": "mocl"},
     "sapt": {"tuning": "sapt"},

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from methods.adapters.exssnet import Exssnet
 from methods.adapters.hat import Hat
 from methods.adapters.inclora import IncLora
 from methods.adapters.lora import Lora
@@ -60,6 +61,7 @@ METHODS: dict[str, type[Method]] = {
     "moelora": MoeLora,
     "mora": Mora,
     "hat": Hat,
+    "exssnet": Exssnet,
     "epi": Epi,
     "mocl": Mocl,
     "sapt": Sapt,
