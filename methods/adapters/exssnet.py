@@ -52,7 +52,7 @@ class TopShare(torch.autograd.Function):
         return mask.view_as(scores)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
 
 
@@ -75,13 +75,16 @@ class SubnetLayer(ExpertLayer):
         """The weights A and B; none before the first task."""
         if not self.lora_A:
             return {}
-        return {"A": self.lora_A[ADAPTER].weight, "B": self.lora_B[ADAPTER].weight}
+        found = {}
+        for part in ("A", "B"):
+            found[part] = self.get_parameter(f"lora_{part}.{ADAPTER}.weight")
+        return found
 
     def add_expert(self, expert: str, rng: torch.Generator) -> None:
         """Add the adapter, whose entries all have one size, 1 / sqrt(d_in) of their matrix, and a random sign."""
         super().add_expert(expert, rng)
         with torch.no_grad():
-            for weight in (self.lora_A[expert].weight, self.lora_B[expert].weight):
+            for weight in self.parts.values():
                 signs = 2 * torch.randint(2, weight.shape, generator=rng) - 1
                 weight.copy_(signs / math.sqrt(weight.shape[1]))
 
