@@ -24,8 +24,6 @@ from methods.shared.expert_layer import ExpertLayer
 from methods.shared.linears import adapter_targets, replace_module, target_linears
 from methods.shared.tensors import freeze_all_but
 
-# the one adapter of a layer, by the name under which an expert layer holds it
-ADAPTER = "0"
 Masks = Mapping[str, Tensor]
 
 
@@ -71,13 +69,14 @@ class SubnetLayer(ExpertLayer):
         self.searches = False
 
     @property
-    def parts(self) -> dict[str, nn.Parameter]:
+    def parts(self) -> dict[str, Tensor]:
         """The weights A and B; none before the first task."""
-        if not self.lora_A:
-            return {}
         found = {}
-        for part in ("A", "B"):
-            found[part] = self.get_parameter(f"lora_{part}.{ADAPTER}.weight")
+        for part, linears in (("A", self.lora_A), ("B", self.lora_B)):
+            for linear in linears.values():
+                # read anew each time: a pass may have other tensors in their place, as a copy of old weights
+                assert isinstance(linear.weight, Tensor)
+                found[part] = linear.weight
         return found
 
     def add_expert(self, expert: str, rng: torch.Generator) -> None:
@@ -175,8 +174,8 @@ class Exssnet(AdapterPerTask):
         super().__init__(settings, context)
         self.layers: dict[str, SubnetLayer] = {}
         # of each weight: which entries this step may move, and how the weight was before it
-        self.movable: dict[nn.Parameter, Tensor] = {}
-        self.before: dict[nn.Parameter, Tensor] = {}
+        self.movable: dict[Tensor, Tensor] = {}
+        self.before: dict[Tensor, Tensor] = {}
         self.step = 0
         self.searches = False
         self.shares: dict[str, float] = {}
@@ -195,7 +194,9 @@ class Exssnet(AdapterPerTask):
     def without_decay(self) -> Sequence[nn.Parameter]:
         undecayed = []
         for layer in self.layers.values():
-            undecayed.extend([*layer.parts.values(), *layer.scores.values()])
+            for name, parameter in layer.named_parameters():
+                if not name.startswith("base_layer."):
+                    undecayed.append(parameter)
         return undecayed
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from methods import Context, Settings, method_spec
 from methods.adapters.exssnet import Exssnet, ExssnetSettings, SubnetLayer, TopShare
@@ -63,6 +64,17 @@ def test_the_layer_by_hand() -> None:
     masks = layer.masks_of(0)
     assert masks["A"].tolist() == [[False, True], [True, False]]
     assert masks["B"].tolist() == [[False, True]]
+
+
+def test_a_pass_may_have_other_weights_in_place_of_its_own() -> None:
+    """As a teacher's pass has, which is the model with its old weights."""
+    layer = small_layer()
+    layer.active = {"A": torch.ones(2, 2).bool(), "B": torch.ones(1, 2).bool()}
+    x = torch.tensor([1.0, 10.0])
+    old = {"lora_A.0.weight": torch.eye(2), "lora_B.0.weight": torch.tensor([[1.0, 2.0]])}
+    assert functional_call(layer, old, (x,)).item() == 11 + 3 * (1 + 20)
+    # with its own: 11 + 3 (5 · 21 + 7 · 43)
+    assert layer(x).item() == 11 + 3 * (105 + 301)
 
 
 def test_what_earlier_masks_have_is_of_all_of_them() -> None:
