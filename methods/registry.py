@@ -16,10 +16,12 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from methods.adapters.exssnet import Exssnet
 from methods.adapters.hat import Hat
 from methods.adapters.inclora import IncLora
 from methods.adapters.lora import Lora
 from methods.adapters.moelora import MoeLora
+from methods.adapters.mora import Mora
 from methods.adapters.olora import OLora
 from methods.base import Method, Settings
 from methods.features.fetril import Fetril
@@ -58,7 +60,9 @@ METHODS: dict[str, type[Method]] = {
     "inclora": IncLora,
     "olora": OLora,
     "moelora": MoeLora,
+    "mora": Mora,
     "hat": Hat,
+    "exssnet": Exssnet,
     "epi": Epi,
     "mocl": Mocl,
     "sapt": Sapt,

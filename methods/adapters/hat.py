@@ -91,8 +91,8 @@ class HatLayer(ExpertLayer):
                 # one generator a task: growing at once, as a resumed run does, draws what growing task by task draws
                 drawn = torch.randn(sizes[kind], generator=generator(seed, "hat", kind, name, task))
                 embeddings[str(task)] = nn.Parameter(drawn.to(like))
-            for task, embedding in embeddings.items():
-                embedding.requires_grad_(int(task) == tasks - 1)
+            for key, embedding in embeddings.items():
+                embedding.requires_grad_(int(key) == tasks - 1)
 
     def masks(self, task: int, s: float) -> tuple[Tensor, Tensor]:
         """(h, o) of a task at a slope."""
@@ -127,7 +127,10 @@ class _Protected:
             hidden_r, output_d = layer.masks(task, layer.attention.s_max)
             self.hidden_r = torch.maximum(self.hidden_r, hidden_r)
             self.output_d = torch.maximum(self.output_d, output_d)
-        self.weights: list[nn.Parameter] = [layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
+        self.weights = [
+            layer.get_parameter(f"lora_A.{ADAPTER}.weight"),
+            layer.get_parameter(f"lora_B.{ADAPTER}.weight"),
+        ]
         both = torch.minimum(self.output_d.unsqueeze(1), self.hidden_r)
         # no unit stands before the hidden ones: what A reads is the frozen model's
         self.shares = [(1 - self.hidden_r).unsqueeze(1), 1 - both]

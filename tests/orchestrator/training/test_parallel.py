@@ -120,7 +120,9 @@ ADAPTERS: list[Any] = [
     "inclora+migu",
     {"name": "olora", "tuning": {"name": "olora", "lambda2": 0.1}},
     {"name": "moelora+migu", "tuning": {"name": "moelora", "top_k": 2}, "plugins": ["migu"]},
+    {"name": "mora+migu", "tuning": {"name": "mora", "r": 2, "top_k": 3, "temperature": 0.2}, "plugins": ["migu"]},
     {"name": "hat", "tuning": {"name": "hat", "r": 4, "s_max": 20.0}},
+    {"name": "exssnet", "tuning": {"name": "exssnet", "r": 4, "density": 0.3}},
 ]
 SUBSPACES: list[Any] = [
     {"name": "osf", "tuning": {"name": "osf", "project": True}},

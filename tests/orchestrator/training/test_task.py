@@ -48,6 +48,22 @@ def test_the_position_is_the_step_that_is_being_made(
     assert where == Position(task="reviews", step=None)
 
 
+@pytest.mark.parametrize(("training", "num_steps"), [({"epochs": 2}, 6), ({"budget": {"steps": 4}}, 4)])
+def test_a_method_is_told_how_many_steps_the_task_has(
+    training: dict[str, Any],
+    num_steps: int,
+    learner_of: Callable[..., Learner],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner = learner_of(stream={"max_train": 24}, training=training)
+    told: list[int] = []
+    for name in ("before_task", "before_step"):
+        monkeypatch.setattr(learner.stack, name, lambda *args: told.append(learner.stack.tuning.context.num_steps()))
+    state = train_task(learner, 0, lambda event: None)
+    assert told == [num_steps] * (1 + num_steps)
+    assert state.history["usage"]["steps"] == num_steps
+
+
 def test_the_loop_calls_each_hook_in_its_turn(
     learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
