@@ -183,6 +183,10 @@ class TuningMethod(Method):
         """
         return ()
 
+    def rate_factors(self, model: nn.Module) -> Mapping[str, float]:
+        """Factors on `training.lr` by parameter name, 1 where there is none; a rate of `training.lrs` stays as it is given."""
+        return {}
+
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
         """Called before the model answers examples of a task, perhaps one that it was not trained on yet."""
 

@@ -55,6 +55,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "zero-shot": {"tuning": "full", "reference": "zero-shot"},
     "nmc": {"tuning": "nmc"},
     "fetril": {"tuning": "fetril"},
+    "slca": {"tuning": "slca"},
     "expert": {"tuning": "full", "reference": "expert"},
     "joint": {"tuning": "full", "reference": "joint"},
 }

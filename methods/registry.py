@@ -26,6 +26,7 @@ from methods.adapters.olora import OLora
 from methods.base import Method, Settings
 from methods.features.fetril import Fetril
 from methods.features.nmc import Nmc
+from methods.features.slca import Slca
 from methods.full import Full
 from methods.masking.das import Das
 from methods.masking.migu import Migu
@@ -74,6 +75,7 @@ METHODS: dict[str, type[Method]] = {
     "lfpt5": LFPT5,
     "nmc": Nmc,
     "fetril": Fetril,
+    "slca": Slca,
     "migu": Migu,
     "das": Das,
     "random_mask": RandomMask,

@@ -65,6 +65,8 @@ class Card:
     """Whether it needs weights that later tasks go on training."""
     requires_generation: bool = False
     """Whether it needs a model that generates."""
+    requires_head: bool = False
+    """Whether it needs a model with a classification head, a unit for each label."""
     requires_gradients: bool = False
     """Whether it needs steps along the gradients that `before_optimizer_step` leaves."""
     not_with: Mapping[str, str] = field(default_factory=dict)

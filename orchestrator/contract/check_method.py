@@ -14,7 +14,7 @@ from rich.table import Table
 
 from methods import method_class
 from orchestrator.contract.checks import CHECKS, Check, ContractViolation, NotApplicable
-from orchestrator.contract.subject import Subject
+from orchestrator.contract.subject import Subject, usual_model
 from orchestrator.errors import UserError
 from orchestrator.logs import traceback_of
 
@@ -35,12 +35,12 @@ class CheckResult:
 def check_method(name: str) -> list[CheckResult]:
     """The results of all checks on a part, named as in a configuration. Raises UserError where there is no such part."""
     try:
-        method_class(name)
+        model = usual_model(method_class(name).card)
     except ValueError as error:
         raise UserError(str(error)) from error
     results = []
     with tempfile.TemporaryDirectory(prefix="check-method-") as folder:
-        subject = Subject(name, Path(folder))
+        subject = Subject(name, Path(folder), model)
         for title, check in CHECKS.items():
             results.append(run_check(title, check, subject))
     return results

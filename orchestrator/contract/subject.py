@@ -32,6 +32,13 @@ TASKS = 3
 Spec = Mapping[str, Any]
 
 
+def usual_model(card: Card) -> str:
+    """The model that a part is checked on where nobody names one."""
+    if card.requires_head:
+        return "tiny-bert"
+    return "tiny-t5"
+
+
 @dataclass(frozen=True)
 class Subject:
     """A part by its name, on a model, with a folder for what its runs store."""

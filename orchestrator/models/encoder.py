@@ -23,6 +23,8 @@ class EncoderWithHead(Family):
     neither part of the softmax nor moved. So a stream that grows at its end leaves its first tasks as they were.
     """
 
+    has_head = True
+
     def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
         from transformers import AutoModelForSequenceClassification
 

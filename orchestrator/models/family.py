@@ -38,6 +38,7 @@ class Family:
 
     module: nn.Module
     generates = False
+    has_head = False
 
     def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
         self.source = source

@@ -49,6 +49,7 @@ class EncoderBySimilarity(EncoderWithHead):
     """Sentence encoders: the text and each label text are encoded by the same model; the nearest label wins. No head."""
 
     module: Similarity
+    has_head = False
 
     def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
         from transformers import AutoModel

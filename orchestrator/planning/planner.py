@@ -65,7 +65,7 @@ class Planner:
         with _as_user_error():
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
-        self._check_generation()
+        self._check_family()
         with _as_user_error():
             check_model(self.source, config.model)
             for method in config.methods:
@@ -188,15 +188,18 @@ class Planner:
             out=self.config.out,
         )
 
-    def _check_generation(self) -> None:
-        if self.family.generates:
-            return
+    def _check_family(self) -> None:
+        """Refuses a method that needs what the model's family does not do."""
+        name = self.config.model.name
         for method in self.config.methods:
             for part in method.types:
-                if part.card.requires_generation:
+                if part.card.requires_generation and not self.family.generates:
                     raise UserError(
-                        f"methods: {method.label!r} needs a model that generates text; "
-                        f"{self.config.model.name!r} is an encoder"
+                        f"methods: {method.label!r} needs a model that generates text; {name!r} is an encoder"
+                    )
+                if part.card.requires_head and not self.family.has_head:
+                    raise UserError(
+                        f"methods: {method.label!r} needs an encoder with a classification head; {name!r} has none"
                     )
 
     def _check_open_answers(self, stream: Stream) -> None:

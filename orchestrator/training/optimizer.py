@@ -23,12 +23,13 @@ def make_optimizer(
     head: Sequence[nn.Parameter],
     training: TrainingConfig,
     without_decay: Sequence[nn.Parameter] = (),
+    rate_factors: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """AdamW. No weight decay on biases, norms, the task head (whose untrained output units must stay as they are) and what
     the tuning method names.
 
-    A parameter takes the first rate of `training.lrs` whose pattern it matches, else `training.lr`. Raises ValueError for a
-    pattern that matches nothing.
+    A parameter takes the first rate of `training.lrs` whose pattern it matches, else `training.lr` times the factor that the
+    tuning method gives it by its name. Raises ValueError for a pattern that matches nothing.
     """
     head_ids = set(map(id, head))
     undecayed_ids = head_ids | set(map(id, without_decay))
@@ -36,7 +37,7 @@ def make_optimizer(
     unused = set(training.lrs)
     for name, parameter in trainable(module).items():
         is_head = id(parameter) in head_ids
-        lr = training.resolved_lr
+        lr = training.resolved_lr * (rate_factors or {}).get(name, 1.0)
         pattern = _first_match(name, is_head, training.lrs)
         if pattern is not None:
             lr = training.lrs[pattern]

@@ -102,7 +102,10 @@ def _make_steps(
     learner.num_steps = num_steps
     learner.stack.before_task(model, position, batches)
     module = learner.parallel.prepare(model)
-    optimizer = make_optimizer(model, learner.family.head(), training, learner.stack.tuning.without_decay())
+    tuning = learner.stack.tuning
+    optimizer = make_optimizer(
+        model, learner.family.head(), training, tuning.without_decay(), tuning.rate_factors(model)
+    )
     load_optimizer_state(optimizer, model, optimizer_state)
     horizon = learner.sequence.method.run_kind.schedule_horizon(len(learner.sequence.tasks))
     schedule = make_schedule(optimizer, training, num_steps, position, horizon)

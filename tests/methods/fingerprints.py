@@ -56,12 +56,23 @@ def spec_of(subject: str) -> MethodSpec:
     return MethodSpec.model_validate({**preset.model_dump(), "tuning": parts[0], "plugins": parts[1:]})
 
 
+def model_of(subject: str) -> str:
+    """The model that a subject is trained on."""
+    if subject in FAMILIES:
+        return FAMILIES[subject]
+    for part in spec_of(subject).types:
+        if part.card.requires_head:
+            return "tiny-bert"
+    return "tiny-t5"
+
+
 @functools.cache
 def planned(folder: Path, model: str) -> dict[str, list[SequencePlan]]:
     """The sequences of each method on a model, by the method's name: planned together, as all read one stream."""
-    names = list(PRESETS)
-    if model != "tiny-t5":
-        names = ["ft"]
+    names = []
+    for subject in SUBJECTS:
+        if model_of(subject) == model:
+            names.append("ft" if subject in FAMILIES else subject)
     config = small_config(
         folder / model,
         model=model,
@@ -103,7 +114,7 @@ def fingerprint(subject: str, folder: Path) -> list[float]:
     """The norm of all that a run over three tasks leaves, and two projections of it on random directions."""
     values = [np.zeros(1)]
     method = "ft" if subject in FAMILIES else subject
-    for sequence in planned(folder, FAMILIES.get(subject, "tiny-t5"))[method]:
+    for sequence in planned(folder, model_of(subject))[method]:
         state = trained_state(sequence, sequence.open_stream())
         for name in sorted(state.weights):
             values.append(state.weights[name].detach().double().flatten().numpy())

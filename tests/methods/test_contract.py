@@ -11,7 +11,7 @@ from torch import Tensor
 
 from methods import METHODS, PRESETS, TuningMethod, method_spec
 from orchestrator.contract.checks import CHECKS, NotApplicable
-from orchestrator.contract.subject import Subject
+from orchestrator.contract.subject import Subject, usual_model
 from orchestrator.errors import UserError
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
@@ -26,16 +26,19 @@ WITHOUT_MODEL = ("described", "search space")
 
 
 def cases() -> list[object]:
-    """Each part, check and family; for all but tiny-t5, and for cuts of the batch, the whole suite has the time."""
+    """Each part, check and family; for all but the usual one, and for cuts of the batch, the whole suite has the time."""
     found = []
     for name, method in METHODS.items():
         for model in FAMILIES:
             for check in CHECKS:
                 if method.card.requires_generation and model == "tiny-bert":
                     continue
-                if check in WITHOUT_MODEL and model != "tiny-t5":
+                if method.card.requires_head and model != "tiny-bert":
                     continue
-                slow = model != "tiny-t5" or check in ("accumulation", "strength zero on LoRA")
+                usual = usual_model(method.card)
+                if check in WITHOUT_MODEL and model != usual:
+                    continue
+                slow = model != usual or check in ("accumulation", "strength zero on LoRA")
                 found.append(pytest.param(name, model, check, marks=[pytest.mark.slow] if slow else []))
     return found
 
@@ -78,6 +81,15 @@ def test_what_needs_a_generating_model_refuses_an_encoder(
 ) -> None:
     with pytest.raises(UserError, match="needs a model that generates"):
         sequence_of(model="tiny-bert", methods=[Subject(name, tmp_path).spec()])
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.card.requires_head])
+@pytest.mark.parametrize("model", [{"model": "tiny-t5"}, {"model": "tiny-bert", "scoring": "similarity"}])
+def test_what_needs_a_head_refuses_a_model_without(
+    name: str, model: dict[str, str], sequence_of: Callable[..., SequencePlan], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"needs an encoder with a classification head; 'tiny-.*' has none"):
+        sequence_of(**model, methods=[Subject(name, tmp_path).spec()])
 
 
 @pytest.mark.parametrize("name", PLUGINS)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 def test_every_preset_has_its_price() -> None:
     rows = method_costs(Console(quiet=True), rounds=1, max_train=16)
     assert [row["method"] for row in rows] == [
-        p for p in PRESETS if p not in ("zero-shot", "nmc", "fetril", "expert", "joint")
+        p for p in PRESETS if p not in ("zero-shot", "nmc", "fetril", "slca", "expert", "joint")
     ]
     costs = {row["method"]: row for row in rows}
     assert costs["ft"]["step"] == 1.0

@@ -26,6 +26,21 @@ def test_learning_rates_of_parameter_groups(sequence_of: Callable[..., Any], lea
         make_optimizer(learner.family.module, [], training.model_copy(update={"lrs": {"nowhere": 1.0}}))
 
 
+def test_a_tuning_methods_factors_are_on_the_rate_that_all_share(learner_of: Callable[..., Any]) -> None:
+    """On `training.lr`, and not on a rate that a user gives a group."""
+    learner = learner_of(training={"lr": 0.2, "lrs": {"*.SelfAttention.q.*": 0.5}})
+    factors = {name: 0.1 for name in trainable(learner.family.module) if ".SelfAttention." in name}
+    optimizer = make_optimizer(learner.family.module, [], learner.sequence.training, rate_factors=factors)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in learner.family.module.named_parameters():
+        expected = 0.2
+        if ".SelfAttention.q." in name:
+            expected = 0.5
+        elif ".SelfAttention." in name:
+            expected = 0.02
+        assert rates[id(parameter)] == pytest.approx(expected), name
+
+
 @pytest.mark.parametrize(
     ("tuning", "names"),
     [

@@ -142,6 +142,7 @@ PROMPTS: list[Any] = [
     "joint",
     "fetril",
 ]
+HEADED: list[Any] = [{"name": "slca", "tuning": {"name": "slca", "samples": 6, "epochs": 2}}]
 GENERATING: list[Any] = [
     {"name": "lfpt5", "tuning": {"name": "lfpt5", "tokens": 5, "samples": 4, "known_answers": False, "top_k": 2}}
 ]
@@ -163,6 +164,8 @@ def configs(out: Path, methods: list[Any] = METHODS, examples: int = 80) -> list
         chosen = methods if methods is METHODS else methods[number :: len(FAMILIES)]
         if methods is PROMPTS and family == "tiny-t5":
             chosen = [*chosen, *GENERATING]
+        if methods is PROMPTS and family == "tiny-bert":
+            chosen = [*chosen, *HEADED]
         stream: dict[str, Any] = {"max_train": examples}
         if methods is not METHODS:
             stream |= {"first": 3, "max_test": 2}
