@@ -29,7 +29,7 @@ class RowSparseLayer:
         self.kept: Tensor | None = None
         self.active = False
         # in place of the class's own: a hook may look at what a layer computes, and not change how
-        layer.forward = self._forward  # type: ignore[method-assign]
+        layer.forward = self._forward  # type: ignore[method-assign, assignment]
 
     def _forward(self, x: Tensor) -> Tensor:
         # methods' own passes run in evaluation mode

@@ -1,6 +1,8 @@
-"""What is kept of the classes: sums and counts over tasks, workers and a stop."""
+"""What is kept of the classes: sums and counts over tasks and workers, and answers among classes that have examples."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,60 +12,79 @@ from methods.base import Context, Settings
 from methods.features.frozen import FrozenFeatures
 
 
-class FirstFeature(FrozenFeatures):
-    """Scores every class by the mean of its own features' first entry."""
+class BySum(FrozenFeatures):
+    """The score of a class is the product of its sum and the feature."""
 
     def feature_scores(self, features_Bd: Tensor) -> Tensor:
-        means_K = self.sums_Kd[:, 0] / self.counts_K.clamp(min=1)
-        return features_Bd[:, :1] * means_K
+        assert features_Bd.dtype == torch.float64
+        return features_Bd @ self.sums_Kd.T
 
 
-def kept(sums: list[list[float]], counts: list[float]) -> FirstFeature:
-    method = FirstFeature(Settings(), Context(0))
-    method.add(torch.tensor(sums, dtype=torch.float64), torch.tensor(counts, dtype=torch.float64))
-    return method
+def rows(*values: float) -> Tensor:
+    """Class sums of width 1."""
+    return torch.tensor(values, dtype=torch.float64)[:, None]
 
 
-def test_a_later_task_adds_to_old_classes_and_brings_new_ones() -> None:
-    method = kept([[2.0, 1.0], [4.0, 0.0]], [1.0, 2.0])
-    method.add(
-        torch.tensor([[1.0, 1.0], [0.0, 0.0], [9.0, 3.0]], dtype=torch.float64),
-        torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64),
-    )
-    assert method.sums_Kd.tolist() == [[3.0, 2.0], [4.0, 0.0], [9.0, 3.0]]
-    assert method.counts_K.tolist() == [2.0, 2.0, 3.0]
+def counts(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_the_model_is_frozen_with_its_head() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    assert BySum(Settings(), Context(0)).prepare(model, list(model[1].parameters())) is model
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_sums_grow_by_the_labels_of_each_task() -> None:
+    """The second task brings a third class, and more examples of the first."""
+    method = BySum(Settings(), Context(0))
+    method.add(rows(1.0, 2.0), counts(3, 4))
+    method.add(rows(10.0, 0.0, 30.0), counts(5, 0, 6))
+    assert method.sums_Kd.tolist() == [[11.0], [2.0], [30.0]]
+    assert method.counts_K.tolist() == [8, 4, 6]
+
+
+def test_workers_are_summed_and_not_averaged() -> None:
+    """Of three workers that found 1, 2 and 6, the mean is 3."""
+    context = Context(0, workers=3, mean_over_workers=lambda tensor: torch.full_like(tensor, 3.0))
+    assert BySum(Settings(), context).sum_over_workers(torch.tensor([1.0])).tolist() == [9.0]
 
 
 def test_a_class_without_examples_never_wins() -> None:
-    method = kept([[-2.0, 0.0], [0.0, 0.0], [-6.0, 0.0]], [1.0, 0.0, 2.0])
-    scores_BK = method.class_scores(torch.tensor([[1.0, 0.0], [0.5, 0.0]]))
-    assert scores_BK.tolist() == [[-2.0, -torch.inf, -3.0], [-1.0, -torch.inf, -1.5]]
-    assert scores_BK.dtype == torch.float64
+    method = BySum(Settings(), Context(0))
+    method.add(rows(-1.0, 100.0, -2.0), counts(1, 0, 1))
+    scores_BK = method.class_scores(torch.tensor([[1.0], [2.0]]))
+    assert scores_BK.tolist() == [[-1.0, -torch.inf, -2.0], [-2.0, -torch.inf, -4.0]]
 
 
-def test_before_the_first_task_there_is_no_class() -> None:
-    method = FirstFeature(Settings(), Context(0))
-    assert method.class_scores(torch.ones(3, 2)).shape == (3, 0)
+def test_before_the_first_task_there_is_nothing_to_answer_and_nothing_to_keep() -> None:
+    method = BySum(Settings(), Context(0))
+    assert method.class_scores(torch.ones(2, 1)).shape == (2, 0)
     assert method.state_dict() == {}
 
 
-def test_a_stop_forgets_nothing() -> None:
-    method = kept([[2.0, 1.0]], [4.0])
-    again = FirstFeature(Settings(), Context(0))
-    again.load_state_dict(method.state_dict())
-    features = torch.tensor([[3.0, 0.0]])
-    assert again.class_scores(features).tolist() == method.class_scores(features).tolist() == [[1.5]]
+def test_what_is_kept_goes_on_in_another_process() -> None:
+    first = BySum(Settings(), Context(0))
+    first.add(rows(1.0, 2.0), counts(3, 4))
+    second = BySum(Settings(), Context(0))
+    second.load_state_dict(first.state_dict())
+    second.add(rows(10.0, 20.0), counts(1, 1))
+    assert (second.sums_Kd.tolist(), second.counts_K.tolist()) == ([[11.0], [22.0]], [4, 5])
+    assert first.sums_Kd.tolist() == [[1.0], [2.0]]
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_what_workers_found_is_summed(workers: int) -> None:
-    """Each worker is given the mean over all of them, of which the sum follows."""
-    found = torch.tensor([6.0, 3.0])
-    context = Context(0, mean_over_workers=lambda tensor: tensor / workers, workers=workers)
-    assert FirstFeature(Settings(), context).sum_over_workers(found).tolist() == [6.0, 3.0]
+def test_sums_have_the_width_of_the_models_states_in_float64() -> None:
+    """In float32, a hundred million and one is a hundred million."""
+    model = nn.Linear(1, 1)
+    model.config = SimpleNamespace(hidden_size=7)  # type: ignore[assignment]
+    assert BySum.width(model) == 7
+    zeros = BySum.zeros(model, 2, 3)
+    assert zeros.shape == (2, 3)
+    assert (zeros + 1e8 + 1 - 1e8).eq(1).all()
 
 
-def test_nothing_of_the_model_trains() -> None:
-    model = nn.Linear(2, 2)
-    prepared = FirstFeature(Settings(), Context(0)).prepare(model, [model.bias])
-    assert not any(parameter.requires_grad for parameter in prepared.parameters())
+def test_a_subclass_must_say_how_it_scores() -> None:
+    method = FrozenFeatures(Settings(), Context(0))
+    method.add(rows(1.0), counts(1))
+    with pytest.raises(NotImplementedError):
+        method.class_scores(torch.ones(1, 1))
