@@ -15,6 +15,16 @@ import pytest
 from orchestrator.contract.check_method import CheckResult, Outcome
 
 Call = Callable[..., tuple[int, str, str]]
+Started = list[tuple[str, Sequence[str], Mapping[str, str]]]
+
+
+@pytest.fixture(autouse=True)
+def servers(monkeypatch: pytest.MonkeyPatch) -> Started:
+    """What would have replaced this process: the tests themselves must never become a server."""
+    started: Started = []
+    monkeypatch.setattr(os, "execve", lambda *given: started.append(given))
+    monkeypatch.setattr("orchestrator.tracking.experiments", lambda uri: {"mine": "7"})
+    return started
 
 
 @pytest.mark.parametrize("what", ["methods", "streams", "models", "recipes"])
@@ -77,18 +87,15 @@ def test_a_port_that_is_in_use_is_said_before_the_server_starts(call: Call, tmp_
     assert f"--port: {port} is in use on this machine" in stderr
 
 
-def test_the_server_answers_this_machine_alone(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_answers_this_machine_alone(call: Call, tmp_path: Path, servers: Started) -> None:
     (tmp_path / "mlflow.db").write_text("")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started: list[tuple[str, Sequence[str], Mapping[str, str]]] = []
-    monkeypatch.setattr("orchestrator.tracking.experiments", lambda uri: {"mine": "7"})
-    monkeypatch.setattr(os, "execve", lambda *given: started.append(given))
     code, stdout, stderr = call("ui", "--out", tmp_path, "--port", port)
     assert (code, stdout) == (0, "")
     assert f"mine: http://127.0.0.1:{port}/#/experiments/7/runs" in stderr
-    ((program, arguments, environment),) = started
+    ((program, arguments, environment),) = servers
     assert program == sys.executable
     options = dict(pairwise(arguments))
     assert options["--host"] == "127.0.0.1"
