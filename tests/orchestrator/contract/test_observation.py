@@ -36,6 +36,10 @@ class Prompts(TuningMethod):
         return {"weight": model.get_parameter("weight")}
 
 
+# before any test has observed them
+UNOBSERVED = {part: dict(vars(part)) for part in (Halves, Prompts)}
+
+
 def model_of(weight: float, bias: float) -> nn.Linear:
     model = nn.Linear(1, 1)
     with torch.no_grad():
@@ -77,15 +81,14 @@ def test_of_a_tuning_method_what_a_checkpoint_would_hold_is_noted() -> None:
     assert notes.modified_afterwards(0) == []
 
 
-@pytest.mark.parametrize("part", [Halves, Prompts])
+@pytest.mark.parametrize("part", UNOBSERVED)
 def test_the_class_is_what_it_was_also_after_an_error(part: type[Method]) -> None:
     """What it inherited, it inherits still: a copy of it would hide a later change of its parent."""
-    before = dict(vars(part))
     with pytest.raises(KeyError):
         with observed(part):
-            assert dict(vars(part)) != before
+            assert dict(vars(part)) != UNOBSERVED[part]
             raise KeyError("x")
-    assert dict(vars(part)) == before
+    assert dict(vars(part)) == UNOBSERVED[part]
 
 
 @pytest.mark.parametrize(
