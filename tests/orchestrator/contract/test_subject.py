@@ -36,7 +36,7 @@ def test_a_tuning_method_is_put_in_its_place_with_its_quick_settings(tmp_path: P
 
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert", "tiny-llama"])
 def test_the_run_is_two_steps_on_each_of_three_tasks(model: str, tmp_path: Path) -> None:
-    """Sixteen examples, of which a tenth is held out, in batches of eight, each of two micro-batches."""
+    """Sixteen examples in batches of eight, each of two micro-batches."""
     sequence = Subject("full", tmp_path, model).sequence("store", {"tuning": "full"}, lr=0.5)
     assert len(sequence.tasks) == 3
     assert {len(task.read("train")) for task in sequence.open_stream().tasks} == {16}
