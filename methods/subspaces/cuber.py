@@ -71,11 +71,11 @@ class Cuber(CacheFields, Method):
     gradient at W_0, where it begins, and the gradient G_j that task j ended with; M spans the subspaces of all other old
     tasks. Both are decided for each layer.
 
-    Not all of the paper could be read: the regimes are from its text, the thresholds are ours, and the penalty is taken as
-    lambda / 2 ||(W - W_0) M_j||^2, which has a gradient where a task begins. Left out is its scaled weight projection, by
-    which a task that projects but does not agree reads old weights through a matrix of its own: answers would need the
-    task's name. Each task's basis is of its own inputs, and where a subspace in R meets one outside, nothing moves. As under
-    GPM, AdamW's steps leave the allowed space a little, and other parameters are free.
+    Of the paper its abstract alone was at hand, and no released code: the two conditions and the penalty are our reading, the
+    latter as lambda / 2 ||(W - W_0) M_j||^2, which has a gradient where a task begins; the thresholds are ours. Left out is a
+    scaled weight projection, by which a task that projects but does not agree reads old weights through a matrix of its own:
+    answers would need the task's name. Each task's basis is of its own inputs, and where a subspace in R meets one outside,
+    nothing moves. As under GPM, AdamW's steps leave the allowed space a little, and other parameters are free.
     """
 
     Settings = CuberSettings
