@@ -28,6 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lwf": {"tuning": "full", "plugins": ["lwf"]},
     "refresh": {"tuning": "full", "plugins": ["refresh"]},
     "gpm": {"tuning": "full", "plugins": ["projection"]},
+    "cuber": {"tuning": "full", "plugins": ["cuber"]},
     "average": {"tuning": "full", "plugins": [{"name": "merge", "rule": "average"}]},
     "ema": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ema"}]},
     "arithmetic": {"tuning": "full", "plugins": [{"name": "merge", "rule": "arithmetic"}]},

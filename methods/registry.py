@@ -50,6 +50,7 @@ from methods.routing.epi import Epi
 from methods.routing.mocl import Mocl
 from methods.routing.sapt import Sapt
 from methods.subspaces.coso import Coso
+from methods.subspaces.cuber import Cuber
 from methods.subspaces.osf import Osf
 from methods.subspaces.projection import Projection
 
@@ -89,6 +90,7 @@ METHODS: dict[str, type[Method]] = {
     "lwf": Lwf,
     "refresh": Refresh,
     "projection": Projection,
+    "cuber": Cuber,
     "merge": Merge,
     "fw_merging": FwMerging,
 }

@@ -111,6 +111,7 @@ _SETTINGS = [
     {"name": "refresh", "delta": 1e-3, "samples": 21},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "project_update": True},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "sketch": 200},
+    {"name": "cuber", "epsilon": 0.9, "samples": 21, "sufficient": 0.1, "correlated": -0.1},
     {"name": "das", "samples": 21},
     {"name": "migu", "importance": "gradient", "cluster": "comagnitude", "clusters": 8, "diagnostics": True},
 ]
