@@ -26,6 +26,7 @@ from methods.full import Full
 from methods.masking.das import Das
 from methods.masking.migu import Migu
 from methods.masking.random_mask import RandomMask
+from methods.merging.chat_vector import ChatVector
 from methods.merging.fw_merging import FwMerging
 from methods.merging.merge import Merge
 from methods.nmc import Nmc
@@ -83,6 +84,7 @@ METHODS: dict[str, type[Method]] = {
     "projection": Projection,
     "merge": Merge,
     "fw_merging": FwMerging,
+    "chat_vector": ChatVector,
 }
 
 
