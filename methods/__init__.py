@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from methods.base import (
+    OWN_MODEL,
     Context,
     Method,
     Settings,
@@ -22,6 +23,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.seam.data_policy import DataPolicy, Example
+from methods.seam.scored_weights import ScoredWeights
 from methods.source_code import is_ours, source_of
 from methods.spec import MethodSpec, Part, method_spec
 from methods.stack import Stack
@@ -30,6 +32,7 @@ __all__ = [
     "IGNORED",
     "METHODS",
     "NO_CLASS",
+    "OWN_MODEL",
     "PRESETS",
     "PUBLISHED",
     "REFERENCE_RUNS",
@@ -46,6 +49,7 @@ __all__ = [
     "Part",
     "ReferenceRun",
     "RunKind",
+    "ScoredWeights",
     "Settings",
     "Stack",
     "State",

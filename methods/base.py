@@ -19,9 +19,13 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost
 from methods.seam.data_policy import DataPolicy, Example
+from methods.seam.scored_weights import ScoredWeights
 from methods.shared.tensors import at_least_float32, generator, trainable
 
 State = dict[str, Any]
+
+# The name of the run's own model, where a setting names a model: of a built-in one another draw, else the very same
+OWN_MODEL = "own"
 
 
 def _identity(tensor: Tensor) -> Tensor:
@@ -50,7 +54,9 @@ class Context:
     `labels[i]` counts the labels of tasks 0 to i, and `label_units` are the parameters with a row for each label of the
     stream, in that order. `shared_weights` says whether tasks train the same weights one after another, `alone_with_gradients`
     whether no other part of the method adds to the loss or looks at gradients. `num_steps()` gives how many steps the task that
-    is trained has, from `before_task` on.
+    is trained has, from `before_task` on. `model_weights(name)` gives the parameters, on the CPU and without a task head, of a
+    model that a setting names by its folder or hub id ("" is the run's own before training), and `model_identity(name)` a name
+    for those exact weights; without it a name stands for itself.
     """
 
     seed: int
@@ -66,6 +72,8 @@ class Context:
     shared_weights: bool = True
     alone_with_gradients: bool = False
     num_steps: Callable[[], int] = _no_steps
+    model_weights: Callable[[str], Mapping[str, Tensor]] = _no_model
+    model_identity: Callable[[str], str] = str
 
 
 class Settings(BaseModel):
@@ -85,7 +93,7 @@ class Method:
     """Hooks, all no-ops, and two state methods. Hooks see the unwrapped model.
 
     What a method may do beyond timing is apart from them, each part a class to derive from too: `DataPolicy`, `Cost`,
-    `CacheFields`; and its `card` says what it is.
+    `CacheFields`, `ScoredWeights`; and its `card` says what it is.
 
     `task_id` counts from 0. `batches` iterates over this worker's batches of the task in a random order that is not
     training's; `batch.example_indices` numbers the examples in that order, over all workers. A method's own forward
@@ -98,7 +106,7 @@ class Method:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raises TypeError where a class defines what belongs to a part of the seam that it does not have."""
         super().__init_subclass__(**kwargs)
-        for part in (DataPolicy, Cost, CacheFields):
+        for part in (DataPolicy, Cost, CacheFields, ScoredWeights):
             if issubclass(cls, part):
                 continue
             for name, member in vars(part).items():

@@ -31,6 +31,7 @@ from methods.full import Full
 from methods.masking.das import Das
 from methods.masking.migu import Migu
 from methods.masking.random_mask import RandomMask
+from methods.merging.chat_vector import ChatVector
 from methods.merging.fw_merging import FwMerging
 from methods.merging.merge import Merge
 from methods.prompts.l2p import L2P
@@ -93,6 +94,7 @@ METHODS: dict[str, type[Method]] = {
     "cuber": Cuber,
     "merge": Merge,
     "fw_merging": FwMerging,
+    "chat_vector": ChatVector,
 }
 
 

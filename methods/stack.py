@@ -13,6 +13,7 @@ from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.cost import Cost, ExtraPasses
 from methods.seam.data_policy import DataPolicy, Example
+from methods.seam.scored_weights import ScoredWeights
 from methods.shared.tensors import trainable
 from methods.source_code import code_fields
 
@@ -49,6 +50,19 @@ class Stack:
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
         """What a checkpoint holds."""
         return self.tuning.weights(model)
+
+    @property
+    def scores_other_weights(self) -> bool:
+        """Whether a part scores other weights than those that training goes on from."""
+        return any(isinstance(part, ScoredWeights) for _, part in self.parts)
+
+    def scored(self, model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is scored after a task instead of its weights, after every part that says so, in order."""
+        scored = dict(weights)
+        for _, part in self.parts:
+            if isinstance(part, ScoredWeights):
+                scored = part.scored(model, scored)
+        return scored
 
     def trains(self, model: nn.Module) -> dict[str, Tensor]:
         """The weights that the tuning method lets the next task move."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from methods import Batch, Context, MethodSpec
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
+from orchestrator.models.other_models import weights_of
 from orchestrator.models.source import ModelSource
 
 # A skeleton's head needs some labels; which, is of no account
@@ -85,7 +86,13 @@ def _check_method(source: ModelSource, config_json: str, spec_json: str) -> None
     spec = MethodSpec.model_validate_json(spec_json)
     skeleton = load_family(source, config, LABELS, seed=0)
     shared_weights = not spec.tuning_type.card.per_task_weights
-    context = Context(seed=0, forward=skeleton.forward, labels=(len(LABELS),), shared_weights=shared_weights)
+    context = Context(
+        seed=0,
+        forward=skeleton.forward,
+        labels=(len(LABELS),),
+        shared_weights=shared_weights,
+        model_weights=partial(weights_of, config, LABELS, 0, has_values=False),
+    )
     stack = spec.build(context)
     try:
         with warnings.catch_warnings():

@@ -6,6 +6,7 @@ again. What is left out of a key is therefore as deliberate as what is in it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import socket
@@ -16,6 +17,7 @@ from methods import Context
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
 from orchestrator.config.training import TrainingConfig, outer_factor
+from orchestrator.models.other_models import identity_of
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from streams import DEFAULT_SCORER, SCORER_VERSIONS, Stream, Task
 
@@ -62,7 +64,8 @@ def state_keys(
     tasks, so that a longer stream continues a shorter one; plug-ins while they do nothing, so that methods share the
     tasks that they train alike; and names, of the experiment, of the stream and of the method.
     """
-    stack = method.spec.build(Context(seed))
+    # a model that a setting names is known by its content, as the run's own is
+    stack = method.spec.build(Context(seed, model_identity=functools.partial(identity_of, model)))
     reading = model.model_dump(include={"scoring", "input", "precision", "max_source", "max_target"})
     initial_key = content_key(CHECKPOINT_FORMAT, identity, reading, dict(stack.initial_cache_fields()), seed)
     keys = [initial_key]

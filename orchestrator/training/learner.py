@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from methods import Batch, Context, Stack
 from orchestrator.evaluation.scores import ScoredModel
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
+from orchestrator.models.other_models import weights_of
 from orchestrator.models.source import find_model
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State
@@ -87,7 +89,8 @@ class Learner:
             self.hold(LearnerState(tasks_seen, frozenset({"train"}), resume_state.optimizer_state))
             return
         serves: frozenset[Purpose] = BOTH
-        if tasks_seen > 0 and self.sequence.training.schedule == "infinite":
+        has_two_states = self.sequence.training.schedule == "infinite" or self.stack.scores_other_weights
+        if tasks_seen > 0 and has_two_states:
             serves = frozenset({"score"})
         self.hold(LearnerState(tasks_seen, serves))
 
@@ -113,6 +116,7 @@ class Learner:
             workers=self.parallel.count,
             shared_weights=not spec.types[0].card.per_task_weights,
             num_steps=lambda: self.num_steps,
+            model_weights=functools.partial(weights_of, self.sequence.model, self.family.labels, self.sequence.seed),
         )
         return spec.build(context)
 

@@ -58,7 +58,7 @@ def train_task(learner: Learner, task_id: int, report: Report, where: Position |
     With `schedule: infinite` the result has two states: the annealed weights, which are scored, and the resume state from
     before annealing, which the learner then holds. All that a method does after the task, such as taking an anchor, it does
     with the latter, since the next task starts from there. (What it gathers in its steps, as CoSO's sketch does, it gathers
-    while annealing too.)
+    while annealing too.) It has two states as well where a method scores other weights than it trains (`ScoredWeights`).
 
     Raises NonFiniteLoss, before the step that it would have spoilt.
     """
@@ -141,14 +141,23 @@ def _finish(
     full_state = learner.parallel.full_state
     weights = full_state(learner.weights())
     method = full_state(learner.stack.state_dict())
-    if resume_state is None:
+    if resume_state is None and not learner.stack.scores_other_weights:
         learner.hold(LearnerState(task_id + 1, BOTH))
         return State(weights, method, history)
-    optimizer_state = resume_state.optimizer_state
+    trained = weights
+    optimizer_state: OptimizerState = {}
+    if resume_state is not None:
+        # The decayed weights have more: what the method had in the model for the time of the task alone
+        trained = {name: decayed[name] for name in weights}
+        optimizer_state = resume_state.optimizer_state
     learner.hold(LearnerState(task_id + 1, frozenset({"train"}), optimizer_state))
-    # The decayed weights have more: what the method had in the model for the time of the task alone
-    scored = {name: decayed[name] for name in weights}
-    return State(full_state(scored), method, history, ResumeState(weights, full_state(optimizer_state)))
+    scored = learner.stack.scored(learner.family.module, trained)
+    # What is scored may name frozen parameters too: loading the state to train from must put those back
+    going_on = dict(weights)
+    for name, parameter in learner.family.module.named_parameters():
+        if name in scored:
+            going_on.setdefault(name, parameter.detach())
+    return State(full_state(scored), method, history, ResumeState(going_on, full_state(optimizer_state)))
 
 
 class TaskBatches:

@@ -95,7 +95,7 @@ def test_what_needs_a_head_refuses_a_model_without(
 @pytest.mark.parametrize("name", PLUGINS)
 def test_it_trains_a_sentence_encoder(name: str, learner_of: Callable[..., Learner]) -> None:
     """Whose batches hold the options too, which belong to no example."""
-    part = {"name": name, **METHODS[name].card.strong}
+    part = {"name": name, **METHODS[name].card.quick, **METHODS[name].card.strong}
     method = {"tuning": "full", "plugins": [part]}
     learner = learner_of(
         model="tiny-bert", scoring="similarity", methods=[method], stream={"max_train": 16, "first": 3}

@@ -11,7 +11,7 @@ import pytest
 from methods import METHODS, PRESETS
 from orchestrator.planning.keys import CHECKPOINT_FORMAT
 from tests.methods import fingerprints
-from tests.methods.fingerprints import SUBJECTS, problem, read, record_of, versions_of
+from tests.methods.fingerprints import SUBJECTS, WITHOUT_PRESET, problem, read, record_of, versions_of
 
 # what is made of parts that another subject has as well, or takes long: for the whole suite
 SLOW = (
@@ -40,7 +40,7 @@ def test_a_changed_result_has_another_version(subject: str, folder: Path) -> Non
 
 def test_every_part_has_a_fingerprint_and_no_other_has() -> None:
     parts = set()
-    for name in PRESETS:
+    for name in (*PRESETS, *WITHOUT_PRESET):
         parts |= set(versions_of(name))
     assert parts == set(METHODS)
     assert list(read()["subjects"]) == list(SUBJECTS)

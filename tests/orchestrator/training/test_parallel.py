@@ -108,6 +108,7 @@ _SETTINGS = [
     {"name": "derpp", "fraction": 0.3, "examples": 5},
     {"name": "merge", "rule": "opcm"},
     {"name": "fw_merging", "fraction": 0.3, "examples": 7, "steps": 3},
+    {"name": "chat_vector", "instruct": "own"},
     {"name": "refresh", "delta": 1e-3, "samples": 21},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "project_update": True},
     {"name": "projection", "epsilon": 0.9, "samples": 21, "sketch": 200},
