@@ -41,7 +41,8 @@ def adapter_targets(model: nn.Module) -> list[str]:
     names = set()
     for path, module in model.named_modules():
         if is_linear(module):
-            names.add(path.rpartition(".")[2])
+            # where an adapter is there already, the layer that it was put on
+            names.add(path.removesuffix(".base_layer").rpartition(".")[2])
     for pattern in _ADAPTED:
         found = sorted(filter(pattern.fullmatch, names))
         if found:

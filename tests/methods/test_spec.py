@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,4 +131,9 @@ def test_it_builds_the_parts_with_their_settings_in_order() -> None:
     assert [name for name, _ in stack.parts] == ["lora", "ewc", "migu"]
     assert stack.tuning.settings.r == 2
     assert stack.parts[2][1].settings.ratio == 0.5
-    assert all(part.context is context for _, part in stack.parts)
+    for _, part in stack.parts:
+        # whether a part is alone with the gradients is its own
+        assert replace(part.context, alone_with_gradients=False) == context
+    assert not stack.parts[2][1].context.alone_with_gradients
+    alone = method_spec({"tuning": "full", "plugins": [MIGU]}).build(context)
+    assert alone.parts[1][1].context.alone_with_gradients

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import DistilBertConfig, DistilBertModel
 
 from methods import Context, generator, trainable
 from methods.adapters.adapter_per_task import (
@@ -118,3 +119,14 @@ def test_a_second_adapter_comes_without_a_warning(recwarn: pytest.WarningsRecord
     add_adapter(model, SETTINGS, 1, seed=5)
     assert num_adapters(model) == 2
     assert [str(warning.message) for warning in recwarn if "adapter" in str(warning.message)] == []
+
+
+def test_targets_that_were_found_are_found_again_for_the_next_adapter() -> None:
+    """peft knows none for DistilBERT: they are looked for, and then lie beneath the first adapter."""
+    sizes = {"dim": 8, "hidden_dim": 8, "n_layers": 1, "n_heads": 2, "vocab_size": 10}
+    model = DistilBertModel(DistilBertConfig(**sizes))
+    for tasks in (1, 2):
+        grow_adapters(model, AdapterPerTaskSettings(r=2, targets=None), tasks, seed=5)
+    layers = [name.rpartition(".")[2] for name, _ in lora_layers(model)]
+    assert layers == ["q_lin", "v_lin"]
+    assert num_adapters(model) == 2
