@@ -5,7 +5,7 @@ Shapes: B examples, S source tokens, D target tokens, V vocabulary, K labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import torch
@@ -31,6 +31,7 @@ class Feature(TypedDict):
 
 # An answer, and the answer when only the task's own options compete (None where answers are not chosen from options)
 Answer = tuple[str, str | None]
+WriteRows = Callable[[nn.Parameter, Tensor], None]
 
 
 class Family:
@@ -120,9 +121,11 @@ class Family:
             return task.prompt(example.text)
         return Prompt("", example.text, "")
 
-    @torch.no_grad()
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over trained weights by parameter name. Raises ValueError where they are not this model's."""
+    def load_weights(self, weights: Mapping[str, Tensor], write: WriteRows) -> None:
+        """Take over trained weights by parameter name. Raises ValueError where they are not this model's.
+
+        `write(parameter, rows)` puts rows into the first ones of a parameter, of which a worker may hold a part only.
+        """
         parameters = dict(self.module.named_parameters())
         for name, saved in weights.items():
             if name not in parameters or parameters[name].shape[1:] != saved.shape[1:]:
@@ -130,7 +133,7 @@ class Family:
                     f"checkpoint has weight {name!r} of shape {tuple(saved.shape)}, which the model has not"
                 )
             count = self.units_to_load(name, saved)
-            parameters[name][:count] = saved[:count].to(parameters[name].device)
+            write(parameters[name], saved[:count])
 
     def units_to_load(self, name: str, saved: Tensor) -> int:
         """How many leading output units of a saved weight are the model's own: all."""

@@ -83,7 +83,8 @@ class Learner:
         # The structure comes first: weights of adapters that the model has not yet could not be loaded
         self.stack.grow(self.family.module, num_begun)
         resume_state = stored.resume_state
-        self.family.load_weights(stored.weights if resume_state is None else resume_state.weights)
+        weights = stored.weights if resume_state is None else resume_state.weights
+        self.family.load_weights(weights, self.parallel.write_rows)
         self.stack.load_state_dict(dict(stored.method))
         if resume_state is not None:
             self.hold(LearnerState(tasks_seen, frozenset({"train"}), resume_state.optimizer_state))

@@ -114,6 +114,11 @@ class Parallel:
         # A copy of the model is whole on each worker today, so there is nothing to gather
         return dict(state)
 
+    @torch.no_grad()
+    def write_rows(self, parameter: nn.Parameter, rows: Tensor) -> None:
+        """Put rows, whole on every worker, into the first ones of a parameter, whatever part of it this worker holds."""
+        parameter[: len(rows)] = rows.to(parameter.device)
+
     # Who does what
 
     @property

@@ -88,7 +88,7 @@ def stored(sequence: SequencePlan, tasks_seen: int) -> State:
 
 def head_inputs(learner: Learner, task: int, state: State) -> tuple[Array, Array]:
     """What the head reads of each of a task's texts alone, under stored weights, and the labels."""
-    learner.family.load_weights(state.weights)
+    learner.family.load_weights(state.weights, learner.parallel.write_rows)
     model: Any = learner.family.module.eval()
     features, labels = [], []
     with torch.no_grad():

@@ -180,7 +180,7 @@ def test_the_first_task_is_measured_as_if_it_had_just_ended(learner_of: Callable
     (_, ended) = first.stack.parts[1]
     again = masked_learner(learner_of, settings={"ratio": 0.3}, stream={"max_train": 24})
     _ = again.family
-    again.family.load_weights(first.weights())
+    again.family.load_weights(first.weights(), again.parallel.write_rows)
     (_, begins) = again.stack.parts[1]
     begins.before_task(again.family.module, 1, [])
     assert isinstance(ended, Migu)

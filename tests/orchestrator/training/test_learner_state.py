@@ -62,7 +62,7 @@ def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[.
     def first_step(start: State, weights: Any, moments: Any) -> dict[str, Tensor]:
         learner = Learner(sequence, sequence.open_stream(), Parallel())
         learner.load(start, 1)
-        learner.family.load_weights(weights)
+        learner.family.load_weights(weights, learner.parallel.write_rows)
         features = learner.features(1)
         chosen = [features[i] for i in next(global_batches(len(features), 8, 7, 1, 0))]
         summed, _ = learner.family.forward(learner.family.module, learner.family.collate(chosen))

@@ -46,6 +46,14 @@ def test_one_worker_is_plain_training() -> None:
     assert float(model.weight.grad.norm()) == pytest.approx(1.0, rel=1e-5)  # type: ignore[union-attr]
 
 
+def test_rows_go_into_the_first_of_a_parameter() -> None:
+    """A stream with more labels has a larger head, whose other rows stay."""
+    weight = torch.nn.Parameter(torch.zeros(3, 2))
+    Parallel().write_rows(weight, torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert weight.tolist() == [[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]]
+    assert weight.requires_grad and weight.grad_fn is None
+
+
 def test_what_is_not_finite_is_seen() -> None:
     good = torch.ones(3)
     assert Parallel().all_finite([good, good])
