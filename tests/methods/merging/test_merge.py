@@ -197,3 +197,22 @@ def test_a_head_that_grew_keeps_its_new_units() -> None:
         large.weight[2] += 1.0
         merge.after_task(large, 1, [])
     torch.testing.assert_close(large.weight.detach(), torch.cat([BASE + torch.tensor(ONE), torch.tensor([[8.0, 8.0]])]))
+
+
+@pytest.mark.parametrize("rule", ["ema", "average"])
+def test_an_average_shares_the_first_task_with_plain_training(rule: str) -> None:
+    """There it does nothing; the sums over task vectors begin with the first one."""
+    merge = Merge(MergeSettings(rule=rule), Context(0))  # type: ignore[arg-type]
+    assert merge.cache_fields(0) is None
+    assert merge.cache_fields(1) == merge.settings.model_dump()
+    assert Merge(MergeSettings(rule="arithmetic"), Context(0)).cache_fields(0) is not None
+
+
+def test_opcm_stays_clear_of_directions_whatever_their_size() -> None:
+    """Of no update there are none to stay clear of."""
+    vector = torch.arange(1.0, 10.0).view(3, 3)
+    assert torch.equal(orthogonal_part(torch.zeros(3, 3), vector, 0.5), vector)
+    large = orthogonal_part(torch.diag(torch.tensor([6.0, 3.0, 1.0])), vector, 0.7)
+    small = orthogonal_part(torch.diag(torch.tensor([6e-3, 3e-3, 1e-3])), vector, 0.7)
+    torch.testing.assert_close(small, large)
+    assert large[0, 0] == 0 and not torch.equal(large, vector)

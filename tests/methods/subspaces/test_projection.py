@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from methods import Context
 from methods.masking.output_units import block_linears
 from methods.subspaces.layer_inputs import Moments
-from methods.subspaces.projection import Projection, grown, project_out
+from methods.subspaces.projection import Projection, ProjectionSettings, grown, project_out
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import TaskBatches, train_task
 from tests.conftest import FAMILIES
@@ -160,6 +161,7 @@ def test_bases_grow_and_are_the_state(learner_of: Callable[..., Learner]) -> Non
     assert all(torch.equal(b[:, : first[n].shape[1]], first[n]) for n, b in method.bases.items())
     assert sum(b.shape[1] for b in method.bases.values()) > sum(b.shape[1] for b in first.values())
     assert set(method.state_dict()) == set(block_linears(learner.family.module))
+    assert "held_share" not in method.diagnostics(), "without a sketch nothing has to be measured"
     spanned = method.diagnostics()["spanned_share"]
     assert isinstance(spanned, list)
     assert spanned == [b.shape[1] / b.shape[0] for b in method.bases.values()]
@@ -194,3 +196,13 @@ def test_a_sketch_holds_the_energy_that_was_asked(
             if new > 1:
                 assert held[-2] < epsilon, f"{name}: fewer would do"
         assert (min(found) >= epsilon - 1e-4) == enough, "else the case is not what it is named"
+
+
+def test_of_the_first_task_only_what_its_basis_depends_on_counts() -> None:
+    """It is not projected, so its checkpoint serves both ways to project the next one."""
+    for project_update in (False, True):
+        method = Projection(ProjectionSettings(project_update=project_update), Context(0))
+        first, second = method.cache_fields(0), method.cache_fields(1)
+        assert first is not None and second is not None
+        assert "project_update" not in first and first["epsilon"] == method.settings.epsilon
+        assert second["project_update"] is project_update

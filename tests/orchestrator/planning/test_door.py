@@ -135,13 +135,14 @@ def test_a_head_for_other_labels_is_drawn_anew_and_nothing_else(tmp_path: Path) 
         load_family(find_model(config), config, ("a", "b", "c"), seed=1)
 
 
-def test_migu_where_a_layer_reads_more_than_the_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["ft+migu", "gpm"])
+def test_activations_of_layers_that_read_more_than_the_tokens(method: str, tmp_path: Path) -> None:
     """DeBERTa's projections read relative positions too."""
     model = save_model(
         tmp_path / "model", "DebertaV2Model", relative_attention=True, share_att_key=True, pos_att_type=["p2c", "c2p"]
     )
     plan(on(model, tmp_path))
-    assert "do not fit the mask" in refusal(lambda: on(model, tmp_path, methods=["ft+migu"]))
+    assert "do not fit the mask" in refusal(lambda: on(model, tmp_path, methods=[method]))
 
 
 def test_projection_on_gpt2(tmp_path: Path) -> None:
