@@ -44,7 +44,7 @@ def _no_steps() -> int:
 class Context:
     """What a method is given at construction.
 
-    `mean_over_workers` averages a tensor over all workers of the sequence (the identity for one), `from_first_worker` gives
+    `mean_over_workers` averages a tensor in place over all workers of the sequence and gives it back, `from_first_worker` gives
     all of them the first one's, for what rounding may make different on each (a decomposition); every worker must call
     them equally often. `seed` is the sequence's: all randomness of a method comes from generators seeded by it, so that
     all workers draw the same. `forward(model, batch)` gives (summed loss, logits) as training computes them, for passes of a

@@ -23,7 +23,7 @@ def family_of(source: ModelSource, config: ModelConfig) -> type[Family]:
     scoring = config.scoring
     if source.kind != "encoder":
         if scoring not in ("auto", "generate"):
-            raise ValueError(f"model.scoring: {scoring!r} goes with encoders; {config.name!r} is an {source.kind}")
+            raise ValueError(f"model.scoring: {scoring!r} goes with encoders; {config.name!r} is no encoder")
         if source.kind == "encoder-decoder":
             return EncoderDecoder
         return Decoder

@@ -47,11 +47,11 @@ def test_kind_and_scoring_give_the_family(
     ("kind", "scoring", "message"),
     [
         ("encoder", "generate", "model.scoring: 'mine' is an encoder and cannot generate; allowed: head, similarity"),
-        ("decoder", "head", "model.scoring: 'head' goes with encoders; 'mine' is an decoder"),
+        ("decoder", "head", "model.scoring: 'head' goes with encoders; 'mine' is no encoder"),
         (
             "encoder-decoder",
             "similarity",
-            "model.scoring: 'similarity' goes with encoders; 'mine' is an encoder-decoder",
+            "model.scoring: 'similarity' goes with encoders; 'mine' is no encoder",
         ),
     ],
 )
