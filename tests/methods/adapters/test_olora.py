@@ -94,8 +94,9 @@ ENDS = {"tiny-t5": (".q", ".v"), "tiny-bert": (".query", ".value"), "tiny-llama"
 
 
 @pytest.mark.parametrize("model", FAMILIES)
-def test_two_tasks_equal_a_second_implementation(model: str, learner_of: Callable[..., Learner]) -> None:
-    olora = {"name": "olora", "r": 2, "alpha": 6.0, "dropout": 0.0, "lambda1": 0.3, "lambda2": [0.05, 0.1]}
+def test_three_tasks_equal_a_second_implementation(model: str, learner_of: Callable[..., Learner]) -> None:
+    """The third adapter is held off both others, not off the last one alone."""
+    olora = {"name": "olora", "r": 2, "alpha": 6.0, "dropout": 0.0, "lambda1": 0.3, "lambda2": [0.05, 0.1, 0.02]}
     learner = learner_of(
         model=model, methods=[{"tuning": olora}], stream={"max_train": 24}, training={"micro_batch": 2}
     )
@@ -105,7 +106,7 @@ def test_two_tasks_equal_a_second_implementation(model: str, learner_of: Callabl
         parameter.requires_grad_()
     torch.set_default_dtype(torch.float64)
     try:
-        for task, l1, l2 in ((0, 0.0, 0.05), (1, 0.3, 0.1)):
+        for task, l1, l2 in ((0, 0.0, 0.05), (1, 0.3, 0.1), (2, 0.3, 0.02)):
             learner.stack.grow(module, task + 1)
             start = {n: module.get_submodule(n).lora_A[str(task)].weight.detach() for n in reference.layers}
             reference.train(start, batches_of(learner, task), 1e-3, l1, l2)
@@ -114,9 +115,9 @@ def test_two_tasks_equal_a_second_implementation(model: str, learner_of: Callabl
         torch.set_default_dtype(torch.float32)
     for name, p in zip(["weight", "bias"], reference.head, strict=False):
         assert_near(module.get_parameter(f"classifier.{name}"), p, f"classifier.{name}")
-    assert len(adapters(module)) == 4 * len(reference.layers)
+    assert len(adapters(module)) == 6 * len(reference.layers)
     for name in reference.layers:
-        for task in (0, 1):
+        for task in range(3):
             layer = module.get_submodule(name)
             assert_near(layer.lora_A[str(task)].weight, reference.a[name][task], f"{name}.A.{task}")
             assert_near(layer.lora_B[str(task)].weight, reference.b[name][task], f"{name}.B.{task}")
