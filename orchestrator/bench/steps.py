@@ -62,8 +62,8 @@ _LLAMA_1B = {
     "max_position_embeddings": 1024,
 }
 CPU_CASES = (
-    Case("t5 (512 wide, 6+6 layers)", "tiny-t5", _T5_SMALL),
-    Case("llama (512 wide, 8 layers)", "tiny-llama", _LLAMA | {"max_position_embeddings": 512}),
+    Case("t5 (512 wide)", "tiny-t5", _T5_SMALL),
+    Case("llama (512 wide)", "tiny-llama", _LLAMA | {"max_position_embeddings": 512}),
     Case("tiny-t5", "tiny-t5", {}, examples=16, source_tokens=48),
 )
 GPU_CASES = (
@@ -203,11 +203,11 @@ def print_migu_step(result: Mapping[str, Any], console: Console) -> None:
     table = Table(title="a step beside fine-tuning's", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for heading in ("fine-tuning", "released", "masked", "row-sparse", "memory"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for case in result["cases"]:
         table.add_row(
             case["model"],
-            f"{case['dense_ms']:.1f} ms",
+            f"{case['dense_ms']:.0f} ms",
             _shown(case["ratio_released"]),
             _shown(case["ratio_masked"]),
             _shown(case["ratio_row_sparse"]),
