@@ -75,6 +75,10 @@ class Context:
     model_weights: Callable[[str], Mapping[str, Tensor]] = _no_model
     model_identity: Callable[[str], str] = str
 
+    def sum_over_workers(self, tensor: Tensor) -> Tensor:
+        """The sum over all workers of what each has found, on every worker; the tensor given is used up."""
+        return self.mean_over_workers(tensor) * self.workers
+
 
 class Settings(BaseModel):
     """A method's settings: frozen, and refusing what it does not know."""

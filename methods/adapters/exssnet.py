@@ -21,7 +21,7 @@ from methods.batch import Batch
 from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.bits import packed, unpacked
 from methods.shared.expert_layer import ExpertLayer
-from methods.shared.linears import adapter_targets, replace_module, target_linears
+from methods.shared.linears import replace_targets
 from methods.shared.tensors import freeze_all_but
 
 Masks = Mapping[str, Tensor]
@@ -182,9 +182,7 @@ class Exssnet(AdapterPerTask):
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         freeze_all_but(model, head)
-        for name, linear in target_linears(model, self.settings.targets or adapter_targets(model)).items():
-            self.layers[name] = SubnetLayer(linear, self.settings)
-            replace_module(model, name, self.layers[name])
+        self.layers = replace_targets(model, self.settings.targets, lambda linear: SubnetLayer(linear, self.settings))
         return model
 
     def grow(self, model: nn.Module, tasks: int) -> None:

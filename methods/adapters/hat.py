@@ -16,7 +16,7 @@ from methods.base import Context, TuningMethod, at_least_float32, generator, tra
 from methods.batch import Batch
 from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.expert_layer import ExpertLayer
-from methods.shared.linears import adapter_targets, replace_module, target_linears
+from methods.shared.linears import replace_targets
 from methods.shared.tensors import freeze_all_but
 
 # the one adapter of a layer, by the name under which an expert layer holds it
@@ -191,9 +191,9 @@ class Hat(TuningMethod):
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         freeze_all_but(model, head)
-        for name, linear in target_linears(model, self.settings.targets or adapter_targets(model)).items():
-            self.layers[name] = HatLayer(linear, self.settings, self.attention)
-            replace_module(model, name, self.layers[name])
+        self.layers = replace_targets(
+            model, self.settings.targets, lambda linear: HatLayer(linear, self.settings, self.attention)
+        )
         return model
 
     def grow(self, model: nn.Module, tasks: int) -> None:

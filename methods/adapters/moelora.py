@@ -16,7 +16,7 @@ from methods.adapters.adapter_per_task import AdapterPerTask
 from methods.adapters.lora import LoraSettings
 from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.expert_layer import ExpertLayer
-from methods.shared.linears import adapter_targets, replace_module, target_linears
+from methods.shared.linears import replace_targets
 from methods.shared.tensors import freeze_all_but
 
 
@@ -93,9 +93,7 @@ class MoeLora(AdapterPerTask):
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         s: MoeLoraSettings = self.settings
         freeze_all_but(model, head)
-        targets = s.targets or adapter_targets(model)
-        for name, linear in target_linears(model, targets).items():
-            replace_module(model, name, MixtureLayer(linear, s))
+        replace_targets(model, s.targets, lambda linear: MixtureLayer(linear, s))
         # a fixed number of experts belongs to the initial model
         self.grow(model, 0)
         return model

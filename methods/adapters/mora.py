@@ -17,7 +17,7 @@ from methods.adapters.adapter_per_task import AdapterPerTask, AdapterPerTaskSett
 from methods.base import at_least_float32
 from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.expert_layer import ExpertLayer
-from methods.shared.linears import adapter_targets, replace_module, target_linears
+from methods.shared.linears import replace_targets
 from methods.shared.tensors import freeze_all_but
 
 
@@ -108,8 +108,7 @@ class Mora(AdapterPerTask):
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         freeze_all_but(model, head)
-        for name, linear in target_linears(model, self.settings.targets or adapter_targets(model)).items():
-            replace_module(model, name, MoraLayer(linear, self.settings))
+        replace_targets(model, self.settings.targets, lambda linear: MoraLayer(linear, self.settings))
         return model
 
     def grow(self, model: nn.Module, tasks: int) -> None:

@@ -121,7 +121,7 @@ class Fetril(FrozenFeatures):
             for batch in batches:
                 features_Nd[batch.example_indices] = self.context.embed(batch).double()
                 classes_N[batch.example_indices] = batch.classes.double()
-        return self.sum_over_workers(features_Nd), self.sum_over_workers(classes_N).round().long()
+        return self.context.sum_over_workers(features_Nd), self.context.sum_over_workers(classes_N).round().long()
 
     def _fit(self, features_Nd: Tensor, classes_N: Tensor) -> None:
         seen = self.counts_K.nonzero().flatten()

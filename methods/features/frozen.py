@@ -43,10 +43,6 @@ class FrozenFeatures(TuningMethod):
         """Zeros in float64 on the model's device."""
         return torch.zeros(shape, dtype=torch.float64, device=next(model.parameters()).device)
 
-    def sum_over_workers(self, tensor: Tensor) -> Tensor:
-        """The sum of what each worker has found."""
-        return self.context.mean_over_workers(tensor) * self.context.workers
-
     def add(self, sums_Kd: Tensor, counts_K: Tensor) -> None:
         """Add a task's sums and counts, the same on every worker, with a row for each label so far."""
         num_old = len(self.counts_K)

@@ -41,7 +41,7 @@ class Nmc(FrozenFeatures):
             for batch in batches:
                 sums_Kd.index_add_(0, batch.classes, self.context.embed(batch).double())
                 counts_K += torch.bincount(batch.classes, minlength=num_classes)
-        self.add(self.sum_over_workers(sums_Kd), self.sum_over_workers(counts_K))
+        self.add(self.context.sum_over_workers(sums_Kd), self.context.sum_over_workers(counts_K))
 
     def feature_scores(self, features_Bd: Tensor) -> Tensor:
         """[B, K] cosines with the means of the classes."""

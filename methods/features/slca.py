@@ -171,14 +171,11 @@ class Slca(TuningMethod):
                     sums[label] = sums[label] + features_Bd.sum(0)
                     products[label] = products[label] + features_Bd.T @ features_Bd
         inputs.handle.remove()
-        count_K = self._sum_over_workers(count_K)
+        count_K = self.context.sum_over_workers(count_K)
         for label in count_K.nonzero().flatten().tolist():
-            sum_d = self._sum_over_workers(sums[label])
-            product_dd = self._sum_over_workers(products[label])
+            sum_d = self.context.sum_over_workers(sums[label])
+            product_dd = self.context.sum_over_workers(products[label])
             self.gaussians[label] = gaussian(float(count_K[label]), sum_d, product_dd, task_id)
-
-    def _sum_over_workers(self, tensor: Tensor) -> Tensor:
-        return self.context.mean_over_workers(tensor) * self.context.workers
 
     def _aligned(self, task_id: int) -> list[Tensor]:
         """The head's last layer for the labels so far, trained on drawn features from what it is."""

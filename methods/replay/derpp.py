@@ -64,13 +64,13 @@ def logits_of(context: Context, model: nn.Module, examples: Sequence[Example]) -
     for example_index, logits_nK in found.items():
         shapes_E2[example_index] = torch.tensor(logits_nK.shape).to(shapes_E2)
     # each worker knows its own examples; what it lacks is zero, so the sum over workers is whole
-    shapes_E2 = (context.mean_over_workers(shapes_E2) * context.workers).round().long()
+    shapes_E2 = context.sum_over_workers(shapes_E2).round().long()
     counts = shapes_E2[:, 0].tolist()
     together_NK = weight.new_zeros(sum(counts), int(shapes_E2[:, 1].max()))
     parts = together_NK.split(counts)
     for example_index, logits_nK in found.items():
         parts[example_index].copy_(logits_nK)
-    return (context.mean_over_workers(together_NK) * context.workers).cpu(), counts
+    return context.sum_over_workers(together_NK).cpu(), counts
 
 
 class Derpp(Cost, CacheFields, Method):

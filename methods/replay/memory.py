@@ -78,7 +78,7 @@ def gradient_of(context: Context, model: nn.Module, shares: Iterable[Tensor]) ->
                 if gradient is not None:
                     total += gradient.flatten()
     # the shares are already divided by what all workers have together, so their gradients add up
-    together = context.mean_over_workers(together).mul_(context.workers)
+    together = context.sum_over_workers(together)
     gradients = {}
     for part, (name, parameter) in zip(together.split(sizes), parameters.items(), strict=True):
         gradients[name] = part.view_as(parameter)

@@ -46,7 +46,7 @@ def fit_selector(
     counts = []
     for of_task in features:
         count = torch.tensor([float(len(of_task))], dtype=torch.float64, device=of_task.device)
-        counts.append(float(context.mean_over_workers(count) * context.workers))
+        counts.append(float(context.sum_over_workers(count)))
     size = features[0].shape[1]
     weight_Td = torch.zeros(len(features), size, dtype=torch.float64, device=features[0].device, requires_grad=True)
     bias_T = torch.zeros(len(features), dtype=torch.float64, device=features[0].device, requires_grad=True)
@@ -67,10 +67,10 @@ def fit_selector(
             loss = F.cross_entropy(of_task @ weight_Td.T + bias_T, targets, reduction="sum")
             own = own + loss / (counts[task] * len(features))
         own.backward()
-        total = context.mean_over_workers(own.detach()) * context.workers
+        total = context.sum_over_workers(own.detach())
         for parameter in (weight_Td, bias_T):
             assert parameter.grad is not None
-            parameter.grad.copy_(context.mean_over_workers(parameter.grad) * context.workers)
+            parameter.grad.copy_(context.sum_over_workers(parameter.grad))
         assert weight_Td.grad is not None
         weight_Td.grad.add_(ridge * weight_Td.detach())
         return total + ridge / 2 * weight_Td.detach().square().sum()

@@ -104,7 +104,7 @@ class Epi(RoutedAdapters):
                 sum_d += query_Bd.sum(0)
                 product_dd += query_Bd.T @ query_Bd
         for total in (count_1, sum_d, product_dd):
-            total.copy_(self.context.mean_over_workers(total) * self.context.workers)
+            total.copy_(self.context.sum_over_workers(total))
         count = float(count_1)
         mean_d = sum_d / count
         scatter_dd = product_dd - count * torch.outer(mean_d, mean_d)

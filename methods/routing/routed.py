@@ -18,7 +18,7 @@ from methods.adapters.lora import LoraSettings
 from methods.base import Context, at_least_float32, trainable
 from methods.batch import Batch
 from methods.shared.expert_layer import ExpertLayer
-from methods.shared.linears import adapter_targets, replace_module, target_linears
+from methods.shared.linears import replace_targets
 from methods.shared.reader import ModelReader, mean_over_tokens
 from methods.shared.tensors import freeze_all_but
 
@@ -107,12 +107,11 @@ class RoutedAdapters(AdapterPerTask):
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         freeze_all_but(model, head)
         self.reader = ModelReader(model)
-        self.layers = []
         kind = type(self).__name__.lower()
-        for name, linear in target_linears(model, self.settings.targets or adapter_targets(model)).items():
-            layer = RoutedLayer(linear, self.settings, kind, self.routing)
-            self.layers.append(layer)
-            replace_module(model, name, layer)
+        made = replace_targets(
+            model, self.settings.targets, lambda linear: RoutedLayer(linear, self.settings, kind, self.routing)
+        )
+        self.layers = list(made.values())
         self.router = self.make_router()
         # inside the model, so that its devices, its optimizer and its checkpoints are the router's too
         model.add_module("adapter_router", self.router)

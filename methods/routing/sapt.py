@@ -163,7 +163,7 @@ class Sapt(RoutedAdapters):
         with evaluating(model):
             for batch in self.context.batches(examples):
                 sum_E += self._attention(batch).double().sum(0)
-        self.attention.append(self.context.mean_over_workers(sum_E) * self.context.workers / len(examples))
+        self.attention.append(self.context.sum_over_workers(sum_E) / len(examples))
         self.kept = []
 
     def state_dict(self) -> State:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from torch import Tensor, nn
+
+L = TypeVar("L", bound=nn.Module)
 
 # What architectures call the projections to query and value, alone or fused with the key; tried in this order. A Mamba has
 # none: of its layers in_proj alone is called as a layer in every implementation (fast kernels take the others' weights).
@@ -82,6 +85,18 @@ def by_units(module: nn.Module, tensor: Tensor) -> Tensor:
     if is_transposed(module):
         return tensor.T
     return tensor
+
+
+def replace_targets(model: nn.Module, targets: Sequence[str] | None, make: Callable[[nn.Linear], L]) -> dict[str, L]:
+    """Let what `make` gives for each target layer take its place; the new layers by name.
+
+    Without targets these are `adapter_targets`. Raises ValueError where there are none.
+    """
+    made = {}
+    for name, linear in target_linears(model, targets or adapter_targets(model)).items():
+        made[name] = make(linear)
+        replace_module(model, name, made[name])
+    return made
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:

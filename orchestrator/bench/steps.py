@@ -72,7 +72,7 @@ GPU_CASES = (
 )
 
 
-class _Form:
+class Form:
     """One form of MIGU, or fine-tuning, on a model of its own."""
 
     def __init__(self, case: Case, form: str, out: str) -> None:
@@ -163,7 +163,7 @@ def _measure(case: Case, rounds: int, console: Console) -> dict[str, Any]:
     ratios: dict[str, list[float]] = defaultdict(list)
     dense_seconds = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        forms = {form: _Form(case, form, folder) for form in FORMS}
+        forms = {form: Form(case, form, folder) for form in FORMS}
         for number in track(range(rounds), case.model, console=console, transient=True):
             seconds = _one_round(forms, reverse=number % 2 == 1)
             # what is allocated and compiled once is no step's
@@ -187,7 +187,7 @@ def _measure(case: Case, rounds: int, console: Console) -> dict[str, Any]:
     }
 
 
-def _one_round(forms: Mapping[str, _Form], reverse: bool) -> dict[str, float]:
+def _one_round(forms: Mapping[str, Form], reverse: bool) -> dict[str, float]:
     """The seconds of a step of each form, the last one first where `reverse`: none shall always come after the same one."""
     names = list(forms)
     if reverse:

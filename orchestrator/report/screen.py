@@ -18,6 +18,13 @@ from orchestrator.store.events import ScoreComputed
 from orchestrator.store.versions import library_versions, reuse_line
 from orchestrator.store.view import View
 
+# In columns of a terminal, of which there may be 80: a loss, a rate and five scores, the bar, and what lies between
+NUMBER_WIDTHS = {"loss": 7, "tokens/s": 8, "last scores": 15}
+BAR_WIDTH = 12
+GAPS = 10
+# What names take however narrow the terminal is
+MOST_CUT = 20
+
 
 class LiveScreen:
     """A clock, what is going on, and below it what a subclass draws; on a terminal, redrawn in place."""
@@ -100,8 +107,13 @@ class Screen(LiveScreen):
     def table(self) -> Table:
         """A line for each sequence: its name and progress, what its last step gave, and its last scores."""
         table = Table(box=None, pad_edge=False)
-        for heading in ("sequence", "task", "progress", "loss", "tokens/s", "last scores, one a task"):
-            table.add_column(heading, no_wrap=True)
+        # where the terminal is narrow, names are cut and numbers are not: half of a number is another one
+        room = max(MOST_CUT, self.console.width - sum(NUMBER_WIDTHS.values()) - BAR_WIDTH - GAPS)
+        table.add_column("sequence", no_wrap=True, max_width=room * 3 // 5)
+        table.add_column("task", no_wrap=True, max_width=room * 2 // 5)
+        table.add_column("progress", no_wrap=True)
+        for heading, width in NUMBER_WIDTHS.items():
+            table.add_column(heading, no_wrap=True, min_width=width)
         for sequence, view in zip(self.sequences, self.views, strict=True):
             table.add_row(_name(sequence), *progress_cells(sequence, view))
         return table
@@ -153,7 +165,7 @@ def progress_cells(sequence: SequencePlan, view: View) -> list[Text | ProgressBa
     num_tasks = len(sequence.tasks)
     label = Text(_label(sequence, view.status, num_done, current))
     label.stylize({"failed": "red", "finished": "green"}.get(view.status, ""))
-    bar = ProgressBar(total=num_tasks, completed=min(num_tasks, completed), width=24)
+    bar = ProgressBar(total=num_tasks, completed=min(num_tasks, completed), width=BAR_WIDTH)
     return [label, bar, loss, tokens_per_s, _last_scores(scores, num_tasks)]
 
 

@@ -101,6 +101,13 @@ def test_one_worker_is_its_own_mean_and_the_first() -> None:
     assert (context.seed, context.workers, context.shared_weights) == (3, 1, True)
 
 
+def test_workers_are_summed_and_not_averaged() -> None:
+    """Of three workers that found 1, 2 and 6, the mean is 3; one worker alone has what it found."""
+    context = Context(0, workers=3, mean_over_workers=lambda tensor: torch.full_like(tensor, 3.0))
+    assert context.sum_over_workers(torch.tensor([1.0])).tolist() == [9.0]
+    assert Context(0).sum_over_workers(torch.tensor([1.0])).tolist() == [1.0]
+
+
 @pytest.mark.parametrize("name", ["forward", "embed", "examples", "batches"])
 def test_a_context_without_a_model_says_so(name: str) -> None:
     """Such a one serves to ask a method for its cache fields."""

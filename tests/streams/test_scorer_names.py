@@ -45,5 +45,8 @@ def test_labels_that_the_scorer_cannot_tell_apart_are_refused(labels: tuple[str,
 
 
 def test_labels_that_differ_in_letters_pass() -> None:
-    check_labels(task(labels=("Society & Culture", "Science & Mathematics", "A", "B")))
+    labels = ("Society & Culture", "Science & Mathematics", "A", "B")
+    check_labels(task(labels=labels))
+    normal = {NORMAL_FORMS["exact-match"](label) for label in labels}
+    assert len(normal) == 4 and all(normal), "they stay apart, and something is left of each"
     check_labels(task(labels=()))

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from methods import Context, Settings, method_spec
+from methods import method_spec
 from methods.adapters.exssnet import Exssnet, ExssnetSettings, SubnetLayer, TopShare
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
-from tests.methods.reference import Adam, GlobalBatch, Noise, assert_near, batches_of, mean_loss
+from tests.methods.adapters.never_forgotten import assert_never_forgotten, logits_of
+from tests.methods.reference import Adam, GlobalBatch, assert_near, batches_of, mean_loss
 
 
 def test_the_largest_scores_make_the_mask_and_get_its_gradient() -> None:
@@ -211,27 +212,8 @@ def test_old_tasks_are_never_forgotten(learner_of: Callable[..., Learner]) -> No
     """Not a bit of an earlier task's logits changes, whatever decays the weights or changes their gradients."""
     method = {"tuning": {"name": "exssnet", "r": 8, "density": 0.3}}
     learner = learner_of(methods=[method], stream={"max_train": 32}, training={"lr": 0.02, "weight_decay": 0.5})
-    learner.stack.parts.append(("noise", Noise(Settings(), Context(0))))
-    module = learner.family.module
-    found: list[list[Tensor]] = [[], [], []]
-    for task in range(3):
-        train_task(learner, task, lambda event: None)
-        module.eval()
-        for old in range(task + 1):
-            learner.stack.before_scoring(module, old)
-            batch = learner.family.collate(learner.features(old)[:8])
-            with torch.no_grad():
-                found[old].append(learner.forward(module, batch)[1])
-    for logits in found:
-        assert all(torch.equal(logits[0], later) for later in logits)
-    learner.stack.before_scoring(module, 1)
-    batch = learner.family.collate(learner.features(0)[:8])
-    with torch.no_grad():
-        assert not torch.equal(learner.forward(module, batch)[1], found[0][0]), "else the tasks would all answer alike"
-    learner.stack.before_scoring(module, 7)
-    batch = learner.family.collate(learner.features(2)[:8])
-    with torch.no_grad():
-        assert torch.equal(learner.forward(module, batch)[1], found[2][0]), "a later task is answered as the newest"
+    answers = assert_never_forgotten(learner)
+    assert torch.equal(logits_of(learner, 2, 7), answers[2]), "a later task is answered as the newest"
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods import Context, Settings, method_spec, trainable
+from methods import method_spec, trainable
 from methods.adapters.hat import Attention, Hat, HatLayer, HatSettings, compensation, slope, taken_share
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
-from tests.methods.reference import Adam, GlobalBatch, Noise, assert_near, batches_of, mean_loss
+from tests.methods.adapters.never_forgotten import assert_never_forgotten
+from tests.methods.reference import Adam, GlobalBatch, assert_near, batches_of, mean_loss
 
 
 def test_the_slope_rises_in_equal_steps() -> None:
@@ -218,23 +219,7 @@ def test_old_tasks_are_never_forgotten(learner_of: Callable[..., Learner]) -> No
     """With masks that are 0 or 1, not a bit of an earlier task's logits changes, whatever decays or pushes the weights."""
     method = {"tuning": {"name": "hat", "r": 8, "s_max": 1e6}, "plugins": ["replay"]}
     learner = learner_of(methods=[method], stream={"max_train": 16}, training={"lr": 0.05, "weight_decay": 0.5})
-    learner.stack.parts.append(("noise", Noise(Settings(), Context(0))))
-    module = learner.family.module
-    found: list[list[Tensor]] = [[], [], []]
-    for task in range(3):
-        train_task(learner, task, lambda event: None)
-        module.eval()
-        for old in range(task + 1):
-            learner.stack.before_scoring(module, old)
-            batch = learner.family.collate(learner.features(old)[:8])
-            with torch.no_grad():
-                found[old].append(learner.forward(module, batch)[1])
-    for logits in found:
-        assert all(torch.equal(logits[0], later) for later in logits)
-    learner.stack.before_scoring(module, 1)
-    batch = learner.family.collate(learner.features(0)[:8])
-    with torch.no_grad():
-        assert not torch.equal(learner.forward(module, batch)[1], found[0][0]), "else the tasks would all answer alike"
+    assert_never_forgotten(learner)
 
 
 def test_a_task_is_answered_with_its_own_masks_and_a_later_one_with_the_newest(

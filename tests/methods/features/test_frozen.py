@@ -44,12 +44,6 @@ def test_sums_grow_by_the_labels_of_each_task() -> None:
     assert method.counts_K.tolist() == [8, 4, 6]
 
 
-def test_workers_are_summed_and_not_averaged() -> None:
-    """Of three workers that found 1, 2 and 6, the mean is 3."""
-    context = Context(0, workers=3, mean_over_workers=lambda tensor: torch.full_like(tensor, 3.0))
-    assert BySum(Settings(), context).sum_over_workers(torch.tensor([1.0])).tolist() == [9.0]
-
-
 def test_a_class_without_examples_never_wins() -> None:
     method = BySum(Settings(), Context(0))
     method.add(rows(-1.0, 100.0, -2.0), counts(1, 0, 1))

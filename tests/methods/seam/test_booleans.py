@@ -10,6 +10,15 @@ from pydantic import BaseModel
 from methods.seam.booleans import refuse_boolean
 
 
+def refusal(value: Any, annotation: Any) -> str:
+    """What is said of a value; nothing where it passes."""
+    try:
+        refuse_boolean(value, annotation)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 class Inner(BaseModel):
     """A section of its own, which checks its own fields."""
 
@@ -31,9 +40,9 @@ class Inner(BaseModel):
     ],
 )
 def test_a_boolean_for_a_number_or_a_text_is_refused_at_any_depth(value: Any, annotation: Any) -> None:
-    with pytest.raises(ValueError) as caught:
-        refuse_boolean(value, annotation)
-    assert str(caught.value).startswith(f"found {value!r} where a number or a text is expected (YAML reads yes, no")
+    assert refusal(value, annotation).startswith(
+        f"found {value!r} where a number or a text is expected (YAML reads yes, no"
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,4 +65,4 @@ def test_a_boolean_for_a_number_or_a_text_is_refused_at_any_depth(value: Any, an
     ],
 )
 def test_what_is_no_boolean_or_may_be_one_passes(value: Any, annotation: Any) -> None:
-    refuse_boolean(value, annotation)
+    assert refusal(value, annotation) == ""

@@ -64,6 +64,8 @@ def test_layers_that_read_every_token_pass_without_a_value() -> None:
 def test_tokens_of_all_texts_as_one_list_pass() -> None:
     """As OPT's feed-forward layers read them."""
     check(lambda model, x: model.first(x.flatten(0, 1)), "first")
+    with pytest.raises(ValueError, match=r"layer 'first': activations of shape \(5, 4\) do not fit the mask \(2, 3\)"):
+        check(lambda model, x: model.first(x.flatten(0, 1)[1:]), "first")
 
 
 def test_a_layer_whose_weight_is_taken_without_running_it_is_refused() -> None:
@@ -83,13 +85,18 @@ def test_a_layer_that_reads_something_else_than_the_tokens_is_refused() -> None:
 def test_what_depends_on_values_is_left_to_the_first_step() -> None:
     """As a mixture of experts chooses: what runs after the choice cannot be known, so nothing is refused."""
 
+    reached = []
+
     def read(model: Any, x: Tensor) -> Tensor:
         chosen = model.first(x).sum()
+        reached.append("the choice")
         if chosen > 0:
             return x
+        reached.append("what comes after it")
         return model.second(x)  # type: ignore[no-any-return]
 
     check(read, "first", "second")
+    assert reached == ["the choice"], "so the second layer, which never ran, was not held against the model"
 
 
 def test_an_encoder_of_two_streams_is_measured_by_the_one_that_it_reads() -> None:

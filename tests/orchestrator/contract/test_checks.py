@@ -178,8 +178,12 @@ def test_a_fault_is_found(
 @pytest.mark.slow
 def test_what_is_right_passes(subject: Callable[[type[Method]], Subject]) -> None:
     right = subject(Pull)
-    for check in checks.CHECKS.values():
+    passed = []
+    for name, check in checks.CHECKS.items():
         check(right)
+        passed.append(name)
+    # a check that had nothing to hold it to would have raised NotApplicable
+    assert passed == list(checks.CHECKS) and "strength zero" in passed
 
 
 def test_a_part_that_says_no_strength_is_not_held_to_it(subject: Callable[[type[Method]], Subject]) -> None:

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.screen import Screen, progress_cells
+from orchestrator.store.events import ScoreComputed, Step, TaskStarted
 from orchestrator.store.versions import library_versions, release
 from orchestrator.store.view import View
 from orchestrator.training.sequence import run_sequence
@@ -43,6 +44,28 @@ def test_a_sequence_from_waiting_to_finished(sequence_of: Callable[..., Sequence
     assert shown[-1][1] == 2
     last_scores = [f"{score:.0f}" for score in view.matrix()[-1]]
     assert shown[-1][4].split() == last_scores
+
+
+def test_no_number_is_cut_in_a_narrow_terminal(sequence_of: Callable[..., SequencePlan]) -> None:
+    """A long name and task, a loss, a rate and a score of each of five tasks, in 80 columns."""
+    sequence = sequence_of(methods=[{"name": "a-method-of-a-long-name", "tuning": "full"}])
+    console = Console(width=80, force_terminal=True, record=True, color_system=None)
+    screen = Screen([sequence], console)
+    view = View(sequence.id)
+    view.add(TaskStarted(task_id=1, task=sequence.tasks[1], steps=4, reused=False))
+    view.add(Step(task_id=1, step=1, loss=12.3456, lr=1e-3, grad_norm=1.0, tokens_per_s=98765.4))
+    for task_id, task in enumerate(sequence.tasks):
+        view.add(
+            ScoreComputed(
+                tasks_seen=1, task_id=task_id, task=task, key=task, score=100.0 - task_id, score_options=None,
+                correct=1, n=1, seconds=0.1,
+            )
+        )  # fmt: skip
+    screen.views = [view]
+    console.print(screen.table())
+    text = console.export_text()
+    for part in ("loss", "tokens/s", "last scores", "12.3456", "98,765", "100 99 98 97 96"):
+        assert part in text, text
 
 
 def test_without_a_terminal_a_line_for_each_finished_task(sequence_of: Callable[..., SequencePlan]) -> None:
