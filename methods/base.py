@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from torch import Tensor, nn
 
@@ -36,6 +37,11 @@ def _no_model(*args: Any) -> Any:
     raise NotImplementedError("this context has no model and no data")
 
 
+def gradients_alone(value: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """The gradients of a scalar as this worker alone has them; None for a parameter on which it does not depend."""
+    return torch.autograd.grad(value, list(parameters), allow_unused=True)
+
+
 def _no_steps() -> int:
     raise NotImplementedError("this context trains no task")
 
@@ -46,7 +52,9 @@ class Context:
 
     `mean_over_workers` averages a tensor in place over all workers of the sequence and gives it back, `from_first_worker` gives
     all of them the first one's, for what rounding may make different on each (a decomposition); every worker must call
-    them equally often. `seed` is the sequence's: all randomness of a method comes from generators seeded by it, so that
+    them equally often. A sharded tensor (`methods.shared.shards`) is one for all workers, and comes back as it is.
+    `gradients(value, parameters)` differentiates a scalar by parameters, None where it does not depend on one; no
+    `.grad` is touched (of a sharded parameter autograd itself would give none, without a word). `seed` is the sequence's: all randomness of a method comes from generators seeded by it, so that
     all workers draw the same. `forward(model, batch)` gives (summed loss, logits) as training computes them, for passes of a
     method's own; `model` may be anything that is called as the model is. `embed(batch)` gives the unit-length mean over a
     text's last hidden states [B, d]. `examples(i)` gives the train split of task i, and `batches(examples, rng)` this worker's
@@ -69,6 +77,7 @@ class Context:
     labels: Sequence[int] = ()
     label_units: Sequence[nn.Parameter] = ()
     workers: int = 1
+    gradients: Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor | None]] = gradients_alone
     shared_weights: bool = True
     alone_with_gradients: bool = False
     num_steps: Callable[[], int] = _no_steps
@@ -76,7 +85,7 @@ class Context:
     model_identity: Callable[[str], str] = str
 
     def sum_over_workers(self, tensor: Tensor) -> Tensor:
-        """The sum over all workers of what each has found, on every worker; the tensor given is used up."""
+        """The sum over all workers of what each has found in its `batches`; the tensor given is used up."""
         return self.mean_over_workers(tensor) * self.workers
 
 
@@ -147,8 +156,14 @@ class Method:
         """Called with a micro-batch's part of the global mean loss; returns the loss to differentiate."""
         return loss
 
+    def add_gradients(self, model: nn.Module) -> None:
+        """Called once a step, after accumulation and averaging over workers, before any part's `before_optimizer_step`.
+
+        The place to add to the gradients what does not depend on the step's examples, such as a penalty's.
+        """
+
     def before_optimizer_step(self, model: nn.Module) -> None:
-        """Called once a step: after accumulation and averaging over workers, before clipping."""
+        """Called once a step: after all gradients are there, before clipping."""
 
     def after_optimizer_step(self, model: nn.Module) -> None:
         """Called once a step, after the optimizer."""

@@ -231,7 +231,7 @@ class MethodSpec(BaseModel):
 
 def acts_on_gradients(method_type: type[Method]) -> bool:
     """Whether a method has a hook that may change the loss or the gradients, whatever it does there."""
-    for hook in ("after_forward", "before_optimizer_step"):
+    for hook in ("after_forward", "add_gradients", "before_optimizer_step"):
         if getattr(method_type, hook) is not getattr(Method, hook):
             return True
     return False

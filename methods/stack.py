@@ -146,6 +146,10 @@ class Stack:
             loss = part.after_forward(model, batch, logits, loss)
         return loss
 
+    def add_gradients(self, model: nn.Module) -> None:
+        for _, part in self.parts:
+            part.add_gradients(model)
+
     def before_optimizer_step(self, model: nn.Module) -> None:
         for _, part in self.parts:
             part.before_optimizer_step(model)

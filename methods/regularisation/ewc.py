@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.example_gradients import mean_over_examples
-from methods.shared.snapshots import copies, fitted, squared_distance
+from methods.shared.snapshots import add_pull, copies, fitted, squared_distance
 
 
 class EwcSettings(Settings):
@@ -69,6 +69,7 @@ class Ewc(CacheFields, Method):
         super().__init__(settings, context)
         self.fisher: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
+        self.penalty: float | Tensor = 0.0  # of the present step
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
         # the first task's penalty is none, but its Fisher is part of the state
@@ -81,13 +82,20 @@ class Ewc(CacheFields, Method):
         self.fisher = fitted(self.fisher, parameters)
         self.anchor = fitted(self.anchor, parameters)
 
+    def before_step(self, model: nn.Module, batches: Sequence[Batch]) -> None:
+        self.penalty = 0.0
+        # none while the first task is trained
+        if self.anchor:
+            distance = squared_distance(trainable(model), self.anchor, self.fisher)
+            self.penalty = self.settings.strength / 2 * distance
+
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
-        # no penalty while the first task is trained
-        if not self.anchor:
-            return loss
-        penalty = squared_distance(dict(model.named_parameters()), self.anchor, self.fisher)
-        # once a step, whatever the number of micro-batches and workers
-        return loss + batch.loss_weight * self.settings.strength / 2 * penalty
+        # all micro-batches of all workers together count it once
+        return loss + batch.loss_weight * self.penalty
+
+    def add_gradients(self, model: nn.Module) -> None:
+        if self.anchor:
+            add_pull(trainable(model), self.anchor, self.settings.strength, self.fisher)
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         fisher = fisher_diagonal(self.context, model, batches, self.settings.samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,7 +14,7 @@ from methods.masking.output_units import group_of
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.expert_layer import ExpertLayer
-from methods.shared.snapshots import copies, squared_distance
+from methods.shared.snapshots import add_pull, copies, squared_distance
 
 
 class L2Settings(Settings):
@@ -62,7 +62,7 @@ class L2(CacheFields, Method):
     def __init__(self, settings: L2Settings, context: Context) -> None:
         super().__init__(settings, context)
         self.anchor: dict[str, Tensor] = {}
-        self.num_old_labels: dict[str, int] = {}  # by parameter with a row for each label, the rows that are held
+        self.penalty: float | Tensor = 0.0  # of the present step
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
         if task_id == 0:
@@ -73,36 +73,30 @@ class L2(CacheFields, Method):
         if self.cache_fields(task_id) is None:
             return
         held: dict[str, Tensor] = dict(trainable(model))
-        self.num_old_labels = self._num_old_labels(held, task_id)
         for name in new_experts(model):
             held.pop(name, None)
         if self.settings.scope == "attention":
             held = {name: p for name, p in held.items() if group_of(name) == "attention"}
         if not held:
             raise ValueError("l2.scope: no trained parameter belongs to an attention block")
-        self.anchor = copies(self._old_rows(held))
-
-    def _num_old_labels(self, held: Mapping[str, Tensor], task_id: int) -> dict[str, int]:
         label_units = set(map(id, self.context.label_units))
-        found = {}
         for name, parameter in held.items():
             if id(parameter) in label_units:
-                found[name] = self.context.labels[task_id - 1]
-        return found
+                held[name] = parameter[: self.context.labels[task_id - 1]]
+        self.anchor = copies(held)
 
-    def _old_rows(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        rows = dict(parameters)
-        for name, num_labels in self.num_old_labels.items():
-            if name in rows:
-                rows[name] = rows[name][:num_labels]
-        return rows
+    def before_step(self, model: nn.Module, batches: Sequence[Batch]) -> None:
+        self.penalty = 0.0
+        if self.anchor:
+            self.penalty = self.settings.strength / 2 * squared_distance(trainable(model), self.anchor)
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
-        if not self.anchor:
-            return loss
-        penalty = squared_distance(self._old_rows(dict(model.named_parameters())), self.anchor)
-        # once a step, whatever the number of micro-batches and workers
-        return loss + batch.loss_weight * self.settings.strength / 2 * penalty
+        # all micro-batches of all workers together count it once
+        return loss + batch.loss_weight * self.penalty
+
+    def add_gradients(self, model: nn.Module) -> None:
+        if self.anchor:
+            add_pull(trainable(model), self.anchor, self.settings.strength)
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         # the next task's anchor are the weights that it begins with, which the checkpoint has anyway

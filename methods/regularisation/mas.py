@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -14,7 +14,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.answer_logits import answer_logits
 from methods.shared.example_gradients import mean_over_examples
-from methods.shared.snapshots import copies, fitted, squared_distance
+from methods.shared.snapshots import add_pull, copies, fitted, squared_distance
 
 
 class MasSettings(Settings):
@@ -57,6 +57,7 @@ class Mas(CacheFields, Method):
         super().__init__(settings, context)
         self.omega: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
+        self.penalty: float | Tensor = 0.0  # of the present step
 
     def cache_fields(self, task_id: int) -> Mapping[str, Any] | None:
         # the first task's penalty is none, but its sensitivities are part of the state
@@ -69,12 +70,19 @@ class Mas(CacheFields, Method):
         self.omega = fitted(self.omega, parameters)
         self.anchor = fitted(self.anchor, parameters)
 
+    def before_step(self, model: nn.Module, batches: Sequence[Batch]) -> None:
+        self.penalty = 0.0
+        if self.anchor:
+            distance = squared_distance(trainable(model), self.anchor, self.omega)
+            self.penalty = self.settings.strength * distance
+
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
-        if not self.anchor:
-            return loss
-        penalty = squared_distance(dict(model.named_parameters()), self.anchor, self.omega)
-        # once a step, whatever the number of micro-batches and workers
-        return loss + batch.loss_weight * self.settings.strength * penalty
+        # all micro-batches of all workers together count it once
+        return loss + batch.loss_weight * self.penalty
+
+    def add_gradients(self, model: nn.Module) -> None:
+        if self.anchor:
+            add_pull(trainable(model), self.anchor, 2 * self.settings.strength, self.omega)
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         new = sensitivity(self.context, model, batches, self.settings.samples)

@@ -1,4 +1,7 @@
-"""Copies of parameters as they were, writing them back, and the distance to them."""
+"""Copies of parameters as they were, writing them back, the distance to them and the pull towards them.
+
+All of it works on sharded parameters too: copies of those are sharded as they are.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from methods.shared.shards import part_of, total
 
 
 def copies(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -27,9 +32,9 @@ def fitted(saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dic
 
 
 def _fit(saved: Tensor, like: Tensor) -> Tensor:
-    saved = saved.to(like.device)
     if saved.shape == like.shape:
-        return saved
+        return part_of(saved, like)
+    saved = saved.to(like.device)
     num_common = min(len(saved), len(like))
     fitting = torch.zeros_like(like, requires_grad=False)
     fitting[:num_common] = saved[:num_common]
@@ -41,9 +46,9 @@ def with_new_units(saved: Tensor, present: Tensor) -> Tensor:
 
     So it is with weights, of which zero is no sensible value for a unit that no task has trained.
     """
-    saved = saved.to(present.device)
     if saved.shape == present.shape:
-        return saved
+        return part_of(saved, present)
+    saved = saved.to(present.device)
     return torch.cat([saved[: len(present)], present.detach()[len(saved) :]])
 
 
@@ -54,14 +59,42 @@ def put(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
         parameter.copy_(values[name])
 
 
+@torch.no_grad()
 def squared_distance(
     parameters: Mapping[str, Tensor], anchor: Mapping[str, Tensor], importance: Mapping[str, Tensor] | None = None
 ) -> Tensor:
-    """sum_i w_i (theta_i - anchor_i)^2 over the parameters that have an anchor; w is 1 without importance."""
+    """sum_i w_i (theta_i - anchor_i)^2 over the first rows of each parameter, those that the anchor has; w is 1 without
+    importance. Without its gradient, which `add_pull` adds.
+    """
     terms = []
     for name, target in anchor.items():
-        squares = (parameters[name] - target) ** 2
+        squares = (_first_rows(parameters[name], target) - target) ** 2
         if importance is not None:
             squares = importance[name] * squares
-        terms.append(squares.sum())
-    return torch.stack(terms).sum()
+        terms.append(squares)
+    return total(terms)
+
+
+@torch.no_grad()
+def add_pull(
+    parameters: Mapping[str, Tensor],
+    anchor: Mapping[str, Tensor],
+    factor: float,
+    importance: Mapping[str, Tensor] | None = None,
+) -> None:
+    """grad += factor w (theta - anchor): the gradient of factor / 2 times the squared distance."""
+    for name, target in anchor.items():
+        parameter = parameters[name]
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        pull = factor * (_first_rows(parameter, target) - target)
+        if importance is not None:
+            pull *= importance[name]
+        _first_rows(parameter.grad, target).add_(pull)
+
+
+def _first_rows(tensor: Tensor, like: Tensor) -> Tensor:
+    """As many rows as another tensor has; a view."""
+    if len(tensor) == len(like):
+        return tensor
+    return tensor[: len(like)]

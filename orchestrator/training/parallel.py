@@ -60,6 +60,10 @@ class Parallel:
         # DistributedDataParallel averages gradients, but the parts are shares of one mean already
         (loss * self.count).backward()
 
+    def exchange_gradients(self, model: nn.Module) -> None:
+        """Average over workers, after a step's last backward pass, those gradients that the passes left this worker's own."""
+        # DistributedDataParallel has exchanged all of them
+
     def clip_gradients(self, parameters: Iterable[nn.Parameter], max_norm: float | None) -> float:
         """Scale the gradients down to a norm over all of them (None: leave them). Returns the norm before that."""
         limit = math.inf if max_norm is None else max_norm

@@ -51,6 +51,8 @@ def train_step(
     _check_finite(global_loss, "loss", learner, task_position, step)
 
     # Hooks see gradients that are averaged over the workers and not yet clipped
+    parallel.exchange_gradients(model)
+    stack.add_gradients(model)
     stack.before_optimizer_step(model)
     norm = parallel.clip_gradients(trainable(model).values(), learner.sequence.training.clip)
     # Before the step: an update by a gradient that is not finite would spoil every weight

@@ -30,6 +30,7 @@ def test_a_method_that_defines_nothing_changes_nothing() -> None:
     method.before_step(model, [batch])
     assert method.on_batch(batch) is batch
     assert method.after_forward(model, batch, torch.zeros(4, 3), loss) is loss
+    method.add_gradients(model)
     method.before_optimizer_step(model)
     method.after_optimizer_step(model)
     method.after_task(model, 0, [])

@@ -54,6 +54,9 @@ class Notes(Method):
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         return 10 * loss + self.settings.number
 
+    def add_gradients(self, model: nn.Module) -> None:
+        self.note("add gradients")
+
     def before_optimizer_step(self, model: nn.Module) -> None:
         self.note("before optimizer")
 
@@ -110,10 +113,19 @@ def test_hooks_run_in_the_given_order() -> None:
     stack.check_model(model, batch)
     stack.before_task(model, 3, [])
     stack.before_step(model, [batch])
+    stack.add_gradients(model)
     stack.before_optimizer_step(model)
     stack.after_optimizer_step(model)
     stack.after_task(model, 3, [])
-    hooks = ("check", "before task 3", "before step", "before optimizer", "after optimizer", "after task 3")
+    hooks = (
+        "check",
+        "before task 3",
+        "before step",
+        "add gradients",
+        "before optimizer",
+        "after optimizer",
+        "after task 3",
+    )
     expected = []
     for hook in hooks:
         expected += [f"{hook} 1", f"{hook} 2"]

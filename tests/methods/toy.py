@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import Batch, Context, TokenStream
+from methods import Batch, Context, Method, TokenStream
 
 
 class Toy(nn.Module):
@@ -68,6 +68,19 @@ def gradients(weight: Tensor) -> list[Tensor]:
         p[y] -= 1
         found.append(p[:, None] * x[None, :])
     return found
+
+
+def gradient_of_the_penalty(method: Method, model: Toy, shares: list[float]) -> Tensor:
+    """What a step whose loss is zero leaves in the weight's gradient, with micro-batches of these shares of it."""
+    method.before_step(model, [batch(loss_weight=share) for share in shares])
+    for share in shares:
+        zero = 0.0 * model.weight.sum()
+        method.after_forward(model, batch(loss_weight=share), torch.zeros(1), zero).backward()
+    method.add_gradients(model)
+    gradient = model.weight.grad
+    assert gradient is not None
+    model.weight.grad = None
+    return gradient
 
 
 def assert_close(a: Tensor, b: Tensor, rtol: float = 1e-6) -> None:

@@ -9,6 +9,7 @@ HOOKS = (
     "before_step",
     "on_batch",
     "after_forward",
+    "add_gradients",
     "before_optimizer_step",
     "after_optimizer_step",
     "after_task",
@@ -53,6 +54,9 @@ class Broken(Method):
     def after_forward(self, model, batch, logits, loss):
         self._call("after_forward")
         return loss
+
+    def add_gradients(self, model):
+        self._call("add_gradients")
 
     def before_optimizer_step(self, model):
         self._call("before_optimizer_step")

@@ -89,14 +89,7 @@ def penalties(gamma: float | None) -> Iterator[tuple[Ewc, list[Tensor], list[Ten
 
 
 def gradient_of_the_penalty(ewc: Ewc, at: Tensor, shares: list[float]) -> Tensor:
-    model = toy.Toy(at)
-    loss = torch.zeros((), dtype=torch.float64)
-    for share in shares:
-        loss = loss + ewc.after_forward(
-            model, toy.batch(loss_weight=share), torch.zeros(1), torch.zeros((), dtype=torch.float64)
-        )
-    (gradient,) = torch.autograd.grad(loss, [model.weight])
-    return gradient
+    return toy.gradient_of_the_penalty(ewc, toy.Toy(at), shares)
 
 
 def test_the_penalty_is_the_sum_over_the_tasks_counted_once_a_step() -> None:

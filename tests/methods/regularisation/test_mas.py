@@ -40,13 +40,19 @@ def test_the_penalty_sums_importances_and_holds_the_newest_weights() -> None:
     anchor = model.weight.detach().clone()
     with torch.no_grad():
         model.weight += torch.tensor([[1.0, 2.0], [-1.0, 0.5], [0.0, -3.0]])
+    mas.before_step(model, [])
     loss = mas.after_forward(model, toy.batch(loss_weight=0.5), torch.zeros(1), torch.zeros((), dtype=torch.float64))
     expected = 0.5 * 0.5 * (sum(omegas) * (model.weight - anchor) ** 2).sum()
     toy.assert_close(loss, expected)
+    gradient = toy.gradient_of_the_penalty(mas, model, [0.5, 0.5])
+    toy.assert_close(gradient, 2 * 0.5 * sum(omegas) * (model.weight - anchor))
 
 
 def test_nothing_is_added_in_the_first_task() -> None:
     mas = Mas(MasSettings(strength=9.0), toy.context())
     model, loss = toy.Toy(toy.WEIGHT), torch.ones(())
     mas.before_task(model, 0, toy.batches())
-    assert mas.after_forward(model, toy.batch(), torch.zeros(1), loss) is loss
+    mas.before_step(model, [])
+    assert mas.after_forward(model, toy.batch(), torch.zeros(1), loss) == loss
+    mas.add_gradients(model)
+    assert model.weight.grad is None

@@ -74,6 +74,7 @@ def test_the_loop_calls_each_hook_in_its_turn(
         "before_step",
         "on_batch",
         "after_forward",
+        "add_gradients",
         "before_optimizer_step",
         "after_optimizer_step",
         "after_task",
