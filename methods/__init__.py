@@ -13,6 +13,7 @@ from methods.base import (
     TuningMethod,
     at_least_float32,
     generator,
+    gradients_alone,
     trainable,
 )
 from methods.batch import IGNORED, NO_CLASS, Batch, TokenStream
@@ -59,6 +60,7 @@ __all__ = [
     "at_least_float32",
     "full_name",
     "generator",
+    "gradients_alone",
     "is_ours",
     "method_class",
     "method_spec",

@@ -50,21 +50,22 @@ def _no_steps() -> int:
 class Context:
     """What a method is given at construction.
 
-    `mean_over_workers` averages a tensor in place over all workers of the sequence and gives it back, `from_first_worker` gives
-    all of them the first one's, for what rounding may make different on each (a decomposition); every worker must call
+    `mean_over_workers` averages a tensor in place over all workers of the sequence and gives it back, `from_first_worker`
+    gives all of them the first one's, for what rounding may make different on each (a decomposition); every worker must call
     them equally often. A sharded tensor (`methods.shared.shards`) is one for all workers, and comes back as it is.
-    `gradients(value, parameters)` differentiates a scalar by parameters, None where it does not depend on one; no
-    `.grad` is touched (of a sharded parameter autograd itself would give none, without a word). `seed` is the sequence's: all randomness of a method comes from generators seeded by it, so that
-    all workers draw the same. `forward(model, batch)` gives (summed loss, logits) as training computes them, for passes of a
-    method's own; `model` may be anything that is called as the model is. `embed(batch)` gives the unit-length mean over a
-    text's last hidden states [B, d]. `examples(i)` gives the train split of task i, and `batches(examples, rng)` this worker's
-    micro-batches of any examples (in a random order if `rng` is given), each with its loss weight and denominator among them all.
-    `labels[i]` counts the labels of tasks 0 to i, and `label_units` are the parameters with a row for each label of the
-    stream, in that order. `shared_weights` says whether tasks train the same weights one after another, `alone_with_gradients`
-    whether no other part of the method adds to the loss or looks at gradients. `num_steps()` gives how many steps the task that
-    is trained has, from `before_task` on. `model_weights(name)` gives the parameters, on the CPU and without a task head, of a
-    model that a setting names by its folder or hub id ("" is the run's own before training), and `model_identity(name)` a name
-    for those exact weights; without it a name stands for itself.
+    `gradients(value, parameters)` differentiates a scalar by parameters, None where it does not depend on one; no `.grad` is
+    touched (of a sharded parameter autograd itself would give none, without a word). `seed` is the sequence's: all randomness
+    of a method comes from generators seeded by it, so that all workers draw the same. `forward(model, batch)` gives (summed
+    loss, logits) as training computes them, for passes of a method's own; `model` may be anything that is called as the model
+    is. `embed(batch)` gives the unit-length mean over a text's last hidden states [B, d]. `examples(i)` gives the train split
+    of task i, and `batches(examples, rng)` this worker's micro-batches of any examples (in a random order if `rng` is given),
+    each with its loss weight and denominator among them all. `labels[i]` counts the labels of tasks 0 to i, and `label_units`
+    are the parameters with a row for each label of the stream, in that order. `shared_weights` says whether tasks train the
+    same weights one after another, `alone_with_gradients` whether no other part of the method adds to the loss or looks at
+    gradients. `num_steps()` gives how many steps the task that is trained has, from `before_task` on. `model_weights(name)`
+    gives the parameters, on the CPU and without a task head, of a model that a setting names by its folder or hub id ("" is
+    the run's own before training), and `model_identity(name)` a name for those exact weights; without it a name stands for
+    itself.
     """
 
     seed: int
@@ -190,7 +191,10 @@ class TuningMethod(Method):
     trains_by_gradient: ClassVar[bool] = True
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
-        """Freeze, unfreeze or extend the model, once, before the first task. Parameters in `head` always train."""
+        """Freeze, unfreeze or extend the model, once, before the first task. Parameters in `head` always train.
+
+        A model of which each worker will hold a part has no values yet: what needs them says so in `Card.not_sharded`.
+        """
         raise NotImplementedError
 
     def grow(self, model: nn.Module, tasks: int) -> None:
@@ -232,5 +236,6 @@ __all__ = [
     "TuningMethod",
     "at_least_float32",
     "generator",
+    "gradients_alone",
     "trainable",
 ]

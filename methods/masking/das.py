@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Context, Method, Settings, State
+from methods.base import Context, Method, Settings, State, gradients_alone
 from methods.batch import Batch
 from methods.masking.output_units import MaskableWeight, maskable_weights
 from methods.seam.cache_fields import CacheFields
@@ -82,7 +82,7 @@ class _OutputProducts:
         """[B, d] of dL/dg for each of B examples by layer, L being the value, a sum over examples."""
         outputs = [output for _, output in self.outputs]
         # by the outputs, not by weights: wrapped for several workers, weights would start an exchange of gradients
-        gradients = torch.autograd.grad(value, outputs, allow_unused=True)
+        gradients = gradients_alone(value, outputs)
         products: dict[int, Tensor] = {}
         for (i, output), gradient in zip(self.outputs, gradients, strict=True):
             if gradient is None:
@@ -195,7 +195,7 @@ class Das(CacheFields, Method):
             gradient = maskable.unit_gradients
             if gradient is not None:
                 damping = 1 - self.settings.strength * self.importance[maskable.name]
-                gradient.mul_(damping.to(gradient.dtype)[:, None])
+                gradient.mul_(maskable.held(damping).to(gradient.dtype)[:, None])
 
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         self._add(model, batches, lambda batch: self.context.forward(model, batch)[0])

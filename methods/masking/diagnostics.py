@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from methods.shared.shards import sum_of_parts
+
 
 def kept_share(masked_steps_d: Tensor, steps: int) -> float:
     """Mean share of a layer's units that a step kept; masked_steps_d counts the steps that masked each unit."""
@@ -58,21 +60,24 @@ def moved_units(before: Tensor, after: Tensor, chosen: Tensor) -> int:
     return int((has_moved & chosen).sum())
 
 
-def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
-    """Length of the update over all tensors together."""
-    total = 0.0
+def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor], like: Tensor) -> float:
+    """Length of the update over all tensors together; where weights such as `like` are sharded, they are this worker's parts."""
+    square = torch.zeros((), dtype=torch.float64, device=like.device)
     for name, old in before.items():
-        total += float((after[name] - old).double().square().sum())
-    return math.sqrt(total)
+        square += (after[name] - old).double().square().sum().to(like.device)
+    return math.sqrt(float(sum_of_parts(square, like)))
 
 
-def leaked_share(updates: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """||dW M|| / ||dW|| over all layers: the share of the update that inputs in the span of M see. 0 without an update."""
-    leaked = 0.0
-    whole = 0.0
+def leaked_share(updates: Sequence[tuple[Tensor, Tensor]], like: Tensor) -> float:
+    """||dW M|| / ||dW|| over all layers: the share of the update that inputs in the span of M see. 0 without an update.
+
+    Where weights such as `like` are sharded, each dW is of the rows that this worker holds.
+    """
+    sums = torch.zeros(2, dtype=torch.float64, device=like.device)
     for update, basis in updates:
-        leaked += float((update @ basis).double().square().sum())
-        whole += float(update.double().square().sum())
+        sums[0] += (update @ basis).double().square().sum()
+        sums[1] += update.double().square().sum()
+    leaked, whole = sum_of_parts(sums, like).tolist()
     if not whole:
         return 0.0
     return math.sqrt(leaked / whole)

@@ -24,19 +24,15 @@ from methods.masking.output_units import (
     zero_unit_gradients,
 )
 from methods.masking.row_sparse import RowSparseLayer, row_sparse_layers
-from methods.masking.selection import Selection
+from methods.masking.selection import Selection, units_below_quantile
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
+from methods.shared.linears import by_units
 from methods.shared.shapes import check_outputs
+from methods.shared.shards import sum_of_parts, whole
 from methods.shared.tensors import at_least_float32, generator
 
 SAMPLES = 100  # examples a task for the overlap, as in the paper's section 5.3, and for co-magnitude
-
-
-def units_below_quantile(magnitude_O: Tensor, ratio: float) -> Tensor:
-    """The released code's rule: indices of the units below the (1 - ratio) quantile, interpolated."""
-    # strictly below, as there: a layer whose units are all equal is not masked at all
-    return (magnitude_O < torch.quantile(magnitude_O, 1 - ratio)).nonzero().flatten()
 
 
 class Migu(CacheFields, Method):
@@ -164,7 +160,8 @@ class Migu(CacheFields, Method):
         points = []
         if s.cluster == "weights":
             for maskable in self.weights:
-                points.append(nn.functional.normalize(maskable.units, dim=0))
+                units = by_units(maskable.owner, whole(maskable.weight))
+                points.append(nn.functional.normalize(units, dim=0))
         else:
             for sizes in example_magnitudes(self.context, model, self.weights, batches, SAMPLES, s.per_token_norm):
                 points.append(nn.functional.normalize(sizes.T, dim=1))
@@ -213,7 +210,9 @@ class Migu(CacheFields, Method):
             masked_steps[masked] += 1
             if self.settings.freeze_masked:
                 # a zero gradient does not stop AdamW, whose momentum and weight decay move a unit all the same
-                self.frozen.append((maskable.units, masked, maskable.units[masked]))
+                is_masked = torch.zeros_like(masked_steps).index_fill_(0, masked, 1.0).bool()
+                rows = maskable.held(is_masked)
+                self.frozen.append((maskable.units, rows, maskable.units[rows]))
         self.masked = []
 
     def _mask_gradients(self) -> None:
@@ -237,9 +236,9 @@ class Migu(CacheFields, Method):
             elif self.settings.importance == "gradient":
                 gradients = maskable.unit_gradients
                 assert gradients is not None
-                yield at_least_float32(gradients.abs()).mean(1)
+                yield maskable.of_all(at_least_float32(gradients.abs()).mean(1))
             else:
-                yield at_least_float32(maskable.units.abs()).mean(1)
+                yield maskable.of_all(at_least_float32(maskable.units.abs()).mean(1))
 
     def _units_to_mask(self, importances: Sequence[Tensor]) -> list[Tensor]:
         """The indices of the units to mask in each layer."""
@@ -276,15 +275,16 @@ class Migu(CacheFields, Method):
 
     def _diagnose(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         weights = {}
-        num_moved = 0
+        num_moved = torch.zeros(())
         for maskable, masked_steps in zip(self.weights, self.masked_steps, strict=True):
             name = maskable.name
             weights[name] = maskable.units.cpu()
             # units that no step let move: momentum and weight decay may have moved them all the same
-            always_masked = (masked_steps == self.steps).cpu()
+            always_masked = maskable.held(masked_steps == self.steps).cpu()
             num_moved += moved_units(self.start[name], weights[name], always_masked)
-        self.numbers["moved_though_masked"] = num_moved
-        self.numbers["update_norm"] = update_norm(self.start, weights)
+        like = self.weights[0].weight
+        self.numbers["moved_though_masked"] = int(sum_of_parts(num_moved.to(like.device), like))
+        self.numbers["update_norm"] = update_norm(self.start, weights, like)
         # tasks that train weights of their own have no units in common
         if self.context.shared_weights:
             self.kept_samples[str(task_id)] = self._kept_by_samples(model, batches)

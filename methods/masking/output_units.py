@@ -1,7 +1,8 @@
 """The output units that methods mask: which weights of a model have them, and choosing among those weights.
 
 Shapes: weight [d_out, d_in]. weight[k] makes output unit k, so masking unit k means leaving weight[k] as it is. GPT-2's
-weights are [d_in, d_out]; they are read and written through views (`MaskableWeight.units`).
+weights are [d_in, d_out]; they are read and written through views (`MaskableWeight.units`). Of a sharded weight each worker
+holds some units; which units are masked is known on all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.shared.linears import by_units, is_linear, is_transposed
+from methods.shared.shards import is_sharded, local, rows_held, sum_of_parts
 
 GROUPS = ("attention", "ffn")
 
@@ -30,20 +32,32 @@ class MaskableWeight:
 
     @property
     def units(self) -> Tensor:
-        """[d_out, d_in]: a row for each unit. A view of the weight without its gradient."""
-        return by_units(self.owner, self.weight.detach())
+        """[d_out, d_in]: a row for each unit that this worker holds. A view of the weight without its gradient."""
+        return by_units(self.owner, local(self.weight))
 
     @property
     def unit_gradients(self) -> Tensor | None:
-        """[d_out, d_in]: a view of the gradient; None where there is none."""
+        """[d_out, d_in]: a view of the gradient, of the units that this worker holds; None where there is none."""
         if self.weight.grad is None:
             return None
-        return by_units(self.owner, self.weight.grad)
+        return by_units(self.owner, local(self.weight.grad))
 
     @property
     def num_units(self) -> int:
-        """d_out."""
-        return len(self.units)
+        """d_out, over all workers."""
+        return len(by_units(self.owner, self.weight.detach()))
+
+    def held(self, by_unit: Tensor) -> Tensor:
+        """Of a value for each unit [d_out], those of the units that this worker holds."""
+        return by_unit[rows_held(self.weight)]
+
+    def of_all(self, of_held: Tensor) -> Tensor:
+        """A value for each unit [d_out], from those that each worker has for the units that it holds."""
+        if not is_sharded(self.weight):
+            return of_held
+        together = of_held.new_zeros(self.num_units)
+        together[rows_held(self.weight)] = of_held
+        return sum_of_parts(together, self.weight)
 
 
 def group_of(name: str) -> str:
@@ -205,5 +219,12 @@ def ratios_of(weights: list[MaskableWeight], ratio: float | Mapping[str, float])
 def zero_unit_gradients(maskable: MaskableWeight, masked: Tensor) -> None:
     """Set the gradient of the output units with the given indices to zero."""
     gradients = maskable.unit_gradients
-    if gradients is not None and len(masked):
+    if gradients is None or not len(masked):
+        return
+    if not is_sharded(maskable.weight):
         gradients[masked] = 0
+        return
+    # not by the indices of the units that are held: how many they are is known on the device alone
+    is_masked = torch.zeros(maskable.num_units, dtype=torch.bool, device=gradients.device)
+    is_masked[masked] = True
+    gradients.masked_fill_(maskable.held(is_masked)[:, None], 0)

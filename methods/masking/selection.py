@@ -23,6 +23,12 @@ class Choice:
     kept: Tensor
 
 
+def units_below_quantile(magnitude_O: Tensor, ratio: float) -> Tensor:
+    """The released code's rule: indices of the units below the (1 - ratio) quantile, interpolated."""
+    # strictly below, as there: a layer whose units are all equal is not masked at all
+    return (magnitude_O < torch.quantile(magnitude_O, 1 - ratio)).nonzero().flatten()
+
+
 class Selection:
     """Masks the floor((1 - ratio) * d_out) least important units of each layer; of equal ones the first."""
 

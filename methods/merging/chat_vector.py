@@ -68,6 +68,7 @@ class ChatVector(ScoredWeights, CacheFields, Method):
         strong={"scale": 1.0},
         # without a download there is no instruct model
         quick={"instruct": OWN_MODEL},
+        not_sharded="it reads two whole models on each worker",
     )
 
     def __init__(self, settings: ChatVectorSettings, context: Context) -> None:

@@ -91,6 +91,7 @@ class FwMerging(CacheFields, Method):
         strong={"begin": "base", "step_size": 1.0, "fraction": 0.5},
         # by two steps a task, the best of all models may stay the same one, and a first gamma of 1 would give it alone
         quick={"step_size": 0.5},
+        not_sharded="its products of updates and gradients are over whole weights",
     )
 
     def __init__(self, settings: FwMergingSettings, context: Context) -> None:

@@ -15,6 +15,7 @@ from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.linears import is_linear
+from methods.shared.shards import part_of, total, whole
 from methods.shared.snapshots import copies, fitted, put, with_new_units
 
 Tensors = dict[str, Tensor]
@@ -36,7 +37,7 @@ def drop_and_rescale(vector: Tensor, density: float, rng: torch.Generator) -> Te
     """DARE (arXiv 2311.03099): each entry stays with probability `density`, and is divided by it."""
     # drawn on the CPU, so that a run on another device drops the same entries
     stays = torch.rand(vector.shape, generator=rng) < density
-    return vector * stays.to(vector.device) / density
+    return vector * part_of(stays, vector) / density
 
 
 def orthogonal_part(merged_MN: Tensor, vector_MN: Tensor, alpha: float) -> Tensor:
@@ -59,10 +60,8 @@ def orthogonal_part(merged_MN: Tensor, vector_MN: Tensor, alpha: float) -> Tenso
 
 def norm(tensors: Mapping[str, Tensor]) -> float:
     """Length over all tensors together."""
-    total = 0.0
-    for tensor in tensors.values():
-        total += float(tensor.double().square().sum())
-    return math.sqrt(total)
+    squares = [tensor.double().square() for tensor in tensors.values()]
+    return math.sqrt(float(total(squares)))
 
 
 class Merge(CacheFields, Method):
@@ -181,8 +180,10 @@ class Merge(CacheFields, Method):
         """The TIES merge of all tasks' vectors."""
         merged = {}
         for name in self.vectors[-1]:
-            of_tasks = [vector[name] for vector in self.vectors]
-            merged[name] = self.settings.scale * _ties(of_tasks, self.settings.density)
+            # one tensor at a time is made whole: what is trimmed depends on all its entries
+            of_tasks = [whole(vector[name]) for vector in self.vectors]
+            trimmed = _ties(of_tasks, self.settings.density)
+            merged[name] = self.settings.scale * part_of(trimmed, self.vectors[-1][name])
         return merged
 
     def _opcm(self, model: nn.Module, vector: Tensors) -> Tensors:
@@ -195,9 +196,11 @@ class Merge(CacheFields, Method):
         for name, new in vector.items():
             part = new
             if name in matrices:
-                part = orthogonal_part(self.merged[name], new, self.settings.alpha)
-            # a decomposition may differ in its last bits from worker to worker
-            sums[name] = self.context.from_first_worker(self.scale * self.merged[name] + part)
+                # of sharded weights one matrix at a time is made whole
+                part = orthogonal_part(whole(self.merged[name]), whole(new), self.settings.alpha)
+                # a decomposition may differ in its last bits from worker to worker
+                part = part_of(self.context.from_first_worker(part), new)
+            sums[name] = self.scale * self.merged[name] + part
         mean_norm = sum(self.norms) / len(self.norms)
         self.scale = 1.0
         if mean_norm:
@@ -206,8 +209,8 @@ class Merge(CacheFields, Method):
         # zero where the merged update vanishes: nothing to divide then
         if self.scale:
             self.merged = {}
-            for name, total in sums.items():
-                self.merged[name] = total / self.scale
+            for name, summed in sums.items():
+                self.merged[name] = summed / self.scale
         return self.merged
 
     def state_dict(self) -> State:

@@ -78,6 +78,7 @@ class LFPT5(Cost, TuningMethod):
         requires_generation=True,
         no_output_units="it trains no linear layer, only a soft prompt",
         quick={"tokens": 10, "samples": 4, "max_text": 16, "max_answer": 4},
+        not_sharded="it reads token embeddings between passes",
     )
 
     def __init__(self, settings: LFPT5Settings, context: Context) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from methods.batch import IGNORED, Batch
 from methods.shared.reader import ModelReader
+from methods.shared.shards import whole
 
 # [B, P, d] for the token embeddings [B, S, d] and their mask [B, S]; P may be 0
 Prompts = Callable[[Tensor, Tensor], Tensor]
@@ -144,7 +145,7 @@ def random_token_embeddings(embeddings: nn.Embedding, count: int, rng: torch.Gen
     """[count, d]: the embeddings of random tokens, from which a prompt starts (arXiv 2104.08691)."""
     # drawn on the CPU, so that the same tokens are drawn on every device
     chosen = torch.randint(embeddings.num_embeddings, (count,), generator=rng)
-    return embeddings.weight.detach()[chosen.to(embeddings.weight.device)].clone()
+    return whole(embeddings.weight)[chosen.to(embeddings.weight.device)].clone()
 
 
 def example_loss_weights(batch: Batch) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from methods.base import Context, Method, Settings, at_least_float32, trainable
 from methods.batch import Batch
@@ -18,7 +17,7 @@ from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.answer_logits import answer_logits
 from methods.shared.passes import evaluating
-from methods.shared.snapshots import copies
+from methods.shared.snapshots import copies, with_weights
 
 
 class LwfSettings(Settings):
@@ -74,11 +73,7 @@ class Lwf(Cost, CacheFields, Method):
 
     @torch.no_grad()
     def _old_logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        # the model with its old weights: no second module in memory, and heads that do not train are shared
-        def teacher(**inputs: Tensor) -> Any:
-            return functional_call(model, self.teacher, kwargs=inputs)
-
-        with evaluating(model):
+        with evaluating(model), with_weights(model, self.teacher) as teacher:
             return self.context.forward(teacher, batch)[1]
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:

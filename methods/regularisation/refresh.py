@@ -15,6 +15,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.example_gradients import mean_over_examples
+from methods.shared.exchange import as_one
 from methods.shared.passes import evaluating
 from methods.shared.snapshots import fitted
 
@@ -60,6 +61,7 @@ class Refresh(Cost, CacheFields, Method):
         space={"delta": [1e-6, 1e-5, 1e-4]},
         strength_zero={"delta": 0.0},
         strong={"delta": 1e-3},
+        not_sharded="it draws noise for the units that have a gradient, in the order of the whole weight",
     )
 
     def __init__(self, settings: RefreshSettings, context: Context) -> None:
@@ -98,17 +100,11 @@ class Refresh(Cost, CacheFields, Method):
         with evaluating(model):
             for batch in batches:
                 loss = self.context.forward(model, batch)[0] / batch.loss_denominator
-                found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                found = self.context.gradients(loss, list(parameters.values()))
                 for total, gradient in zip(sums, found, strict=True):
                     if gradient is not None:
                         total += gradient
-        # one tensor, so that the workers average once
-        fused = self.context.mean_over_workers(torch.cat([total.flatten() for total in sums]))
-        parts = fused.split([total.numel() for total in sums])
-        gradients = {}
-        for part, (name, parameter) in zip(parts, parameters.items(), strict=True):
-            gradients[name] = part.view_as(parameter)
-        return gradients
+        return dict(zip(parameters, as_one(sums, self.context.mean_over_workers), strict=True))
 
     def _move(self, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
         delta = self.settings.delta

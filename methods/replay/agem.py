@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from methods.replay.memory import add_to_gradients, draw, gradient_of, losses, r
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
+from methods.shared.shards import total
 
 
 class AgemSettings(Settings):
@@ -37,18 +37,20 @@ def shortfall(gradients: Mapping[str, Tensor | None], references: Mapping[str, T
 
     A missing gradient is zero; a zero reference asks for nothing.
     """
-    # summed as tensors, so that a GPU is waited for twice, not twice for each parameter
-    dot = torch.zeros(())
-    square = torch.zeros(())
+    squares = []
+    products = []
     for name, reference in references.items():
         r = at_least_float32(reference)
-        square = square + r.square().sum()
+        squares.append(r.square())
         gradient = gradients[name]
         if gradient is not None:
-            dot = dot + (at_least_float32(gradient) * r).sum()
-    if not float(square) > 0:
+            products.append(at_least_float32(gradient) * r)
+    square = float(total(squares))
+    if not square > 0:
         return 0.0
-    return max(0.0, margin - float(dot) / float(square))
+    # without a gradient g is zero
+    dot = float(total(products)) if products else 0.0
+    return max(0.0, margin - dot / square)
 
 
 class Agem(Cost, CacheFields, Method):

@@ -20,6 +20,7 @@ from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.answer_logits import answer_logits
 from methods.shared.passes import evaluating
+from methods.shared.shards import local
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ def logits_of(context: Context, model: nn.Module, examples: Sequence[Example]) -
             for i, example_index in enumerate(batch.example_indices):
                 one = slice(i, i + 1)
                 found[example_index] = answer_logits(batch.select(one), logits[one])
-    weight = at_least_float32(next(model.parameters()))
+    weight = at_least_float32(local(next(model.parameters())))
     shapes_E2 = weight.new_zeros(len(examples), 2)
     for example_index, logits_nK in found.items():
         shapes_E2[example_index] = torch.tensor(logits_nK.shape).to(shapes_E2)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Context, Example, generator, trainable
+from methods.shared.exchange import as_one
 from methods.shared.passes import evaluating
+from methods.shared.shards import total
 
 T = TypeVar("T")
 
@@ -69,20 +71,14 @@ def gradient_of(context: Context, model: nn.Module, shares: Iterable[Tensor]) ->
     """
     parameters = trainable(model)
     values = list(parameters.values())
-    sizes = list(map(torch.numel, values))
-    together = values[0].new_zeros(sum(sizes))  # one tensor, so that the workers average once
+    sums = [torch.zeros_like(value) for value in values]
     with evaluating(model), torch.enable_grad():
         for share in shares:
-            found = torch.autograd.grad(share, values, allow_unused=True)
-            for total, gradient in zip(together.split(sizes), found, strict=True):
+            for sum_, gradient in zip(sums, context.gradients(share, values), strict=True):
                 if gradient is not None:
-                    total += gradient.flatten()
+                    sum_ += gradient
     # the shares are already divided by what all workers have together, so their gradients add up
-    together = context.sum_over_workers(together)
-    gradients = {}
-    for part, (name, parameter) in zip(together.split(sizes), parameters.items(), strict=True):
-        gradients[name] = part.view_as(parameter)
-    return gradients
+    return dict(zip(parameters, as_one(sums, context.sum_over_workers), strict=True))
 
 
 @torch.no_grad()
@@ -91,5 +87,6 @@ def add_to_gradients(model: nn.Module, extra: Mapping[str, Tensor], factor: floa
     for name, p in trainable(model).items():
         if p.grad is not None:
             p.grad.add_(extra[name], alpha=factor)
-        elif extra[name].any():
+        # of all workers' parts of it: one that went on without a gradient would not decay its part
+        elif total([extra[name].ne(0)]) > 0:
             p.grad = factor * extra[name]

@@ -81,6 +81,7 @@ class Sapt(RoutedAdapters):
         space={"r": (4, 8, 16), "strength": (0.1, 1.0, 10.0)},
         training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
+        not_sharded="it reads token embeddings between passes",
     )
 
     def __init__(self, settings: SaptSettings, context: Context) -> None:

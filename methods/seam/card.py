@@ -74,6 +74,9 @@ class Card:
     modifies_weights_after_task: str = ""
     """How `after_task` changes the trained weights: then training cannot go on from before the last steps."""
 
+    not_sharded: str = ""
+    """Why it cannot work on a model of which each worker holds a part."""
+
     no_output_units: str = ""
     """Of a tuning method: why no linear layers inside the blocks train by plain gradients."""
     per_task_weights: str = ""

@@ -37,7 +37,7 @@ def mean_over_examples(
                 # a slice, so that the tensors keep their first axis
                 value = objective(batch.select(slice(i, i + 1)))
                 # unused: a head's parameters where the objective does not look at it
-                gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+                gradients = context.gradients(value, list(parameters.values()))
                 for total, gradient in zip(sums.values(), gradients, strict=True):
                     if gradient is not None:
                         total += of(gradient, value.detach())

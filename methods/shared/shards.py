@@ -8,7 +8,6 @@ functions, which for a tensor that is whole on each worker change nothing. Of a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
@@ -27,14 +26,14 @@ def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
 def local(tensor: Tensor) -> Tensor:
     """What this worker holds of a tensor, without its gradient: a view, so that writing into it writes into the tensor."""
     if is_sharded(tensor):
-        return tensor.detach().to_local()
+        return tensor.to_local().detach()
     return tensor.detach()
 
 
 def whole(tensor: Tensor) -> Tensor:
     """The whole of a tensor without its gradient, on every worker."""
     if is_sharded(tensor):
-        return tensor.detach().full_tensor()
+        return tensor.full_tensor().detach()
     return tensor.detach()
 
 
@@ -75,13 +74,16 @@ def total(tensors: Iterable[Tensor]) -> Tensor:
         else:
             whole_sums.append(tensor.sum())
     if like is not None:
-        whole_sums.append(_sum_over_parts(torch.stack(part_sums).sum(), like))
+        whole_sums.append(sum_of_parts(torch.stack(part_sums).sum(), like))
     return torch.stack(whole_sums).sum()
 
 
-def _sum_over_parts(part: Tensor, like: DTensor) -> Tensor:
+def sum_of_parts(found: Tensor, like: Tensor) -> Tensor:
+    """The sum of what each worker found in its part of a tensor; what was found, of one that is whole on each worker."""
+    if not is_sharded(like):
+        return found
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
     # a replica of a part must not count twice
     placements = [Partial() if placement.is_shard() else Replicate() for placement in like.placements]
-    return DTensor.from_local(part, like.device_mesh, placements).full_tensor()
+    return DTensor.from_local(found, like.device_mesh, placements).full_tensor()

@@ -5,12 +5,15 @@ All of it works on sharded parameters too: copies of those are sharded as they a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
-from methods.shared.shards import part_of, total
+from methods.shared.shards import is_sharded, local, part_of, total
 
 
 def copies(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,6 +60,31 @@ def put(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     """Write values into parameters."""
     for name, parameter in parameters.items():
         parameter.copy_(values[name])
+
+
+@contextlib.contextmanager
+def with_weights(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[Callable[..., Any]]:
+    """The model as it is with other values for some of its parameters: to be called by keyword, without gradients.
+
+    No second module is made: what is not among the values is shared.
+    """
+    parameters = dict(model.named_parameters())
+    if not any(is_sharded(parameters[name]) for name in values):
+        yield lambda **inputs: functional_call(model, dict(values), kwargs=inputs)
+        return
+    # what a sharded model computes with it gathers from the parts, so the values have to lie there
+    own = copies({name: parameters[name] for name in values})
+    _write_parts(parameters, values)
+    try:
+        yield model
+    finally:
+        _write_parts(parameters, own)
+
+
+@torch.no_grad()
+def _write_parts(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        local(parameters[name]).copy_(local(value))
 
 
 @torch.no_grad()

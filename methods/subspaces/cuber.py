@@ -89,6 +89,7 @@ class Cuber(CacheFields, Method):
         requires_shared_weights=True,
         strength_zero={"epsilon": 0.0},
         strong={"epsilon": 0.9},
+        not_sharded="it compares and projects gradients of whole weights",
     )
 
     def __init__(self, settings: CuberSettings, context: Context) -> None:
@@ -148,7 +149,7 @@ class Cuber(CacheFields, Method):
         with evaluating(model), torch.enable_grad():
             for batch in first(batches, self.settings.samples):
                 loss, _ = self.context.forward(model, batch)
-                found = torch.autograd.grad(loss, weights, allow_unused=True)
+                found = self.context.gradients(loss, weights)
                 for total, gradient in zip(sums, found, strict=True):
                     if gradient is not None:
                         total += gradient

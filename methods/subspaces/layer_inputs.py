@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from methods.base import Context, at_least_float32, generator
 from methods.batch import Batch, StreamName
+from methods.shared.shards import local
 from methods.shared.tensors import outside_autocast
 from methods.shared.token_streams import LayerStreams, by_token
 
@@ -70,7 +71,7 @@ class Moments(LayerInputs):
         self.omegas: dict[StreamName, Tensor] = {}
         self.sums: dict[str, Tensor] = {}
         for name, layer in layers.items():
-            weight = at_least_float32(layer.weight.detach())
+            weight = at_least_float32(local(layer.weight))
             self.sums[name] = weight.new_zeros(layer.in_features, sketch or layer.in_features)
 
     def see(self, batch: Batch) -> None:

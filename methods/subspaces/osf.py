@@ -133,6 +133,7 @@ class Osf(Cost, CacheFields, TuningMethod):
         space={"preserved": (0.25, 0.5, 0.75)},
         no_output_units="it trains singular factors, which are no output units",
         per_task_weights="each task trains factors of its own, merged into the weights at its end",
+        not_sharded="it trains factors of whole weights",
     )
 
     def __init__(self, settings: OsfSettings, context: Context) -> None:

@@ -20,6 +20,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.shared.passes import evaluating, first
 from methods.shared.shapes import check_outputs
+from methods.shared.shards import local
 from methods.subspaces.layer_inputs import Energies, LayerInputs, Moments
 
 
@@ -133,22 +134,25 @@ class Projection(CacheFields, Method):
             self.bases[name] = basis.to(layers[name].weight.device)
         self.start = {}
         for name, layer in self._projected_layers(model).items():
-            self.start[name] = layer.weight.detach().clone()
+            self.start[name] = local(layer.weight).clone()
 
     @torch.no_grad()
     def before_optimizer_step(self, model: nn.Module) -> None:
         for name, layer in self._projected_layers(model).items():
             if layer.weight.grad is not None:
-                layer.weight.grad.copy_(project_out(layer.weight.grad, self.bases[name]))
+                # each row by itself, so that each worker projects what it holds
+                gradient = local(layer.weight.grad)
+                gradient.copy_(project_out(gradient, self.bases[name]))
             if self.settings.project_update:
-                self.before[name] = layer.weight.detach().clone()
+                self.before[name] = local(layer.weight).clone()
 
     @torch.no_grad()
     def after_optimizer_step(self, model: nn.Module) -> None:
         if self.settings.project_update:
             for name, layer in self._projected_layers(model).items():
                 before = self.before.pop(name)
-                layer.weight.copy_(before + project_out(layer.weight - before, self.bases[name]))
+                weight = local(layer.weight)
+                weight.copy_(before + project_out(weight - before, self.bases[name]))
 
     @torch.no_grad()
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
@@ -156,7 +160,8 @@ class Projection(CacheFields, Method):
         # by the bases that the task was trained with, before its own inputs join them
         moved = []
         for name, start in self.start.items():
-            moved.append((layers[name].weight - start, self.bases[name]))
+            moved.append((local(layers[name].weight) - start, self.bases[name]))
+        first_weight = next(iter(layers.values())).weight
         held_shares = self._grow_bases(model, layers, task_id, batches)
         spanned = []
         for name, layer in layers.items():
@@ -164,7 +169,7 @@ class Projection(CacheFields, Method):
             if name in self.bases:
                 share = self.bases[name].shape[1] / layer.in_features
             spanned.append(share)
-        self.numbers = {"leakage": leaked_share(moved), "spanned_share": spanned}
+        self.numbers = {"leakage": leaked_share(moved, first_weight), "spanned_share": spanned}
         if held_shares:
             self.numbers["held_share"] = held_shares
         self.start = {}

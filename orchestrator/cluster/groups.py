@@ -110,7 +110,7 @@ def _trainer(name: str, settings: dict[str, Any], scaling: ScalingConfig, gpus: 
     max_failures = (scaling.max_failures + 1) * len(settings["sequences"])
     return TorchTrainer(
         work_through,
-        train_loop_config=settings | {"group": name, "introductions": str(introductions)},
+        train_loop_config=settings | {"group": name, "strategy": scaling.strategy, "introductions": str(introductions)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=scaling.workers,
             use_gpu=gpus > 0,

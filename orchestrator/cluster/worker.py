@@ -19,6 +19,7 @@ from orchestrator.store.failure_notes import cause_of_failure
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import View, read_view
 from orchestrator.training.parallel import Parallel
+from orchestrator.training.sharding import Strategy, current_workers
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def work_through(settings: dict[str, Any]) -> None:
     To take a sequence is to hold its lock in the storage, which ends with its holder. So a group that died is followed by
     itself or by another, and both go on from the last checkpoint.
     """
-    parallel = _join_group()
+    parallel = _join_group(settings["strategy"])
     process = introduce(introduction(Path(settings["introductions"]), parallel.rank))
     for values in settings["sequences"]:
         sequence = SequencePlan.model_validate(values)
@@ -38,7 +39,7 @@ def work_through(settings: dict[str, Any]) -> None:
                 _train(sequence, settings, parallel, process)
 
 
-def _join_group() -> Parallel:
+def _join_group(strategy: Strategy) -> Parallel:
     """The group's workers, seen from this one, on the device that Ray gave it."""
     import ray.train.torch
     import torch
@@ -46,7 +47,7 @@ def _join_group() -> Parallel:
     device = ray.train.torch.get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return Parallel.current(device)
+    return current_workers(device, strategy)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,7 @@ class RunConfig(Section):
             training = resolve_training(self.training, method)
             # a method may have a global batch of its own, but all have the experiment's workers
             check_batch(training, self.scaling.workers)
+            check_strategy(method, self.scaling)
             resolved.append((method, training))
         self._resolved = tuple(resolved)
         return self
@@ -101,6 +102,17 @@ def _check_goes_on(method: MethodEntry) -> None:
         reason = kind.card.modifies_weights_after_task or kind.card.per_task_weights
         if reason:
             raise ValueError(f"training.schedule: 'infinite' cannot be combined with {part.name!r}: {reason}")
+
+
+def check_strategy(method: MethodEntry, scaling: ScalingConfig) -> None:
+    """Raises ValueError where a method cannot work on a model that is in parts."""
+    if scaling.strategy == "ddp" or scaling.workers == 1:
+        return
+    for part, kind in zip((method.tuning, *method.plugins), method.types, strict=True):
+        if kind.card.not_sharded:
+            raise ValueError(
+                f"scaling.strategy: {scaling.strategy!r} cannot be combined with {part.name!r}: {kind.card.not_sharded}"
+            )
 
 
 def check_batch(training: TrainingConfig, workers: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestrator.config.section import Section
 
@@ -13,6 +13,11 @@ class ScalingConfig(Section):
     """The workers of one sequence. Sequences run side by side as far as the cluster reaches."""
 
     workers: int = Field(1, ge=1)
+    strategy: Literal["ddp", "fsdp", "hsdp"] = Field(
+        "ddp",
+        description="ddp: each worker has the whole model; fsdp: all share one, each holding a part of every weight; "
+        "hsdp: those of a node share one",
+    )
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float | None = Field(None, ge=0, description="null: 1 where the cluster has GPUs, else 0")
     max_concurrent: int | None = Field(
@@ -21,6 +26,16 @@ class ScalingConfig(Section):
         description="sequences side by side; null: as many as fit now. A number also waits for nodes to come",
     )
     max_failures: int = Field(2, ge=0, description="how often a crashed group of workers is started again")
+
+    @model_validator(mode="after")
+    def _a_gpu_each(self) -> ScalingConfig:
+        # two workers of one group on one GPU cannot exchange anything: NCCL refuses them
+        if self.workers > 1 and self.gpus_per_worker and self.gpus_per_worker < 1:
+            raise ValueError(
+                f"gpus_per_worker = {self.gpus_per_worker:g} goes with workers = 1: each of {self.workers} workers needs "
+                "a GPU of its own; allowed: 0, 1 or more"
+            )
+        return self
 
 
 class EvaluationConfig(Section):

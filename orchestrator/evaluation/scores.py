@@ -28,12 +28,16 @@ Answer = tuple[str, str | None]
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """A model in the state that is to be scored: with its method, its device, and a context of its numeric precision."""
+    """A model in the state that is to be scored: with its method, its device, and a context of its numeric precision.
+
+    `keeps_scores` is False on a worker that only takes part in computing what another one keeps.
+    """
 
     family: Family
     stack: Stack
     device: torch.device
     precision: Callable[[], AbstractContextManager[Any]]
+    keeps_scores: bool = True
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ def compute_score(
     position = sequence.method.run_kind.task_position(task_id)
     model.stack.before_scoring(model.family.module, position)
     task_score = score_task(model, task, sequence.split, sequence.evaluation.batch)
+    if not model.keeps_scores:
+        return
     record = task_score.record()
     record["seconds"] = round(time.monotonic() - started, 3)
     key = sequence.score_keys[tasks_seen][task_id]

@@ -96,7 +96,8 @@ class Family:
             backbone = module.get_encoder()
         else:
             backbone = module.base_model
-        hidden = backbone(input_ids=batch.source.ids, attention_mask=batch.source.mask).last_hidden_state
+        inputs = {"input_ids": batch.source.ids, "attention_mask": batch.source.mask}
+        hidden = run_part(module, backbone, inputs).last_hidden_state
         return mean_of_tokens(hidden, batch.text_mask())
 
     def best_labels(self, task: Task, scores_BK: Tensor) -> list[Answer]:
@@ -168,6 +169,13 @@ class Family:
                 return ids[:limit]
             # tokens at the seams may join or part, so the length is measured again
             keep = max(0, keep - (len(ids) - limit))
+
+
+def run_part(model: nn.Module, part: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+    """What a part of a model gives. A sharded model has whole weights only while it is called itself, so it calls the part."""
+    if hasattr(model, "run_part"):
+        return model.run_part(part, inputs)  # type: ignore[operator]
+    return part(**inputs)
 
 
 def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:

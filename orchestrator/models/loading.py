@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from orchestrator.models.builtin import BUILTIN, TEMPLATES, builtin_tokenizer_json
+from orchestrator.models.saved_parts import SavedParts, with_placeholders
 from orchestrator.models.source import ModelSource, quiet_transformers
 
 if TYPE_CHECKING:
@@ -25,8 +26,29 @@ def load_module(source: ModelSource, config: ModelConfig, auto_class: Any, seed:
         described, class_arguments = _hub_config(source, kwargs)
         module = _from_config(source, auto_class, described, class_arguments)
     else:
-        module = _pretrained(source, config, auto_class, kwargs)
+        module = None
+        if source.in_parts:
+            module = _to_be_filled(source, auto_class, kwargs)
+        if module is None:
+            module = _pretrained(source, config, auto_class, kwargs)
     return module.train()
+
+
+def _to_be_filled(source: ModelSource, auto_class: Any, kwargs: dict[str, Any]) -> torch.nn.Module | None:
+    """The model with placeholders; None where its files cannot be read in parts, as they lack a head or have other names."""
+    described, class_arguments = _hub_config(source, kwargs)
+    module: Any = with_placeholders(auto_class, described, class_arguments)
+    if SavedParts.find(source, module) is None:
+        return None
+    if module.can_generate():
+        from transformers import GenerationConfig
+
+        path: Any = source.path
+        # without such a file, the model's own configuration says it
+        with contextlib.suppress(OSError):
+            module.generation_config = GenerationConfig.from_pretrained(path, revision=source.revision or "main")
+    built: torch.nn.Module = module
+    return built
 
 
 def _from_config(source: ModelSource, auto_class: Any, described: Any, class_arguments: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from methods.shared.tensors import outside_autocast
 from methods.shared.token_streams import Reading
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.encoder import EncoderWithHead
-from orchestrator.models.family import Family, Feature, column, mean_of_tokens, summed_cross_entropy
+from orchestrator.models.family import Family, Feature, column, mean_of_tokens, run_part, summed_cross_entropy
 from orchestrator.models.loading import load_module
 from orchestrator.models.padding import token_stream
 from orchestrator.models.source import ModelSource
@@ -66,7 +66,9 @@ class EncoderBySimilarity(EncoderWithHead):
         return []
 
     def embed(self, batch: Batch) -> Tensor:
-        return self.module.embed(batch.source.ids, batch.source.mask)
+        inputs = {"input_ids": batch.source.ids, "attention_mask": batch.source.mask}
+        hidden = run_part(self.module, self.module.encoder, inputs).last_hidden_state
+        return mean_of_tokens(hidden, batch.source.mask)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         # labels of later tasks do not compete, as in a head

@@ -7,6 +7,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from orchestrator.evaluation.scores import ScoredModel
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.other_models import weights_of
+from orchestrator.models.saved_parts import saved_parts_of
 from orchestrator.models.source import find_model
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State
@@ -62,13 +64,18 @@ class Learner:
                 f"model {self.sequence.model.name!r} has changed: {source.identity} on this machine, but the "
                 f"experiment was planned with {self.sequence.model_identity}"
             )
+        source = replace(source, in_parts=self.parallel.holds_parts)
         labels = self.stream.labels_until(len(self.stream.tasks))
         self.family = load_family(source, self.sequence.model, labels, self.sequence.seed)
+        saved = saved_parts_of(source, self.family.module)
         # What the tuning method adds is drawn from the global generator, after whatever loading drew
         torch.manual_seed(self.sequence.seed)
         self.stack = self._build_method()
         prepared = self.stack.prepare(self.family.module, self.family.head())
-        self.family.module = prepared.to(self.parallel.device)
+        saved.note_names(prepared)
+        half = torch.bfloat16 if self.sequence.model.precision == "bf16" else None
+        self.family.module = self.parallel.place(prepared, self.family.head(), half)
+        saved.fill(self.family.module)
         self.hold(INITIAL)
 
     def load(self, stored: State, tasks_seen: int) -> None:
@@ -114,7 +121,8 @@ class Learner:
             batches=self.batches,
             labels=num_labels,
             label_units=self.family.label_units(),
-            workers=self.parallel.count,
+            workers=self.parallel.dealt_among[1],
+            gradients=lambda value, parameters: self.parallel.gradients(self.family.module, value, parameters),
             shared_weights=not spec.types[0].card.per_task_weights,
             num_steps=lambda: self.num_steps,
             model_weights=functools.partial(weights_of, self.sequence.model, self.family.labels, self.sequence.seed),
@@ -141,7 +149,9 @@ class Learner:
 
     def scored_model(self) -> ScoredModel:
         """The present state, as scoring takes it."""
-        return ScoredModel(self.family, self.stack, self.parallel.device, self.precision)
+        return ScoredModel(
+            self.family, self.stack, self.parallel.device, self.precision, keeps_scores=self.parallel.keeps_scores
+        )
 
     # Data
 
@@ -185,11 +195,15 @@ class Learner:
                 # methods know examples as mappings only; what they give back are features that they were given
                 yield cast("list[Feature]", list(composed))
 
-    def my_micro_batches(self, examples: Sequence[Feature]) -> list[tuple[int, list[Feature]]]:
-        """This worker's micro-batches of examples, each with its index among those of all workers."""
+    @property
+    def micro_batch_size(self) -> int:
+        """The examples of a micro-batch."""
         training = self.sequence.training
-        size = training.micro_batch or training.global_batch // self.parallel.count
-        return micro_batches(examples, size, self.parallel.rank, self.parallel.count)
+        return training.micro_batch or training.global_batch // self.parallel.count
+
+    def my_micro_batches(self, examples: Sequence[Feature]) -> list[tuple[int, list[Feature]]]:
+        """This worker's micro-batches of a global batch, each with its index among those of all workers."""
+        return micro_batches(examples, self.micro_batch_size, self.parallel.rank, self.parallel.count)
 
     def loss_denominator(self, examples: Sequence[Feature]) -> int:
         """What the summed loss of examples is divided by: their label tokens, or how many they are."""
@@ -207,17 +221,17 @@ class Learner:
     def batches(self, examples: Sequence[Feature], rng: torch.Generator | None = None) -> Iterator[Batch]:
         """This worker's micro-batches of examples, on its device; in a random order where `rng` is given.
 
-        The cut is training's, so the number of workers changes none of them. `example_indices` count in that order.
+        (Those of all workers where the model is in parts, see `Parallel.dealt_among`.) The cut is training's, so the number
+        of workers changes none of them. `example_indices` count in that order.
         """
         order = list(range(len(examples)))
         if rng is not None:
             order = torch.randperm(len(examples), generator=rng).tolist()
         ordered = [examples[index] for index in order]
         loss_denominator = self.loss_denominator(examples)
-        # Every micro-batch but the last has this size, which so gives the index of each one's first example
-        training = self.sequence.training
-        size = training.micro_batch or training.global_batch // self.parallel.count
-        for micro_batch_index, features in self.my_micro_batches(ordered):
+        size = self.micro_batch_size
+        for micro_batch_index, features in micro_batches(ordered, size, *self.parallel.dealt_among):
+            # Every micro-batch but the last has that size
             first = micro_batch_index * size
             batch = self.make_batch(features, loss_denominator)
             yield batch.replace(example_indices=list(range(first, first + len(features))))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import trainable
+from methods.shared.shards import is_sharded
 from orchestrator.store.checkpoints import ResumeState
 
 Purpose = Literal["score", "train"]
@@ -73,8 +74,11 @@ def restore(module: nn.Module, resume_state: ResumeState) -> None:
 
 
 def copy_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU that share nothing with the tensors."""
+    """Copies on the CPU that share nothing with the tensors; of sharded ones where they are, as they are small there."""
     copies = {}
     for name, tensor in tensors.items():
-        copies[name] = tensor.detach().to("cpu", copy=True)
+        if is_sharded(tensor):
+            copies[name] = tensor.detach().clone()
+        else:
+            copies[name] = tensor.detach().to("cpu", copy=True)
     return copies

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import trainable
+from methods.shared.shards import is_sharded
 from methods.shared.snapshots import fitted
 from orchestrator.config.training import TrainingConfig
 
@@ -33,7 +34,7 @@ def make_optimizer(
     """
     head_ids = set(map(id, head))
     undecayed_ids = head_ids | set(map(id, without_decay))
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = defaultdict(list)
     unused = set(training.lrs)
     for name, parameter in trainable(module).items():
         is_head = id(parameter) in head_ids
@@ -43,12 +44,13 @@ def make_optimizer(
             lr = training.lrs[pattern]
             unused.discard(pattern)
         has_decay = parameter.ndim > 1 and id(parameter) not in undecayed_ids
-        groups[lr, has_decay].append(parameter)
+        # sharded ones apart: one fused update takes tensors of one kind
+        groups[lr, has_decay, is_sharded(parameter)].append(parameter)
     if unused:
         raise ValueError(f"training.lrs: {sorted(unused)[0]!r} matches no parameter that trains")
     decayed_groups: list[dict[str, Any]] = []
     undecayed_groups: list[dict[str, Any]] = []
-    for (lr, has_decay), parameters in groups.items():
+    for (lr, has_decay, _), parameters in groups.items():
         if has_decay:
             decayed_groups.append({"params": parameters, "lr": lr})
         else:

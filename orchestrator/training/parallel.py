@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from methods import gradients_alone
+
 T = TypeVar("T")
 
 
@@ -31,16 +33,23 @@ class Parallel:
     count: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    @classmethod
-    def current(cls, device: torch.device | None = None) -> Parallel:
+    @staticmethod
+    def current(device: torch.device | None = None) -> Parallel:
         """The process group that this process belongs to (one worker if none); by default on its GPU where it has one."""
         if device is None:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if not (dist.is_available() and dist.is_initialized()):
-            return cls(device=device)
-        return cls(dist.get_rank(), dist.get_world_size(), device)
+            return Parallel(device=device)
+        return Parallel(dist.get_rank(), dist.get_world_size(), device)
 
     # Training
+
+    def place(self, model: nn.Module, head: Sequence[nn.Parameter], precision: torch.dtype | None) -> nn.Module:
+        """The model on this worker's device, or the part of it that this worker holds.
+
+        `precision` is the type that a model in parts is computed in; None: its own. `head` is the task head's parameters.
+        """
+        return model.to(self.device)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """The model as it is called in training; what it wraps stays the model that methods see."""
@@ -63,6 +72,13 @@ class Parallel:
     def exchange_gradients(self, model: nn.Module) -> None:
         """Average over workers, after a step's last backward pass, those gradients that the passes left this worker's own."""
         # DistributedDataParallel has exchanged all of them
+
+    def gradients(self, model: nn.Module, value: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """The gradients of a scalar by some of the model's parameters, None where it does not depend on one.
+
+        They are this worker's own; of a model in parts, they are averaged over workers.
+        """
+        return gradients_alone(value, parameters)
 
     def clip_gradients(self, parameters: Iterable[nn.Parameter], max_norm: float | None) -> float:
         """Scale the gradients down to a norm over all of them (None: leave them). Returns the norm before that."""
@@ -114,7 +130,7 @@ class Parallel:
             dist.barrier()
 
     def full_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Tensors by name, each whole, whatever part of it this worker holds. To be called on every worker."""
+        """Tensors by name, each whole, on the worker that writes at least. To be called on every worker."""
         # A copy of the model is whole on each worker today, so there is nothing to gather
         return dict(state)
 
@@ -129,6 +145,21 @@ class Parallel:
     def writes(self) -> bool:
         """Whether this worker writes files and journals for all."""
         return self.rank == 0
+
+    @property
+    def holds_parts(self) -> bool:
+        """Whether this worker holds a part of the model alone."""
+        return False
+
+    @property
+    def dealt_among(self) -> tuple[int, int]:
+        """(which, of how many) this worker is where examples are dealt out for passes that are no training."""
+        return self.rank, self.count
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether this worker keeps the scores that it takes part in computing."""
+        return True
 
     def share_of(self, items: Sequence[T]) -> Sequence[T]:
         """The part of a list of things, such as scores to compute, that this worker does."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from methods import trainable
+from methods import Batch, trainable
 from orchestrator.errors import NonFiniteLoss
 from orchestrator.models.family import Feature
 from orchestrator.training.learner import Learner
@@ -30,11 +30,7 @@ def train_step(
     stack = learner.stack
     parallel = learner.parallel
     loss_denominator = learner.loss_denominator(global_batch)
-    indices = []
-    batches = []
-    for micro_batch_index, features in learner.my_micro_batches(global_batch):
-        indices.append(micro_batch_index)
-        batches.append(learner.make_batch(features, loss_denominator))
+    indices, batches = _my_batches(learner, global_batch, loss_denominator)
     loss = torch.zeros((), device=parallel.device)
 
     stack.before_step(model, batches)
@@ -60,6 +56,18 @@ def train_step(
     optimizer.step()
     stack.after_optimizer_step(model)
     return global_loss, round(norm, 6)
+
+
+def _my_batches(
+    learner: Learner, global_batch: Sequence[Feature], loss_denominator: int
+) -> tuple[list[int], list[Batch]]:
+    """This worker's micro-batches of a step, and their numbers among those of all workers."""
+    indices = []
+    batches = []
+    for micro_batch_index, features in learner.my_micro_batches(global_batch):
+        indices.append(micro_batch_index)
+        batches.append(learner.make_batch(features, loss_denominator))
+    return indices, batches
 
 
 def _seed_dropout(seed: int, task_position: int, step: int, micro_batch_index: int) -> None:

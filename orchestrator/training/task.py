@@ -139,11 +139,11 @@ def _finish(
 ) -> State:
     """The trained state, to be stored; and the learner holds it."""
     full_state = learner.parallel.full_state
-    weights = full_state(learner.weights())
+    weights = learner.weights()
     method = full_state(learner.stack.state_dict())
     if resume_state is None and not learner.stack.scores_other_weights:
         learner.hold(LearnerState(task_id + 1, BOTH))
-        return State(weights, method, history)
+        return State(full_state(weights), method, history)
     trained = weights
     optimizer_state: OptimizerState = {}
     if resume_state is not None:
@@ -157,7 +157,8 @@ def _finish(
     for name, parameter in learner.family.module.named_parameters():
         if name in scored:
             going_on.setdefault(name, parameter.detach())
-    return State(full_state(scored), method, history, ResumeState(going_on, full_state(optimizer_state)))
+    resume_state = ResumeState(full_state(going_on), full_state(optimizer_state))
+    return State(full_state(scored), method, history, resume_state)
 
 
 class TaskBatches:

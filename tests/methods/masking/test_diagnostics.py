@@ -57,18 +57,18 @@ def test_moved_units_and_update_norm() -> None:
     after = torch.tensor([[1.0, 2.0], [3.0, 4.5], [5.0, 7.0]])
     assert moved_units(before, after, torch.tensor([True, True, False])) == 1
     assert moved_units(before, after, torch.tensor([True, True, True])) == 2
-    assert update_norm({"w": before, "b": torch.zeros(1)}, {"w": after, "b": torch.ones(1) * 2}) == pytest.approx(
-        (0.25 + 1 + 4) ** 0.5
-    )
+    assert update_norm(
+        {"w": before, "b": torch.zeros(1)}, {"w": after, "b": torch.ones(1) * 2}, before
+    ) == pytest.approx((0.25 + 1 + 4) ** 0.5)
 
 
 def test_leaked_share() -> None:
     basis = torch.tensor([[1.0], [0.0]])
-    assert leaked_share([(torch.tensor([[3.0, 4.0]]), basis)]) == pytest.approx(0.6)
-    assert leaked_share([(torch.tensor([[3.0, 0.0]]), basis), (torch.tensor([[0.0, 4.0]]), basis)]) == pytest.approx(
-        0.6
-    )
-    assert leaked_share([]) == 0.0
+    assert leaked_share([(torch.tensor([[3.0, 4.0]]), basis)], basis) == pytest.approx(0.6)
+    assert leaked_share(
+        [(torch.tensor([[3.0, 0.0]]), basis), (torch.tensor([[0.0, 4.0]]), basis)], basis
+    ) == pytest.approx(0.6)
+    assert leaked_share([], torch.zeros(1)) == 0.0
 
 
 def test_overlap_is_kept_over_a_stop(learner_of: Callable[..., Learner]) -> None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from methods import Context
-from methods.masking.migu import Migu, units_below_quantile
+from methods.masking.migu import Migu
 from methods.masking.migu_settings import MiguSettings
 from methods.masking.output_units import maskable_weights
+from methods.masking.selection import units_below_quantile
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.learner import Learner

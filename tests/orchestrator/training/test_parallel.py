@@ -38,6 +38,8 @@ def test_one_worker_is_plain_training() -> None:
     assert alone.writes
     weights = {"weight": model.weight}
     assert alone.full_state(weights) == weights
+    assert not alone.holds_parts
+    assert alone.place(model, [], None) is model
     alone.backward(3.0 * model.weight.sum())
     # the gradient is [3, 3], of norm sqrt(18)
     assert alone.clip_gradients([model.weight], None) == pytest.approx(18**0.5)
@@ -91,7 +93,7 @@ def test_nobody_else_wraps_a_model_or_talks_to_the_process_group() -> None:
         text = path.read_text()
         if any(name in text for name in ("torch.distributed", "DistributedDataParallel", "clip_grad_norm_")):
             found.append(path.name)
-    assert found == ["parallel.py"]
+    assert found == ["parallel.py", "sharding.py"]
 
 
 METHODS: list[Any] = ["ft", "ft+migu", "ft+random", {"name": "lora+migu", "tuning": "lora", "plugins": ["migu"]}]
@@ -216,13 +218,7 @@ def test_one_and_two_workers_agree(methods: list[Any], examples: int, tmp_path: 
     for config in configs(tmp_path / "one", methods, examples):
         for sequence in plan(config):
             run_sequence(sequence)
-    file = tmp_path / "configs.yaml"
-    file.write_text(yaml.safe_dump([c.model_dump(mode="json") for c in configs(tmp_path / "two", methods, examples)]))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = str(Path(__file__).with_name("two_workers.py"))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, script, str(file)], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_workers(configs(tmp_path / "two", methods, examples), tmp_path)
     for config in configs(tmp_path / "one", methods, examples):
         for sequence in plan(config):
             compare(
@@ -230,6 +226,20 @@ def test_one_and_two_workers_agree(methods: list[Any], examples: int, tmp_path: 
                 sequence.model_copy(update={"out": str(tmp_path / "two")}),
                 0 if sequence.method.label in ("nmc", "fetril") else len(sequence.tasks) * examples // 8,
             )
+
+
+def run_workers(
+    configs: list[RunConfig], folder: Path, strategy: str = "ddp", until: int = 0, workers: int = 2
+) -> None:
+    """Run the sequences of configurations with several gloo workers, in float64."""
+    file = folder / "configs.yaml"
+    file.write_text(yaml.safe_dump([c.model_dump(mode="json") for c in configs]))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+    script = str(Path(__file__).with_name("two_workers.py"))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    arguments = [*command, script, str(file), strategy, str(until)]
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-20000:]
 
 
 def compare(one, two, steps: int) -> None:  # type: ignore[no-untyped-def]

@@ -1,4 +1,7 @@
-"""Run by `torch.distributed.run`: every sequence of a configuration file, on as many workers as there are."""
+"""Run by `torch.distributed.run`: every sequence of a configuration file, on as many workers as there are.
+
+Arguments: the file, how the workers share the model, and after how many tasks to end (0: after the last).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ import yaml
 from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.planner import plan
 from orchestrator.training.sequence import run_sequence
+from orchestrator.training.sharding import current_workers
 
 if __name__ == "__main__":
+    file, strategy, until = sys.argv[1:]
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     dist.init_process_group("gloo")
-    for values in yaml.safe_load(Path(sys.argv[1]).read_text()):
+    for values in yaml.safe_load(Path(file).read_text()):
         for sequence in plan(RunConfig.model_validate(values)):
-            run_sequence(sequence)
+            parallel = current_workers(torch.device("cpu"), strategy)  # type: ignore[arg-type]
+            run_sequence(sequence, parallel=parallel, until=int(until) or None)
     dist.destroy_process_group()
