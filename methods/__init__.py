@@ -25,6 +25,7 @@ from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.seam.data_policy import DataPolicy, Example
 from methods.seam.scored_weights import ScoredWeights
+from methods.seam.stored_form import StoredForm
 from methods.source_code import is_ours, source_of
 from methods.spec import MethodSpec, Part, method_spec
 from methods.stack import Stack
@@ -54,6 +55,7 @@ __all__ = [
     "Settings",
     "Stack",
     "State",
+    "StoredForm",
     "TokenStream",
     "TuningMethod",
     "ValidationError",

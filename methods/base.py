@@ -21,6 +21,7 @@ from methods.seam.card import Card
 from methods.seam.cost import Cost
 from methods.seam.data_policy import DataPolicy, Example
 from methods.seam.scored_weights import ScoredWeights
+from methods.seam.stored_form import StoredForm
 from methods.shared.tensors import at_least_float32, generator, trainable
 
 State = dict[str, Any]
@@ -107,7 +108,7 @@ class Method:
     """Hooks, all no-ops, and two state methods. Hooks see the unwrapped model.
 
     What a method may do beyond timing is apart from them, each part a class to derive from too: `DataPolicy`, `Cost`,
-    `CacheFields`, `ScoredWeights`; and its `card` says what it is.
+    `CacheFields`, `ScoredWeights`, `StoredForm`; and its `card` says what it is.
 
     `task_id` counts from 0. `batches` iterates over this worker's batches of the task in a random order that is not
     training's; `batch.example_indices` numbers the examples in that order, over all workers. A method's own forward
@@ -120,7 +121,7 @@ class Method:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raises TypeError where a class defines what belongs to a part of the seam that it does not have."""
         super().__init_subclass__(**kwargs)
-        for part in (DataPolicy, Cost, CacheFields, ScoredWeights):
+        for part in (DataPolicy, Cost, CacheFields, ScoredWeights, StoredForm):
             if issubclass(cls, part):
                 continue
             for name, member in vars(part).items():

@@ -36,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "opcm": {"tuning": "full", "plugins": [{"name": "merge", "rule": "opcm"}]},
     "ties": {"tuning": "full", "plugins": [{"name": "merge", "rule": "ties", "scale": 1.0}]},
     "fw-merging": {"tuning": "full", "plugins": ["fw_merging"]},
+    "ft+graftllm": {"tuning": "full", "plugins": ["graftllm"]},
     "inclora": {"tuning": "inclora"},
     "inclora+migu": {"tuning": "inclora", "plugins": ["migu"]},
     "olora": {"tuning": "olora"},

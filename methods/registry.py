@@ -33,6 +33,7 @@ from methods.masking.migu import Migu
 from methods.masking.random_mask import RandomMask
 from methods.merging.chat_vector import ChatVector
 from methods.merging.fw_merging import FwMerging
+from methods.merging.graftllm import Graftllm
 from methods.merging.merge import Merge
 from methods.prompts.l2p import L2P
 from methods.prompts.lfpt5 import LFPT5
@@ -95,6 +96,7 @@ METHODS: dict[str, type[Method]] = {
     "merge": Merge,
     "fw_merging": FwMerging,
     "chat_vector": ChatVector,
+    "graftllm": Graftllm,
 }
 
 

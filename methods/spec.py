@@ -13,6 +13,8 @@ from methods.presets import PRESETS
 from methods.reference_runs import REFERENCE_RUNS, RunKind, run_kind
 from methods.registry import METHODS, full_name, is_dotted_path, method_class, unknown
 from methods.seam.card import Card
+from methods.seam.scored_weights import ScoredWeights
+from methods.seam.stored_form import StoredForm
 from methods.source_code import described_code
 from methods.stack import Stack
 
@@ -137,7 +139,23 @@ class MethodSpec(BaseModel):
             reason = missing_for(part.type.card, card)
             if reason:
                 raise ValueError(f"{part.name!r} cannot be combined with {self.tuning.name!r}: {reason}")
+        self._check_stored_form()
         return self
+
+    def _check_stored_form(self) -> None:
+        """Raises ValueError where the weights are stored in a form of a part's own, and not alone or in another one too."""
+        parts = (self.tuning, *self.plugins)
+        for part in parts:
+            if not issubclass(part.type, StoredForm):
+                continue
+            for other in parts:
+                if other is not part and issubclass(other.type, StoredForm):
+                    raise ValueError(f"{part.name!r} does not go with {other.name!r}: both say how weights are stored")
+                if issubclass(other.type, ScoredWeights):
+                    raise ValueError(
+                        f"{part.name!r} does not go with {other.name!r}, which scores other weights than training goes "
+                        "on from: what is stored is to be both"
+                    )
 
     def _check_trains_a_sequence(self) -> None:
         """Raises ValueError where there is nothing that a plug-in could change."""
@@ -245,6 +263,8 @@ def missing_for(plugin: Card, tuning: Card) -> str:
         return tuning.per_task_weights
     if plugin.requires_gradients and tuning.no_gradients:
         return tuning.no_gradients
+    if plugin.requires_own_weights and tuning.no_own_weights:
+        return tuning.no_own_weights
     return ""
 
 

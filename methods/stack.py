@@ -14,6 +14,7 @@ from methods.seam.cache_fields import CacheFields
 from methods.seam.cost import Cost, ExtraPasses
 from methods.seam.data_policy import DataPolicy, Example
 from methods.seam.scored_weights import ScoredWeights
+from methods.seam.stored_form import StoredForm
 from methods.shared.tensors import trainable
 from methods.source_code import code_fields
 
@@ -63,6 +64,15 @@ class Stack:
             if isinstance(part, ScoredWeights):
                 scored = part.scored(model, scored)
         return scored
+
+    @property
+    def stored_form(self) -> StoredForm | None:
+        """The part that says in what form the weights are stored; none where they are stored as they are."""
+        for _, part in self.parts:
+            # the first is the only one: no method has two
+            if isinstance(part, StoredForm):
+                return part
+        return None
 
     def trains(self, model: nn.Module) -> dict[str, Tensor]:
         """The weights that the tuning method lets the next task move."""

@@ -75,6 +75,7 @@ class L2P(Cost, TuningMethod):
         training_space={"lr": PROMPT_RATES},
         default_lr=0.03,
         no_output_units="it trains no linear layer, only soft prompts",
+        no_own_weights="it trains soft prompts alone",
     )
 
     def __init__(self, settings: L2PSettings, context: Context) -> None:

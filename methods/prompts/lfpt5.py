@@ -77,6 +77,7 @@ class LFPT5(Cost, TuningMethod):
         default_lr=0.3,
         requires_generation=True,
         no_output_units="it trains no linear layer, only a soft prompt",
+        no_own_weights="it trains a soft prompt alone",
         quick={"tokens": 10, "samples": 4, "max_text": 16, "max_answer": 4},
         not_sharded="it reads token embeddings between passes",
     )

@@ -69,6 +69,8 @@ class Card:
     """Whether it needs a model with a classification head, a unit for each label."""
     requires_gradients: bool = False
     """Whether it needs steps along the gradients that `before_optimizer_step` leaves."""
+    requires_own_weights: bool = False
+    """Whether it needs that the model's own weights train, not what is added to them."""
     not_with: Mapping[str, str] = field(default_factory=dict)
     """Of a plug-in: the names of those that it does not go with, and why."""
     modifies_weights_after_task: str = ""
@@ -83,6 +85,8 @@ class Card:
     """Of a tuning method: why what one task trains is not what the next one trains."""
     no_gradients: str = ""
     """Of a tuning method: why the optimizer does not follow the parameters' own gradients."""
+    no_own_weights: str = ""
+    """Of a tuning method: why none of the model's own weights train."""
 
     strength_zero: Mapping[str, Any] | None = None
     """Of a plug-in: settings with which it is computed and changes nothing; the contract holds it to that."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from methods import Context
+from methods import Context, StoredForm
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
 from orchestrator.config.running import EvaluationConfig, ScalingConfig, TrackingConfig
@@ -100,6 +100,8 @@ def _check_goes_on(method: MethodEntry) -> None:
     parts = (method.tuning, *method.plugins)
     for part, kind in zip(parts, method.types, strict=True):
         reason = kind.card.modifies_weights_after_task or kind.card.per_task_weights
+        if not reason and issubclass(kind, StoredForm):
+            reason = "the next task goes on from the form in which the weights are stored"
         if reason:
             raise ValueError(f"training.schedule: 'infinite' cannot be combined with {part.name!r}: {reason}")
 

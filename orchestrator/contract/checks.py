@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods import Settings, TuningMethod
+from methods import METHODS, Settings, TuningMethod
+from methods.spec import missing_for
 from orchestrator.contract.subject import TASKS, Subject, exact_arithmetic, stored_state, stored_weights
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.sequence import run_sequence
@@ -232,6 +233,9 @@ def _require_close(whole: SequencePlan, cut: SequencePlan, tasks_seen: int) -> N
 
 def check_on_lora(subject: Subject) -> None:
     """On LoRA too, strength zero is plain training."""
+    reason = missing_for(subject.card, METHODS["lora"].card)
+    if reason:
+        raise NotApplicable(reason)
     check_strength_zero(replace(subject, tuning="lora", folder=subject.folder / "lora"))
 
 

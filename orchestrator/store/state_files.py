@@ -1,7 +1,8 @@
 """The files of a checkpoint: tensors as safetensors, plain values as JSON.
 
-`weights.safetensors` holds the weights; `method.safetensors` and `method.json` the method's nested state, whose tensors are
-named by their path; `resume.safetensors`, where there is one, the resume state; `history.json` how the training went.
+`weights.safetensors` holds the weights, as they are or in a form of the method's own (`methods.StoredForm`);
+`method.safetensors` and `method.json` the method's nested state, whose tensors are named by their path; `resume.safetensors`,
+where there is one, the resume state; `history.json` how the training went.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class ResumeState:
 
 @dataclass(frozen=True)
 class State:
-    """What training a task leaves: trained weights, the method's memory, and the log of how it went.
+    """What training a task leaves: trained weights as they are stored, the method's memory, and the log of how it went.
 
     `history` holds `seconds` (of training), `steps` (the journal's step events), `usage` (steps, tokens and FLOPs) and the
     method's `diagnostics`.

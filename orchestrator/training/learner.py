@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, cast
@@ -91,7 +91,7 @@ class Learner:
         self.stack.grow(self.family.module, num_begun)
         resume_state = stored.resume_state
         weights = stored.weights if resume_state is None else resume_state.weights
-        self.family.load_weights(weights, self.parallel.write_rows)
+        self._take_over(weights)
         self.stack.load_state_dict(dict(stored.method))
         if resume_state is not None:
             self.hold(LearnerState(tasks_seen, frozenset({"train"}), resume_state.optimizer_state))
@@ -105,6 +105,29 @@ class Learner:
     def weights(self) -> dict[str, Tensor]:
         """What the method has trained, by name: a checkpoint's weights, as this worker holds them."""
         return self.stack.weights(self.family.module)
+
+    def stored_weights(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the weights, as this worker has them. In a form of the method's own, the model goes on
+        from that.
+
+        To be called once a task, on every worker.
+        """
+        weights = self.weights()
+        form = self.stack.stored_form
+        if form is None:
+            return weights
+        packed = form.packed(self.family.module, weights)
+        # as from a file, so that the model holds what a later process will
+        self._take_over(packed)
+        return packed
+
+    def _take_over(self, stored: Mapping[str, Tensor]) -> None:
+        """Put stored weights into the model."""
+        weights = stored
+        form = self.stack.stored_form
+        if form is not None:
+            weights = form.unpacked(stored)
+        self.family.load_weights(weights, self.parallel.write_rows)
 
     def _build_method(self) -> Stack:
         spec = self.sequence.method.spec

@@ -59,6 +59,7 @@ def train_task(learner: Learner, task_id: int, report: Report, where: Position |
     before annealing, which the learner then holds. All that a method does after the task, such as taking an anchor, it does
     with the latter, since the next task starts from there. (What it gathers in its steps, as CoSO's sketch does, it gathers
     while annealing too.) It has two states as well where a method scores other weights than it trains (`ScoredWeights`).
+    Where a method stores the weights in a form of its own (`StoredForm`), the learner then holds what that form gives.
 
     Raises NonFiniteLoss, before the step that it would have spoilt.
     """
@@ -82,9 +83,10 @@ def train_task(learner: Learner, task_id: int, report: Report, where: Position |
         decayed = copy_to_cpu(learner.weights())
         restore(model, resume_state)
     stack.after_task(model, position, batches)
+    weights = learner.stored_weights()
     seconds = time.monotonic() - started
     history = log.history(seconds, stack.collect_diagnostics(position))
-    return _finish(learner, task_id, history, resume_state, decayed)
+    return _finish(learner, task_id, weights, history, resume_state, decayed)
 
 
 def _make_steps(
@@ -133,13 +135,13 @@ def _make_steps(
 def _finish(
     learner: Learner,
     task_id: int,
+    weights: Mapping[str, Tensor],
     history: Mapping[str, Any],
     resume_state: ResumeState | None,
     decayed: Mapping[str, Tensor],
 ) -> State:
     """The trained state, to be stored; and the learner holds it."""
     full_state = learner.parallel.full_state
-    weights = learner.weights()
     method = full_state(learner.stack.state_dict())
     if resume_state is None and not learner.stack.scores_other_weights:
         learner.hold(LearnerState(task_id + 1, BOTH))

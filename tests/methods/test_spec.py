@@ -70,6 +70,24 @@ def test_a_part_that_cannot_be_is_one_line(value: Any, message: str) -> None:
         ),
         ({"tuning": "l2p", "plugins": ["migu"]}, "'migu' cannot be combined with 'l2p': "),
         ({"tuning": "coso", "plugins": ["agem"]}, "'agem' cannot be combined with 'coso': "),
+        (
+            {"tuning": "lora", "plugins": ["graftllm"]},
+            "'graftllm' cannot be combined with 'lora': it trains an adapter, which is a small change already",
+        ),
+        (
+            {"tuning": "l2p", "plugins": ["graftllm"]},
+            "'graftllm' cannot be combined with 'l2p': it trains soft prompts",
+        ),
+        ({"tuning": "lfpt5", "plugins": ["graftllm"]}, "cannot be combined with 'lfpt5': it trains a soft prompt"),
+        ({"tuning": "olora", "plugins": ["graftllm"]}, "'graftllm' cannot be combined with 'olora': each task"),
+        (
+            {"plugins": ["graftllm", {"name": "chat_vector", "instruct": "own"}]},
+            "'graftllm' does not go with 'chat_vector', which scores other weights than training goes on from",
+        ),
+        (
+            {"plugins": ["graftllm", "tests.methods.seam.test_stored_form.Halved"]},
+            "'graftllm' does not go with 'tests.methods.seam.test_stored_form.Halved': both say how weights are stored",
+        ),
     ],
 )
 def test_what_cannot_work_together_is_refused(value: dict[str, Any], message: str) -> None:
@@ -87,6 +105,9 @@ def test_what_a_plugin_requires_and_a_tuning_method_lacks() -> None:
     assert missing_for(Card(requires_output_units=True), lacking) == "no units"
     assert missing_for(Card(requires_shared_weights=True), lacking) == "own weights"
     assert missing_for(Card(requires_gradients=True), lacking) == "no gradients"
+    beside = Card(no_own_weights="adapters")
+    assert missing_for(Card(requires_own_weights=True), beside) == "adapters"
+    assert missing_for(Card(), beside) == missing_for(Card(requires_own_weights=True), lacking) == ""
     assert missing_for(demanding, lacking) == "no units"
     assert missing_for(Card(), lacking) == missing_for(demanding, Card()) == ""
 

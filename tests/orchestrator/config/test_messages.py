@@ -49,6 +49,7 @@ from tests.orchestrator.config.refusal import refused
                 ("osf", "osf", "merged into the weights"),
                 ("inclora+migu", "inclora", "weights of its own"),
                 ("progprompt", "progprompt", "weights of its own"),
+                ("ft+graftllm", "graftllm", "goes on from the form in which the weights are stored"),
             )
         ),
         (
