@@ -78,8 +78,8 @@ def replace_feed_forwards(model: nn.Module, routing: Routing) -> dict[str, FeedF
     found = _feed_forwards(model)
     config = model.config
     # of an encoder-decoder, `num_hidden_layers` are the encoder's
-    num_blocks = int(config.num_hidden_layers) + int(getattr(config, "num_decoder_layers", None) or 0)
-    if len(found) != num_blocks:
+    num_blocks = int(getattr(config, "num_hidden_layers", 0)) + int(getattr(config, "num_decoder_layers", None) or 0)
+    if not found or len(found) != num_blocks:
         kind = str(getattr(config, "model_type", "unknown"))
         raise ValueError(
             f"the feed-forward blocks of T5, BERT, RoBERTa, Llama and their like are known; of the {num_blocks} blocks of "
