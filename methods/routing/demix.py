@@ -47,14 +47,16 @@ def log_likelihoods(ids_BS: Tensor, mask_BS: Tensor, log_probabilities_TV: Tenso
 class Demix(Cost, TuningMethod):
     """In every transformer block y = sum over tasks e of p(e | text) FFN_e(x), where FFN_e is trained on task e alone and all
     else but a task head is frozen. FFN_e starts from the expert with the highest mean posterior over the new task's texts, the
-    first one from the pretrained block. Bayes: p(e | text) is proportional to p(text | e), with the paper's uniform prior.
+    first one from the pretrained block. By Bayes' rule p(e | text) is proportional to p(text | e), with the uniform prior.
 
     No task is named when answering. Departures: the paper's p(text | e) is that of the language model with expert e, but here
     only answers are trained; ours is the product over the text's tokens of (n_e(token) + s) / (N_e + s V), with n_e the counts
     in task e's training texts. It is not normalised by length: Bayes' rule asks for the probability of the text, and per token
-    the tasks differ so little that all experts would act alike. The paper mixes the experts' output distributions, we their
-    outputs in each layer, which is the same wherever one expert has all the weight. Its updating prior would let an answer depend
-    on the texts before it, and its cached one is taken from held-out text of the task that is tested: both are left out.
+    tasks differ so little that the best of many experts would have a small part of the weight. (The released code looks at
+    the last token alone; we follow the paper's formula.) The paper mixes the experts' output distributions, we their outputs
+    in each layer, which is the same wherever one expert has all the weight. Its updating prior would let an answer depend on
+    the texts before it, and its cached one is taken from held-out text of the task that is tested: both are left out. A
+    sentence encoder's label texts are weighed as texts of their own.
     """
 
     Settings = DemixSettings
@@ -63,7 +65,7 @@ class Demix(Cost, TuningMethod):
         paper="2108.05036",
         needs=("boundaries",),
         memory="one copy of the feed-forward blocks and the count of each token a task",
-        space={"smoothing": (0.01, 0.1, 1.0), "top_k": (1, 2, 4)},
+        space={"smoothing": (0.03, 0.1, 0.3), "top_k": (1, 2, 4)},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
 
@@ -138,7 +140,7 @@ class Demix(Cost, TuningMethod):
             counts_V += torch.bincount(batch.source.ids[mask_BS.bool()], minlength=size)
             if task_id:
                 posterior_T += self.scores(batch.source.ids, mask_BS).softmax(1).sum(0)
-        # rounded: the mean over three workers, times three, need not be whole
+        # rounded: the mean over seven workers, times seven, need not be whole
         counts_V = self.context.sum_over_workers(counts_V).round()
         if task_id:
             # the sum over texts is highest where the mean is
