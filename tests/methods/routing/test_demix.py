@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import Context, trainable
+from methods import Context, TokenStream, trainable
 from methods.routing.demix import Demix, DemixSettings, log_likelihoods, log_probabilities
 from methods.routing.feed_forward import FeedForwardExperts
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.store.checkpoints import Store
+from orchestrator.store.checkpoints import State, Store
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.sequence import run_sequence
@@ -82,13 +82,46 @@ def test_counts_are_whole_with_any_number_of_workers(learner_of: Callable[..., L
     """61 / 7 · 7 is a little less than 61 in floating point."""
     learner = learner_of(methods=[{"tuning": "demix"}], stream={"max_train": 8})
     learner.stack.grow(learner.family.module, 1)
-    tuning = learner.stack.tuning
-    assert isinstance(tuning, Demix)
+    tuning = demix_in(learner)
     tuning.context = Context(0, mean_over_workers=lambda tensor: tensor / 7, workers=7)
     ones = torch.ones(1, 61, dtype=torch.long)
     texts = toy.batch_with_mask(ones)
     tuning.before_task(learner.family.module, 0, [texts])
     assert tuning.counts[0].tolist() == [61] + [0] * (VOCABULARY - 1)
+
+
+def test_the_first_weights_are_those_of_the_expert_with_the_highest_mean_posterior(
+    learner_of: Callable[..., Learner],
+) -> None:
+    """Three short texts are likelier in the second task, and one long text in the first, by far: their sum would decide so."""
+    learner = learner_of(methods=[{"tuning": {"name": "demix", "smoothing": 1e-3}}], stream={"max_train": 8})
+    tuning = demix_in(learner)
+    learner.stack.grow(learner.family.module, 3)
+    layer = next(iter(tuning.layers.values()))
+    with torch.no_grad():
+        for expert, block in layer.experts.items():
+            for parameter in block.parameters():
+                parameter.fill_(int(expert))
+    empty = torch.zeros(VOCABULARY, dtype=torch.long)
+    tuning.counts = [empty.clone(), empty.clone()]
+    for task, (first, second) in enumerate([(60, 40), (40, 60)]):
+        tuning.counts[task][0], tuning.counts[task][1] = first, second
+    # 0.6^3 against 0.4^3 in three texts (posterior 0.77), and 0.6^40 against 0.4^40
+    ids = torch.zeros(4, 40, dtype=torch.long)
+    mask = torch.zeros(4, 40, dtype=torch.long)
+    ids[:3] = 1
+    mask[:3, :3] = 1
+    mask[3] = 1
+    batch = toy.batch_with_mask(mask).replace(source=TokenStream(ids, mask))
+    tuning.before_task(learner.family.module, 2, [batch])
+    assert {float(w.detach().unique()) for w in layer.experts["2"].parameters()} == {1.0}
+    assert tuning.counts[2][:3].tolist() == [40, 9, 0]
+
+
+def demix_in(learner: Learner) -> Demix:
+    tuning = learner.stack.tuning
+    assert isinstance(tuning, Demix)
+    return tuning
 
 
 class Plain:
@@ -209,9 +242,7 @@ def test_five_tasks_equal_a_second_implementation(model: str, learner_of: Callab
 
 
 def compare_weights(learner: Learner, plain: Plain) -> None:
-    tuning = learner.stack.tuning
-    assert isinstance(tuning, Demix)
-    for number, layer in enumerate(tuning.layers.values()):
+    for number, layer in enumerate(demix_in(learner).layers.values()):
         for expert in range(TASKS):
             found = list(layer.experts[str(expert)].parameters())
             for i, (w, expected) in enumerate(zip(found, plain.experts[number][1 + expert], strict=True)):
@@ -263,12 +294,19 @@ def test_a_checkpoint_holds_each_expert_once(model: str, sequence_of: Callable[.
             if f".experts.{tasks - 1}." not in name:
                 assert torch.equal(w, states[tasks - 2].weights[name]), name
     learner = Learner(sequence, sequence.open_stream(), Parallel())
-    learner.load(states[2], 3)
-    tuning = learner.stack.tuning
-    assert isinstance(tuning, Demix)
-    assert {len(layer.experts) for layer in tuning.layers.values()} == {3}
-    parts = {name.split(".experts.")[1][0] for name in trainable(learner.family.module) if ".experts." in name}
-    assert parts == {"2"}
-    learner.load(states[0], 1)
-    assert isinstance(learner.stack.tuning, Demix)
-    assert len(learner.stack.tuning.counts) == 1
+    text = torch.tensor(sources(learner_with(learner, states[0], 1), 0, 1))
+    for tasks in (1, 3, 2):
+        tuning = demix_in(learner_with(learner, states[tasks - 1], tasks))
+        assert {len(layer.experts) for layer in tuning.layers.values()} == {tasks}
+        parts = {name.split(".experts.")[1][0] for name in trainable(learner.family.module) if ".experts." in name}
+        assert parts == {str(tasks - 1)}
+        # every task that the state knows is weighed, and no other
+        gates = tuning.gates(text, torch.ones_like(text), False)
+        assert gates.shape == (1, tasks)
+        expected = posteriors(learner, text.tolist(), tasks, 0.1)
+        torch.testing.assert_close(gates, torch.tensor(expected), rtol=1e-4, atol=1e-12)
+
+
+def learner_with(learner: Learner, state: State, tasks: int) -> Learner:
+    learner.load(state, tasks)
+    return learner
