@@ -154,7 +154,7 @@ class Demix(Cost, TuningMethod):
 
     def unread(self, model: nn.Module) -> dict[str, Tensor]:
         """The pretrained blocks and the experts of earlier tasks."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, layer in self.layers.items():
             for own_name, parameter in layer.named_parameters():
                 if not parameter.requires_grad:

@@ -128,8 +128,9 @@ class Plain:
     """The second implementation: a model without the method, whose feed-forward blocks are computed from lists of weights."""
 
     def __init__(self, learner: Learner) -> None:
-        self.model: Any = learner.family.module.double()
-        self.kind = self.model.config.model_type
+        module: Any = learner.family.module
+        self.model = module.double()
+        self.kind: str = module.config.model_type
         self.blocks = self.find()
         # for each block and expert its weights
         self.experts: list[list[list[Tensor]]] = [[] for _ in self.blocks]
@@ -265,7 +266,8 @@ def compare_answers(learner: Learner, plain: Plain, smoothing: float) -> None:
     if not learner.family.generates:
         ids, mask = ids.flip(1), mask.flip(1)
     outputs = []
-    for model in (learner.family.module, plain.model):
+    models: list[Any] = [learner.family.module, plain.model]
+    for model in models:
         with torch.no_grad():
             if learner.family.generates:
                 found = model.generate(
