@@ -49,6 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mocl": {"tuning": "mocl"},
     "sapt": {"tuning": "sapt"},
     "dynamic-conpet": {"tuning": "dynamic_conpet"},
+    "demix": {"tuning": "demix"},
     "osf": {"tuning": "osf"},
     "coso": {"tuning": "coso"},
     "progprompt": {"tuning": "progprompt"},

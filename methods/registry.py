@@ -47,6 +47,7 @@ from methods.replay.agem import Agem
 from methods.replay.conpet import Conpet
 from methods.replay.derpp import Derpp
 from methods.replay.replay import Replay
+from methods.routing.demix import Demix
 from methods.routing.dynamic_conpet import DynamicConpet
 from methods.routing.epi import Epi
 from methods.routing.mocl import Mocl
@@ -71,6 +72,7 @@ METHODS: dict[str, type[Method]] = {
     "mocl": Mocl,
     "sapt": Sapt,
     "dynamic_conpet": DynamicConpet,
+    "demix": Demix,
     "osf": Osf,
     "coso": Coso,
     "progprompt": ProgPrompt,

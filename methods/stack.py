@@ -80,6 +80,12 @@ class Stack:
             return self.tuning.trains(model)
         return dict(trainable(model))
 
+    def unread(self, model: nn.Module) -> dict[str, Tensor]:
+        """The weights that no token reads while the next task is trained."""
+        if isinstance(self.tuning, Cost):
+            return self.tuning.unread(model)
+        return {}
+
     def added_tokens(self, task_id: int) -> int:
         """The number of the tuning method's vectors among the tokens of each input."""
         if isinstance(self.tuning, Cost):

@@ -34,3 +34,7 @@ class Cost:
     def trains(self, model: nn.Module) -> dict[str, Tensor]:
         """The weights that a tuning method lets the next task move, by name, as they are before `before_task`."""
         return dict(trainable(model))
+
+    def unread(self, model: nn.Module) -> dict[str, Tensor]:
+        """The weights of a tuning method that no token reads while the next task is trained, by name."""
+        return {}

@@ -84,7 +84,7 @@ def step_cost(learner: Learner, task_id: int) -> StepCost:
     # Adapters that only this task brings along count too
     stack.grow(family.module, position + 1)
     trained_ids = set(map(id, stack.trains(family.module).values()))
-    source, target = matrices(family)
+    source, target = matrices(family, set(map(id, stack.unread(family.module).values())))
     return StepCost(
         _size(source),
         _size(target),
@@ -104,10 +104,14 @@ def _size(weights: Sequence[nn.Parameter], only: set[int] | None = None) -> int:
     return size
 
 
-def matrices(family: Family) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The weights of matrix products that a token of the input reads, and those that one of the answer reads."""
+def matrices(family: Family, unread_ids: set[int] | None = None) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The weights of matrix products that a token of the input reads, and those that one of the answer reads.
+
+    Those whose ids are in `unread_ids` are left out: no token reads them.
+    """
     module: Any = family.module
-    weights = _matrices_by_name(module, family.head())
+    left_out = set(map(id, family.head())) | (unread_ids or set())
+    weights = _matrices_by_name(module, left_out)
     if not module.config.is_encoder_decoder:
         # One stack of layers reads all tokens
         every = list(weights.values())
@@ -125,13 +129,12 @@ def matrices(family: Family) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     return source, target
 
 
-def _matrices_by_name(module: nn.Module, head: Sequence[nn.Parameter]) -> Mapping[str, nn.Parameter]:
-    """The matrices by which modules multiply each token's vector, by the module's name; a task head's are left out."""
-    head_ids = set(map(id, head))
+def _matrices_by_name(module: nn.Module, left_out: set[int]) -> Mapping[str, nn.Parameter]:
+    """The matrices by which modules multiply each token's vector, by the module's name, but for those of some ids."""
     found = {}
     for name, part in module.named_modules():
         weight = _matrix(name, part)
-        if weight is not None and id(weight) not in head_ids:
+        if weight is not None and id(weight) not in left_out:
             found[name] = weight
     return found
 

@@ -212,6 +212,9 @@ def test_what_trains_is_said_by_the_tuning_method_or_else_by_the_model(has_cost:
         def trains(self, model: nn.Module) -> dict[str, Tensor]:
             return {"prompt": torch.zeros(2)}
 
+        def unread(self, model: nn.Module) -> dict[str, Tensor]:
+            return {"idle": torch.zeros(1)}
+
         def added_tokens(self, task_id: int) -> int:
             return 5 * task_id
 
@@ -220,5 +223,6 @@ def test_what_trains_is_said_by_the_tuning_method_or_else_by_the_model(has_cost:
     model = nn.Linear(2, 1)
     model.bias.requires_grad_(False)
     assert list(stack.trains(model)) == (["prompt"] if has_cost else ["weight"])
+    assert list(stack.unread(model)) == (["idle"] if has_cost else [])
     assert stack.added_tokens(2) == (10 if has_cost else 0)
     assert list(stack.weights(model)) == ["weight"]

@@ -20,6 +20,10 @@ def test_no_pass_and_no_token_is_added() -> None:
         assert cost.added_tokens(task_id) == 0
 
 
+def test_every_weight_is_read() -> None:
+    assert Silent(Settings(), Context(0)).unread(nn.Linear(2, 3).requires_grad_(False)) == {}
+
+
 @pytest.mark.parametrize("frozen", [(), (0,), (0, 1)])
 def test_it_trains_what_requires_a_gradient(frozen: tuple[int, ...]) -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))

@@ -101,6 +101,17 @@ def test_subspaces_count_as_what_they_move(learner_of: Callable[..., Learner]) -
     assert (cost.source_trained, cost.target_trained) == (ENCODER + CROSS_KEYS_AND_VALUES, DECODER)
 
 
+def test_what_no_token_reads_costs_nothing(learner_of: Callable[..., Learner]) -> None:
+    """With three feed-forward blocks and the pretrained one in each place, the model costs what it did with one."""
+    learner = learner_of(methods=["demix"])
+    cost = step_cost(learner, 2)
+    source, target = ENCODER + CROSS_KEYS_AND_VALUES, DECODER + 32 * vocabulary(learner)
+    assert (cost.source, cost.target) == (source, target)
+    assert (cost.source_trained, cost.target_trained) == (2 * FORWARD, 2 * FORWARD), (
+        "the newest in each of 2 + 2 blocks"
+    )
+
+
 def test_a_methods_own_passes_count(learner_of: Callable[..., Learner]) -> None:
     plain = step_cost(learner_of(), 1)
     refreshed = step_cost(learner_of(methods=["refresh"]), 1)

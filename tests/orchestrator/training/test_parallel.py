@@ -147,6 +147,7 @@ ROUTED: list[Any] = [
     {"name": "mocl+migu", "tuning": {"name": "mocl", "r": 2, "samples": 21}, "plugins": ["migu"]},
     {"name": "sapt", "tuning": {"name": "sapt", "r": 2, "fraction": 0.3, "batch": 5}},
     {"name": "dynamic-conpet", "tuning": {"name": "dynamic_conpet", "r": 2, "fraction": 0.3}},
+    {"name": "demix", "tuning": {"name": "demix", "smoothing": 1.0, "top_k": 2}},
 ]
 PROMPTS: list[Any] = [
     {"name": "progprompt", "tuning": {"name": "progprompt", "mlp": 8}},
