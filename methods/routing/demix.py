@@ -67,6 +67,7 @@ class Demix(Cost, TuningMethod):
         memory="one copy of the feed-forward blocks and the count of each token a task",
         space={"smoothing": (0.03, 0.1, 0.3), "top_k": (1, 2, 4)},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
+        not_sharded="a new expert is a copy of a whole block",
     )
 
     def __init__(self, settings: DemixSettings, context: Context) -> None:
