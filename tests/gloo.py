@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 
 def in_workers(check: Callable[[int], None], count: int, folder: Path) -> None:
-    """Call `check(rank)` in `count` processes of one group. Raises AssertionError with the first failure's traceback."""
+    """Call `check(rank)` in `count` processes of one group. Raises AssertionError with the failures' tracebacks."""
     # forked, they need not import torch again, and may be given any function
     context = multiprocessing.get_context("fork")
     failures = context.Queue()
@@ -23,7 +23,10 @@ def in_workers(check: Callable[[int], None], count: int, folder: Path) -> None:
         worker.start()
     for worker in workers:
         worker.join()
-    assert failures.empty(), failures.get()
+    told = []
+    while not failures.empty():
+        told.append(failures.get())
+    assert not told, "\n".join(told)
     assert [worker.exitcode for worker in workers] == [0] * count
 
 

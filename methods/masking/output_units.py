@@ -49,6 +49,8 @@ class MaskableWeight:
 
     def held(self, by_unit: Tensor) -> Tensor:
         """Of a value for each unit [d_out], those of the units that this worker holds."""
+        if not is_sharded(self.weight):
+            return by_unit
         return by_unit[rows_held(self.weight)]
 
     def of_all(self, of_held: Tensor) -> Tensor:
@@ -98,6 +100,11 @@ def maskable_weights(model: nn.Module) -> list[MaskableWeight]:
                 found.append(MaskableWeight(f"{name}.lora_A.{adapter}", _weight(down), down, down))
                 found.append(MaskableWeight(f"{name}.lora_B.{adapter}", _weight(up), module, up))
         elif is_linear(module) and not name.startswith(tuple(adapter_layers)):
+            if is_transposed(module) and is_sharded(module.weight):
+                raise ValueError(
+                    f"layer {name!r} has a transposed weight (GPT-2's Conv1D), of which each worker holds a part of every "
+                    "unit; its units can be masked with scaling.strategy: ddp"
+                )
             found.append(MaskableWeight(name, _weight(module), module, module))
     trained = []
     for maskable in found:

@@ -78,7 +78,8 @@ class ShardedParallel(Parallel):
                 f"scaling.strategy: hsdp needs as many workers on each node; {self.count} do not divide by the "
                 f"{workers_of_a_node} of this one"
             )
-        return init_device_mesh(self.device.type, (self.count // workers_of_a_node, workers_of_a_node))
+        shape = (self.count // workers_of_a_node, workers_of_a_node)
+        return init_device_mesh(self.device.type, shape, mesh_dim_names=("nodes", "workers of a node"))
 
     def prepare(self, model: nn.Module) -> nn.Module:
         return model

@@ -18,8 +18,8 @@ def test_a_worker_takes_a_gpu_where_there_are_gpus() -> None:
 def test_the_scarcer_resource_says_how_many_groups_fit() -> None:
     assert max_concurrent_groups(ScalingConfig(workers=2), Resources(9, 0)) == 4
     assert max_concurrent_groups(ScalingConfig(workers=2), Resources(9, 3)) == 1
-    # 9 / (3 * 0.1) is a little less than 30 in floating point
-    assert max_concurrent_groups(ScalingConfig(workers=3, gpus_per_worker=0.1), Resources(90, 9)) == 30
+    # 0.3 / 0.1 is a little less than 3 in floating point
+    assert max_concurrent_groups(ScalingConfig(gpus_per_worker=0.1), Resources(90, 0.3)) == 3
     # nodes may be still to come
     assert max_concurrent_groups(ScalingConfig(workers=2, max_concurrent=8), Resources(1, 0)) == 8
     with pytest.raises(UserError, match=r"scaling.workers: asks for 3 x \(1 CPU, 0 GPU\), but the cluster has 2 CPUs"):

@@ -23,6 +23,8 @@ def test_what_is_not_said_fits_any_machine() -> None:
     [
         ("scaling.workers=0", ["scaling.workers", "greater than or equal to 1", "found 0"]),
         ("scaling.cpus_per_worker=0", ["scaling.cpus_per_worker", "greater than 0", "found 0"]),
+        ("scaling.strategy=zero", ["scaling.strategy", "'ddp', 'fsdp' or 'hsdp'", "found 'zero'"]),
+        ("scaling={workers: 2, gpus_per_worker: 0.5}", ["scaling", "gpus_per_worker = 0.5 goes with workers = 1"]),
         ("scaling.gpus_per_worker=-1", ["scaling.gpus_per_worker", "greater than or equal to 0", "found -1"]),
         ("scaling.max_concurrent=0", ["scaling.max_concurrent", "greater than or equal to 1", "found 0"]),
         ("scaling.max_failures=-1", ["scaling.max_failures", "greater than or equal to 0", "found -1"]),

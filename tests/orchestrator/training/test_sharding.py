@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from methods import METHODS, MethodSpec, method_class, method_spec
+from methods.shared.shards import is_sharded, local, whole
 from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.planner import plan
 from orchestrator.training.sequence import run_sequence
-from orchestrator.training.sharding import _blocks, _kept_whole
+from orchestrator.training.sharding import _blocks, _kept_whole, current_workers
 from tests.conftest import small_config
+from tests.gloo import in_workers
 from tests.orchestrator.training.helpers import ANNEALED, EWC
 from tests.orchestrator.training.test_parallel import ROOT, compare, run_workers
 
@@ -120,6 +122,89 @@ def test_a_sequence_goes_on_with_another_number_of_workers(parts_first: bool, tm
         run_workers(second, tmp_path, "fsdp")
     for sequence in plan(*configs(tmp_path / "one", "tiny-t5", methods)):
         compare_states(sequence, tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_float64")
+def test_the_workers_of_a_node_may_share_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes of two: each node has a copy of the model in parts."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    changes = {"stream": {"first": 2, "max_train": 8, "max_test": 2}, "methods": ["ft+migu"]}
+    (sequence,) = plan(small_config(tmp_path / "two", training={"micro_batch": 2}, **changes))
+
+    def check(rank: int) -> None:
+        parallel = current_workers(torch.device("cpu"), "hsdp")
+        run_sequence(sequence, parallel=parallel, evaluate=False)
+
+    in_workers(check, 4, tmp_path)
+    one = sequence.model_copy(update={"out": str(tmp_path / "one")})
+    run_sequence(one, evaluate=False)
+    compare_states(one, tmp_path / "two")
+
+
+def test_nodes_of_different_sizes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+
+    def check(rank: int) -> None:
+        with pytest.raises(ValueError, match="hsdp needs as many workers on each node; 3 do not divide by the 2"):
+            current_workers(torch.device("cpu"), "hsdp").place(torch.nn.Linear(2, 2), [], None)
+
+    in_workers(check, 3, tmp_path)
+
+
+def test_what_workers_do_with_parts(tmp_path: Path) -> None:
+    """A matrix in parts and a bias that each has whole, with gradients known beforehand."""
+
+    def check(rank: int) -> None:
+        parallel = current_workers(torch.device("cpu"), "fsdp")
+        assert parallel.holds_parts and parallel.dealt_among == (0, 1)
+        assert (parallel.keeps_scores, list(parallel.share_of([1, 2]))) == (rank == 0, [1, 2])
+        model = torch.nn.Linear(1, 3)
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([[1.0], [2.0], [3.0]]))
+            model.bias.zero_()
+        parallel.place(model, [model.bias], None)
+        assert is_sharded(model.weight) and not is_sharded(model.bias)
+        with parallel.accumulate(model, is_last=True):
+            # each worker's share of a sum over both: sum_k (w_k x + b_k), x being 1 on the one and 3 on the other
+            parallel.backward(model(torch.tensor([[1.0 + 2 * rank]])).sum())
+        parallel.exchange_gradients(model)
+        assert model.weight.grad is not None and model.bias.grad is not None
+        assert whole(model.weight.grad).flatten().tolist() == [4.0, 4.0, 4.0]
+        assert model.bias.grad.tolist() == [2.0, 2.0, 2.0]
+        # by hand: 3 * 4^2 + 3 * 2^2
+        parameters = list(model.parameters())
+        assert parallel.clip_gradients(parameters, None) == pytest.approx(60**0.5)
+        assert parallel.clip_gradients(parameters, 1.0) == pytest.approx(60**0.5)
+        assert parallel.clip_gradients(parameters, None) == pytest.approx(1.0, rel=1e-5)
+
+        kept = whole(model.weight.grad)
+        squares = model(torch.tensor([[2.0]])).square().sum()
+        of_weight, of_other = parallel.gradients(model, squares, [model.weight, torch.nn.Parameter(torch.ones(1))])
+        assert of_weight is not None and of_other is None
+        assert whole(of_weight).flatten().tolist() == [8.0, 16.0, 24.0]
+        assert torch.equal(whole(model.weight.grad), kept), "a step's own gradients stay"
+
+        full = parallel.full_state({"w": model.weight, "deeper": {"w": model.weight, "n": 3}, "b": model.bias})
+        expected = {"w": [[1.0], [2.0], [3.0]], "deeper": {"w": [[1.0], [2.0], [3.0]], "n": 3}, "b": [0.0] * 3}
+        assert as_lists(full) == (expected if rank == 0 else {"deeper": {}})
+        parallel.write_rows(model.weight, torch.tensor([[7.0], [8.0], [9.0]]))
+        parallel.write_rows(model.bias, torch.tensor([5.0]))
+        assert whole(model.weight).flatten().tolist() == [7.0, 8.0, 9.0] and model.bias.tolist() == [5.0, 0.0, 0.0]
+        for tensor in (model.weight, model.weight.grad):
+            assert parallel.mean(tensor) is parallel.sum(tensor) is parallel.from_first(tensor) is tensor
+        assert parallel.mean(torch.tensor(float(rank))) == 0.5
+        assert parallel.all_finite([model.weight])
+        with torch.no_grad():
+            local(model.weight)[0, 0] = float("nan") if rank == 0 else 1.0
+        assert not parallel.all_finite([model.weight]), "the one that holds it tells the other"
+
+    def as_lists(state: Any) -> Any:
+        if isinstance(state, dict):
+            return {name: as_lists(value) for name, value in state.items()}
+        return state.tolist() if isinstance(state, torch.Tensor) else state
+
+    in_workers(check, 2, tmp_path)
 
 
 def compare_states(sequence: Any, out: Path) -> None:
