@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "tiny-roberta": {"hidden_size": 32, "intermediate_size": 64},
     "tiny-llama": {"hidden_size": 32, "intermediate_size": 64},
 }
+READING = ("scoring", "precision", "base", "attention")
 FAMILIES = ("tiny-t5", "tiny-bert", "tiny-llama")
 
 
@@ -62,7 +63,7 @@ def small_config(out: Path, **changes: Any) -> RunConfig:
     """Three steps a task on two or more tasks of the embedded stream, on a model of width 32."""
     model = changes.pop("model", "tiny-t5")
     overrides = {**SMALL[model], **changes.pop("overrides", {})}
-    reading = {key: changes.pop(key) for key in ("scoring", "precision") if key in changes}
+    reading = {key: changes.pop(key) for key in READING if key in changes}
     stream = {"name": "embedded", "max_train": 24, "max_test": 10, **changes.pop("stream", {})}
     training = {"lr": 1e-3, "global_batch": 8, **changes.pop("training", {})}
     return RunConfig.model_validate(

@@ -22,5 +22,11 @@ class ModelConfig(Section):
         "auto", description="auto: the prompt if generating, else the text"
     )
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, float32 elsewhere")
+    base: Literal["float32", "bf16"] = Field(
+        "float32", description="type of the weights that the tuning method freezes; bf16 takes half the memory"
+    )
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        "auto", description="how attention is computed; auto: transformers' choice for the architecture"
+    )
     max_source: int = Field(512, ge=8, description="tokens of the input at most; longer texts are shortened")
     max_target: int = Field(50, ge=2, description="tokens of the answer at most")

@@ -89,6 +89,10 @@ class TrainingConfig(Section):
     micro_batch: int | None = Field(
         None, ge=1, description="examples a forward pass; by default global_batch / workers"
     )
+    checkpoint_activations: bool = Field(
+        False, description="compute a block's inner values again for its backward pass instead of keeping them"
+    )
+    compile: bool = Field(False, description="compile the transformer's blocks (torch.compile), which takes a minute")
     weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     clip: float | None = Field(1.0, gt=0, description="gradient norm at most; null: no clipping")

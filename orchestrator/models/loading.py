@@ -20,8 +20,24 @@ def load_module(source: ModelSource, config: ModelConfig, auto_class: Any, seed:
     quiet_transformers()
     # transformers draws new weights from torch's global generator
     torch.manual_seed(seed)
+    try:
+        return _load(source, config, auto_class, kwargs).train()
+    except (ValueError, ImportError) as error:
+        # what the architecture, the installation or the device does not have, each with a message of its own
+        if config.attention == "auto" or "attention" not in str(error).lower():
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"model.attention: {config.attention!r} does not go with {config.name!r} here: {reason}"
+        ) from error
+
+
+def _load(source: ModelSource, config: ModelConfig, auto_class: Any, kwargs: dict[str, Any]) -> torch.nn.Module:
+    if config.attention != "auto":
+        kwargs = {**kwargs, "attn_implementation": config.attention}
     if source.path is None:
-        module = _from_config(source, auto_class, _builtin_config(config, **kwargs), {})
+        class_arguments = _taken(kwargs, "attn_implementation")
+        module = _from_config(source, auto_class, _builtin_config(config, **kwargs), class_arguments)
     elif not source.has_values:
         described, class_arguments = _hub_config(source, kwargs)
         module = _from_config(source, auto_class, described, class_arguments)
@@ -31,7 +47,16 @@ def load_module(source: ModelSource, config: ModelConfig, auto_class: Any, seed:
             module = _to_be_filled(source, auto_class, kwargs)
         if module is None:
             module = _pretrained(source, config, auto_class, kwargs)
-    return module.train()
+    return module
+
+
+def _taken(kwargs: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the arguments, taken out of them."""
+    found = {}
+    for name in names:
+        if name in kwargs:
+            found[name] = kwargs.pop(name)
+    return found
 
 
 def _to_be_filled(source: ModelSource, auto_class: Any, kwargs: dict[str, Any]) -> torch.nn.Module | None:
@@ -72,10 +97,8 @@ def _hub_config(source: ModelSource, kwargs: dict[str, Any]) -> tuple[Any, dict[
     """The configuration, and of the arguments those that are the model class's."""
     from transformers import AutoConfig
 
-    class_arguments = {}
     of_config = dict(kwargs)
-    if "add_pooling_layer" in kwargs:
-        class_arguments["add_pooling_layer"] = of_config.pop("add_pooling_layer")
+    class_arguments = _taken(of_config, "add_pooling_layer", "attn_implementation")
     # only a model that has a path is read from the hub's files
     assert source.path is not None
     return AutoConfig.from_pretrained(source.path, revision=source.revision, **of_config), class_arguments

@@ -13,6 +13,7 @@ from torch import nn
 
 from methods import Batch, Context, MethodSpec
 from orchestrator.config.model import ModelConfig
+from orchestrator.models.blocks import halve_frozen
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.other_models import weights_of
@@ -102,6 +103,8 @@ def _check_method(source: ModelSource, config_json: str, spec_json: str) -> None
                 skeleton.module = stack.prepare(skeleton.module, skeleton.head())
             # of an adapter for each task, the first one's
             stack.grow(skeleton.module, 1)
+        if config.base == "bf16":
+            halve_frozen(skeleton.module)
         stack.check_model(skeleton.module, _two_texts(skeleton))
     except ValueError as error:
         raise ValueError(f"methods: {spec.label!r} on model {config.name!r}: {error}") from error

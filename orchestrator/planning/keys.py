@@ -60,13 +60,18 @@ def state_keys(
 ) -> list[str]:
     """T+1 hashes; the t-th is over everything that can have influenced the weights after task t (0: before any).
 
-    Absent on purpose: the number of workers and the micro-batch, because results do not depend on them; the later
-    tasks, so that a longer stream continues a shorter one; plug-ins while they do nothing, so that methods share the
-    tasks that they train alike; and names, of the experiment, of the stream and of the method.
+    Absent on purpose: the number of workers, the micro-batch, and whether blocks are compiled or computed again, because
+    results do not depend on them; the later tasks, so that a longer stream continues a shorter one; plug-ins while they do
+    nothing, so that methods share the tasks that they train alike; and names, of the experiment, of the stream and of the
+    method.
     """
     # a model that a setting names is known by its content, as the run's own is
     stack = method.spec.build(Context(seed, model_identity=functools.partial(identity_of, model)))
     reading = model.model_dump(include={"scoring", "input", "precision", "max_source", "max_target"})
+    # added later: every older checkpoint was trained with the defaults
+    for setting, default in (("base", "float32"), ("attention", "auto")):
+        if getattr(model, setting) != default:
+            reading[setting] = getattr(model, setting)
     initial_key = content_key(CHECKPOINT_FORMAT, identity, reading, dict(stack.initial_cache_fields()), seed)
     keys = [initial_key]
     kind = method.run_kind
@@ -119,7 +124,7 @@ def _lasting_settings(training: TrainingConfig) -> dict[str, Any]:
     A setting that was added to the configuration later counts only where it is set: its default is what every older
     checkpoint was trained with, and must not rename them.
     """
-    absent = {"micro_batch", "epochs", "epochs_per_task", "budget", "outer"}
+    absent = {"micro_batch", "checkpoint_activations", "compile", "epochs", "epochs_per_task", "budget", "outer"}
     if not training.lrs:
         absent.add("lrs")
     if training.schedule != "infinite":

@@ -10,6 +10,7 @@ from pathlib import Path
 from methods import TuningMethod, is_ours, source_of
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
+from orchestrator.config.model import ModelConfig
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
@@ -66,18 +67,12 @@ class Planner:
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
         self._check_family()
+        self.model = _with_precision(config.model, gpu)
         with _as_user_error():
             check_model(self.source, config.model)
             for method in config.methods:
                 check_method(self.source, config.model, method.spec)
         self._tell_missing_sources()
-        # decided here once: what "auto" means must not depend on the machine that happens to train a sequence
-        precision = config.model.precision
-        if precision == "auto":
-            precision = "float32"
-            if gpu:
-                precision = "bf16"
-        self.model = config.model.model_copy(update={"precision": precision})
         self._streams: dict[str, Stream] = {}
         self._test_reads: list[Task] = []
 
@@ -249,3 +244,15 @@ def _as_user_error() -> Iterator[None]:
         raise
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _with_precision(model: ModelConfig, gpu: bool) -> ModelConfig:
+    """The model's configuration with what "auto" means: decided once, whichever machine then trains a sequence."""
+    precision = model.precision
+    if precision == "auto":
+        precision = "float32"
+        if gpu:
+            precision = "bf16"
+    if model.base == "bf16" and precision != "bf16":
+        raise UserError("model.base: 'bf16' goes with model.precision: bf16, in which all else is computed then")
+    return model.model_copy(update={"precision": precision})

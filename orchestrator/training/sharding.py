@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from methods import at_least_float32
 from methods.shared.exchange import as_one
 from methods.shared.shards import is_sharded, local, part_of, total, whole
+from orchestrator.models.blocks import blocks_of
 from orchestrator.training.parallel import Parallel
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class ShardedParallel(Parallel):
             policy = MixedPrecisionPolicy(precision, torch.float32, cast_forward_inputs=False)
         options: dict[str, Any] = {"mesh": self._mesh(), "mp_policy": policy, "ignored_params": kept_whole}
         # the root too gives its weights back: between passes methods then see every parameter in parts
-        for module in (*_blocks(model), model):
+        for module in (*blocks_of(model), model):
             fully_shard(module, reshard_after_forward=True, **options)
         for parameter in kept_whole:
             parameter.data = parameter.data.to(self.device)
@@ -195,14 +196,3 @@ def _kept_whole(model: nn.Module, head: Sequence[nn.Parameter]) -> set[nn.Parame
     if not all(parameter.requires_grad for parameter in model.parameters()):
         kept.update(parameter for parameter in model.parameters() if parameter.requires_grad)
     return kept
-
-
-def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The transformer's blocks: the members of its outermost lists of modules. What is gathered at a time is one of them."""
-    inside = ""
-    for name, module in model.named_modules():
-        if inside and name.startswith(inside):
-            continue
-        if isinstance(module, nn.ModuleList) and len(module) > 0:
-            inside = f"{name}."
-            yield from module

@@ -29,6 +29,9 @@ def test_a_key_does_not_depend_on_the_order_of_a_mapping() -> None:
     "changes",
     [
         {"training": {"micro_batch": 4}},
+        {"training": {"checkpoint_activations": True, "compile": True}},
+        {"scaling": {"workers": 2, "strategy": "fsdp"}},
+        {"attention": "auto", "base": "float32"},
         {"name": "other"},
         {"methods": [{"preset": "ft", "name": "other"}]},
         {"evaluation": {"batch": 3}},
@@ -41,7 +44,13 @@ def test_what_changes_no_result_changes_no_key(changes: dict[str, Any], sequence
 
 @pytest.mark.parametrize(
     "changes",
-    [{"training": {"lr": 0.5}}, {"training": {"epochs": 2}}, {"seeds": [8]}, {"stream": {"prompt": "plain"}}],
+    [
+        {"training": {"lr": 0.5}},
+        {"training": {"epochs": 2}},
+        {"seeds": [8]},
+        {"stream": {"prompt": "plain"}},
+        {"attention": "eager"},
+    ],
 )
 def test_what_changes_results_changes_the_keys(changes: dict[str, Any], sequence_of: SequenceOf) -> None:
     ours = sequence_of(**changes).keys

@@ -18,6 +18,16 @@ from tests.conftest import small_config
     [
         (["model.name=tiny-t6"], ["unknown model 'tiny-t6'", "Did you mean 'tiny-t5'?"]),
         (["model.name=/no/such/folder"], ["model folder '/no/such/folder' does not exist"]),
+        (
+            ["model.attention=flash_attention_2"],
+            ["model.attention: 'flash_attention_2' does not go with 'tiny-t5' here:"],
+        ),
+        (["model.attention=fast"], ["model.attention", "'auto', 'eager', 'sdpa' or 'flash_attention_2'"]),
+        (["model.base=bf16"], ["model.base: 'bf16' goes with model.precision: bf16"]),
+        (
+            ["model.base=bf16", "model.precision=bf16"],
+            ["'ft' on model 'tiny-t5': model.base: 'bf16' is for weights that"],
+        ),
         (["model.scoring=head"], ["model.scoring: 'head' goes with encoders"]),
         (["model.name=tiny-bert", "model.scoring=generate"], ["cannot generate; allowed: head, similarity"]),
         (["streams=[{name: order1, folder: /no/such/folder}]"], ["'/no/such/folder' does not exist"]),

@@ -18,7 +18,7 @@ from methods.shared.shards import is_sharded, local, whole
 from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.planner import plan
 from orchestrator.training.sequence import run_sequence
-from orchestrator.training.sharding import _blocks, _kept_whole, current_workers
+from orchestrator.training.sharding import _kept_whole, current_workers
 from tests.conftest import small_config
 from tests.gloo import in_workers
 from tests.orchestrator.training.helpers import ANNEALED, EWC
@@ -246,14 +246,6 @@ def test_nobody_differentiates_by_parameters_past_the_seam() -> None:
             if re.search(r"autograd\.grad\(|float\([a-z_.]*(weight|parameter|p)(\.grad)?\.", line):
                 found.append(path.relative_to(ROOT).as_posix())
     assert found == ["methods/base.py"]
-
-
-def test_what_is_gathered_at_a_time_is_a_block() -> None:
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 16, "num_heads": 2, "vocab_size": 20, "num_decoder_layers": 3}
-    model = T5ForConditionalGeneration(T5Config(**sizes, num_layers=2))
-    assert list(_blocks(model)) == [*model.encoder.block, *model.decoder.block]
 
 
 def test_whole_is_what_trains_beside_a_frozen_base_and_the_head() -> None:
