@@ -119,3 +119,26 @@ def test_shares_by_task_and_by_layer(learner_of: Callable[..., Learner]) -> None
     kept = {n: 32 - len(p) for n, p in module.named_parameters() if n.endswith("S_low")}
     assert {rank for n, rank in kept.items() if "wo" in n and "encoder" in n} == {24}
     assert {rank for n, rank in kept.items() if "wo" not in n} == {1}
+
+
+def test_what_lies_outside_the_blocks_is_left_whole(learner_of: Callable[..., Learner]) -> None:
+    """A target that the user names fits BERT's pooler and classifier too."""
+    run = learner(learner_of, "tiny-bert", targets=["dense", "classifier"])
+    names = set(run.weights())
+    assert "classifier.weight" in names, "the head trains as it is"
+    assert any(name.endswith("dense.weight") for name in names)
+    assert not any("pooler" in name for name in names)
+    run.stack.before_task(run.family.module, 0, [])
+    tuning = run.stack.tuning
+    assert isinstance(tuning, Osf)
+    assert len(tuning.layers) == 2 * 3, "of each block the attention's output and both feed-forward layers"
+    assert type(run.family.module.get_submodule("classifier")) is torch.nn.Linear
+
+
+def test_a_task_without_a_step_leaks_nothing(learner_of: Callable[..., Learner]) -> None:
+    run = learner(learner_of)
+    tuning = run.stack.tuning
+    assert isinstance(tuning, Osf)
+    tuning.before_task(run.family.module, 0, [])
+    tuning.after_task(run.family.module, 0, [])
+    assert tuning.leaked == [0.0]
