@@ -155,7 +155,10 @@ class Method:
         return batch
 
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
-        """Called with a micro-batch's part of the global mean loss; returns the loss to differentiate."""
+        """Called with a micro-batch's part of the global mean loss; returns the loss to differentiate.
+
+        `logits` [N, K] are those that the loss compares with `batch.answer_tokens()`, in that order.
+        """
         return loss
 
     def add_gradients(self, model: nn.Module) -> None:

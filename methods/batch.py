@@ -42,9 +42,10 @@ class Batch:
     encoder-decoder reads. `options` are the label texts that a sentence encoder compares texts with: the same in every
     micro-batch of a step, they belong to no example.
 
-    `labels` is [B] for a classifier. For a language model it holds the answer's tokens beside the stream that predicts
-    them, `target` or else `source`, and IGNORED elsewhere. `classes` [B] says which label of the stream of tasks, in order
-    of first appearance, each example has; NO_CLASS where its task has no label set.
+    `labels` is [B] for a classifier. For a language model it holds the answer's tokens beside the stream that predicts them,
+    `target` or else `source`, and IGNORED elsewhere; `answers` [N] says where they are among all entries of `labels`, and
+    `first_answer` is the first column that has one (both are found from the labels). `classes` [B] says which label of the
+    stream of tasks, in order of first appearance, each example has; NO_CLASS where its task has no label set.
 
     `loss_weight` is the micro-batch's share of the global batch. Over all micro-batches and workers it sums to 1, so a
     penalty that is added in `after_forward` is weighted by it. `loss_denominator` is what a sum over the micro-batch's
@@ -63,6 +64,17 @@ class Batch:
     loss_denominator: int = 1
     num_old_classes: int | None = None
     example_indices: list[int] = field(default_factory=list)
+    answers: Tensor | None = None
+    first_answer: int = 0
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim < 2 or self.answers is not None:
+            return
+        # found once, where the batch is made: on a GPU, asking which labels there are means waiting for it
+        answers_N = (self.labels != IGNORED).flatten().nonzero().flatten()
+        columns_N = answers_N % self.labels.shape[1]
+        object.__setattr__(self, "answers", answers_N)
+        object.__setattr__(self, "first_answer", int(columns_N.min()) if len(columns_N) else 0)
 
     def token_streams(self) -> Iterator[tuple[StreamName, TokenStream]]:
         """The token streams that the batch has, by name."""
@@ -89,6 +101,19 @@ class Batch:
             return self.source.mask * (self.labels == IGNORED)
         return self.source.mask
 
+    def answer_tokens(self) -> Tensor:
+        """[N]: the labels that the loss asks for, in order; of a classifier all, one for each example."""
+        if self.answers is None:
+            return self.labels
+        return self.labels.flatten().index_select(0, self.answers)
+
+    def answers_by_example(self) -> list[int]:
+        """How many of the loss's labels each example has."""
+        if self.answers is None:
+            return [1] * len(self.labels)
+        counts: list[int] = (self.labels != IGNORED).sum(1).tolist()
+        return counts
+
     def to(self, device: torch.device) -> Batch:
         """The same with all tensors on a device."""
         target = self.target
@@ -97,9 +122,13 @@ class Batch:
         options = self.options
         if options is not None:
             options = options.to(device)
+        answers = self.answers
+        if answers is not None:
+            answers = answers.to(device, non_blocking=True)
         return self.replace(
             source=self.source.to(device),
             labels=self.labels.to(device, non_blocking=True),
+            answers=answers,
             classes=self.classes.to(device, non_blocking=True),
             target=target,
             options=options,
@@ -120,4 +149,7 @@ class Batch:
 
     def replace(self, **changes: Any) -> Batch:
         """The same but for some fields."""
+        if "labels" in changes and "answers" not in changes:
+            # other labels lie elsewhere
+            changes["answers"] = None
         return replace(self, **changes)

@@ -19,7 +19,6 @@ from methods.batch import Batch
 from methods.masking.output_units import MaskableWeight, maskable_weights
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
-from methods.shared.answer_logits import answer_logits
 from methods.shared.passes import evaluating, first
 from methods.shared.shapes import check_outputs
 from methods.shared.tensors import at_least_float32, generator
@@ -182,7 +181,7 @@ class Das(CacheFields, Method):
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(rng.initial_seed() % 2**63)
                     logits = self.context.forward(model, batch)[1]
-                log_probabilities.append(F.log_softmax(at_least_float32(answer_logits(batch, logits)), dim=-1))
+                log_probabilities.append(F.log_softmax(at_least_float32(logits), dim=-1))
             one, other = log_probabilities
             return F.kl_div(other, one, reduction="sum", log_target=True)
 

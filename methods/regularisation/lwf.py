@@ -15,7 +15,6 @@ from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
-from methods.shared.answer_logits import answer_logits
 from methods.shared.passes import evaluating
 from methods.shared.snapshots import copies, with_weights
 
@@ -79,11 +78,10 @@ class Lwf(Cost, CacheFields, Method):
     def after_forward(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
         if not self.teacher:
             return loss
-        old_NK = answer_logits(batch, self._old_logits(model, batch))
-        new_NK = answer_logits(batch, logits)
+        old_NK = self._old_logits(model, batch)
         # the old model has learnt nothing about a classifier's later labels; of a vocabulary all columns count
         columns = slice(batch.num_old_classes)
-        kl = distillation(old_NK[:, columns], new_NK[:, columns], self.settings.temperature)
+        kl = distillation(old_NK[:, columns], logits[:, columns], self.settings.temperature)
         # a sum over this micro-batch's answers, as the loss is before it is divided
         return loss + self.settings.strength * kl / batch.loss_denominator
 

@@ -12,7 +12,6 @@ from methods.base import Context, Method, Settings, State, at_least_float32, tra
 from methods.batch import Batch
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
-from methods.shared.answer_logits import answer_logits
 from methods.shared.example_gradients import mean_over_examples
 from methods.shared.snapshots import add_pull, copies, fitted, squared_distance
 
@@ -29,7 +28,7 @@ def sensitivity(context: Context, model: nn.Module, batches: Iterable[Batch], sa
 
     def squared_norm(example: Batch) -> Tensor:
         logits = context.forward(model, example)[1]
-        return at_least_float32(answer_logits(example, logits)).square().sum()
+        return at_least_float32(logits).square().sum()
 
     return mean_over_examples(context, model, batches, samples, squared_norm, lambda g, norm: g.abs())
 

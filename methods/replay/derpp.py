@@ -18,7 +18,6 @@ from methods.replay.memory import add_to_gradients, draw, gradient_of, kept, los
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost, ExtraPasses
-from methods.shared.answer_logits import answer_logits
 from methods.shared.passes import evaluating
 from methods.shared.shards import local
 
@@ -56,10 +55,9 @@ def logits_of(context: Context, model: nn.Module, examples: Sequence[Example]) -
     found: dict[int, Tensor] = {}
     with evaluating(model):
         for batch in context.batches(examples):
-            logits = context.forward(model, batch)[1]
-            for i, example_index in enumerate(batch.example_indices):
-                one = slice(i, i + 1)
-                found[example_index] = answer_logits(batch.select(one), logits[one])
+            logits_NK = context.forward(model, batch)[1]
+            by_example = logits_NK.split(batch.answers_by_example())
+            found.update(zip(batch.example_indices, by_example, strict=True))
     weight = at_least_float32(local(next(model.parameters())))
     shapes_E2 = weight.new_zeros(len(examples), 2)
     for example_index, logits_nK in found.items():
@@ -157,7 +155,7 @@ class Derpp(Cost, CacheFields, Method):
             # over all workers' micro-batches: the mean is that of the whole draw
             num_answers = sum(map(len, old))
             for batch in self.context.batches(_at(self.kept, drawn)):
-                new = answer_logits(batch, self.context.forward(model, batch)[1])
+                new = self.context.forward(model, batch)[1]
                 error = squared_error(new, _at(old, batch.example_indices))
                 yield s.alpha * error / num_answers
         if s.beta > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,9 +57,27 @@ class Decoder(EncoderDecoder):
         )
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = module(input_ids=batch.source.ids, attention_mask=batch.source.mask).logits
+        assert batch.answers is not None
+        length = batch.source.ids.shape[1]
         # the logits at a token are those of the next one
-        return summed_cross_entropy(logits[:, :-1], batch.labels[:, 1:]), logits
+        kept = length
+        arguments: dict[str, int] = dict(self.without_cache)
+        if self._may_leave_logits_out:
+            # what comes before the first answer is asked for by nobody, and has as many columns as there are tokens to choose
+            kept = length - batch.first_answer + 1
+            arguments["logits_to_keep"] = kept
+        logits_BSV = module(input_ids=batch.source.ids, attention_mask=batch.source.mask, **arguments).logits
+        examples_N = batch.answers // length
+        positions_N = batch.answers % length - 1 - (length - kept)
+        logits_NV = logits_BSV.flatten(0, 1).index_select(0, examples_N * kept + positions_N)
+        return summed_cross_entropy(logits_NV, batch.answer_tokens()), logits_NV
+
+    @property
+    def _may_leave_logits_out(self) -> bool:
+        """Whether the model takes the argument, and nobody looks at what its head gives for each token."""
+        head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
+        is_watched = head is None or head._forward_hooks or head._forward_pre_hooks
+        return "logits_to_keep" in self.known_arguments and not is_watched
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
         sources = column(features, "source")

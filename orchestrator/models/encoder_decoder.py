@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Container, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +56,27 @@ class EncoderDecoder(Family):
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.target is not None
         # no mask for the decoder: it looks back only, so real tokens never see the padding behind them
-        logits = module(
-            input_ids=batch.source.ids, attention_mask=batch.source.mask, decoder_input_ids=batch.target.ids
+        logits_BDV = module(
+            input_ids=batch.source.ids,
+            attention_mask=batch.source.mask,
+            decoder_input_ids=batch.target.ids,
+            **self.without_cache,
         ).logits
-        return summed_cross_entropy(logits, batch.labels), logits
+        assert batch.answers is not None
+        logits_NV = logits_BDV.flatten(0, 1).index_select(0, batch.answers)
+        return summed_cross_entropy(logits_NV, batch.answer_tokens()), logits_NV
+
+    @cached_property
+    def without_cache(self) -> dict[str, bool]:
+        """The argument that keeps a forward pass from storing keys and values, which generation alone reads again."""
+        if "use_cache" in self.known_arguments:
+            return {"use_cache": False}
+        return {}
+
+    @cached_property
+    def known_arguments(self) -> Container[str]:
+        """The names of the arguments of the model's forward pass."""
+        return inspect.signature(self.module.forward).parameters
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
         source = token_stream(column(features, "source"), self.pad).to(device)

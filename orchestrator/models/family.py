@@ -82,7 +82,11 @@ class Family:
         raise NotImplementedError
 
     def forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(summed loss, logits); `module` is this family's, perhaps wrapped for several workers."""
+        """(summed loss, logits [N, K] that it compares with `batch.answer_tokens()`).
+
+        N counts answer tokens, or examples for a classifier; K is the vocabulary or the labels. `module` is this family's,
+        perhaps wrapped for several workers.
+        """
         raise NotImplementedError
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
@@ -185,11 +189,9 @@ def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
     return F.normalize((hidden * weights).sum(1) / weights.sum(1).clamp(min=1), dim=1)
 
 
-def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy summed over all positions whose label is not IGNORED, in float32 at least."""
-    return F.cross_entropy(
-        at_least_float32(logits).flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+def summed_cross_entropy(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """Cross-entropy summed over all answers, in float32 at least."""
+    return F.cross_entropy(at_least_float32(logits_NK), labels_N, ignore_index=IGNORED, reduction="sum")
 
 
 def column(features: Sequence[Feature], name: str) -> list[Any]:

@@ -47,12 +47,38 @@ def test_selecting_examples_keeps_what_belongs_to_none() -> None:
 
 def test_moving_to_a_device_moves_every_tensor() -> None:
     batch = decoder_batch().replace(options=SOURCE, target=SOURCE).to(torch.device("meta"))
-    tensors = [batch.labels, batch.classes]
+    assert batch.answers is not None
+    tensors = [batch.labels, batch.classes, batch.answers]
     for _, stream in batch.token_streams():
         tensors += [stream.ids, stream.mask]
-    assert len(tensors) == 8
+    assert len(tensors) == 9
     assert all(tensor.is_meta for tensor in tensors)
 
 
 def test_a_classifiers_labels_are_beside_no_token() -> None:
     assert not toy.batch().answer_in_source
+
+
+def test_answers_are_found_from_the_labels() -> None:
+    batch = decoder_batch()
+    assert batch.answers is not None
+    assert batch.answers.tolist() == [2, 3, 5]
+    assert batch.first_answer == 1
+    assert batch.answer_tokens().tolist() == [5, 6, 7]
+    assert batch.answers_by_example() == [2, 1]
+    second = batch.select(slice(1, 2))
+    assert second.answers is not None and second.answers.tolist() == [1]
+    first = batch.select(slice(0, 1))
+    assert first.first_answer == 2
+    others = batch.replace(labels=torch.tensor([[-100, 8, -100, -100]]))
+    assert others.answer_tokens().tolist() == [8]
+    assert batch.replace(loss_weight=0.5).answers is batch.answers
+    none = batch.replace(labels=torch.full((1, 4), -100))
+    assert none.answers is not None and len(none.answers) == none.first_answer == 0
+
+
+def test_of_a_classifier_each_example_is_an_answer() -> None:
+    batch = toy.batch()
+    assert batch.answers is None
+    assert torch.equal(batch.answer_tokens(), toy.LABELS)
+    assert batch.answers_by_example() == [1, 1, 1, 1]

@@ -110,3 +110,38 @@ def test_no_label_set_is_needed(family: Family) -> None:
     batch = family.collate(family.features(task_of(), [Example("a long text", "what it says")]))
     assert batch.classes.tolist() == [-1]
     assert torch.isfinite(family.forward(family.module, batch)[0])
+
+
+def test_logits_are_computed_from_the_first_answer_on(family: Family) -> None:
+    """Of a text of five tokens whose answer is last nobody asks for the logits at the first three."""
+    computed = []
+    family.module.get_output_embeddings().register_forward_pre_hook(
+        lambda head, inputs: computed.append(inputs[0].shape)
+    )  # type: ignore[operator]
+    batch = family.collate(FEATURES[:1])
+    whole, _ = family.forward(family.module, batch)
+    # who looks at the head sees every token
+    assert computed.pop()[:2] == (1, 5)
+    family.module.get_output_embeddings()._forward_pre_hooks.clear()  # type: ignore[operator]
+    seen = []
+    original = family.module.forward
+
+    def forward(**arguments: Any) -> Any:
+        output = original(**arguments)
+        seen.append(output)
+        return output
+
+    loss, logits = family.forward(forward, batch)  # type: ignore[arg-type]
+    assert seen[0].logits.shape[:2] == (1, 3), "at the last token of the text, and at both of the answer"
+    assert seen[0].past_key_values is None
+    assert len(logits) == 2
+    torch.testing.assert_close(loss, whole)
+
+
+def test_the_logits_are_those_that_the_loss_compares(family: Family) -> None:
+    family.module.eval()
+    loss, logits_NV = family.forward(family.module, family.collate(FEATURES))
+    answers = torch.tensor([token for feature in FEATURES for token in feature["target"]])
+    assert len(logits_NV) == len(answers)
+    expected = -logits_NV.log_softmax(-1)[range(len(answers)), answers].sum()
+    torch.testing.assert_close(loss, expected)

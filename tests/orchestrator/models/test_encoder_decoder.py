@@ -85,3 +85,21 @@ def test_no_label_set_is_needed(family: Family) -> None:
     batch = family.collate(family.features(task_of(), [Example("a long text", "what it says")]))
     assert batch.classes.tolist() == [-1]
     assert torch.isfinite(family.forward(family.module, batch)[0])
+
+
+def test_the_logits_are_those_that_the_loss_compares_and_no_cache_is_kept(family: Family) -> None:
+    family.module.eval()
+    seen = []
+    original = family.module.forward
+
+    def forward(**arguments: Any) -> Any:
+        output = original(**arguments)
+        seen.append(output)
+        return output
+
+    loss, logits_NV = family.forward(forward, family.collate(FEATURES))  # type: ignore[arg-type]
+    answers = torch.tensor([token for feature in FEATURES for token in feature["target"]])
+    assert len(logits_NV) == len(answers)
+    expected = -logits_NV.log_softmax(-1)[range(len(answers)), answers].sum()
+    torch.testing.assert_close(loss, expected)
+    assert seen[0].past_key_values is None
