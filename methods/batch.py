@@ -5,7 +5,7 @@ Shapes: B examples, S tokens of the longest one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,7 +27,11 @@ class TokenStream:
 
     def to(self, device: torch.device) -> TokenStream:
         """The same on a device."""
-        return TokenStream(self.ids.to(device, non_blocking=True), self.mask.to(device, non_blocking=True))
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> TokenStream:
+        """The same with both tensors changed."""
+        return TokenStream(change(self.ids), change(self.mask))
 
     def select(self, examples: slice) -> TokenStream:
         """Some of its examples."""
@@ -114,22 +118,30 @@ class Batch:
         counts: list[int] = (self.labels != IGNORED).sum(1).tolist()
         return counts
 
+    def pinned(self) -> Batch:
+        """The same in memory from which a GPU copies by itself."""
+        return self._each(torch.Tensor.pin_memory)
+
     def to(self, device: torch.device) -> Batch:
         """The same with all tensors on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with every tensor changed."""
         target = self.target
         if target is not None:
-            target = target.to(device)
+            target = target.each(change)
         options = self.options
         if options is not None:
-            options = options.to(device)
+            options = options.each(change)
         answers = self.answers
         if answers is not None:
-            answers = answers.to(device, non_blocking=True)
+            answers = change(answers)
         return self.replace(
-            source=self.source.to(device),
-            labels=self.labels.to(device, non_blocking=True),
+            source=self.source.each(change),
+            labels=change(self.labels),
             answers=answers,
-            classes=self.classes.to(device, non_blocking=True),
+            classes=change(self.classes),
             target=target,
             options=options,
         )

@@ -135,6 +135,11 @@ class Stack:
             chosen = policy.compose_batch(task_id, step, chosen)
         return chosen
 
+    @property
+    def composes_batches(self) -> bool:
+        """Whether a data policy makes global batches other than they are cut."""
+        return any(type(policy).compose_batch is not DataPolicy.compose_batch for policy in self._policies)
+
     def extra_passes(self, task_id: int, size: int) -> ExtraPasses:
         """The passes of all parts together."""
         total = ExtraPasses()

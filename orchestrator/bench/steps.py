@@ -26,7 +26,7 @@ from orchestrator.planning.planner import plan
 from orchestrator.training.learner import Learner
 from orchestrator.training.optimizer import make_optimizer
 from orchestrator.training.parallel import Parallel
-from orchestrator.training.step import train_step
+from orchestrator.training.step import make_micro_batches, train_step
 
 # By form: MIGU's settings; None is plain fine-tuning
 FORMS: dict[str, dict[str, Any] | None] = {
@@ -116,7 +116,8 @@ class Form:
         self.steps += 1
         _wait()
         started = time.perf_counter()
-        train_step(self.learner, self.learner.family.module, self.optimizer, self.features, 0, self.steps)
+        made = make_micro_batches(self.learner, self.features)
+        train_step(self.learner, self.learner.family.module, self.optimizer, made, 0, self.steps)
         _wait()
         return time.perf_counter() - started
 

@@ -44,6 +44,10 @@ class Decoder(EncoderDecoder):
             found.append({"source": source, "target": [*target[:limit], end], "class_index": class_index})
         return found
 
+    def length(self, feature: Feature) -> int:
+        # the answer stands behind the text
+        return len(feature["source"]) + len(feature["target"])
+
     def collate(self, features: Sequence[Feature]) -> Batch:
         read = []
         labels = []

@@ -73,6 +73,10 @@ class Family:
             return NO_CLASS
         return self.labels.index(example.label)
 
+    def length(self, feature: Feature) -> int:
+        """How many tokens the longest stream of an example has, by which it is padded."""
+        return len(feature["source"])
+
     def loss_terms(self, feature: Feature) -> int:
         """What the loss is averaged over: the example's label tokens, or the example itself."""
         return 1

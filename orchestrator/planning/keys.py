@@ -23,8 +23,9 @@ from streams import DEFAULT_SCORER, SCORER_VERSIONS, Stream, Task
 
 # Part of every key, so that files in an older layout are made again instead of misread, and so that what training itself
 # computes otherwise than before is trained again. 2: the fields of steps, scores and resume states have new names, and a
-# score's file carries a checksum. 3: methods compute what their papers say where they did not.
-CHECKPOINT_FORMAT = 3
+# score's file carries a checksum. 3: methods compute what their papers say where they did not. 4: a global batch is cut into
+# micro-batches by length, which decides what dropout drops.
+CHECKPOINT_FORMAT = 4
 SCORE_FORMAT = 2
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -27,6 +27,17 @@ def global_batches(examples: int, global_batch: int, seed: int, task: int, epoch
         first = step * global_batch
         # The remainder also serves a batch that is larger than the task: it goes round more than once
         yield [order[position % examples] for position in range(first, first + global_batch)]
+
+
+def cut_by_length(batch: Sequence[T], size: int, length: Callable[[T], int]) -> list[T]:
+    """A global batch in the order in which it is cut into micro-batches: by length where there are several of them.
+
+    Texts of like length are read together, so that little of a micro-batch is padding. The order does not depend on the
+    workers either; of equally long ones the first comes first.
+    """
+    if len(batch) <= size:
+        return list(batch)
+    return sorted(batch, key=length)
 
 
 def micro_batches(batch: Sequence[T], size: int, rank: int, workers: int) -> list[tuple[int, list[T]]]:

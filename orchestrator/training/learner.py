@@ -23,7 +23,7 @@ from orchestrator.models.saved_parts import saved_parts_of
 from orchestrator.models.source import find_model
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State
-from orchestrator.training.batches import global_batches, micro_batches
+from orchestrator.training.batches import cut_by_length, global_batches, micro_batches
 from orchestrator.training.learner_state import BOTH, INITIAL, NOTHING_WHOLE, LearnerState, Purpose
 from orchestrator.training.parallel import Parallel
 from streams import Stream
@@ -233,7 +233,9 @@ class Learner:
 
     def my_micro_batches(self, examples: Sequence[Feature]) -> list[tuple[int, list[Feature]]]:
         """This worker's micro-batches of a global batch, each with its index among those of all workers."""
-        return micro_batches(examples, self.micro_batch_size, self.parallel.rank, self.parallel.count)
+        size = self.micro_batch_size
+        by_length = cut_by_length(examples, size, self.family.length)
+        return micro_batches(by_length, size, self.parallel.rank, self.parallel.count)
 
     def loss_denominator(self, examples: Sequence[Feature]) -> int:
         """What the summed loss of examples is divided by: their label tokens, or how many they are."""
@@ -241,7 +243,11 @@ class Learner:
 
     def make_batch(self, features: Sequence[Feature], loss_denominator: int) -> Batch:
         """A micro-batch on this worker's device, with its weight in a loss over `loss_denominator` terms."""
-        batch = self.family.collate(features).to(self.parallel.device)
+        batch = self.family.collate(features)
+        if self.parallel.device.type == "cuda":
+            # from ordinary memory a copy to the GPU would make the CPU wait for it
+            batch = batch.pinned()
+        batch = batch.to(self.parallel.device)
         return batch.replace(
             loss_weight=self.loss_denominator(features) / loss_denominator,
             loss_denominator=loss_denominator,

@@ -80,10 +80,10 @@ class Parallel:
         """
         return gradients_alone(value, parameters)
 
-    def clip_gradients(self, parameters: Iterable[nn.Parameter], max_norm: float | None) -> float:
-        """Scale the gradients down to a norm over all of them (None: leave them). Returns the norm before that."""
+    def clip_gradients(self, parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
+        """Scale the gradients down to a norm over all of them (None: leave them). Returns the norm before that, a scalar."""
         limit = math.inf if max_norm is None else max_norm
-        return nn.utils.clip_grad_norm_(list(parameters), limit).item()
+        return nn.utils.clip_grad_norm_(list(parameters), limit)
 
     def all_finite(self, tensors: Iterable[Tensor]) -> bool:
         """Whether no worker has a value that is infinite or not a number."""

@@ -118,7 +118,7 @@ class ShardedParallel(Parallel):
             parameter.grad = gradient
         return found
 
-    def clip_gradients(self, parameters: Iterable[nn.Parameter], max_norm: float | None) -> float:
+    def clip_gradients(self, parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
         # torch's own functions take tensors of one kind at a time
         kinds: dict[bool, list[nn.Parameter]] = {False: [], True: []}
         squares = []
@@ -130,7 +130,7 @@ class ShardedParallel(Parallel):
         limit = math.inf if max_norm is None else max_norm
         for alike in kinds.values():
             nn.utils.clip_grads_with_norm_(alike, limit, norm)
-        return norm.item()
+        return norm
 
     def all_finite(self, tensors: Iterable[Tensor]) -> bool:
         return super().all_finite(map(local, tensors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,60 +15,67 @@ from orchestrator.models.family import Feature
 from orchestrator.training.learner import Learner
 
 
+@dataclass(frozen=True)
+class MicroBatches:
+    """This worker's part of a global batch: its micro-batches, and their numbers among those of all workers.
+
+    The loss is divided by the global batch's label tokens (generation) or examples (classification).
+    """
+
+    batches: Sequence[Batch]
+    indices: Sequence[int]
+    loss_denominator: int
+
+
+def make_micro_batches(learner: Learner, global_batch: Sequence[Feature]) -> MicroBatches:
+    """This worker's part of a global batch, on its device."""
+    loss_denominator = learner.loss_denominator(global_batch)
+    batches = []
+    indices = []
+    for micro_batch_index, features in learner.my_micro_batches(global_batch):
+        batches.append(learner.make_batch(features, loss_denominator))
+        indices.append(micro_batch_index)
+    return MicroBatches(batches, indices, loss_denominator)
+
+
 def train_step(
     learner: Learner,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    global_batch: Sequence[Feature],
+    made: MicroBatches,
     task_position: int,
     step: int,
 ) -> tuple[float, float]:
-    """One optimizer step on a global batch, of which this worker computes its part. Returns (loss, gradient norm).
-
-    The loss is the sum over the global batch divided by its label tokens (generation) or examples (classification).
-    """
+    """One optimizer step on a global batch, of which this worker computes its part. Returns (loss, gradient norm)."""
     model = learner.family.module
     stack = learner.stack
     parallel = learner.parallel
-    loss_denominator = learner.loss_denominator(global_batch)
-    indices, batches = _my_batches(learner, global_batch, loss_denominator)
     loss = torch.zeros((), device=parallel.device)
 
-    stack.before_step(model, batches)
+    stack.before_step(model, made.batches)
     optimizer.zero_grad()
-    for number, (micro_batch_index, made) in enumerate(zip(indices, batches, strict=True), start=1):
-        batch = stack.on_batch(made)
+    for micro_batch_index, micro_batch in zip(made.indices, made.batches, strict=True):
+        batch = stack.on_batch(micro_batch)
         _seed_dropout(learner.sequence.seed, task_position, step, micro_batch_index)
-        with parallel.accumulate(module, is_last=number == len(batches)):
+        with parallel.accumulate(module, is_last=micro_batch is made.batches[-1]):
             summed_loss, logits = learner.forward(module, batch)
-            loss_part = stack.after_forward(model, batch, logits, summed_loss / loss_denominator)
+            loss_part = stack.after_forward(model, batch, logits, summed_loss / made.loss_denominator)
             parallel.backward(loss_part)
         loss += loss_part.detach()
-    global_loss = parallel.sum(loss).item()
-    _check_finite(global_loss, "loss", learner, task_position, step)
 
     # Hooks see gradients that are averaged over the workers and not yet clipped
     parallel.exchange_gradients(model)
     stack.add_gradients(model)
     stack.before_optimizer_step(model)
     norm = parallel.clip_gradients(trainable(model).values(), learner.sequence.training.clip)
+    # both at once: each value that is read makes the CPU wait for the device, once a step
+    global_loss, norm_value = torch.stack([parallel.sum(loss).double(), norm.double()]).tolist()
     # Before the step: an update by a gradient that is not finite would spoil every weight
-    _check_finite(norm, "gradient's norm", learner, task_position, step)
+    _check_finite(global_loss, "loss", learner, task_position, step)
+    _check_finite(norm_value, "gradient's norm", learner, task_position, step)
     optimizer.step()
     stack.after_optimizer_step(model)
-    return global_loss, round(norm, 6)
-
-
-def _my_batches(
-    learner: Learner, global_batch: Sequence[Feature], loss_denominator: int
-) -> tuple[list[int], list[Batch]]:
-    """This worker's micro-batches of a step, and their numbers among those of all workers."""
-    indices = []
-    batches = []
-    for micro_batch_index, features in learner.my_micro_batches(global_batch):
-        indices.append(micro_batch_index)
-        batches.append(learner.make_batch(features, loss_denominator))
-    return indices, batches
+    return global_loss, round(norm_value, 6)
 
 
 def _seed_dropout(seed: int, task_position: int, step: int, micro_batch_index: int) -> None:

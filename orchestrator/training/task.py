@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from orchestrator.training.learner import Learner
 from orchestrator.training.learner_state import BOTH, NOTHING_WHOLE, LearnerState, copy_to_cpu, restore, snapshot
 from orchestrator.training.optimizer import OptimizerState, load_optimizer_state, make_optimizer
 from orchestrator.training.schedules import last_step_before_annealing, make_schedule
-from orchestrator.training.step import train_step
+from orchestrator.training.step import MicroBatches, make_micro_batches, train_step
 
 
 @dataclass
@@ -115,11 +116,11 @@ def _make_steps(
 
     resume_state = None
     global_batches = itertools.islice(learner.global_batches(task_id), num_steps)
-    for step, global_batch in enumerate(global_batches, start=1):
+    for step, (global_batch, made) in enumerate(_made(learner, global_batches), start=1):
         where.step = step
         began = time.monotonic()
         lr = schedule.get_last_lr()[0]
-        loss, norm = train_step(learner, module, optimizer, global_batch, position, step)
+        loss, norm = train_step(learner, module, optimizer, made, position, step)
         schedule.step()
         num_tokens = cost.tokens(global_batch)
         num_flops = cost.flops(global_batch)
@@ -130,6 +131,24 @@ def _make_steps(
             resume_state = snapshot(model, learner.weights(), optimizer)
     where.step = None
     return resume_state
+
+
+def _made(learner: Learner, global_batches: Iterable[list[Feature]]) -> Iterator[tuple[list[Feature], MicroBatches]]:
+    """Each global batch with this worker's part of it. On a GPU the next one's is made while the GPU computes this one."""
+    if learner.parallel.device.type == "cpu" or learner.stack.composes_batches:
+        # there the same cores would compute both; and a method that composes batches may first have to see the step before
+        for global_batch in global_batches:
+            yield global_batch, make_micro_batches(learner, global_batch)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        waiting: list[tuple[list[Feature], Future[MicroBatches]]] = []
+        for global_batch in global_batches:
+            waiting.append((global_batch, thread.submit(make_micro_batches, learner, global_batch)))
+            if len(waiting) > 1:
+                before, made = waiting.pop(0)
+                yield before, made.result()
+        for before, made in waiting:
+            yield before, made.result()
 
 
 def _finish(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -97,15 +97,14 @@ def test_two_parts_that_fill_make_one_batch() -> None:
 def test_an_epoch_goes_once_over_the_new_examples(
     sequence_of: Callable[..., SequencePlan], learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[int, list[Example]]] = []
+    seen: list[list[Example]] = []
+    make_micro_batches = training.make_micro_batches
 
-    train_step = training.train_step
+    def note(learner: Learner, batch: Any) -> Any:
+        seen.append(list(batch))
+        return make_micro_batches(learner, batch)
 
-    def note(learner: Learner, module: Any, optimizer: Any, batch: Sequence[Example], task: int, step: int) -> Any:
-        seen.append((task, list(batch)))
-        return train_step(learner, module, optimizer, batch, task, step)
-
-    monkeypatch.setattr(training, "train_step", note)
+    monkeypatch.setattr(training, "make_micro_batches", note)
     changes: dict[str, Any] = {"methods": ["conpet"], "stream": {"first": 3, "max_train": 24}}
     sequence = sequence_of(**changes)
     view = run_sequence(sequence, evaluate=False)
@@ -113,7 +112,7 @@ def test_an_epoch_goes_once_over_the_new_examples(
     assert [view.by_task[t].total_steps for t in range(3)] == [3, 6, 6]
     features = [learner_of(**changes).features(t) for t in range(3)]
     for task, old in ((1, features[0]), (2, features[0] + features[1])):
-        batches = [batch for t, batch in seen if t == task]
+        batches = seen[3 + 6 * (task - 1) : 3 + 6 * task]
         new = [example for batch in batches for example in batch[:4]]
         assert sorted(map(str, new)) == sorted(map(str, features[task]))
         assert all(len(batch) == 8 and all(example in old for example in batch[4:]) for batch in batches)

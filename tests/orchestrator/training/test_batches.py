@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.training.batches import global_batches, micro_batches, steps_in_epoch
+from orchestrator.training.batches import cut_by_length, global_batches, micro_batches, steps_in_epoch
 
 
 def test_every_example_is_seen_and_every_batch_is_full() -> None:
@@ -35,3 +35,22 @@ def test_all_workers_together_make_the_same_micro_batches(workers: int) -> None:
     made = [piece for rank in range(workers) for piece in micro_batches(batch, 4, rank, workers)]
     assert sorted(made) == [(i, batch[4 * i : 4 * i + 4]) for i in range(4)]
     assert len({len(micro_batches(batch, 4, rank, workers)) for rank in range(workers)}) == 1
+
+
+def test_texts_of_like_length_are_cut_together() -> None:
+    words = ["ccc", "a", "bbbb", "dd", "e", "ff"]
+    assert cut_by_length(words, 2, len) == ["a", "e", "dd", "ff", "ccc", "bbbb"]
+    assert cut_by_length(words, 6, len) == words, "what is read at once needs no order"
+    assert words[0] == "ccc", "the batch itself stays"
+
+
+def test_less_of_a_batch_is_padding() -> None:
+    """Lengths as in real text: many short and a few long."""
+    lengths = [8 + (i * i * 37) % 250 for i in range(64)]
+
+    def padded(order: list[int]) -> int:
+        return sum(4 * max(order[i : i + 4]) for i in range(0, 64, 4))
+
+    real = sum(lengths)
+    assert 1 - real / padded(lengths) > 0.3
+    assert 1 - real / padded(cut_by_length(lengths, 4, int)) < 0.1

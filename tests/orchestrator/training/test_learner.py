@@ -13,6 +13,7 @@ from orchestrator.store.checkpoints import State
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
+from tests.conftest import FAMILIES
 from tests.orchestrator.training.helpers import EWC, equal
 
 
@@ -50,3 +51,13 @@ def test_another_model_than_the_planned_one_is_refused(sequence_of: Callable[...
     sequence = sequence_of().model_copy(update={"model_identity": "another"})
     with pytest.raises(RuntimeError, match="has changed"):
         run_sequence(sequence)
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_a_global_batch_is_cut_by_the_length_of_what_is_read(model: str, learner_of: Callable[..., Learner]) -> None:
+    """A decoder reads the answer behind the text: a short text with a long answer is long."""
+    learner = learner_of(model=model, training={"micro_batch": 1})
+    lengths = [(5, 1), (2, 6), (3, 1), (4, 1)]
+    features: Any = [{"source": [9] * s, "target": [9] * t, "class_index": 0} for s, t in lengths]
+    read = [len(batch[0]["source"]) for _, batch in learner.my_micro_batches(features)]
+    assert read == ([3, 4, 5, 2] if model == "tiny-llama" else [2, 3, 4, 5])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from orchestrator.store.events import Event, Step
+from orchestrator.training import task
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import Position, train_task
 
@@ -95,3 +97,30 @@ def test_the_loop_calls_each_hook_in_its_turn(
     train_task(learner, 0, lambda event: None)
     micro_batch = ["on_batch", "after_forward"]
     assert called == ["before_task", "before_step", *micro_batch, *micro_batch, *hooks[4:]]
+
+
+@pytest.mark.parametrize(("device", "composes", "ahead"), [("cpu", False, 0), ("cuda", False, 1), ("cuda", True, 0)])
+def test_on_a_gpu_a_step_is_made_while_the_one_before_is_computed(
+    device: str, composes: bool, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    def make(learner: Any, global_batch: list[int]) -> str:
+        begun.append(global_batch[0])
+        return f"step {global_batch[0]}"
+
+    monkeypatch.setattr(task, "make_micro_batches", make)
+    learner: Any = SimpleNamespace(
+        parallel=SimpleNamespace(device=torch.device(device)), stack=SimpleNamespace(composes_batches=composes)
+    )
+    asked: list[int] = []
+
+    def batches() -> Iterator[list[Any]]:
+        for number in range(4):
+            asked.append(number)
+            yield [number]
+
+    for number, (global_batch, made) in enumerate(task._made(learner, batches())):
+        assert (global_batch, made) == ([number], f"step {number}")
+        assert len(asked) == min(number + 1 + ahead, 4)
+    assert begun == [0, 1, 2, 3]
