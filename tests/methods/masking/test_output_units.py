@@ -104,7 +104,9 @@ def test_released_masks_every_linear_layer_and_counts_padding(model: str, learne
                 lambda m, i, o, name=name: sums.__setitem__(name, o.detach().abs().flatten(0, 1).sum(0))
             )
     (step,) = batches_of(learner, 0)
+    learner.family.module = other
     learner.family.forward(other, step.batch)
+    learner.family.module = module
     before = {n: layer.weight.detach().clone() for n, layer in module.named_modules() if isinstance(layer, nn.Linear)}
     train_task(learner, 0, lambda event: None)
     assert "lm_head" in sums
