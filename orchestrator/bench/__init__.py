@@ -3,6 +3,7 @@
 from orchestrator.bench.costs import method_costs, print_method_costs
 from orchestrator.bench.reuse import print_search_reuse, search_reuse
 from orchestrator.bench.steps import migu_step, print_migu_step
+from orchestrator.bench.trainer import print_trainer_step, trainer_step
 
 __all__ = [
     "method_costs",
@@ -10,5 +11,7 @@ __all__ = [
     "print_method_costs",
     "print_migu_step",
     "print_search_reuse",
+    "print_trainer_step",
     "search_reuse",
+    "trainer_step",
 ]

@@ -49,10 +49,10 @@ class Case:
     target_tokens: int = 8
 
 
-_T5_SMALL = {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": 6, "num_heads": 8}
+T5_SMALL = {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": 6, "num_heads": 8}
 _T5_LARGE = {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 16}
 _HEADS = {"num_attention_heads": 8, "num_key_value_heads": 8}
-_LLAMA = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, **_HEADS}
+LLAMA = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, **_HEADS}
 _LLAMA_1B = {
     "hidden_size": 2048,
     "intermediate_size": 5632,
@@ -62,8 +62,8 @@ _LLAMA_1B = {
     "max_position_embeddings": 1024,
 }
 CPU_CASES = (
-    Case("t5 (512 wide)", "tiny-t5", _T5_SMALL),
-    Case("llama (512 wide)", "tiny-llama", _LLAMA | {"max_position_embeddings": 512}),
+    Case("t5 (512 wide)", "tiny-t5", T5_SMALL),
+    Case("llama (512 wide)", "tiny-llama", LLAMA | {"max_position_embeddings": 512}),
     Case("tiny-t5", "tiny-t5", {}, examples=16, source_tokens=48),
 )
 GPU_CASES = (
@@ -114,11 +114,11 @@ class Form:
     def step_seconds(self) -> float:
         """Take a step; the seconds that it took."""
         self.steps += 1
-        _wait()
+        wait_for_device()
         started = time.perf_counter()
         made = make_micro_batches(self.learner, self.features)
         train_step(self.learner, self.learner.family.module, self.optimizer, made, 0, self.steps)
-        _wait()
+        wait_for_device()
         return time.perf_counter() - started
 
     def peak_bytes(self) -> int | None:
@@ -126,14 +126,14 @@ class Form:
         if not torch.cuda.is_available():
             return None
         self.optimizer.zero_grad()
-        _wait()
+        wait_for_device()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         self.step_seconds()
         return torch.cuda.max_memory_allocated() - before
 
 
-def _wait() -> None:
+def wait_for_device() -> None:
     """Until the GPU has done what it was told to."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -55,3 +55,17 @@ def bench_migu_step(
     print_migu_step(result, make_console(stderr=as_json))
     if as_json:
         print(json.dumps(result))
+
+
+@bench.command("trainer-step")
+def bench_trainer_step(
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each; medians are over them.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """What a step of plain fine-tuning takes beside one of transformers' Trainer, on texts of equal and of varied length."""
+    from orchestrator.bench import print_trainer_step, trainer_step
+
+    result = trainer_step(make_console(stderr=True), rounds)
+    print_trainer_step(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))
