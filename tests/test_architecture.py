@@ -36,6 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "orchestrator.bench",
         "orchestrator.contract",
         "orchestrator.cli",
+        "orchestrator.dry_run",
         "orchestrator.listing",
         "orchestrator.__main__",
     ),

@@ -20,7 +20,7 @@ from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.other_models import weights_of
 from orchestrator.models.saved_parts import saved_parts_of
-from orchestrator.models.source import find_model
+from orchestrator.models.source import ModelSource, find_model
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State
 from orchestrator.training.batches import cut_by_length, global_batches, micro_batches
@@ -56,10 +56,14 @@ class Learner:
 
     # Loading
 
-    def load_initial(self) -> None:
-        """Build the model before training, prepared by the tuning method, on this worker's device, and the method."""
+    def load_initial(self, source: ModelSource | None = None) -> None:
+        """Build the model before training, prepared by the tuning method, on this worker's device, and the method.
+
+        `source` is the plan's model where it was found already, perhaps without values.
+        """
         self.hold(NOTHING_WHOLE)
-        source = find_model(self.sequence.model)
+        if source is None:
+            source = find_model(self.sequence.model)
         if source.identity != self.sequence.model_identity:
             raise ValueError(
                 f"model {self.sequence.model.name!r} has changed: {source.identity} on this machine, but the "
