@@ -211,16 +211,18 @@ def memory_bytes(learner: Learner, config: RunConfig) -> int:
     if config.scaling.strategy != "ddp" and config.scaling.workers > 1:
         largest = max(sum(p.numel() for p in block.parameters()) for block in blocks_of(model))
         sharded = sharded // config.scaling.workers + 4 * largest
-    return sharded + whole + _activation_bytes(model, sequence)
+    return sharded + whole + _activation_bytes(model, sequence, config.scaling.workers)
 
 
-def _activation_bytes(model: Any, sequence: SequencePlan) -> int:
+def _activation_bytes(model: Any, sequence: SequencePlan, workers: int) -> int:
     training = sequence.training
     width = int(getattr(model.config, "hidden_size", 0))
     bytes_each = 2 if sequence.model.precision == "bf16" else 4
-    num_tokens = (training.micro_batch or training.global_batch) * (
-        sequence.model.max_source + sequence.model.max_target
-    )
+    examples = training.global_batch // workers
+    # of "auto" the first try; what does not fit is cut until it does
+    if isinstance(training.micro_batch, int):
+        examples = training.micro_batch
+    num_tokens = examples * (sequence.model.max_source + sequence.model.max_target)
     of_a_block = 17 * bytes_each * width * num_tokens
     num_blocks = sum(1 for _ in blocks_of(model))
     if not training.checkpoint_activations:

@@ -123,6 +123,8 @@ def check_batch(training: TrainingConfig, workers: int) -> None:
     if batch % workers:
         raise ValueError(f"training.global_batch: {batch} does not divide by scaling.workers = {workers}")
     micro = training.micro_batch
+    if micro == "auto":
+        return
     if micro and batch % (micro * workers):
         raise ValueError(
             f"training.micro_batch: global_batch = {batch} is not a multiple of micro_batch x workers = {micro} x {workers}"

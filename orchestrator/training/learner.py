@@ -23,7 +23,7 @@ from orchestrator.models.saved_parts import saved_parts_of
 from orchestrator.models.source import ModelSource, find_model
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State
-from orchestrator.training.batches import cut_by_length, global_batches, micro_batches
+from orchestrator.training.batches import MicroBatch, cut_by_length, global_batches, micro_batches
 from orchestrator.training.learner_state import BOTH, INITIAL, NOTHING_WHOLE, LearnerState, Purpose
 from orchestrator.training.parallel import Parallel
 from streams import Stream
@@ -46,6 +46,7 @@ class Learner:
         self.sequence = sequence
         self.stream = stream
         self.parallel = parallel
+        self.micro_batch = MicroBatch(sequence, parallel)
         self._training_sets: dict[int, list[Feature]] = {}
         self._examples: dict[int, list[Feature]] = {}
         self.hold(NOTHING_WHOLE)
@@ -229,15 +230,9 @@ class Learner:
                 # methods know examples as mappings only; what they give back are features that they were given
                 yield cast("list[Feature]", list(composed))
 
-    @property
-    def micro_batch_size(self) -> int:
-        """The examples of a micro-batch."""
-        training = self.sequence.training
-        return training.micro_batch or training.global_batch // self.parallel.count
-
     def my_micro_batches(self, examples: Sequence[Feature]) -> list[tuple[int, list[Feature]]]:
         """This worker's micro-batches of a global batch, each with its index among those of all workers."""
-        size = self.micro_batch_size
+        size = self.micro_batch.size
         by_length = cut_by_length(examples, size, self.family.length)
         return micro_batches(by_length, size, self.parallel.rank, self.parallel.count)
 
@@ -269,7 +264,7 @@ class Learner:
             order = torch.randperm(len(examples), generator=rng).tolist()
         ordered = [examples[index] for index in order]
         loss_denominator = self.loss_denominator(examples)
-        size = self.micro_batch_size
+        size = self.micro_batch.size
         for micro_batch_index, features in micro_batches(ordered, size, *self.parallel.dealt_among):
             # Every micro-batch but the last has that size
             first = micro_batch_index * size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
 from orchestrator.training.environment import SystemSampler
 from orchestrator.training.learner import Learner
-from orchestrator.training.learner_state import Purpose
+from orchestrator.training.learner_state import NOTHING_WHOLE, Purpose
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.record import SequenceRecord, reason
 from orchestrator.training.task import Position, TaskLog, train_task
@@ -63,9 +64,19 @@ def run_sequence(
         if isinstance(error, SequenceFailed):
             raise
         raise SequenceFailed(reason(error)) from error
+    finally:
+        run.release()
     if len(task_ids) == len(sequence.tasks):
         run.record.add(events.SequenceFinished())
     return read_view(sequence.out, sequence.id)
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more."""
+    # a model and its method refer to each other, so that neither goes by itself
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def score_state(sequence: SequencePlan, tasks_seen: int, parallel: Parallel | None = None) -> None:
@@ -144,6 +155,11 @@ class _SequenceRun:
         """The model and the method; nothing is loaded yet."""
         return Learner(self.sequence, self.stream, self.parallel)
 
+    def release(self) -> None:
+        """Let go of the model: the next sequence's must not come on top of it."""
+        self.__dict__.pop("learner", None)
+        free_memory()
+
     def start(self) -> None:
         """Record the start, and refuse data that is not that of the plan."""
         self.record.sequence_started(self.stream)
@@ -196,8 +212,24 @@ class _SequenceRun:
             if not self.sequence.method.run_kind.is_trained(tasks_seen - 1, len(self.sequence.tasks)):
                 self._keep_initial_state(tasks_seen - 1)
             elif self._load(tasks_seen - 1, "train"):
-                self._train(tasks_seen - 1)
+                with self._less_memory_on_failure():
+                    self._train(tasks_seen - 1)
             # Else the state before turned out to be corrupt, and is the first that is missing now
+
+    @contextlib.contextmanager
+    def _less_memory_on_failure(self) -> Iterator[None]:
+        """Where a task runs out of memory, have it train anew with a smaller micro-batch if that may be chosen."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            # of several workers the others wait for this one: all of them are started again, and find what it noted
+            if not self.learner.micro_batch.shrink() or self.parallel.count > 1:
+                raise
+        else:
+            return
+        # outside, since the error holds what the step had in memory
+        self.learner.hold(NOTHING_WHOLE)
+        free_memory()
 
     def _keep_initial_state(self, task_id: int) -> None:
         """Store a state after a task that a reference run leaves out: no weights differ from the initial model's."""

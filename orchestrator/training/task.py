@@ -129,6 +129,8 @@ def _make_steps(
         log.add(event, num_tokens, num_flops)
         if step == last_before_annealing:
             resume_state = snapshot(model, learner.weights(), optimizer)
+    # they would take as much memory as the weights while the state is stored and scored
+    optimizer.zero_grad()
     where.step = None
     return resume_state
 

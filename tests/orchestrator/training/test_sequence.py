@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluation.scores import compute_score
@@ -316,3 +318,18 @@ def test_a_failure_to_score_names_the_task_that_was_scored(
     with pytest.raises(KeyError) as caught:
         score_state(sequence, 0)
     assert caught.value.__notes__ == ["while the state after 0 tasks was scored on task 'headlines'"]
+
+
+def test_a_finished_sequence_leaves_no_model_behind(sequence_of: Callable[..., SequencePlan]) -> None:
+    def models() -> int:
+        gc.collect()
+        return sum(isinstance(found, PreTrainedModel) for found in gc.get_objects())
+
+    before = models()
+    gc.disable()
+    try:
+        run_sequence(sequence_of(methods=["ewc"], stream={"first": 1}), evaluate=False)
+        found = sum(isinstance(found, PreTrainedModel) for found in gc.get_objects())
+    finally:
+        gc.enable()
+    assert found == before
