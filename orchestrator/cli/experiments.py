@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +22,11 @@ from orchestrator.cli.app import (
     screen_console,
 )
 from orchestrator.cli.outcome import finish, print_result, shown
-from orchestrator.config.experiment import RunConfig
-from orchestrator.config.loading import DEFAULT_RECIPE, load_config
+from orchestrator.config import DEFAULT_RECIPE
 from orchestrator.errors import UserError
+
+if TYPE_CHECKING:
+    from orchestrator.config.experiment import RunConfig
 
 
 @app.command()
@@ -101,6 +103,8 @@ def plan_(
 
 def _read(recipe: str, settings: list[str] | None, out: Path | None) -> RunConfig:
     """The configuration that a command's options name."""
+    from orchestrator.config.loading import load_config
+
     folder = str(out) if out else None
     return load_config(recipe, settings or [], folder)
 
