@@ -157,6 +157,7 @@ class Learner:
             labels=num_labels,
             label_units=self.family.label_units(),
             workers=self.parallel.dealt_among[1],
+            own_exchange=self.parallel.own_exchange,
             gradients=lambda value, parameters: self.parallel.gradients(self.family.module, value, parameters),
             shared_weights=not spec.types[0].card.per_task_weights,
             num_steps=lambda: self.num_steps,
