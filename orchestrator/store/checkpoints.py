@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store import scores
-from orchestrator.store.integrity import file_sha256, sync_files
+from orchestrator.store.integrity import file_sha256
 from orchestrator.store.locks import exclusive_lock
-from orchestrator.store.state_files import HISTORY_FILE, ResumeState, State, read_history, read_state, write_state
+from orchestrator.store.state_files import (
+    HISTORY_FILE,
+    PackedState,
+    ResumeState,
+    State,
+    pack_state,
+    read_history,
+    read_state,
+    write_state,
+)
+from orchestrator.store.states.tensor_files import WrittenFile, write_bytes
 
 __all__ = ["MANIFEST", "ResumeState", "State", "Store"]
 
@@ -48,10 +58,11 @@ class Store:
         return exclusive_lock(self.root / "locks", name, timeout)
 
     def save(self, key: str, state: State, made_by: Mapping[str, Any]) -> int:
-        """Write a checkpoint and return its size in bytes. The folder appears under its name only when complete.
+        """Write a checkpoint and return its size in bytes. Call it with the key locked."""
+        return self.write(key, pack_state(state), made_by)
 
-        Call it with the key locked.
-        """
+    def write(self, key: str, packed: PackedState, made_by: Mapping[str, Any]) -> int:
+        """The same of a state that was packed. The folder appears under its name only when complete."""
         final = self.path(key)
         # what a process left that died here: nobody else writes this key now
         for leftover in final.parent.glob(f".{key}.*"):
@@ -61,10 +72,9 @@ class Store:
         unfinished = final.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
         unfinished.mkdir(parents=True)
         try:
-            write_state(unfinished, state)
-            _write_manifest(unfinished, key, made_by)
-            # the manifest too must be on the disk before the name that vouches for it
-            sync_files(unfinished)
+            files = write_state(unfinished, packed)
+            # written last, and on the disk before the name that vouches for it: a folder that has it is complete
+            _write_manifest(unfinished, key, made_by, files)
             # if another process made the same state first after all, its bytes serve as well
             if not self.has(key):
                 unfinished.rename(final)
@@ -125,10 +135,9 @@ class Store:
         scores.save_score(self.root, key, record)
 
 
-def _write_manifest(folder: Path, key: str, made_by: Mapping[str, Any]) -> None:
-    files: dict[str, dict[str, Any]] = {}
-    for file in sorted(folder.iterdir()):
-        files[file.name] = {"sha256": file_sha256(file), "bytes": file.stat().st_size}
-    manifest = {"key": key, "made_by": made_by, "files": files}
-    # written last: a folder that has it is complete
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+def _write_manifest(folder: Path, key: str, made_by: Mapping[str, Any], files: Mapping[str, WrittenFile]) -> None:
+    entries: dict[str, dict[str, Any]] = {}
+    for name in sorted(files):
+        entries[name] = files[name].entry()
+    manifest = {"key": key, "made_by": made_by, "files": entries}
+    write_bytes(folder / MANIFEST, [json.dumps(manifest, indent=1).encode()])
