@@ -89,6 +89,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> WrittenFile:
 
 def tensor_parts(tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:
     """The bytes of a safetensors file, a part a tensor, none of them copied."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _NAMES:
+            raise TypeError(f"tensor {name!r} has elements of type {tensor.dtype}, which safetensors does not know")
     names = sorted(tensors, key=lambda name: (_ORDER.index(tensors[name].dtype), name))
     header: dict[str, Any] = {}
     end = 0

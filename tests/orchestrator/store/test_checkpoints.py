@@ -68,6 +68,9 @@ def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(TypeError, match="only tensors and plain values"):
         store.save("k", State(STATE.weights, {"x": Unsaveable()}, {}), {})
+    assert list(tmp_path.iterdir()) == [], "it is refused before anything is written"
+    with pytest.raises(TypeError, match=r"tensor 'b' has elements of type torch.complex128"):
+        store.save("k", State({"a": torch.ones(2), "b": torch.zeros(1, dtype=torch.complex128)}, {}, {}), {})
     assert not store.has("k")
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
