@@ -47,6 +47,19 @@ class EvaluationConfig(Section):
     )
 
 
+Keep = Literal["all", "last", "none"]
+
+
+class CheckpointsConfig(Section):
+    """What stays of the states on the disk. A score needs no state once it is computed."""
+
+    keep: Keep = Field(
+        "all",
+        description="last: the state after each sequence's last task stays in the end; none: none does. What a later task, "
+        "another sequence or a missing score needs stays until then",
+    )
+
+
 class TrackingConfig(Section):
     """Where MLflow is. Without a URI: an sqlite store and an artifact folder in the output folder."""
 

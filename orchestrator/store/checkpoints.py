@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store import scores
-from orchestrator.store.integrity import file_sha256
+from orchestrator.store.integrity import file_sha256, write_whole
 from orchestrator.store.locks import exclusive_lock
 from orchestrator.store.state_files import (
     HISTORY_FILE,
@@ -46,12 +46,43 @@ class Store:
 
         Its weights are checked by `is_sound`, which reads all of them.
         """
+        # the small file stands for all: reading gigabytes of weights at each look would take longer than the look
+        return self.has_history(key) and not self._was_pruned(key)
+
+    def has_history(self, key: str) -> bool:
+        """Whether a checkpoint was made, and how its training went is known: also of one that was pruned."""
         try:
-            # the small file stands for all: reading gigabytes of weights at each look would take longer than the look
             history = self._manifest(key)["files"][HISTORY_FILE]
             return file_sha256(self.path(key) / HISTORY_FILE) == history["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+    def is_pruned(self, key: str) -> bool:
+        """Whether a checkpoint was made, and all but its history was removed on purpose."""
+        return self.has_history(key) and self._was_pruned(key)
+
+    def _was_pruned(self, key: str) -> bool:
+        return "pruned" in self._manifest(key)
+
+    def prune(self, key: str) -> int:
+        """Remove a state that is no longer needed, and keep its history. Returns the bytes that are free now.
+
+        Call it with the key locked.
+        """
+        folder = self.path(key)
+        freed = self.prunable_bytes(key)
+        manifest = self._manifest(key)
+        manifest |= {"files": {HISTORY_FILE: manifest["files"][HISTORY_FILE]}, "pruned": {"bytes": freed}}
+        # said first: a process that dies now leaves files that nobody takes for a state, not a state without its files
+        write_whole(folder / MANIFEST, _as_json(manifest))
+        for file in folder.iterdir():
+            if file.name not in (MANIFEST, HISTORY_FILE):
+                file.unlink()
+        return freed
+
+    def prunable_bytes(self, key: str) -> int:
+        """The bytes of a state without its history."""
+        return self.size(key) - int(self._manifest(key)["files"][HISTORY_FILE]["bytes"])
 
     def lock(self, name: str, timeout: float) -> AbstractContextManager[bool]:
         """Try to be the only one who makes what has that name; gives False if another still is after `timeout` seconds."""
@@ -67,7 +98,9 @@ class Store:
         # what a process left that died here: nobody else writes this key now
         for leftover in final.parent.glob(f".{key}.*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        if final.exists() and not self.has(key):
+        if self.is_pruned(key):
+            shutil.rmtree(final)
+        elif final.exists() and not self.has(key):
             self.set_aside(key)
         unfinished = final.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
         unfinished.mkdir(parents=True)
@@ -86,6 +119,8 @@ class Store:
         """Whether every file of a checkpoint is as its manifest lists it."""
         folder = self.path(key)
         try:
+            if self._was_pruned(key):
+                return False
             for name, entry in self._manifest(key)["files"].items():
                 if file_sha256(folder / name) != entry["sha256"]:
                     return False
@@ -110,9 +145,10 @@ class Store:
         return dict(self._manifest(key)["made_by"].get("versions", {}))
 
     def size(self, key: str) -> int:
-        """The number of bytes of a checkpoint's files."""
-        total = 0
-        for entry in self._manifest(key)["files"].values():
+        """The number of bytes of a checkpoint's files; of one that was pruned, what they were."""
+        manifest = self._manifest(key)
+        total = int(manifest.get("pruned", {"bytes": 0})["bytes"])
+        for entry in manifest["files"].values():
             total += int(entry["bytes"])
         return total
 
@@ -140,4 +176,8 @@ def _write_manifest(folder: Path, key: str, made_by: Mapping[str, Any], files: M
     for name in sorted(files):
         entries[name] = files[name].entry()
     manifest = {"key": key, "made_by": made_by, "files": entries}
-    write_bytes(folder / MANIFEST, [json.dumps(manifest, indent=1).encode()])
+    write_bytes(folder / MANIFEST, [_as_json(manifest)])
+
+
+def _as_json(manifest: Mapping[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=1).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,8 @@ from orchestrator.training.record import SequenceRecord, StateSaver, reason
 from orchestrator.training.task import Position, TaskLog, train_task
 from streams import Stream
 
+logger = logging.getLogger(__name__)
+
 
 def run_sequence(
     sequence: SequencePlan,
@@ -48,7 +51,8 @@ def run_sequence(
         if evaluate:
             run.score(0)
         for task_id in task_ids:
-            run.ensure_stored(task_id + 1)
+            if not run.is_over(task_id + 1):
+                run.ensure_stored(task_id + 1)
             if task_id not in run.trained:
                 run.record.checkpoint(task_id, run.store, found=True)
             if evaluate:
@@ -107,9 +111,9 @@ def _compute_scores(
 
 
 def is_complete(sequence: SequencePlan, store: Store) -> bool:
-    """Whether every state and every score of a sequence is there."""
+    """Whether every score of a sequence is there, and every state that was not pruned."""
     for key in sequence.keys[1:]:
-        if not store.has(key):
+        if not store.has(key) and not store.is_pruned(key):
             return False
     for tasks_seen in range(len(sequence.keys)):
         if missing_scores(sequence, tasks_seen, store):
@@ -169,6 +173,11 @@ class _SequenceRun:
 
     # Making states
 
+    def is_over(self, tasks_seen: int) -> bool:
+        """Whether a state was pruned once all of its scores were there: only a later task would need it again."""
+        pruned = self.store.is_pruned(self.sequence.keys[tasks_seen])
+        return self.parallel.agree(pruned and not missing_scores(self.sequence, tasks_seen, self.store))
+
     def ensure_stored(self, tasks_seen: int) -> None:
         """See to it that the store has the state after so many tasks, or gets it; the learner need not hold it afterwards.
 
@@ -220,6 +229,8 @@ class _SequenceRun:
     def _train(self, task_id: int, held: contextlib.ExitStack) -> None:
         """Train one task and begin to save its state."""
         task = self.sequence.tasks[task_id]
+        if self.store.is_pruned(self.sequence.keys[task_id + 1]):
+            logger.info("task %r is trained again, since its state was pruned", task)
         self.record.task_started(task_id, task_steps(self.learner, task_id))
         sampler = SystemSampler(self.record.add)
 
