@@ -65,9 +65,12 @@ def needed_by(sequence: SequencePlan, group: Group, store: Store) -> set[str]:
     needed = set()
     if group.keeps_first:
         needed.add(keys[1])
-    if group.are_over or is_complete(sequence, store):
-        if group.keep == "last":
-            needed.add(keys[there[-1] if there and group.are_over else -1])
+    is_through = is_complete(sequence, store)
+    if is_through or group.are_over:
+        if group.keep == "last" and is_through:
+            needed.add(keys[-1])
+        elif group.keep == "last" and there:
+            needed.add(keys[there[-1]])
         return needed
     # the last state is what it goes on from; the one before stays until that is scored, since it may turn out corrupt
     goes_on_from = True

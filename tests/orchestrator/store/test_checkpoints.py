@@ -92,3 +92,46 @@ def test_a_folder_without_its_manifest_is_set_aside(tmp_path: Path) -> None:
     assert store.is_sound("k")
     names = [p.name for p in (tmp_path / "checkpoints").iterdir()]
     assert sorted(n.split("-")[0] for n in names) == ["k", "k.corrupt"]
+
+
+def test_of_a_pruned_state_its_history_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    size = store.save("k", STATE, {"sequence": "s-1", "versions": {"torch": "2"}})
+    kept = (store.path("k") / "history.json").stat().st_size
+    assert store.prunable_bytes("k") == size - kept
+    assert store.prune("k") == size - kept
+    assert sorted(file.name for file in store.path("k").iterdir()) == ["history.json", MANIFEST]
+    assert not store.has("k") and not store.is_sound("k")
+    assert store.is_pruned("k") and store.has_history("k")
+    assert store.history("k") == STATE.history
+    assert (store.maker("k"), store.versions("k"), store.size("k")) == ("s-1", {"torch": "2"}, size)
+    assert store.prune("k") == size - kept, "once more changes nothing"
+    (store.path("k") / "history.json").write_text("{}")
+    assert not store.is_pruned("k") and not store.has_history("k")
+
+
+def test_a_pruned_state_is_made_again_in_its_place(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save("k", STATE, {"by": 1})
+    store.prune("k")
+    store.save("k", STATE, {"by": 2})
+    assert store.is_sound("k") and store.has("k") and not store.is_pruned("k")
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["k"], "nothing was corrupt"
+
+
+def test_a_process_that_dies_while_it_prunes_leaves_no_state_without_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.save("k", STATE, {})
+
+    def die(file: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", die)
+        with pytest.raises(KeyboardInterrupt):
+            store.prune("k")
+    assert store.is_pruned("k") and not store.has("k")
+    store.prune("k")
+    assert sorted(file.name for file in store.path("k").iterdir()) == ["history.json", MANIFEST]
