@@ -47,10 +47,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What would go: keys with their bytes, and those that stay though their own sequences need them no more: why."""
+    """What would go: keys with their bytes, and those that stay though their own sequences need them no more: why.
+
+    `grows`: states that stay and are a difference from one that goes, with the bytes that they grow by when made whole.
+    """
 
     bytes_to_free: dict[str, int] = field(default_factory=dict)
     kept_for_others: dict[str, str] = field(default_factory=dict)
+    grows: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def net_bytes(self) -> int:
+        """The bytes that would be free."""
+        return sum(self.bytes_to_free.values()) - sum(self.grows.values())
 
 
 def needed_by(sequence: SequencePlan, group: Group, store: Store) -> set[str]:
@@ -106,13 +115,31 @@ def plan_pruning(store: Store, groups: Sequence[Group], others: Iterable[tuple[s
     bytes_to_free = {}
     for key in sorted(spare - kept_for_others.keys()):
         bytes_to_free[key] = store.prunable_bytes(key)
-    return Pruning(bytes_to_free, kept_for_others)
+    grows = {}
+    if bytes_to_free:
+        # of all that is there: a state that nobody plans any more may still be read by someone
+        for key in store.all_keys():
+            if key not in bytes_to_free and store.base_of(key) in bytes_to_free:
+                grows[key] = store.growth_of(key)
+    return Pruning(bytes_to_free, kept_for_others, grows)
 
 
 def carry_out(pruning: Pruning, store: Store) -> int:
     """Remove what may go. Returns the bytes that are free now."""
     freed = 0
-    for key in pruning.bytes_to_free:
+    still_needed: set[str] = set()
+    for key, growth in pruning.grows.items():
+        with store.lock(key, timeout=0) as is_mine:
+            if is_mine and store.has(key):
+                store.make_whole(key)
+                freed -= growth
+        # of one that somebody else holds, all that it is put together from stays
+        base = store.base_of(key)
+        while base is not None:
+            still_needed.add(base)
+            base = store.base_of(base)
+    # what is a difference goes before what it differs from, without which it would be no state that can be removed
+    for key in sorted(pruning.bytes_to_free.keys() - still_needed, key=store.links, reverse=True):
         # whoever holds the lock is making the state, or removing it
         with store.lock(key, timeout=0) as is_mine:
             if is_mine and store.has(key):

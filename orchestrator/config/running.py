@@ -58,6 +58,17 @@ class CheckpointsConfig(Section):
         description="last: the state after each sequence's last task stays in the end; none: none does. What a later task, "
         "another sequence or a missing score needs stays until then",
     )
+    delta: bool = Field(
+        False,
+        description="store weights as their difference from the task before, without loss: smaller, and read by "
+        "`orchestrator` alone",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_base(self) -> CheckpointsConfig:
+        if self.delta and self.keep != "all":
+            raise ValueError(f"delta: true goes with keep: all; with keep: {self.keep} the state before does not stay")
+        return self
 
 
 class TrackingConfig(Section):

@@ -35,7 +35,7 @@ def prune(run: str, out: str, keep: Keep | None = None, dry_run: bool = False) -
         others.append((folder.name, Group("all", running)))
         pruning = plan_pruning(store, own, [*others, *other_groups(str(store.root), folder.name)])
         rows = _rows(own, pruning, store)
-        freed = sum(pruning.bytes_to_free.values())
+        freed = pruning.net_bytes
         if not dry_run:
             freed = carry_out(pruning, store)
     return {

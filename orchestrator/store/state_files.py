@@ -1,6 +1,7 @@
 """The files of a checkpoint: tensors as safetensors, plain values as JSON.
 
-`weights.safetensors` holds the weights, as they are or in a form of the method's own (`methods.StoredForm`);
+`weights.safetensors` holds the weights, as they are or in a form of the method's own (`methods.StoredForm`); in its place
+`weights.delta.safetensors` and `weights.delta.json` hold their difference from another state's (`states.deltas`);
 `method.safetensors` and `method.json` the method's nested state, whose tensors are named by their path; `resume.safetensors`,
 where there is one, the resume state; `history.json` how the training went.
 """
@@ -21,6 +22,8 @@ from torch import Tensor
 from orchestrator.store.states.tensor_files import WrittenFile, write_bytes, write_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
+DELTA_FILE = "weights.delta.safetensors"
+DELTA_FORM_FILE = "weights.delta.json"
 METHOD_TENSORS_FILE = "method.safetensors"
 METHOD_VALUES_FILE = "method.json"
 RESUME_FILE = "resume.safetensors"
@@ -84,15 +87,20 @@ def write_state(folder: Path, packed: PackedState) -> dict[str, WrittenFile]:
     return written
 
 
-def read_state(folder: Path, resume_state: bool) -> State:
-    """The state whose files are in a folder; with its resume state, if it has one and that is wanted."""
+def read_state(folder: Path, resume_state: bool, weights: Mapping[str, Tensor] | None = None) -> State:
+    """The state whose files are in a folder; with its resume state, if it has one and that is wanted.
+
+    `weights` are those of a state whose folder has but their difference from another's.
+    """
     method_values = json.loads((folder / METHOD_VALUES_FILE).read_text())
     method = _join_tensors(method_values, _aligned(load_file(folder / METHOD_TENSORS_FILE)))
     resumed = None
     # the optimizer's state is twice the size of the weights, and scoring needs none of it
     if resume_state and (folder / RESUME_FILE).exists():
         resumed = _read_resume_state(folder / RESUME_FILE)
-    return State(load_file(folder / WEIGHTS_FILE), method, read_history(folder), resumed)
+    if weights is None:
+        weights = load_file(folder / WEIGHTS_FILE)
+    return State(weights, method, read_history(folder), resumed)
 
 
 def read_history(folder: Path) -> dict[str, Any]:

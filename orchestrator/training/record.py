@@ -122,7 +122,9 @@ class StateSaver:
             made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], "versions": dict(library_versions())}
             made_by |= sequence.model_dump(mode="json")
             # a copy is written: the next task changes the weights from its first step on
-            write = functools.partial(self.store.write, sequence.keys[task_id + 1], pack_state(state), made_by)
+            # the first state has none before it on the disk
+            base = sequence.keys[task_id] if sequence.checkpoints.delta and task_id > 0 else None
+            write = functools.partial(self.store.write, sequence.keys[task_id + 1], pack_state(state), made_by, base)
             self._writer.start(write, held.pop_all())
         self.writing = task_id
 

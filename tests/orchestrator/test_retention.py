@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from orchestrator.config.running import Keep
 from orchestrator.errors import UserError
@@ -25,10 +26,11 @@ from orchestrator.retention import (
     states_to_make_again,
     trial_plans,
 )
-from orchestrator.store.checkpoints import Store
+from orchestrator.store.checkpoints import State, Store
+from orchestrator.store.state_files import pack_state
 from orchestrator.store.view import read_view
 from orchestrator.training.sequence import is_complete, run_sequence
-from tests.orchestrator.states import make_scores, make_states, planned, states_of
+from tests.orchestrator.states import HISTORY, make_scores, make_states, planned, states_of
 from tests.orchestrator.training.helpers import equal, folder_with, stored, trained
 
 
@@ -115,7 +117,60 @@ def test_what_would_go_is_what_goes(tmp_path: Path) -> None:
     assert set(pruning.bytes_to_free) == set(sequence.keys[1:3])
 
 
+def test_what_stays_is_made_whole_before_what_it_differs_from_goes(tmp_path: Path) -> None:
+    (sequence,) = planned(tmp_path, methods=["ft"])
+    store = Store(tmp_path)
+    weights = []
+    for tasks_seen in range(4):
+        make_scores(sequence, tasks_seen)
+        weights.append({"w": torch.linspace(1.0, 2.0, 2000) * (1 + 1e-6 * tasks_seen)})
+        if tasks_seen > 0:
+            base = sequence.keys[tasks_seen - 1] if tasks_seen > 1 else None
+            store.write(sequence.keys[tasks_seen], pack_state(State(weights[-1], {}, HISTORY)), {}, base)
+    assert store.links(sequence.keys[3]) == 2
+    pruning = plan_pruning(store, [Group("last", (sequence,))])
+    assert pruning.grows == {sequence.keys[3]: store.growth_of(sequence.keys[3])}
+    with store.lock(sequence.keys[3], timeout=0):
+        assert carry_out(pruning, store) == 0
+    assert states_of(sequence) == [1, 2, 3], "of what cannot be made whole now, nothing goes"
+    before = sum(file.stat().st_size for file in (tmp_path / "checkpoints").rglob("weights*"))
+    assert carry_out(pruning, store) == pruning.net_bytes
+    after = sum(file.stat().st_size for file in (tmp_path / "checkpoints").rglob("weights*"))
+    # each of the two that went had an empty method state beside its weights: 16 and 2 bytes
+    assert pruning.net_bytes == before - after + 2 * 18
+    assert states_of(sequence) == [3]
+    assert equal(dict(store.load(sequence.keys[3]).weights), weights[3])
+    assert prune("none", sequence) == [[]]
+
+
+def test_a_chain_of_differences_goes_from_its_end(tmp_path: Path) -> None:
+    """Else what is left of it would be no state, and never be removed."""
+    (sequence,) = planned(tmp_path, methods=["ft"])
+    store = Store(tmp_path)
+    make_scores(sequence, 0)
+    for tasks_seen in (1, 2, 3):
+        make_scores(sequence, tasks_seen)
+        packed = pack_state(State({"w": torch.arange(2000.0) + tasks_seen}, {}, HISTORY))
+        store.write(sequence.keys[tasks_seen], packed, {}, sequence.keys[tasks_seen - 1] if tasks_seen > 1 else None)
+    assert store.links(sequence.keys[3]) == 2
+    assert prune("none", sequence) == [[]]
+    assert list((tmp_path / "checkpoints").rglob("weights*")) == []
+
+
 # Runs after a pruning
+
+
+def test_a_run_of_differences_equals_one_of_whole_states(sequence_of: Callable[..., SequencePlan]) -> None:
+    whole = sequence_of("whole", stream={"first": 3})
+    small = sequence_of("small", stream={"first": 3}, checkpoints={"delta": True})
+    assert whole.keys == small.keys, "how a state is stored is no part of its name"
+    run_sequence(whole)
+    run_sequence(small, until=2)
+    run_sequence(small)
+    store = Store(Path(small.out))
+    assert [store.base_of(key) for key in small.keys[1:]] == [None, *small.keys[1:3]]
+    for tasks_seen in (1, 2, 3):
+        assert equal(stored(whole, tasks_seen).weights, stored(small, tasks_seen).weights)
 
 
 @pytest.mark.parametrize("keep", ["last", "none"])

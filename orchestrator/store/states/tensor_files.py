@@ -71,6 +71,16 @@ def write_bytes(path: Path, parts: Iterable[bytes | memoryview]) -> WrittenFile:
     return WrittenFile(digest.hexdigest(), size)
 
 
+def digest_bytes(parts: Iterable[bytes | memoryview]) -> WrittenFile:
+    """What would be said of a file with these parts; nothing is written."""
+    digest = hashlib.sha256()
+    size = 0
+    for part in parts:
+        digest.update(part)
+        size += len(part)
+    return WrittenFile(digest.hexdigest(), size)
+
+
 def _write_all(stream: Any, chunk: memoryview) -> None:
     # an unbuffered file may take less than it is given, as a disk does that is nearly full
     while chunk:

@@ -15,7 +15,7 @@ def test_what_is_not_said_fits_any_machine() -> None:
     assert scaling.max_concurrent is None
     assert scaling.max_failures == 2
     assert EvaluationConfig().placement == "auto"
-    assert CheckpointsConfig().keep == "all"
+    assert (CheckpointsConfig().keep, CheckpointsConfig().delta) == ("all", False)
     assert (TrackingConfig().uri, TrackingConfig().experiment) == (None, None)
 
 
@@ -32,6 +32,7 @@ def test_what_is_not_said_fits_any_machine() -> None:
         ("evaluation.batch=0", ["evaluation.batch", "greater than or equal to 1", "found 0"]),
         ("evaluation.placement=beside", ["evaluation.placement", "'async'", "'beside'"]),
         ("checkpoints.keep=first", ["checkpoints.keep", "'all', 'last' or 'none'", "found 'first'"]),
+        ("checkpoints={keep: last, delta: true}", ["checkpoints", "delta: true goes with keep: all; with keep: last"]),
         ("tracking.url=http://x", ["tracking", "unknown key 'url'. Did you mean 'uri'?"]),
     ],
 )
