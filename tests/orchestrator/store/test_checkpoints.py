@@ -207,6 +207,8 @@ def test_a_difference_is_no_state_without_what_it_differs_from(tmp_path: Path) -
     assert loads(store, "k2", weights[2])
     store.prune("k0")
     assert not store.has("k1") and store.has_history("k1")
+    store.prune("k1")
+    assert store.base_of("k1") is None, "a history differs from nothing"
 
 
 def test_a_difference_is_made_whole_and_needs_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
