@@ -29,6 +29,7 @@ from orchestrator.report.csv_files import write_csv
 from orchestrator.report.references import record_references
 from orchestrator.report.results import results
 from orchestrator.report.screen import Screen
+from orchestrator.retention import Retention, states_to_make_again
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
@@ -132,9 +133,12 @@ def run_planned(
         watcher = Watcher(experiment, screen)
         incomplete = _replay_complete(watcher, experiment)
         logger.info("%d of %d sequences are complete", len(sequences) - len(incomplete), len(sequences))
+        retention = Retention(config.out, config.name, config.checkpoints.keep)
         if incomplete:
-            problems += _train(incomplete, experiment, watcher)
+            _tell_states_to_make_again(incomplete, console)
+            problems += _train(incomplete, experiment, watcher, retention)
         watcher.look()
+        retention.prune()
         result = results(experiment)
         record_references(config.out, result["sequences"])
         # one that was given is the search's, which goes on to use it
@@ -156,7 +160,14 @@ def exclusive_run(config: RunConfig, kind: str = "experiment") -> Iterator[None]
         yield
 
 
-def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watcher) -> list[str]:
+def _tell_states_to_make_again(incomplete: list[SequencePlan], console: Console) -> None:
+    again = states_to_make_again(incomplete, Store(Path(incomplete[0].out)))
+    if again:
+        states = "1 state that was pruned is" if again == 1 else f"{again} states that were pruned are"
+        warn_on(console)(f"{states} trained again, on the way to what is missing")
+
+
+def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watcher, retention: Retention) -> list[str]:
     """Train and score sequences on a cluster. Returns what went wrong with the machinery, a line each."""
     config = experiment.config
     plural = "s" if len(incomplete) > 1 else ""
@@ -167,6 +178,7 @@ def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watc
         ids.add(sequence.id)
 
     def watch() -> list[View]:
+        retention.look()
         views = []
         for view in watcher.look():
             if view.id in ids:
@@ -234,9 +246,11 @@ def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> 
     journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
     problems = []
     for tasks_seen, key in enumerate(sequence.keys):
-        if tasks_seen > 0 and not store.has(key):
+        missing = missing_scores(sequence, tasks_seen, store)
+        # of a state that was pruned the scores may be there all the same
+        if tasks_seen > 0 and not store.has(key) and (missing or not store.is_pruned(key)):
             continue
-        if missing_scores(sequence, tasks_seen, store):
+        if missing:
             screen.say(f"scoring {sequence.id} after task {tasks_seen}")
             try:
                 score_state(sequence, tasks_seen)

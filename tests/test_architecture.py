@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("orchestrator.planning",),
     ("orchestrator.evaluation",),
     ("orchestrator.training",),
+    ("orchestrator.retention",),
     ("orchestrator.cluster",),
     ("orchestrator.report",),
     ("orchestrator.tracking",),

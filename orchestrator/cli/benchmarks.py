@@ -69,3 +69,20 @@ def bench_trainer_step(
     print_trainer_step(result, make_console(stderr=as_json))
     if as_json:
         print(json.dumps(result))
+
+
+@bench.command("checkpoints")
+def bench_checkpoints(
+    model: Annotated[
+        str, typer.Option(help="t5-small: random weights of that size; or a built-in model, a folder, a hub id.")
+    ] = "t5-small",
+    rounds: Annotated[int, typer.Option(min=1, help="Medians are over so many rounds.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """What states cost: seconds that training waits for them, and bytes that each setting of `checkpoints` leaves."""
+    from orchestrator.bench import checkpoint_costs, print_checkpoint_costs
+
+    result = checkpoint_costs(make_console(stderr=True), model, rounds)
+    print_checkpoint_costs(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))

@@ -47,6 +47,30 @@ class EvaluationConfig(Section):
     )
 
 
+Keep = Literal["all", "last", "none"]
+
+
+class CheckpointsConfig(Section):
+    """What stays of the states on the disk. A score needs no state once it is computed."""
+
+    keep: Keep = Field(
+        "all",
+        description="last: the state after each sequence's last task stays in the end; none: none does. What a later task, "
+        "another sequence or a missing score needs stays until then",
+    )
+    delta: bool = Field(
+        False,
+        description="store weights as their difference from the task before, without loss: smaller, and read by "
+        "`orchestrator` alone",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_base(self) -> CheckpointsConfig:
+        if self.delta and self.keep != "all":
+            raise ValueError(f"delta: true goes with keep: all; with keep: {self.keep} the state before does not stay")
+        return self
+
+
 class TrackingConfig(Section):
     """Where MLflow is. Without a URI: an sqlite store and an artifact folder in the output folder."""
 

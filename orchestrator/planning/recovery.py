@@ -104,7 +104,8 @@ def step_events(sequence: SequencePlan, task_id: int, store: Store) -> list[Step
 
 def _task_events(sequence: SequencePlan, task_id: int, task: TaskView, store: Store) -> Iterator[Event]:
     key = sequence.keys[task_id + 1]
-    if not store.has(key):
+    # how it went is known of a state that was pruned too
+    if not store.has_history(key):
         return
     steps = step_events(sequence, task_id, store)
     saved = checkpoint_event(sequence, task_id, store, steps[-1].time if steps else None)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
-from orchestrator.config.running import EvaluationConfig
+from orchestrator.config.running import CheckpointsConfig, EvaluationConfig
 from orchestrator.config.section import Section
 from orchestrator.config.stream import StreamConfig
 from orchestrator.config.training import TrainingConfig
@@ -36,6 +36,7 @@ class SequencePlan(Section):
     code: dict[str, str] = Field(default_factory=dict, description="what its keys were made for, see `keys.code_of`")
     training: TrainingConfig
     evaluation: EvaluationConfig
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
     seed: int
     split: Split = Field("test", description="what it is scored on; dev: the test split stays sealed")
     parents: tuple[tuple[str, str], ...] = ()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from orchestrator import cli
-from orchestrator.planning.experiment import Experiment
+from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.planner import plan
+from orchestrator.run import _tell_states_to_make_again, run_planned
 from orchestrator.store import events
 from orchestrator.store.journal import Tail, journal_folder
+from orchestrator.tracking import MlflowSync
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
+from tests.orchestrator.states import make_states, planned, states_of
 
 
 @pytest.mark.slow
@@ -44,3 +49,40 @@ def test_a_scoring_failure_is_found_again(
     assert [e.tasks_seen for e in noted] == [0, 1]
     assert noted[1].log == str(log)
     assert "scorer of state 1" in noted[1].traceback
+
+
+def test_what_is_complete_is_pruned_and_found_again_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_cluster() -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("orchestrator.run.cluster", no_cluster)
+    config = small_config(tmp_path / "out", stream={"first": 2}, checkpoints={"keep": "last"})
+    (sequence,) = plan(config)
+    run_sequence(sequence)
+    assert states_of(sequence) == [1, 2]
+    sync = MlflowSync(tracking_uri(config), "small", config.out)
+    try:
+        for _ in range(2):
+            output = StringIO()
+            result, problems = run_planned(config, [sequence], Console(file=output, width=120), sync)
+            assert problems == []
+            assert result["sequences"][0]["status"] == "finished"
+            assert states_of(sequence) == [2]
+            assert "trained again" not in output.getvalue()
+    finally:
+        sync.close(60)
+
+
+def test_states_that_have_to_be_trained_again_are_said(tmp_path: Path) -> None:
+    sequence, _ = planned(tmp_path)
+    store = make_states(sequence, 0, 1, 2)
+    output = StringIO()
+    _tell_states_to_make_again([sequence], Console(file=output, width=120))
+    assert output.getvalue() == ""
+    for tasks_seen in (1, 2):
+        store.prune(sequence.keys[tasks_seen])
+    _tell_states_to_make_again([sequence], Console(file=output, width=120))
+    line = "warning: 2 states that were pruned are trained again, on the way to what is missing"
+    assert output.getvalue().strip() == line

@@ -90,3 +90,28 @@ def test_no_rounds_are_none(call: Call) -> None:
     code, _, stderr = call("bench", "methods", "--rounds", 0)
     assert code == 2
     assert "--rounds" in stderr
+
+
+def test_the_model_of_the_states_reaches_the_measurement(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {setting: {"bytes": 1000} for setting in ("all", "last", "none")}
+    result = {
+        "bench": "checkpoints",
+        "model": "t5-small",
+        "tasks": 4,
+        "ways": [{"way": "beside training", "train_s": 1.0, "wait_s": 0.25, "share": 0.2}],
+        "settings": left | {"delta": {"bytes": 500, "ratio": 0.5, "write_s": 1.0, "read_s": 2.0}},
+        "paper": {"all": 4000, "delta": 2000, "last": 1000, "none": 0, "while_running": 2000},
+    }
+    asked = []
+
+    def measure(console: Any, model: str, rounds: int) -> dict[str, Any]:
+        asked.append((model, rounds))
+        return result
+
+    monkeypatch.setattr("orchestrator.bench.checkpoint_costs", measure)
+    code, stdout, stderr = call("bench", "checkpoints", "--model", "minilm", "--rounds", 2, "--json")
+    assert code == 0
+    assert json.loads(stdout) == result
+    assert "20.0 %" in stderr
+    call("bench", "checkpoints")
+    assert asked == [("minilm", 2), ("t5-small", 1)]
