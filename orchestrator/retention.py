@@ -20,11 +20,10 @@ import yaml
 
 from orchestrator.config.running import Keep
 from orchestrator.errors import UserError
-from orchestrator.evaluation.scores import missing_scores
+from orchestrator.evaluation.scores import is_complete, missing_scores
 from orchestrator.planning.experiment import search_folder
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
-from orchestrator.training.sequence import is_complete
 
 logger = logging.getLogger(__name__)
 

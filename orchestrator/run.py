@@ -21,7 +21,7 @@ from orchestrator.cluster.resources import (
 )
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
-from orchestrator.evaluation.scores import missing_scores, score_events
+from orchestrator.evaluation.scores import is_complete, missing_scores, score_events
 from orchestrator.planning.experiment import Experiment, check_writable, is_search_folder, tracking_uri
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -35,7 +35,7 @@ from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
 from orchestrator.store.view import View
 from orchestrator.tracking import MlflowSync, check_uri
-from orchestrator.training.sequence import is_complete, run_sequence, score_state
+from orchestrator.training.sequence import run_sequence, score_state
 
 logger = logging.getLogger(__name__)
 

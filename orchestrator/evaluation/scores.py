@@ -158,3 +158,14 @@ def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Itera
         assert record is not None
         task = sequence.tasks[task_id]
         yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=task, key=key, **record)
+
+
+def is_complete(sequence: SequencePlan, store: Store) -> bool:
+    """Whether every score of a sequence is there, and every state that was not pruned."""
+    for key in sequence.keys[1:]:
+        if not store.has(key) and not store.is_pruned(key):
+            return False
+    for tasks_seen in range(len(sequence.keys)):
+        if missing_scores(sequence, tasks_seen, store):
+            return False
+    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -20,7 +19,7 @@ from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.events import Event, Report
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
-from orchestrator.training.environment import SystemSampler
+from orchestrator.training.environment import SystemSampler, free_memory
 from orchestrator.training.learner import Learner
 from orchestrator.training.learner_state import NOTHING_WHOLE, Purpose
 from orchestrator.training.parallel import Parallel
@@ -78,14 +77,6 @@ def run_sequence(
     return read_view(sequence.out, sequence.id)
 
 
-def free_memory() -> None:
-    """Give back what nothing refers to any more."""
-    # a model and its method refer to each other, so that neither goes by itself
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def score_state(sequence: SequencePlan, tasks_seen: int, parallel: Parallel | None = None) -> None:
     """Compute the missing scores of one stored state (0: the initial model). Records nothing in the journal."""
     store = Store(Path(sequence.out))
@@ -118,17 +109,6 @@ def _compute_scores(
             # the traceback names no task, and the failure of a scoring task only the state
             error.add_note(f"while the state after {tasks_seen} tasks was scored on task {position.task!r}")
             raise
-
-
-def is_complete(sequence: SequencePlan, store: Store) -> bool:
-    """Whether every score of a sequence is there, and every state that was not pruned."""
-    for key in sequence.keys[1:]:
-        if not store.has(key) and not store.is_pruned(key):
-            return False
-    for tasks_seen in range(len(sequence.keys)):
-        if missing_scores(sequence, tasks_seen, store):
-            return False
-    return True
 
 
 def tasks_trained(sequence: SequencePlan, tasks_seen: int) -> int:

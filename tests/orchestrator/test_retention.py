@@ -13,6 +13,7 @@ import torch
 
 from orchestrator.config.running import Keep
 from orchestrator.errors import UserError
+from orchestrator.evaluation.scores import is_complete
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.retention import (
     Group,
@@ -29,7 +30,7 @@ from orchestrator.retention import (
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.state_files import pack_state
 from orchestrator.store.view import read_view
-from orchestrator.training.sequence import is_complete, run_sequence
+from orchestrator.training.sequence import run_sequence
 from tests.orchestrator.states import HISTORY, make_scores, make_states, planned, states_of
 from tests.orchestrator.training.helpers import equal, folder_with, stored, trained
 

@@ -14,14 +14,14 @@ import torch
 from transformers import PreTrainedModel
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
-from orchestrator.evaluation.scores import compute_score
+from orchestrator.evaluation.scores import compute_score, is_complete
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import CheckpointSaved, Event, Step
 from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.view import read_view
-from orchestrator.training.sequence import is_complete, run_sequence, score_state
+from orchestrator.training.sequence import run_sequence, score_state
 from orchestrator.training.step import train_step
 from tests.conftest import FAMILIES
 from tests.orchestrator.training.helpers import ANNEALED, EWC, equal, folder_with, stored, trained
