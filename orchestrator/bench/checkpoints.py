@@ -166,7 +166,7 @@ def _settings(sequence: SequencePlan, whole: Store, differing: Store) -> dict[st
         started = time.perf_counter()
         differing.load(key)
         reading += time.perf_counter() - started
-    settings = {"all": {"bytes": _bytes(whole)}}
+    settings: dict[str, dict[str, float]] = {"all": {"bytes": _bytes(whole)}}
     # of a difference from the state before, its bytes as a share of the whole
     ratio = differing.size(keys[-1]) / whole.size(keys[-1])
     settings["delta"] = {

@@ -83,7 +83,7 @@ def _compressed(plane: Bytes) -> Bytes:
     import zstandard
 
     content = np.ascontiguousarray(plane)
-    compressed = zstandard.ZstdCompressor(level=LEVEL).compress(content)
+    compressed = zstandard.ZstdCompressor(level=LEVEL).compress(content.data)
     if len(compressed) < len(content):
         return np.frombuffer(compressed, dtype=np.uint8)
     return content

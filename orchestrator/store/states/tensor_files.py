@@ -120,4 +120,4 @@ def tensor_parts(tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The memory of a contiguous tensor on the CPU, not copied."""
     # as bytes first: numpy has no bfloat16
-    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
