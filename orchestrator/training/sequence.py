@@ -91,6 +91,9 @@ def score_state(sequence: SequencePlan, tasks_seen: int, parallel: Parallel | No
         learner.load_initial()
     elif store.is_sound(key):
         learner.load(store.load(key), tasks_seen)
+    elif not missing_scores(sequence, tasks_seen, store):
+        # Another sequence shares the state, and it was pruned when that one's scores were there
+        return
     else:
         raise ValueError(f"checkpoint {store.path(key)} is missing or changed")
     _compute_scores(learner, store, tasks_seen, missing, Position())

@@ -14,16 +14,18 @@ import torch
 from transformers import PreTrainedModel
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
-from orchestrator.evaluation.scores import compute_score, is_complete
+from orchestrator.evaluation.scores import compute_score, is_complete, missing_scores
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import CheckpointSaved, Event, Step
 from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.view import read_view
+from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence, score_state
 from orchestrator.training.step import train_step
 from tests.conftest import FAMILIES
+from tests.orchestrator.states import make_scores
 from tests.orchestrator.training.helpers import ANNEALED, EWC, equal, folder_with, stored, trained
 
 
@@ -333,3 +335,24 @@ def test_a_finished_sequence_leaves_no_model_behind(sequence_of: Callable[..., S
     finally:
         gc.enable()
     assert found == before
+
+
+def test_a_state_that_is_gone_when_it_is_to_be_scored_is_an_error_unless_its_scores_are_there(
+    sequence_of: Callable[..., SequencePlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another sequence may share it, and have it scored and pruned while this one's scoring begins."""
+    sequence = sequence_of(stream={"first": 2})
+    run_sequence(sequence, evaluate=False)
+    store = Store(Path(sequence.out))
+    store.prune(sequence.keys[2])
+    with pytest.raises(ValueError, match=f"checkpoint .*{sequence.keys[2]} is missing or changed"):
+        score_state(sequence, 2)
+    begin = Learner.__init__
+
+    def meanwhile(learner: Learner, *arguments: Any) -> None:
+        begin(learner, *arguments)
+        make_scores(sequence, 2)
+
+    monkeypatch.setattr(Learner, "__init__", meanwhile)
+    score_state(sequence, 2)
+    assert not missing_scores(sequence, 2, store)
