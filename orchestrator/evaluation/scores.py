@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from methods import Stack
 from orchestrator.evaluation.scorers import Scorer, scorer_of
+from orchestrator.evaluation.texts import KEPT, batches_by_length
 from orchestrator.models.family import Family, Feature
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
@@ -60,16 +61,13 @@ class TaskScore:
 
 @torch.no_grad()
 def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) -> TaskScore:
-    """Score a state on a split of a task, in batches of `batch_size` examples. The batch size changes no answer."""
+    """Score a state on a split of a task, in batches of at most `batch_size` examples. The batch size changes no answer."""
     examples = task.read(split)
-    features = model.family.features(task, examples)
-    # examples of similar length go together, so that little of a batch is padding
-    by_length = sorted(range(len(examples)), key=lambda i: len(features[i]["source"]))
+    texts = KEPT.texts(model.family, task, split, examples)
     answers: dict[int, Answer] = {}
     with _evaluating(model.family), model.precision():
-        for start in range(0, len(by_length), batch_size):
-            indices = by_length[start : start + batch_size]
-            batch_answers = _answers(model, task, [features[i] for i in indices])
+        for indices in batches_by_length(texts.lengths, batch_size, model.device.type == "cpu"):
+            batch_answers = _answers(model, task, list(map(texts.feature, indices)))
             answers.update(zip(indices, batch_answers, strict=True))
     in_order = list(map(answers.__getitem__, range(len(examples))))
     return score_answers(scorer_of(task), examples, in_order)
