@@ -245,12 +245,17 @@ def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> 
                 problems.append(_scoring_problem(sequence, tasks_seen, error))
                 continue
         # a sequence that never started has no data in its journal for scores to belong to
-        if view.start and not view.has_all_scores(tasks_seen):
+        if view.start and _lacks_scores(sequence, view, tasks_seen):
             for event in score_events(sequence, tasks_seen, store):
                 # what a journal that was damaged still says is not said twice
                 if (tasks_seen, event.task_id) not in view.scores:
                     journal.append(event)
     return problems
+
+
+def _lacks_scores(sequence: SequencePlan, view: View, tasks_seen: int) -> bool:
+    """Whether a journal lacks scores that the plan asks for: it may have been written when fewer were asked for."""
+    return any((tasks_seen, task_id) not in view.scores for task_id in sequence.tasks_to_score(tasks_seen))
 
 
 def _scoring_problem(sequence: SequencePlan, tasks_seen: int, error: Exception) -> str:

@@ -121,10 +121,10 @@ def _evaluating(family: Family) -> Iterator[None]:
 
 
 def missing_scores(sequence: SequencePlan, tasks_seen: int, store: Store) -> list[int]:
-    """The tasks on which nobody has scored the state after `tasks_seen` tasks (0: the initial model)."""
+    """The tasks on which the state after `tasks_seen` tasks (0: the initial model) is to be scored, and nobody has."""
     missing = []
-    for task_id, key in enumerate(sequence.score_keys[tasks_seen]):
-        if store.load_score(key) is None:
+    for task_id in sequence.tasks_to_score(tasks_seen):
+        if store.load_score(sequence.score_keys[tasks_seen][task_id]) is None:
             missing.append(task_id)
     return missing
 
@@ -150,8 +150,9 @@ def compute_score(
 
 
 def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iterator[ScoreComputed]:
-    """The events of the scores of one state, all of which are cached."""
-    for task_id, key in enumerate(sequence.score_keys[tasks_seen]):
+    """The events of the scores that one state is to have, all of which are cached."""
+    for task_id in sequence.tasks_to_score(tasks_seen):
+        key = sequence.score_keys[tasks_seen][task_id]
         record = store.load_score(key)
         assert record is not None
         task = sequence.tasks[task_id]

@@ -44,6 +44,12 @@ class SequencePlan(Section):
     score_keys: tuple[tuple[str, ...], ...]
     out: str
 
+    def tasks_to_score(self, tasks_seen: int) -> range:
+        """The tasks on which the state after so many tasks is scored: all, or with `rows: seen` those alone."""
+        if self.evaluation.rows == "seen":
+            return range(tasks_seen)
+        return range(len(self.tasks))
+
     def open_stream(self, why: str = "scores") -> Stream:
         """The data: with the test split sealed while tuning; else each reading of a test split goes to the test-access log."""
         stream = self.stream.build()

@@ -14,7 +14,7 @@ def test_what_is_not_said_fits_any_machine() -> None:
     assert scaling.gpus_per_worker is None
     assert scaling.max_concurrent is None
     assert scaling.max_failures == 2
-    assert EvaluationConfig().placement == "auto"
+    assert (EvaluationConfig().placement, EvaluationConfig().rows) == ("auto", "all")
     assert (TrackingConfig().uri, TrackingConfig().experiment) == (None, None)
 
 
@@ -30,6 +30,7 @@ def test_what_is_not_said_fits_any_machine() -> None:
         ("scaling.max_failures=-1", ["scaling.max_failures", "greater than or equal to 0", "found -1"]),
         ("evaluation.batch=0", ["evaluation.batch", "greater than or equal to 1", "found 0"]),
         ("evaluation.placement=beside", ["evaluation.placement", "'async'", "'beside'"]),
+        ("evaluation.rows=lower", ["evaluation.rows", "'all' or 'seen'", "found 'lower'"]),
         ("tracking.url=http://x", ["tracking", "unknown key 'url'. Did you mean 'uri'?"]),
     ],
 )

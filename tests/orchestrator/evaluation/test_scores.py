@@ -9,11 +9,14 @@ import pytest
 
 from orchestrator.evaluation.scorers import ExactMatch
 from orchestrator.evaluation.scores import compute_score, missing_scores, score_answers, score_task
+from orchestrator.planning.recovery import missing_events
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import ScoreComputed
 from orchestrator.store.predictions import load_predictions, predictions_file
+from orchestrator.store.view import View
 from orchestrator.training.learner import Learner
-from orchestrator.training.sequence import run_sequence
+from orchestrator.training.sequence import is_complete, run_sequence
 from orchestrator.training.task import train_task
 from streams import Example
 from tests.conftest import FAMILIES
@@ -51,6 +54,38 @@ def test_a_sequence_keeps_the_predictions_of_every_score(model: str, sequence_of
             mean = 100 * sum(p.score for p in predictions) / len(examples)
             assert mean == view.matrix()[tasks_seen, task_id]
             assert all((p.option is None) == (model == "tiny-t5") for p in predictions)
+
+
+def test_with_rows_of_seen_tasks_a_later_run_computes_only_what_is_missing(
+    sequence_of: Callable[..., SequencePlan],
+) -> None:
+    """Scores after 0, 1, 2 of two tasks: of seen tasks 0, 1 and 2; then the other 2, 1 and 0."""
+    seen = sequence_of(stream={"first": 2}, evaluation={"rows": "seen"})
+    all_rows = sequence_of(stream={"first": 2})
+    assert (seen.id, seen.score_keys) == (all_rows.id, all_rows.score_keys)
+    store = Store(Path(seen.out))
+    assert [missing_scores(seen, tasks_seen, store) for tasks_seen in range(3)] == [[], [0], [0, 1]]
+    view = run_sequence(seen)
+    assert (sorted(view.scores), view.status) == ([(1, 0), (2, 0), (2, 1)], "finished")
+    assert (is_complete(seen, store), is_complete(all_rows, store)) == (True, False)
+    assert [missing_scores(all_rows, tasks_seen, store) for tasks_seen in range(3)] == [[0, 1], [1], []]
+    written = {file.name: file.stat().st_mtime_ns for file in (store.root / "scores").glob("*.json")}
+    assert len(written) == 3
+    view = run_sequence(all_rows)
+    assert (len(view.scores), view.status) == (6, "finished")
+    for name, time in written.items():
+        assert (store.root / "scores" / name).stat().st_mtime_ns == time
+    assert is_complete(all_rows, store)
+
+
+def test_a_journal_that_lost_scores_gets_those_back_that_were_asked_for(
+    sequence_of: Callable[..., SequencePlan],
+) -> None:
+    run_sequence(sequence_of(stream={"first": 2}))
+    seen = sequence_of(stream={"first": 2}, evaluation={"rows": "seen"})
+    recovered = missing_events(seen, View(seen.id), Store(Path(seen.out)))
+    positions = [(event.tasks_seen, event.task_id) for event in recovered if isinstance(event, ScoreComputed)]
+    assert positions == [(1, 0), (2, 0), (2, 1)]
 
 
 def test_what_is_missing_is_computed_again_and_alike(
