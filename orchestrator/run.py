@@ -34,7 +34,7 @@ from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
 from orchestrator.store.view import View
 from orchestrator.tracking import MlflowSync, check_uri
-from orchestrator.training.sequence import is_complete, run_sequence, score_state
+from orchestrator.training.sequence import StateScorer, is_complete, run_sequence
 
 logger = logging.getLogger(__name__)
 
@@ -218,8 +218,9 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
         sync = sync_of(experiment.config)
         sync.follow(sequence.id for sequence in experiment.sequences)
         watcher = Watcher(experiment, screen)
+        scorer = StateScorer()
         for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
-            problems += _score_stored_states(sequence, view, screen)
+            problems += _score_stored_states(scorer, sequence, view, screen)
             watcher.look()
         result = results(experiment)
         record_references(experiment.config.out, result["sequences"])
@@ -228,7 +229,7 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
     return result, problems
 
 
-def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
+def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
     """Compute and note the scores that a sequence lacks, of the states that are in the store. Returns what went wrong."""
     store = Store(Path(sequence.out))
     journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
@@ -239,7 +240,7 @@ def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> 
         if missing_scores(sequence, tasks_seen, store):
             screen.say(f"scoring {sequence.id} after task {tasks_seen}")
             try:
-                score_state(sequence, tasks_seen)
+                scorer.score(sequence, tasks_seen)
             # the other states can still be scored
             except Exception as error:
                 problems.append(_scoring_problem(sequence, tasks_seen, error))

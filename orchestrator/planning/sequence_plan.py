@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from orchestrator.config.section import Section
 from orchestrator.config.stream import StreamConfig
 from orchestrator.config.training import TrainingConfig
 from orchestrator.store.access_log import TestAccessLog
-from streams import Stream
+from streams import Stream, Task
 
 Split = Literal["dev", "test"]
 
@@ -56,4 +57,15 @@ class SequencePlan(Section):
         # sealed in each process that opens it: what a trial cannot read it cannot be chosen by
         if self.split == "dev":
             return stream.sealed()
-        return stream.watched(TestAccessLog(Path(self.out)).reader(self.experiment, self.id, why))
+        return stream.watched(self._test_reader(why))
+
+    def note_test_reads(self, stream: Stream, why: str = "scores") -> None:
+        """Write to the test-access log that the test splits are read again of a stream that was kept in memory."""
+        if self.split == "dev":
+            return
+        note = self._test_reader(why)
+        for task in stream.tasks:
+            note(task)
+
+    def _test_reader(self, why: str) -> Callable[[Task], None]:
+        return TestAccessLog(Path(self.out)).reader(self.experiment, self.id, why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,8 @@ from orchestrator.training.parallel import Parallel
 from orchestrator.training.record import SequenceRecord, reason
 from orchestrator.training.task import Position, TaskLog, train_task
 from streams import Stream
+
+logger = logging.getLogger(__name__)
 
 
 def run_sequence(
@@ -68,23 +71,52 @@ def run_sequence(
     return read_view(sequence.out, sequence.id)
 
 
+class StateScorer:
+    """Scores stored states, one after the other. Between them it keeps the data, and the model of the last one's sequence."""
+
+    def __init__(self, parallel: Parallel | None = None) -> None:
+        self.parallel = parallel or Parallel.current()
+        self.learner: Learner | None = None
+
+    def score(self, sequence: SequencePlan, tasks_seen: int) -> None:
+        """Compute the missing scores of one state (0: the initial model). Records nothing in the journal."""
+        store = Store(Path(sequence.out))
+        missing = missing_scores(sequence, tasks_seen, store)
+        if not missing:
+            return
+        # not kept before it is done: what an error leaves behind is not gone on with
+        learner = self._learner_of(sequence)
+        key = sequence.keys[tasks_seen]
+        trained = tasks_trained(sequence, tasks_seen)
+        if trained == 0 and not learner.state.is_after(0, "score"):
+            learner.load_initial()
+        elif trained > 0 and store.is_sound(key):
+            learner.load(store.load(key), tasks_seen)
+        elif trained > 0:
+            raise ValueError(f"checkpoint {store.path(key)} is missing or changed")
+        _compute_scores(learner, store, tasks_seen, missing, Position())
+        self.learner = learner
+
+    def _learner_of(self, sequence: SequencePlan) -> Learner:
+        """The learner that is kept, where it is the sequence's; else a new one, with the data where they are the same."""
+        kept = self.learner
+        self.learner = None
+        stream = None
+        if kept is not None and (kept.sequence.stream, kept.sequence.split) == (sequence.stream, sequence.split):
+            stream = kept.stream
+            # they lie in memory, and are read for this state all the same
+            sequence.note_test_reads(stream)
+        if kept is not None and stream is not None and kept.sequence == sequence:
+            return kept
+        stream = stream or sequence.open_stream()
+        check_unchanged(sequence, stream)
+        logger.info("a new learner for %s", sequence.id)
+        return Learner(sequence, stream, self.parallel)
+
+
 def score_state(sequence: SequencePlan, tasks_seen: int, parallel: Parallel | None = None) -> None:
-    """Compute the missing scores of one stored state (0: the initial model). Records nothing in the journal."""
-    store = Store(Path(sequence.out))
-    missing = missing_scores(sequence, tasks_seen, store)
-    if not missing:
-        return
-    stream = sequence.open_stream()
-    check_unchanged(sequence, stream)
-    learner = Learner(sequence, stream, parallel or Parallel.current())
-    key = sequence.keys[tasks_seen]
-    if tasks_trained(sequence, tasks_seen) == 0:
-        learner.load_initial()
-    elif store.is_sound(key):
-        learner.load(store.load(key), tasks_seen)
-    else:
-        raise ValueError(f"checkpoint {store.path(key)} is missing or changed")
-    _compute_scores(learner, store, tasks_seen, missing, Position())
+    """Compute the missing scores of one stored state, as a `StateScorer` does, and keep nothing."""
+    StateScorer(parallel).score(sequence, tasks_seen)
 
 
 def _compute_scores(
