@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def test_a_model_that_is_kept_gives_the_scores_of_one_that_is_built_anew(
         scorer.score(sequence, tasks_seen)
     assert forget_scores(sequence) == expected
     trained = [tasks_seen for tasks_seen in order if sequence.method.reference is None]
-    goes_back = sum(later < earlier for earlier, later in zip(trained, trained[1:], strict=False))
+    goes_back = sum(later < earlier for earlier, later in itertools.pairwise(trained))
     assert len(loads) == 1 + goes_back
 
 
