@@ -35,7 +35,8 @@ from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
 from orchestrator.store.view import View
 from orchestrator.tracking import MlflowSync, check_uri
-from orchestrator.training.sequence import run_sequence, score_state
+from orchestrator.training.scoring import StateScorer
+from orchestrator.training.sequence import run_sequence
 
 logger = logging.getLogger(__name__)
 
@@ -230,8 +231,9 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
         sync = sync_of(experiment.config)
         sync.follow(sequence.id for sequence in experiment.sequences)
         watcher = Watcher(experiment, screen)
+        scorer = StateScorer()
         for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
-            problems += _score_stored_states(sequence, view, screen)
+            problems += _score_stored_states(scorer, sequence, view, screen)
             watcher.look()
         result = results(experiment)
         record_references(experiment.config.out, result["sequences"])
@@ -240,7 +242,7 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
     return result, problems
 
 
-def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
+def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
     """Compute and note the scores that a sequence lacks, of the states that are in the store. Returns what went wrong."""
     store = Store(Path(sequence.out))
     journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
@@ -253,18 +255,23 @@ def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> 
         if missing:
             screen.say(f"scoring {sequence.id} after task {tasks_seen}")
             try:
-                score_state(sequence, tasks_seen)
+                scorer.score(sequence, tasks_seen)
             # the other states can still be scored
             except Exception as error:
                 problems.append(_scoring_problem(sequence, tasks_seen, error))
                 continue
         # a sequence that never started has no data in its journal for scores to belong to
-        if view.start and not view.has_all_scores(tasks_seen):
+        if view.start and _lacks_scores(sequence, view, tasks_seen):
             for event in score_events(sequence, tasks_seen, store):
                 # what a journal that was damaged still says is not said twice
                 if (tasks_seen, event.task_id) not in view.scores:
                     journal.append(event)
     return problems
+
+
+def _lacks_scores(sequence: SequencePlan, view: View, tasks_seen: int) -> bool:
+    """Whether a journal lacks scores that the plan asks for: it may have been written when fewer were asked for."""
+    return any((tasks_seen, task_id) not in view.scores for task_id in sequence.tasks_to_score(tasks_seen))
 
 
 def _scoring_problem(sequence: SequencePlan, tasks_seen: int, error: Exception) -> str:

@@ -2,15 +2,18 @@
 
 from orchestrator.bench.checkpoints import checkpoint_costs, print_checkpoint_costs
 from orchestrator.bench.costs import method_costs, print_method_costs
+from orchestrator.bench.evaluation import evaluation_costs, print_evaluation_costs
 from orchestrator.bench.reuse import print_search_reuse, search_reuse
 from orchestrator.bench.steps import migu_step, print_migu_step
 from orchestrator.bench.trainer import print_trainer_step, trainer_step
 
 __all__ = [
     "checkpoint_costs",
+    "evaluation_costs",
     "method_costs",
     "migu_step",
     "print_checkpoint_costs",
+    "print_evaluation_costs",
     "print_method_costs",
     "print_migu_step",
     "print_search_reuse",

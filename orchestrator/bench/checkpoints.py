@@ -30,7 +30,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.pruning import shown_bytes
 from orchestrator.store.checkpoints import MOST_LINKS, State, Store
 from orchestrator.store.integrity import file_sha256
-from orchestrator.store.state_files import pack_state
+from orchestrator.store.states.state_files import pack_state
 from orchestrator.store.states.writer import StateWriter
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel

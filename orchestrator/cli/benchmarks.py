@@ -86,3 +86,21 @@ def bench_checkpoints(
     print_checkpoint_costs(result, make_console(stderr=as_json))
     if as_json:
         print(json.dumps(result))
+
+
+@bench.command("evaluation")
+def bench_evaluation(
+    states: Annotated[int, typer.Option(min=1, help="So many states are scored.")] = 2,
+    examples: Annotated[int, typer.Option(min=1, help="Test examples of each task.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """What scoring takes beside a loop that tokenises each time, sorts nothing, and writes 50 tokens for each answer."""
+    from orchestrator.bench import evaluation_costs, print_evaluation_costs
+
+    result = evaluation_costs(make_console(stderr=True), states, examples)
+    print_evaluation_costs(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))
+    # the claim is less time for the same answers
+    if not result["equal_predictions"]:
+        raise typer.Exit(1)

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from orchestrator.config.section import Section
 
+# Which part of an accuracy matrix's rows is computed, see `EvaluationConfig.rows`
+Rows = Literal["all", "seen"]
+
 
 class ScalingConfig(Section):
     """The workers of one sequence. Sequences run side by side as far as the cluster reaches."""
@@ -41,7 +44,12 @@ class ScalingConfig(Section):
 class EvaluationConfig(Section):
     """How checkpoints are scored."""
 
-    batch: int = Field(64, ge=1)
+    batch: int = Field(64, ge=1, description="the most examples at a time; long ones are fewer on a CPU")
+    rows: Rows = Field(
+        "all",
+        description="all: every state on every task; seen: on the tasks that it has seen alone, about half of the work: all "
+        "metrics but fwt remain",
+    )
     placement: Literal["auto", "inline", "async"] = Field(
         "auto", description="async: on resources that training leaves free; inline: in the training workers"
     )

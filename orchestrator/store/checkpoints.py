@@ -17,7 +17,8 @@ from torch import Tensor
 from orchestrator.store import scores
 from orchestrator.store.integrity import file_sha256, write_whole
 from orchestrator.store.locks import exclusive_lock
-from orchestrator.store.state_files import (
+from orchestrator.store.states.deltas import pack_difference, unpack_difference
+from orchestrator.store.states.state_files import (
     DELTA_FILE,
     DELTA_FORM_FILE,
     HISTORY_FILE,
@@ -30,7 +31,6 @@ from orchestrator.store.state_files import (
     read_state,
     write_state,
 )
-from orchestrator.store.states.deltas import pack_difference, unpack_difference
 from orchestrator.store.states.tensor_files import (
     WrittenFile,
     digest_bytes,

@@ -11,14 +11,14 @@ from orchestrator.planning.recovery import checkpoint_event, step_events
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
+from orchestrator.store.environment import describe
 from orchestrator.store.events import Event, Report
 from orchestrator.store.failure_notes import note_failure
 from orchestrator.store.journal import Journal, journal_folder
-from orchestrator.store.state_files import pack_state
+from orchestrator.store.states.state_files import pack_state
 from orchestrator.store.states.writer import StateWriter
 from orchestrator.store.versions import library_versions
 from orchestrator.store.view import read_view
-from orchestrator.training.environment import describe
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.task import Position
 from streams import Stream

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
-from orchestrator.evaluation.scores import compute_score, missing_scores, score_events
+from orchestrator.evaluation.scores import missing_scores, score_events
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
+from orchestrator.store.environment import SystemSampler, free_memory
 from orchestrator.store.events import Event, Report
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
-from orchestrator.training.environment import SystemSampler, free_memory
 from orchestrator.training.learner import Learner
 from orchestrator.training.learner_state import NOTHING_WHOLE, Purpose
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.record import SequenceRecord, StateSaver, reason
+from orchestrator.training.scoring import compute_scores, tasks_trained
 from orchestrator.training.task import Position, TaskLog, train_task
 from streams import Stream
 
@@ -75,52 +76,6 @@ def run_sequence(
     if len(task_ids) == len(sequence.tasks):
         run.record.add(events.SequenceFinished())
     return read_view(sequence.out, sequence.id)
-
-
-def score_state(sequence: SequencePlan, tasks_seen: int, parallel: Parallel | None = None) -> None:
-    """Compute the missing scores of one stored state (0: the initial model). Records nothing in the journal."""
-    store = Store(Path(sequence.out))
-    missing = missing_scores(sequence, tasks_seen, store)
-    if not missing:
-        return
-    stream = sequence.open_stream()
-    check_unchanged(sequence, stream)
-    learner = Learner(sequence, stream, parallel or Parallel.current())
-    key = sequence.keys[tasks_seen]
-    if tasks_trained(sequence, tasks_seen) == 0:
-        learner.load_initial()
-    elif store.is_sound(key):
-        learner.load(store.load(key), tasks_seen)
-    elif not missing_scores(sequence, tasks_seen, store):
-        # Another sequence shares the state, and it was pruned when that one's scores were there
-        return
-    else:
-        raise ValueError(f"checkpoint {store.path(key)} is missing or changed")
-    _compute_scores(learner, store, tasks_seen, missing, Position())
-
-
-def _compute_scores(
-    learner: Learner, store: Store, tasks_seen: int, task_ids: Sequence[int], position: Position
-) -> None:
-    """Score the state that a learner holds on tasks."""
-    model = learner.scored_model()
-    for task_id in task_ids:
-        position.task = learner.sequence.tasks[task_id]
-        try:
-            compute_score(model, learner.sequence, learner.stream, store, tasks_seen, task_id)
-        except Exception as error:
-            # the traceback names no task, and the failure of a scoring task only the state
-            error.add_note(f"while the state after {tasks_seen} tasks was scored on task {position.task!r}")
-            raise
-
-
-def tasks_trained(sequence: SequencePlan, tasks_seen: int) -> int:
-    """The number of tasks whose state the one after `tasks_seen` tasks is: 0 while a reference run has trained nothing."""
-    kind = sequence.method.run_kind
-    for task_id in range(tasks_seen):
-        if kind.is_trained(task_id, len(sequence.tasks)):
-            return tasks_seen
-    return 0
 
 
 class _SequenceRun:
@@ -312,7 +267,7 @@ class _SequenceRun:
         missing = self.parallel.agree(missing_scores(self.sequence, tasks_seen, self.store))
         if missing:
             self._ensure_loaded(tasks_seen, "score")
-            _compute_scores(self.learner, self.store, tasks_seen, self.parallel.share_of(missing), self.position)
+            compute_scores(self.learner, self.store, tasks_seen, self.parallel.share_of(missing), self.position)
             self.parallel.barrier()
         # The state was scored from memory while it was being written; that it is there is said before what it scores
         self.saver.finish()

@@ -28,7 +28,7 @@ from orchestrator.retention import (
     trial_plans,
 )
 from orchestrator.store.checkpoints import State, Store
-from orchestrator.store.state_files import pack_state
+from orchestrator.store.states.state_files import pack_state
 from orchestrator.store.view import read_view
 from orchestrator.training.sequence import run_sequence
 from tests.orchestrator.states import HISTORY, make_scores, make_states, planned, states_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,10 @@ def test_a_scoring_failure_is_found_again(
     Experiment(config, (sequence,)).save()
     run_sequence(sequence, evaluate=False, until=1)
 
-    def broken(sequence: Any, tasks_seen: int) -> None:
+    def broken(self: Any, sequence: Any, tasks_seen: int) -> None:
         raise KeyError(f"scorer of state {tasks_seen}")
 
-    monkeypatch.setattr("orchestrator.run.score_state", broken)
+    monkeypatch.setattr("orchestrator.run.StateScorer.score", broken)
     monkeypatch.setattr("sys.argv", ["orchestrator", "evaluate", "small", "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as left:
         cli.main()
@@ -86,3 +87,25 @@ def test_states_that_have_to_be_trained_again_are_said(tmp_path: Path) -> None:
     _tell_states_to_make_again([sequence], Console(file=output, width=120))
     line = "warning: 2 states that were pruned are trained again, on the way to what is missing"
     assert output.getvalue().strip() == line
+
+
+@pytest.mark.slow
+def test_evaluate_adds_the_scores_before_a_tasks_turn_that_the_run_did_not_ask_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two tasks, 3 of 6 scores; the journal, which says that these were all, then has the others too."""
+    changes = {"model": "tiny-bert", "stream": {"first": 2}}
+    (seen,) = plan(small_config(tmp_path / "out", **changes, evaluation={"rows": "seen"}))
+    assert len(run_sequence(seen).scores) == 3
+    config = small_config(tmp_path / "out", **changes)
+    Experiment(config, tuple(plan(config))).save()
+    monkeypatch.setattr("sys.argv", ["orchestrator", "evaluate", "small", "--out", str(tmp_path / "out"), "--json"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 0
+    (result,) = json.loads(capsys.readouterr().out)["sequences"]
+    assert None not in [score for scores in result["accuracy_matrix"] for score in scores]
+    assert result["fwt"] is not None
+    positions = [(e.tasks_seen, e.task_id) for e in Tail(journal_folder(seen.out, seen.id)).new_events()
+                 if isinstance(e, events.ScoreComputed)]  # fmt: skip
+    assert sorted(positions) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]

@@ -86,6 +86,39 @@ def test_the_rounds_of_a_step_reach_the_measurement(call: Call, monkeypatch: pyt
     assert asked == [4]
 
 
+@pytest.mark.parametrize(("equal", "expected"), [(True, 0), (False, 1)])
+def test_other_answers_refute_that_scoring_gives_the_loops(
+    equal: bool, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = {
+        "bench": "evaluation",
+        "device": "cpu",
+        "text": "order1",
+        "states": 3,
+        "tasks": {"yahoo": {"loop_s": 9.0, "own_s": 3.0, "ratio": 3.0}},
+        "answers": 12,
+        "distinct_answers": 5,
+        "equal_answers": 12,
+        "equal_predictions": equal,
+        "loop_s": 9.0,
+        "own_s": 3.0,
+        "ratio": 3.0,
+    }
+    asked = []
+
+    def measure(console: Any, states: int, examples: int) -> dict[str, Any]:
+        asked.append((states, examples))
+        return result
+
+    monkeypatch.setattr("orchestrator.bench.evaluation_costs", measure)
+    code, stdout, stderr = call("bench", "evaluation", "--states", 3, "--examples", 4, "--json")
+    assert code == expected
+    assert json.loads(stdout) == result
+    assert "3.00 x" in stderr
+    assert call("bench", "evaluation")[0] == expected
+    assert asked == [(3, 4), (2, 64)]
+
+
 def test_no_rounds_are_none(call: Call) -> None:
     code, _, stderr = call("bench", "methods", "--rounds", 0)
     assert code == 2

@@ -14,8 +14,8 @@ def test_what_is_not_said_fits_any_machine() -> None:
     assert scaling.gpus_per_worker is None
     assert scaling.max_concurrent is None
     assert scaling.max_failures == 2
-    assert EvaluationConfig().placement == "auto"
     assert (CheckpointsConfig().keep, CheckpointsConfig().delta) == ("all", False)
+    assert (EvaluationConfig().placement, EvaluationConfig().rows) == ("auto", "all")
     assert (TrackingConfig().uri, TrackingConfig().experiment) == (None, None)
 
 
@@ -33,6 +33,7 @@ def test_what_is_not_said_fits_any_machine() -> None:
         ("evaluation.placement=beside", ["evaluation.placement", "'async'", "'beside'"]),
         ("checkpoints.keep=first", ["checkpoints.keep", "'all', 'last' or 'none'", "found 'first'"]),
         ("checkpoints={keep: last, delta: true}", ["checkpoints", "delta: true goes with keep: all; with keep: last"]),
+        ("evaluation.rows=lower", ["evaluation.rows", "'all' or 'seen'", "found 'lower'"]),
         ("tracking.url=http://x", ["tracking", "unknown key 'url'. Did you mean 'uri'?"]),
     ],
 )

@@ -70,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture(autouse=True)
 def _no_git(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of runs need not each ask git for the commit."""
-    monkeypatch.setattr("orchestrator.training.environment.git_commit", lambda: None)
+    monkeypatch.setattr("orchestrator.store.environment.git_commit", lambda: None)
 
 
 def flipped_bits(files: dict[str, bytes], count: int) -> Iterator[Damage]:

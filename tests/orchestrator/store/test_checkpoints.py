@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from orchestrator.store.checkpoints import MANIFEST, ResumeState, State, Store
 from orchestrator.store.integrity import file_sha256
-from orchestrator.store.state_files import pack_state
+from orchestrator.store.states.state_files import pack_state
 
 STATE = State(
     {"a.weight": torch.arange(6.0).reshape(2, 3)},

@@ -22,7 +22,8 @@ from orchestrator.store.events import CheckpointSaved, Event, Step
 from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.view import read_view
 from orchestrator.training.learner import Learner
-from orchestrator.training.sequence import run_sequence, score_state
+from orchestrator.training.scoring import score_state
+from orchestrator.training.sequence import run_sequence
 from orchestrator.training.step import train_step
 from tests.conftest import FAMILIES
 from tests.orchestrator.states import make_scores
@@ -267,7 +268,7 @@ def test_a_failure_while_scoring_names_the_scored_task(
             raise KeyError("a scorer's own")
         compute_score(model, plan, stream, store, tasks_seen, task_id)
 
-    monkeypatch.setattr("orchestrator.training.sequence.compute_score", fail)
+    monkeypatch.setattr("orchestrator.training.scoring.compute_score", fail)
     sequence, recorded = sequence_of(stream={"first": 3}), []
     with pytest.raises(SequenceFailed, match="KeyError"):
         run_sequence(sequence, recorded.append)
@@ -316,7 +317,7 @@ def test_a_failure_to_score_names_the_task_that_was_scored(
         if arguments[-1] == 1:
             raise KeyError("x")
 
-    monkeypatch.setattr("orchestrator.training.sequence.compute_score", fail_on_the_second)
+    monkeypatch.setattr("orchestrator.training.scoring.compute_score", fail_on_the_second)
     with pytest.raises(KeyError) as caught:
         score_state(sequence, 0)
     assert caught.value.__notes__ == ["while the state after 0 tasks was scored on task 'headlines'"]

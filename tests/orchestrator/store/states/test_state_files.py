@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from orchestrator.store.state_files import ResumeState, State, pack_state, read_history, read_state, write_state
+from orchestrator.store.states.state_files import ResumeState, State, pack_state, read_history, read_state, write_state
 
 HISTORY = {"seconds": 1.5, "steps": [{"step": 1, "loss": 0.5}]}
 
