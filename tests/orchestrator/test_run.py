@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from io import StringIO
 from pathlib import Path
@@ -16,6 +17,7 @@ from orchestrator.planning.planner import plan
 from orchestrator.run import _tell_states_to_make_again, run_planned
 from orchestrator.store import events
 from orchestrator.store.journal import Tail, journal_folder
+from orchestrator.store.view import read_view
 from orchestrator.tracking import MlflowSync
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
@@ -109,3 +111,30 @@ def test_evaluate_adds_the_scores_before_a_tasks_turn_that_the_run_did_not_ask_f
     positions = [(e.tasks_seen, e.task_id) for e in Tail(journal_folder(seen.out, seen.id)).new_events()
                  if isinstance(e, events.ScoreComputed)]  # fmt: skip
     assert sorted(positions) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_states_go_while_the_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sequence is trained in this process, where its workers would be."""
+    config = small_config(tmp_path / "out", stream={"first": 3}, checkpoints={"keep": "none"})
+    (sequence,) = plan(config)
+    seen = []
+
+    def train_here(sequences: Any, scaling: Any, resources: Any, placement: Any, watch: Any, name: str) -> list[str]:
+        for until in (1, 2, 3):
+            run_sequence(sequence, until=until)
+            watch()
+            seen.append(states_of(sequence))
+        return []
+
+    monkeypatch.setattr("orchestrator.run.cluster", contextlib.nullcontext)
+    monkeypatch.setattr("orchestrator.run.run_on_cluster", train_here)
+    monkeypatch.setattr("orchestrator.retention.SECONDS_BETWEEN_LOOKS", -1.0)
+    sync = MlflowSync(tracking_uri(config), "small", config.out)
+    try:
+        _, problems = run_planned(config, [sequence], Console(quiet=True), sync)
+    finally:
+        sync.close(60)
+    assert problems == []
+    # the last one is what the sequence would go on from; it is through with the third
+    assert seen == [[1], [2], []]
+    assert read_view(sequence.out, sequence.id).status == "finished"

@@ -131,7 +131,7 @@ def test_the_model_of_the_states_reaches_the_measurement(call: Call, monkeypatch
         "bench": "checkpoints",
         "model": "t5-small",
         "tasks": 4,
-        "ways": [{"way": "beside training", "train_s": 1.0, "wait_s": 0.25, "share": 0.2}],
+        "ways": [{"way": "beside training", "train_s": 1.0, "wait_s": 0.25, "end_s": 0.5, "share": 0.2}],
         "settings": left | {"delta": {"bytes": 500, "ratio": 0.5, "write_s": 1.0, "read_s": 2.0}},
         "paper": {"all": 4000, "delta": 2000, "last": 1000, "none": 0, "while_running": 2000},
     }
