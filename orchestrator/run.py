@@ -246,10 +246,12 @@ def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> 
                 continue
         # a sequence that never started has no data in its journal for scores to belong to
         if view.start and not view.has_all_scores(tasks_seen):
+            new_events: list[events.Event] = []
             for event in score_events(sequence, tasks_seen, store):
                 # what a journal that was damaged still says is not said twice
                 if (tasks_seen, event.task_id) not in view.scores:
-                    journal.append(event)
+                    new_events.append(event)
+            journal.append_all(new_events)
     return problems
 
 

@@ -35,20 +35,24 @@ class Journal:
 
     def append(self, event: Event) -> None:
         """Write one event."""
+        self.append_all([event])
+
+    def append_all(self, events: Sequence[Event]) -> None:
+        """Write events in their order, and wait for the disk once for all of them."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.writer}.jsonl"
-        line = seal(event.to_json()) + b"\n"
-        # opened for each event: a journal has nothing to close, and no handle that a forked process would share
+        lines = b"".join(seal(event.to_json()) + b"\n" for event in events)
+        # opened for each call: a journal has nothing to close, and no handle that a forked process would share
         with path.open("ab+") as stream:
             if stream.tell() > 0:
                 stream.seek(-1, os.SEEK_END)
                 # a line that a crash tore must not swallow this one
                 if stream.read(1) != b"\n":
-                    line = b"\n" + line
+                    lines = b"\n" + lines
             # one write of whole lines: a reader never sees the half of an event as a line of its own
-            stream.write(line)
+            stream.write(lines)
             stream.flush()
-            if not isinstance(event, UNSYNCED):
+            if not all(isinstance(event, UNSYNCED) for event in events):
                 os.fsync(stream.fileno())
 
 
