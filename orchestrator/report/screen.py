@@ -156,10 +156,9 @@ def progress_cells(sequence: SequencePlan, view: View) -> list[Text | ProgressBa
     loss = ""
     tokens_per_s = ""
     if current is not None:
-        steps = dict(view.by_task[current].steps)
-        if steps:
-            completed += len(steps) / view.by_task[current].total_steps
-            last_step = steps[max(steps)]
+        last_step = view.by_task[current].last_step
+        if last_step is not None:
+            completed += len(view.by_task[current].steps) / view.by_task[current].total_steps
             loss = f"{last_step.loss:.4f}"
             tokens_per_s = f"{last_step.tokens_per_s:,.0f}"
     num_tasks = len(sequence.tasks)

@@ -9,17 +9,25 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.store.events import Event, Step, SystemSample, parse_event
-from orchestrator.store.integrity import seal, unseal
+from orchestrator.store.integrity import is_sound, seal, unseal
 
 logger = logging.getLogger(__name__)
 
 # A step's and the processor's lines need not each wait for the disk: the next event that is synced takes them along
 UNSYNCED = (Step, SystemSample)
+
+
+# A step's line with exactly the fields that it has today, as `Journal` writes them
+_STEP = re.compile(
+    rb'\{"event": "step", "time": \d+, "task_id": (\d+), "step": (\d+), "loss": [^,"]+, "lr": [^,"]+, '
+    rb'"grad_norm": [^,"]+, "tokens_per_s": [^,"]+, "crc": "\w{8}"\}\n'
+)
 
 
 def journal_folder(out: str | Path, sequence_id: str) -> Path:
@@ -55,6 +63,14 @@ class Journal:
             stream.flush()
             if not all(isinstance(event, UNSYNCED) for event in events):
                 os.fsync(stream.fileno())
+
+
+def step_numbers(line: bytes) -> tuple[int, int] | None:
+    """(task id, step) of a step's line; None for any other line, and for one that is damaged."""
+    match = _STEP.fullmatch(line)
+    if match is None or not is_sound(line):
+        return None
+    return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True)
@@ -102,16 +118,17 @@ class Tail:
             # most files of most journals have nothing new at most looks: they are not even opened
             if end <= offset:
                 continue
+            name = path.name
             with path.open("rb") as stream:
                 stream.seek(offset)
                 for line in stream:
                     # its writer is at it this moment: the offset stays before it
                     if not line.endswith(b"\n"):
                         break
-                    self._take(path.name, line)
+                    self._take(name, line)
                     yield path, line
                     # what was written since the sizes were taken may be of a later fact than another file's lines
-                    if self.offsets[path.name] >= end:
+                    if self.offsets[name] >= end:
                         break
 
     def _sizes(self) -> list[tuple[Path, int]]:

@@ -26,6 +26,7 @@ from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
 from tests.orchestrator.store.examples import checkpoint, score, started, step
 from tests.orchestrator.tracking.mlflow_runs import copy_to_mlflow, parent_of, points, runs, snapshot
+from tests.steps import losses_of
 
 TASKS = ("sport", "law", "news")
 
@@ -180,7 +181,7 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
 
     losses = client.get_metric_history(parent.info.run_id, "loss")
     assert [m.step for m in losses] == list(range(1, 16)), "three steps for each of five tasks, each once"
-    assert losses[4].value == view.by_task[1].steps[2].loss
+    assert losses[4].value == losses_of(sequence.out, sequence.id, 1)[1]
     for unit in ("steps", "tokens", "flops"):
         usage = client.get_metric_history(parent.info.run_id, f"train_{unit}")
         assert sum(m.value for m in usage) == view.usage(unit)
