@@ -62,6 +62,13 @@ class Watcher:
         self.screen.show(self.views)
         return self.views
 
+    def look_at(self, number: int) -> None:
+        """Read what is new of one sequence, and show it if there is anything."""
+        tail = self.tails[number]
+        if tail.has_news():
+            self.views[number].read(tail)
+            self.screen.show(self.views)
+
     def _show_damage(self) -> None:
         damaged: list[DamagedLine] = []
         for tail in self.tails:
@@ -218,9 +225,11 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
         sync = sync_of(experiment.config)
         sync.follow(sequence.id for sequence in experiment.sequences)
         watcher = Watcher(experiment, screen)
-        for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
-            problems += _score_stored_states(sequence, view, screen)
-            watcher.look()
+        views = watcher.look()
+        for number, sequence in enumerate(experiment.sequences):
+            problems += _score_stored_states(sequence, views[number], screen)
+            # at all of them for each would take longer the more there are, and longer than all else
+            watcher.look_at(number)
         result = results(experiment)
         record_references(experiment.config.out, result["sequences"])
         result["mlflow_behind"] = close(sync)
