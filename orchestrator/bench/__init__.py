@@ -1,17 +1,22 @@
 """Measurements behind the project's claims: one file for each command of `orchestrator bench`."""
 
 from orchestrator.bench.costs import method_costs, print_method_costs
+from orchestrator.bench.made_records import Size
 from orchestrator.bench.reuse import print_search_reuse, search_reuse
+from orchestrator.bench.scale import print_scale, scale
 from orchestrator.bench.steps import migu_step, print_migu_step
 from orchestrator.bench.trainer import print_trainer_step, trainer_step
 
 __all__ = [
+    "Size",
     "method_costs",
     "migu_step",
     "print_method_costs",
     "print_migu_step",
+    "print_scale",
     "print_search_reuse",
     "print_trainer_step",
+    "scale",
     "search_reuse",
     "trainer_step",
 ]

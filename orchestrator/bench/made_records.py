@@ -36,11 +36,6 @@ class Size:
     tasks: int
     steps: int
 
-    @property
-    def step_points(self) -> int:
-        """How many steps all sequences have."""
-        return self.sequences * self.tasks * self.steps
-
 
 def make_experiment(out: Path, size: Size) -> Experiment:
     """A finished experiment: its plan, its states and scores, which all sequences share, and a journal for each sequence."""
@@ -75,6 +70,20 @@ def make_experiment(out: Path, size: Size) -> Experiment:
     for sequence in sequences:
         write_journal(sequence, size.steps)
     return experiment
+
+
+def long_sequence(out: Path, experiment: Experiment, steps: int) -> SequencePlan:
+    """One more sequence, whose first task alone has so many steps, with its journal."""
+    first = experiment.sequences[0]
+    changes = {
+        "id": "ft-made-long",
+        "tasks": first.tasks[:1],
+        "keys": first.keys[:2],
+        "score_keys": tuple(keys[:1] for keys in first.score_keys[:2]),
+    }
+    sequence = first.model_copy(update=changes)
+    write_journal(sequence, steps)
+    return sequence
 
 
 def _write_store(sequence: SequencePlan) -> None:
