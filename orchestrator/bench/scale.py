@@ -165,11 +165,12 @@ def _proposing(count: int) -> dict[str, Any]:
 def print_scale(result: dict[str, Any], console: Console) -> None:
     """Print what records take."""
     title = f"{result['sequences']:,} sequences of {result['tasks']} tasks of {result['steps']} steps"
-    table = Table(title=title, title_justify="left")
+    console.print(title, highlight=False)
+    table = Table()
     table.add_column("what")
     table.add_column("value", justify="right")
     for name, value in result.items():
         # what was asked for is in the title
         if name not in ("bench", "sequences", "tasks", "steps"):
-            table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
+            table.add_row(name, str(value))
     console.print(table)

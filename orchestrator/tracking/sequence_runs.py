@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Mapping
 from functools import singledispatchmethod
 from pathlib import Path
@@ -29,10 +27,11 @@ from orchestrator.store.events import (
 from orchestrator.store.identities import WHOLE_SEQUENCE, RunIdentity
 from orchestrator.store.journal import ResumableTail, journal_folder
 from orchestrator.store.view import View
-from orchestrator.tracking.names import flatten, safe_key
+from orchestrator.tracking.metric_batches import MetricBatches
+from orchestrator.tracking.names import flatten
 from orchestrator.tracking.notes import Note, Notes
 from orchestrator.tracking.parent_runs import ParentRuns
-from orchestrator.tracking.sequence_names import model_name, run_tags, sequence_name
+from orchestrator.tracking.sequence_names import dataset_inputs, model_name, run_tags, sequence_name
 
 STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
 ENVIRONMENT = ("versions", "git_commit", "machine", "workers", "device")
@@ -40,18 +39,13 @@ ENVIRONMENT = ("versions", "git_commit", "machine", "workers", "device")
 # About so many points of each task are in the parent's curves too
 CURVE_POINTS = 20
 
-# MLflow takes no more metrics a call
-METRICS_PER_CALL = 1000
-
-# MLflow's limit on the length of a dataset's digest
-DIGEST_LENGTH = 36
-
 
 class SequenceRuns:
     """Copies the journal of one sequence into its parent run and its tasks' runs."""
 
     def __init__(self, runs: ParentRuns, out: str, sequence_id: str, notes: Notes) -> None:
         self.runs = runs
+        self.batches = MetricBatches(runs)
         self.notes = notes
         self.view = View(sequence_id)
         self.tail = ResumableTail(journal_folder(out, sequence_id))
@@ -62,8 +56,6 @@ class SequenceRuns:
         # of a journal that is copied already nothing is read before it grows
         self._has_read_old = False
         self._early: list[Event] = []
-        # sent together: a call for each step would take longer than the step
-        self._unsent: dict[str, list[Any]] = defaultdict(list)
 
     @property
     def client(self) -> Any:
@@ -87,7 +79,7 @@ class SequenceRuns:
             for early_event in self._early:
                 self._copy(early_event)
             self._early.clear()
-        self._flush()
+        self.batches.flush()
         if not self._early:
             self._keep_note()
 
@@ -103,29 +95,18 @@ class SequenceRuns:
         models = {str(task_id): model_id for task_id, model_id in self.model_ids.items()}
         self.notes.keep(self.view.id, Note(self.tail.digests(), runs, models))
 
-    def _flush(self) -> None:
-        for run_id in list(self._unsent):
-            self._send(run_id)
-
-    def _send(self, run_id: str) -> None:
-        """Send the metrics of a run that wait, which are no more than a call takes."""
-        self.client.log_batch(run_id, metrics=self._unsent.pop(run_id))
-
     def _log(
         self, task_id: int, values: Mapping[str, float | None], time: int, step: int, of_model: bool = False
     ) -> None:
         """Log metrics to a task's run or the parent; `of_model`: also to the logged model of the task's checkpoint."""
-        from mlflow.entities import Metric
-
-        model_id = self.model_ids.get(task_id) if of_model else None
+        numbers: dict[str, float] = {}
         for key, value in values.items():
             # NaN, which is not itself, says that a metric does not apply
-            if value is None or value != value:
-                continue
-            run_id = self._run(task_id)
-            self._unsent[run_id].append(Metric(safe_key(key), value, time, step, model_id=model_id))
-            if len(self._unsent[run_id]) == METRICS_PER_CALL:
-                self._send(run_id)
+            if value is not None and value == value:
+                numbers[key] = value
+        if numbers:
+            model_id = self.model_ids.get(task_id) if of_model else None
+            self.batches.add(self._run(task_id), numbers, time, step, model_id)
 
     @property
     def _start(self) -> SequenceStarted:
@@ -174,18 +155,7 @@ class SequenceRuns:
         self.client.log_dict(run_id, event.sequence, "config.yaml")
         self.client.log_dict(run_id, {"data": event.data}, "data.json")
         self.client.log_dict(run_id, environment, "environment.json")
-        self._log_datasets(run_id, event.data)
-
-    def _log_datasets(self, run_id: str, data: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        inputs: list[Any] = []
-        for task in data:
-            digest = task["train_sha256"][:DIGEST_LENGTH]
-            profile = json.dumps({"sizes": task["sizes"], "dropped_rows": task["dropped_rows"]})
-            dataset = Dataset(task["task"], digest, "local", json.dumps(task["source"]), profile=profile)
-            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "train")]))
-        self.client.log_inputs(run_id, inputs)
+        self.client.log_inputs(run_id, dataset_inputs(event.data))
 
     @_copy.register
     def _(self, event: TaskStarted) -> None:
@@ -324,12 +294,12 @@ class SequenceRuns:
 
     @_copy.register
     def _(self, event: SequenceFinished) -> None:
-        self._flush()
+        self.batches.flush()
         self.client.set_terminated(self._run(WHOLE_SEQUENCE), "FINISHED", event.time)
 
     @_copy.register
     def _(self, event: SequenceFailed) -> None:
-        self._flush()
+        self.batches.flush()
         self.client.set_tag(self._run(WHOLE_SEQUENCE), "orchestrator.failure", event.reason)
         for task_id, run_id in self.run_ids.items():
             task = self.view.by_task.get(task_id)

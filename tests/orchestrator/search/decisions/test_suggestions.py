@@ -98,6 +98,13 @@ def test_what_was_drawn_or_told_once_is_not_again(
         assert suggestion
         records.append(TrialRecord(suggestion.values, score(suggestion.values), notes=suggestion.notes))
     assert len(calls) == times
+    if searcher == "tpe":
+        # of a trial that has changed, and of those after it, the form is made anew, and once more
+        records[5] = replace(records[5], score=0.0)
+        sampler.suggest(10, records)
+        assert len(calls) == 9 + 5
+        sampler.suggest(10, records)
+        assert len(calls) == 9 + 5
     # those of draws are begun with the sampler
     assert before == (0 if searcher == "tpe" else 1)
 
