@@ -64,6 +64,13 @@ class Watcher:
         self.screen.show(self.views)
         return self.views
 
+    def look_at(self, number: int) -> None:
+        """Read what is new of one sequence, and show it if there is anything."""
+        tail = self.tails[number]
+        if tail.has_news():
+            self.views[number].read(tail)
+            self.screen.show(self.views)
+
     def _show_damage(self) -> None:
         damaged: list[DamagedLine] = []
         for tail in self.tails:
@@ -232,9 +239,11 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
         sync.follow(sequence.id for sequence in experiment.sequences)
         watcher = Watcher(experiment, screen)
         scorer = StateScorer()
-        for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
-            problems += _score_stored_states(scorer, sequence, view, screen)
-            watcher.look()
+        views = watcher.look()
+        for number, sequence in enumerate(experiment.sequences):
+            problems += _score_stored_states(scorer, sequence, views[number], screen)
+            # at all of them for each would take longer the more there are, and longer than all else
+            watcher.look_at(number)
         result = results(experiment)
         record_references(experiment.config.out, result["sequences"])
         result["mlflow_behind"] = close(sync)
@@ -262,10 +271,12 @@ def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View
                 continue
         # a sequence that never started has no data in its journal for scores to belong to
         if view.start and _lacks_scores(sequence, view, tasks_seen):
+            new_events: list[events.Event] = []
             for event in score_events(sequence, tasks_seen, store):
                 # what a journal that was damaged still says is not said twice
                 if (tasks_seen, event.task_id) not in view.scores:
-                    journal.append(event)
+                    new_events.append(event)
+            journal.append_all(new_events)
     return problems
 
 

@@ -3,11 +3,14 @@
 from orchestrator.bench.checkpoints import checkpoint_costs, print_checkpoint_costs
 from orchestrator.bench.costs import method_costs, print_method_costs
 from orchestrator.bench.evaluation import evaluation_costs, print_evaluation_costs
+from orchestrator.bench.made_records import Size
 from orchestrator.bench.reuse import print_search_reuse, search_reuse
+from orchestrator.bench.scale import print_scale, scale
 from orchestrator.bench.steps import migu_step, print_migu_step
 from orchestrator.bench.trainer import print_trainer_step, trainer_step
 
 __all__ = [
+    "Size",
     "checkpoint_costs",
     "evaluation_costs",
     "method_costs",
@@ -16,8 +19,10 @@ __all__ = [
     "print_evaluation_costs",
     "print_method_costs",
     "print_migu_step",
+    "print_scale",
     "print_search_reuse",
     "print_trainer_step",
+    "scale",
     "search_reuse",
     "trainer_step",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,10 @@ from orchestrator.store.view import View
 NUMBER_WIDTHS = {"loss": 7, "tokens/s": 8, "last scores": 15}
 BAR_WIDTH = 12
 GAPS = 10
+# Lines of the screen that are no sequence's: the clock, the headings, what the others do, and what Ray and the shell print
+RESERVED_LINES = 6
+# So many sequences are redrawn at once without a thought
+FEW = 50
 # What names take however narrow the terminal is
 MOST_CUT = 20
 
@@ -29,7 +34,7 @@ MOST_CUT = 20
 class LiveScreen:
     """A clock, what is going on, and below it what a subclass draws; on a terminal, redrawn in place."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, redraws_a_second: float = 4) -> None:
         self.console = console
         self.started = time.monotonic()
         self.phase = "starting"
@@ -39,7 +44,7 @@ class LiveScreen:
         # a file or a pipe gets lines instead: it cannot be redrawn
         if console.is_terminal:
             # transient: when it ends, the table of results takes its stead
-            self.live = Live(self, console=console, refresh_per_second=4, transient=True)
+            self.live = Live(self, console=console, refresh_per_second=redraws_a_second, transient=True)
 
     def __enter__(self) -> Self:
         if self.live:
@@ -89,7 +94,8 @@ class Screen(LiveScreen):
     """The sequences of an experiment; without a terminal, a line for each finished task."""
 
     def __init__(self, sequences: Sequence[SequencePlan], console: Console) -> None:
-        super().__init__(console)
+        # nothing that many sequences do is worth the processor's time four times a second
+        super().__init__(console, 4 if len(sequences) <= FEW else 1)
         self.sequences = sequences
         self.printed: set[tuple[str, int]] = set()
         self.has_shown = False
@@ -114,9 +120,35 @@ class Screen(LiveScreen):
         table.add_column("progress", no_wrap=True)
         for heading, width in NUMBER_WIDTHS.items():
             table.add_column(heading, no_wrap=True, min_width=width)
-        for sequence, view in zip(self.sequences, self.views, strict=True):
-            table.add_row(_name(sequence), *progress_cells(sequence, view))
+        drawn = self._drawn()
+        for number in drawn:
+            sequence = self.sequences[number]
+            table.add_row(_name(sequence), *progress_cells(sequence, self.views[number]))
+        if len(drawn) < len(self.sequences):
+            table.caption = self._others(drawn)
+            table.caption_justify = "left"
         return table
+
+    def _drawn(self) -> list[int]:
+        """The numbers of the sequences that are drawn: all where they fit, else first those that run, and none that finished."""
+        room = max(1, self.console.height - RESERVED_LINES)
+        if len(self.sequences) <= room:
+            return list(range(len(self.sequences)))
+        running: list[int] = []
+        failed: list[int] = []
+        waiting: list[int] = []
+        by_last_word = {"running": running, "failed": failed, "waiting": waiting}
+        for number, view in enumerate(self.views):
+            if view.last_word in by_last_word:
+                by_last_word[view.last_word].append(number)
+        return sorted((running + failed + waiting)[:room])
+
+    def _others(self, drawn: Sequence[int]) -> str:
+        """What the sequences do that are not drawn, such as `and 970 more: 900 finished, 70 waiting`."""
+        words = Counter(view.last_word for view in self.views)
+        words.subtract(self.views[number].last_word for number in drawn)
+        counts = [f"{count} {word}" for word, count in sorted(words.items()) if count]
+        return f"and {words.total()} more: {', '.join(counts)}"
 
     def _print_finished_tasks(self, sequence: SequencePlan, view: View, done_before: bool) -> None:
         for task_id, task in view.by_task.items():
@@ -156,10 +188,9 @@ def progress_cells(sequence: SequencePlan, view: View) -> list[Text | ProgressBa
     loss = ""
     tokens_per_s = ""
     if current is not None:
-        steps = dict(view.by_task[current].steps)
-        if steps:
-            completed += len(steps) / view.by_task[current].total_steps
-            last_step = steps[max(steps)]
+        last_step = view.by_task[current].last_step
+        if last_step is not None:
+            completed += len(view.by_task[current].steps) / view.by_task[current].total_steps
             loss = f"{last_step.loss:.4f}"
             tokens_per_s = f"{last_step.tokens_per_s:,.0f}"
     num_tasks = len(sequence.tasks)

@@ -91,6 +91,8 @@ class _FromTrialStore(_StoredEmpty, Searcher):
         super().__init__(metric="score", mode="max")
         self.trial_store = trial_store
         self.since_ms = time.time() * 1000
+        self.tail = Tail(trial_store.folder)
+        self.problems: dict[str, str] = {}
         self.started: dict[str, Trial] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -105,10 +107,17 @@ class _FromTrialStore(_StoredEmpty, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.started[trial_id]
-        problem = _problem_of(self.trial_store.folder, trial.key, self.since_ms)
+        self._read_problems()
+        problem = self.problems.get(trial.key, "")
         if error and not problem:
             problem = "its process died"
         self.trial_store.record_result(trial, problem)
+
+    def _read_problems(self) -> None:
+        """Note what trials' drivers said last went wrong with the machinery in this run of the search."""
+        for event in self.tail.new_events():
+            if isinstance(event, TrialProblem) and event.time >= self.since_ms:
+                self.problems[event.trial] = event.reason
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the trial store is on disk."""
@@ -186,12 +195,3 @@ def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
 def _record_problem(folder: Path, key: str, reason: str) -> None:
     # A file for each trial: no two drivers append to one.
     Journal(folder, f"problem-{key}").append(TrialProblem(trial=key, reason=reason))
-
-
-def _problem_of(folder: Path, key: str, since_ms: float) -> str:
-    """What a trial's driver said last went wrong with the machinery in this run of the search."""
-    reason = ""
-    for event in Tail(folder).new_events():
-        if isinstance(event, TrialProblem) and event.trial == key and event.time >= since_ms:
-            reason = event.reason
-    return reason

@@ -15,7 +15,7 @@ from orchestrator.evaluation.scores import is_complete
 from orchestrator.planning.planner import Planner
 from orchestrator.search.decisions import first_of_round
 from orchestrator.search.decisions.halving import Halving
-from orchestrator.search.decisions.suggestions import TrialRecord, suggest_values
+from orchestrator.search.decisions.suggestions import Sampler, TrialRecord
 from orchestrator.search.definition import MethodSearch
 from orchestrator.search.space import Values, size_of, with_values
 from orchestrator.search.trials import (
@@ -54,6 +54,7 @@ class TrialStore:
         self.results: dict[str, TrialResult] = {}
         self.running: set[str] = set()
         self._notes: dict[str, dict[str, Any]] = {}
+        self._samplers = {m.label: Sampler(search, m.space) for m in method_searches}
         self._journal = Journal(folder, "trials")
         self.halving = Halving(search, self._journal)
         self._replay_journal()
@@ -230,7 +231,7 @@ class TrialStore:
         if number >= self.search.trials or not self._has_history(label, number) or self._is_spent(label, number):
             return None
         records = self.records(label, number)
-        suggestion = suggest_values(self.search, method_search.space, number, records)
+        suggestion = self._samplers[label].suggest(number, records)
         if suggestion is None:
             return None
         history = []

@@ -6,19 +6,28 @@ computed elsewhere), so no two processes append to one file. Everything else (sc
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.store.events import Event, Step, SystemSample, parse_event
-from orchestrator.store.integrity import seal, unseal
+from orchestrator.store.integrity import is_sound, seal, unseal
 
 logger = logging.getLogger(__name__)
 
 # A step's and the processor's lines need not each wait for the disk: the next event that is synced takes them along
 UNSYNCED = (Step, SystemSample)
+
+
+# A step's line with exactly the fields that it has today, as `Journal` writes them
+_STEP = re.compile(
+    rb'\{"event": "step", "time": \d+, "task_id": (\d+), "step": (\d+), "loss": [^,"]+, "lr": [^,"]+, '
+    rb'"grad_norm": [^,"]+, "tokens_per_s": [^,"]+, "crc": "\w{8}"\}\n'
+)
 
 
 def journal_folder(out: str | Path, sequence_id: str) -> Path:
@@ -35,21 +44,33 @@ class Journal:
 
     def append(self, event: Event) -> None:
         """Write one event."""
+        self.append_all([event])
+
+    def append_all(self, events: Sequence[Event]) -> None:
+        """Write events in their order, and wait for the disk once for all of them."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.writer}.jsonl"
-        line = seal(event.to_json()) + b"\n"
-        # opened for each event: a journal has nothing to close, and no handle that a forked process would share
+        lines = b"".join(seal(event.to_json()) + b"\n" for event in events)
+        # opened for each call: a journal has nothing to close, and no handle that a forked process would share
         with path.open("ab+") as stream:
             if stream.tell() > 0:
                 stream.seek(-1, os.SEEK_END)
                 # a line that a crash tore must not swallow this one
                 if stream.read(1) != b"\n":
-                    line = b"\n" + line
+                    lines = b"\n" + lines
             # one write of whole lines: a reader never sees the half of an event as a line of its own
-            stream.write(line)
+            stream.write(lines)
             stream.flush()
-            if not isinstance(event, UNSYNCED):
+            if not all(isinstance(event, UNSYNCED) for event in events):
                 os.fsync(stream.fileno())
+
+
+def step_numbers(line: bytes) -> tuple[int, int] | None:
+    """(task id, step) of a step's line; None for any other line, and for one that is damaged."""
+    match = _STEP.fullmatch(line)
+    if match is None or not is_sound(line):
+        return None
+    return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True)
@@ -79,43 +100,113 @@ class Tail:
     offsets: dict[str, int] = field(default_factory=dict)
     line_counts: dict[str, int] = field(default_factory=dict)
 
-    def new_events(self) -> Iterator[Event]:
-        """Events since the last call, in each writer's order; an unfinished line waits for the next call.
+    def has_news(self) -> bool:
+        """Whether a file is longer than what was read of it."""
+        return any(size > self.offsets.get(path.name, 0) for path, size in self._sizes())
 
-        A score is written after the fact that its state exists, by another writer. So the training's file is read last and
-        given first: no score ever comes before its state.
+    def new_events(self) -> Iterator[Event]:
+        """Events since the last call, in each writer's order; an unfinished line waits for the next call."""
+        for path, line in self.new_lines():
+            event = self.parse(path, line)
+            if event is not None:
+                yield event
+
+    def new_lines(self) -> Iterator[tuple[Path, bytes]]:
+        """The lines of those events, each with its file."""
+        for path, end in self._sizes():
+            offset = self.offsets.get(path.name, 0)
+            # most files of most journals have nothing new at most looks: they are not even opened
+            if end <= offset:
+                continue
+            name = path.name
+            with path.open("rb") as stream:
+                stream.seek(offset)
+                for line in stream:
+                    # its writer is at it this moment: the offset stays before it
+                    if not line.endswith(b"\n"):
+                        break
+                    self._take(name, line)
+                    yield path, line
+                    # what was written since the sizes were taken may be of a later fact than another file's lines
+                    if self.offsets[name] >= end:
+                        break
+
+    def _sizes(self) -> list[tuple[Path, int]]:
+        """The journal's files, the training's first, with their sizes.
+
+        A score is written after the fact that its state exists, by another writer. So the size of the training's file is
+        taken last, and its lines are given first: no score ever comes before its state.
         """
         paths = sorted(self.folder.glob("*.jsonl"), key=lambda path: path.stem == "train")
-        new_lines: list[tuple[Path, list[bytes]]] = []
-        for path in paths:
-            new_lines.append((path, self._new_lines(path)))
-        for path, lines in reversed(new_lines):
-            for line in lines:
-                event = self._parse(path, line)
-                if event is not None:
-                    yield event
+        sizes = [(path, path.stat().st_size) for path in paths]
+        return sizes[::-1]
 
-    def _parse(self, path: Path, line: bytes) -> Event | None:
-        number = self.line_counts.get(path.name, 0) + 1
-        self.line_counts[path.name] = number
+    def _take(self, name: str, line: bytes) -> None:
+        """Note that a line was read."""
+        self.offsets[name] = self.offsets.get(name, 0) + len(line)
+        self.line_counts[name] = self.line_counts.get(name, 0) + 1
+
+    def parse(self, path: Path, line: bytes) -> Event | None:
+        """The event of the line that was read last of its file; None where it is damaged."""
         try:
             return parse_event(unseal(line))
         except ValueError as error:
-            damaged = DamagedLine(path, number, str(error))
+            damaged = DamagedLine(path, self.line_counts[path.name], str(error))
         self.damaged.append(damaged)
         logger.info("left out of the journal: %s", damaged)
         return None
 
-    def _new_lines(self, path: Path) -> list[bytes]:
-        offset = self.offsets.get(path.name, 0)
-        lines: list[bytes] = []
-        with path.open("rb") as stream:
-            stream.seek(offset)
-            for line in stream:
-                # its writer is at it this moment: the offset stays before it
-                if not line.endswith(b"\n"):
-                    break
-                lines.append(line)
-                offset += len(line)
-        self.offsets[path.name] = offset
-        return lines
+
+Digest = tuple[int, str]
+
+
+@dataclass
+class ResumableTail(Tail):
+    """A tail that another process can go on from: it knows the hash of what it has read of each file."""
+
+    hashes: dict[str, hashlib._Hash] = field(default_factory=dict)
+
+    def digests(self) -> dict[str, Digest]:
+        """What was read of each file: the number of bytes, and their SHA-256."""
+        digests: dict[str, Digest] = {}
+        for name, offset in self.offsets.items():
+            digests[name] = (offset, self.hashes[name].hexdigest())
+        return digests
+
+    def go_on_from(self, digests: Mapping[str, Digest]) -> bool:
+        """Take what another one read for read; False, and nothing done, where the files no longer begin with it.
+
+        So a journal that was cut, mended or replaced is known from one that has only grown.
+        """
+        hashes: dict[str, hashlib._Hash] = {}
+        counts: dict[str, int] = {}
+        for name, (offset, sha256) in digests.items():
+            try:
+                with (self.folder / name).open("rb") as stream:
+                    content = stream.read(offset)
+            except FileNotFoundError:
+                return False
+            hashes[name] = hashlib.sha256(content)
+            counts[name] = content.count(b"\n")
+            if hashes[name].hexdigest() != sha256:
+                return False
+        self.hashes = hashes
+        self.line_counts = counts
+        self.offsets = {name: offset for name, (offset, _) in digests.items()}
+        return True
+
+    def old_events(self) -> Iterator[Event]:
+        """The events of what was taken for read."""
+        again = Tail(self.folder)
+        for path, line in again.new_lines():
+            if again.offsets[path.name] > self.offsets.get(path.name, 0):
+                continue
+            event = again.parse(path, line)
+            if event is not None:
+                yield event
+
+    def _take(self, name: str, line: bytes) -> None:
+        super()._take(name, line)
+        if name not in self.hashes:
+            self.hashes[name] = hashlib.sha256()
+        self.hashes[name].update(line)

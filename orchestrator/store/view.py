@@ -25,18 +25,68 @@ from orchestrator.store.events import (
     Step,
     SystemSample,
     TaskStarted,
+    parse_event,
 )
-from orchestrator.store.journal import DamagedLine, Tail, journal_folder
+from orchestrator.store.integrity import unseal
+from orchestrator.store.journal import DamagedLine, Tail, journal_folder, step_numbers
+
+
+@dataclass
+class StepNumbers:
+    """Which steps are known, from 1 on. Of steps that came in their order only the last number is kept."""
+
+    without_gap: int = 0
+    after_gap: set[int] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return self.without_gap + len(self.after_gap)
+
+    def __contains__(self, number: int) -> bool:
+        return 0 < number <= self.without_gap or number in self.after_gap
+
+    def add(self, number: int) -> None:
+        """Note a step that is not known yet."""
+        if number != self.without_gap + 1:
+            self.after_gap.add(number)
+            return
+        self.without_gap = number
+        # lines that were damaged, and are told again by the store, fill their gap
+        while self.without_gap + 1 in self.after_gap:
+            self.without_gap += 1
+            self.after_gap.remove(self.without_gap)
 
 
 @dataclass
 class TaskView:
-    """What the journal says of one task."""
+    """What the journal says of one task. Of its steps only the numbers stay in memory, and the one that is furthest on."""
 
     started: int | None = None
-    steps: dict[int, Step] = field(default_factory=dict)
+    steps: StepNumbers = field(default_factory=StepNumbers)
     total_steps: int = 0
     checkpoint: CheckpointSaved | None = None
+    _last_number: int = 0
+    # a line as it was read: of many steps hardly one is ever looked at
+    _last_step: Step | bytes | None = None
+
+    def add_step(self, number: int, step: Step | bytes) -> bool:
+        """Take in a step, as an event or as its sound line; False if it is known."""
+        # a task that was interrupted repeats its steps, to the same numbers
+        if number in self.steps:
+            return False
+        self.steps.add(number)
+        if number > self._last_number:
+            self._last_number = number
+            self._last_step = step
+        return True
+
+    @property
+    def last_step(self) -> Step | None:
+        """The step that is furthest on."""
+        if isinstance(self._last_step, bytes):
+            step = parse_event(unseal(self._last_step))
+            assert isinstance(step, Step)
+            return step
+        return self._last_step
 
     def is_whole(self) -> bool:
         """Whether it was trained to its end, and no step of it is missing."""
@@ -88,8 +138,16 @@ class View:
 
     def read(self, tail: Tail) -> None:
         """Take in what a journal has that is new."""
-        for event in tail.new_events():
-            self.add(event)
+        for path, line in tail.new_lines():
+            # nearly all lines are steps', of which an event each would take most of the time and of the memory
+            step = step_numbers(line)
+            if step is not None:
+                task_id, number = step
+                self._task(task_id).add_step(number, line)
+                continue
+            event = tail.parse(path, line)
+            if event is not None:
+                self.add(event)
         self.damaged = list(tail.damaged)
 
     @singledispatchmethod
@@ -132,12 +190,7 @@ class View:
 
     @add.register
     def _(self, event: Step) -> bool:
-        steps = self._task(event.task_id).steps
-        # a task that was interrupted repeats its steps, to the same numbers
-        if event.step in steps:
-            return False
-        steps[event.step] = event
-        return True
+        return self._task(event.task_id).add_step(event.step, event)
 
     @add.register
     def _(self, event: CheckpointSaved) -> bool:
@@ -180,7 +233,9 @@ class View:
         return is_news
 
     def _task(self, task_id: int) -> TaskView:
-        return self.by_task.setdefault(task_id, TaskView())
+        if task_id not in self.by_task:
+            self.by_task[task_id] = TaskView()
+        return self.by_task[task_id]
 
     def matrix(self, value: Literal["score", "score_options"] = "score") -> NDArray[np.float64]:
         """Scores in %, [T+1, T]: the first index is `tasks_seen` (0: before training); NaN where there is none yet."""

@@ -11,6 +11,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-from orchestrator.tracking.sync import MlflowSync, check_uri, experiments
+from orchestrator.tracking.connection import check_uri, experiments
+from orchestrator.tracking.sync import MlflowSync
 
 __all__ = ["MlflowSync", "check_uri", "experiments"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.store.identities import PARENT_TAG
+from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.names import safe_key
 
 # MLflow's limits on one call, and on a parameter's length
@@ -18,10 +19,19 @@ SOURCE_TAGS = {"mlflow.source.name": "orchestrator"}
 class ParentRuns:
     """Finds or creates runs in one experiment of MLflow, those above others by their key."""
 
-    def __init__(self, client: Any, experiment_id: str) -> None:
-        self.client = client
-        self.experiment_id = experiment_id
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
         self._ids: dict[str, str] = {}
+
+    @property
+    def client(self) -> Any:
+        """The client of the store. Asking for it connects."""
+        return self.connection.client
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of the experiment in the store. Asking for it connects."""
+        return self.connection.experiment_id
 
     def find(self, tags: Mapping[str, str]) -> str | None:
         """The id of the run that has all of these tags."""

@@ -19,8 +19,9 @@ from orchestrator.store.events import (
     TrialReopened,
     TrialSuggested,
 )
-from orchestrator.store.journal import Tail
+from orchestrator.store.journal import ResumableTail
 from orchestrator.tracking.names import flatten, safe_key
+from orchestrator.tracking.notes import Note, Notes
 from orchestrator.tracking.parent_runs import PARAM_LENGTH, ParentRuns
 
 RUN_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -32,21 +33,44 @@ SEARCH_TAGS = ("holdout", "searcher", "scheduler", "select")
 class SearchRuns:
     """Copies a search's journal; its sequences' are copied by themselves, below the runs made here."""
 
-    def __init__(self, runs: ParentRuns, folder: Path) -> None:
+    def __init__(self, runs: ParentRuns, folder: Path, notes: Notes) -> None:
         self.runs = runs
-        self.client = runs.client
-        self.tail = Tail(folder)
+        self.notes = notes
         self.name = folder.parent.name
+        self.tail = ResumableTail(folder)
+        self._note_name = f"search {self.name}"
+        self._run_ids = dict(notes.take_up(self._note_name, self.tail).runs)
+        self._noted = dict(self.tail.offsets)
+        self._finished: list[SearchFinished] = []
+
+    @property
+    def client(self) -> Any:
+        """The client of the store. Asking for it connects."""
+        return self.runs.client
 
     def pull(self) -> None:
-        """Copy what the journal has that is new."""
+        """Copy what the journal has that is new; how the search ended waits for `end`."""
         for event in self.tail.new_events():
+            if isinstance(event, SearchFinished):
+                self._finished.append(event)
+            else:
+                self._copy(event)
+
+    def end(self) -> None:
+        """Copy how the search ended. Call it when its sequences are copied, whose runs it ends too."""
+        for event in self._finished:
             self._copy(event)
+        self._finished.clear()
+        if self.tail.offsets != self._noted:
+            self.notes.keep(self._note_name, Note(self.tail.digests(), self._run_ids))
+            self._noted = dict(self.tail.offsets)
 
     def _run(self, event: SearchEvent) -> str:
         """The run that an event belongs to: found by its key, or else created."""
-        run_id = self.runs.last_of(event.parent_runs(self.name), event.time)
+        chain = event.parent_runs(self.name)
+        run_id = self.runs.last_of(chain, event.time)
         assert run_id is not None
+        self._run_ids[chain[-1].key] = run_id
         return run_id
 
     @singledispatchmethod
@@ -92,7 +116,7 @@ class SearchRuns:
         run_id = self._run(event)
         self.client.set_tag(run_id, "orchestrator.chosen_sha256", event.sha256)
         for file in event.files:
-            # a file may have been deleted since; the journal is read from its start each time
+            # a file may have been deleted since: a journal that is copied anew is read from its start
             if Path(file).exists():
                 self.client.log_artifact(run_id, file, "search")
 

@@ -1,11 +1,15 @@
-"""What a sequence and its tasks are called in MLflow."""
+"""What a sequence, its tasks, its models and its data are called in MLflow."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from orchestrator.store.events import CheckpointSaved, SequenceStarted
 from orchestrator.tracking.names import plain_name
+
+# MLflow's limit on the length of a dataset's digest
+DIGEST_LENGTH = 36
 
 
 def run_tags(start: SequenceStarted) -> dict[str, str]:
@@ -46,3 +50,16 @@ def method_name(sequence: dict[str, Any]) -> str:
     if method.get("reference"):
         name += f" ({method['reference']})"
     return name
+
+
+def dataset_inputs(data: list[dict[str, Any]]) -> list[Any]:
+    """The train split of each task, as an input of a run; `data` is what the start of a sequence says of it."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs: list[Any] = []
+    for task in data:
+        digest = task["train_sha256"][:DIGEST_LENGTH]
+        profile = json.dumps({"sizes": task["sizes"], "dropped_rows": task["dropped_rows"]})
+        dataset = Dataset(task["task"], digest, "local", json.dumps(task["source"]), profile=profile)
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "train")]))
+    return inputs

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Mapping
 from functools import singledispatchmethod
 from pathlib import Path
@@ -27,39 +25,49 @@ from orchestrator.store.events import (
     TaskStarted,
 )
 from orchestrator.store.identities import WHOLE_SEQUENCE, RunIdentity
-from orchestrator.store.journal import Tail, journal_folder
+from orchestrator.store.journal import ResumableTail, journal_folder
 from orchestrator.store.view import View
-from orchestrator.tracking.names import flatten, safe_key
+from orchestrator.tracking.metric_batches import MetricBatches
+from orchestrator.tracking.names import flatten
+from orchestrator.tracking.notes import Note, Notes
 from orchestrator.tracking.parent_runs import ParentRuns
-from orchestrator.tracking.sequence_names import model_name, run_tags, sequence_name
+from orchestrator.tracking.sequence_names import dataset_inputs, model_name, run_tags, sequence_name
 
 STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
 ENVIRONMENT = ("versions", "git_commit", "machine", "workers", "device")
 
-# MLflow takes at most 1000 metrics a call
-METRICS_PER_CALL = 900
-
-# MLflow's limit on the length of a dataset's digest
-DIGEST_LENGTH = 36
+# About so many points of each task are in the parent's curves too
+CURVE_POINTS = 20
 
 
 class SequenceRuns:
     """Copies the journal of one sequence into its parent run and its tasks' runs."""
 
-    def __init__(self, runs: ParentRuns, out: str, sequence_id: str) -> None:
+    def __init__(self, runs: ParentRuns, out: str, sequence_id: str, notes: Notes) -> None:
         self.runs = runs
-        self.client = runs.client
+        self.batches = MetricBatches(runs)
+        self.notes = notes
         self.view = View(sequence_id)
-        self.tail = Tail(journal_folder(out, sequence_id))
-        self.run_ids: dict[int, str] = {}
-        self.model_ids: dict[int, str] = {}
+        self.tail = ResumableTail(journal_folder(out, sequence_id))
+        note = notes.take_up(sequence_id, self.tail)
+        self.run_ids = {int(task_id): run_id for task_id, run_id in note.runs.items()}
+        self.model_ids = {int(task_id): model_id for task_id, model_id in note.models.items()}
         self.num_samples = 0
+        # of a journal that is copied already nothing is read before it grows
+        self._has_read_old = False
         self._early: list[Event] = []
-        # sent together: a call for each step would take longer than the step
-        self._unsent: dict[str, list[Any]] = defaultdict(list)
+
+    @property
+    def client(self) -> Any:
+        """The client of the store. Asking for it connects."""
+        return self.runs.client
 
     def pull(self) -> None:
         """Copy what the journal has that is new."""
+        if not self.tail.has_news():
+            return
+        if not self._has_read_old:
+            self._read_old()
         for event in self.tail.new_events():
             if not self.view.add(event):
                 continue
@@ -71,26 +79,34 @@ class SequenceRuns:
             for early_event in self._early:
                 self._copy(early_event)
             self._early.clear()
-        self._flush()
+        self.batches.flush()
+        if not self._early:
+            self._keep_note()
 
-    def _flush(self) -> None:
-        for run_id, waiting in self._unsent.items():
-            for first in range(0, len(waiting), METRICS_PER_CALL):
-                self.client.log_batch(run_id, metrics=waiting[first : first + METRICS_PER_CALL])
-        self._unsent.clear()
+    def _read_old(self) -> None:
+        """Take in what an earlier process has copied."""
+        for event in self.tail.old_events():
+            if self.view.add(event) and isinstance(event, SystemSample):
+                self.num_samples += 1
+        self._has_read_old = True
+
+    def _keep_note(self) -> None:
+        runs = {str(task_id): run_id for task_id, run_id in self.run_ids.items()}
+        models = {str(task_id): model_id for task_id, model_id in self.model_ids.items()}
+        self.notes.keep(self.view.id, Note(self.tail.digests(), runs, models))
 
     def _log(
         self, task_id: int, values: Mapping[str, float | None], time: int, step: int, of_model: bool = False
     ) -> None:
         """Log metrics to a task's run or the parent; `of_model`: also to the logged model of the task's checkpoint."""
-        from mlflow.entities import Metric
-
-        model_id = self.model_ids.get(task_id) if of_model else None
+        numbers: dict[str, float] = {}
         for key, value in values.items():
             # NaN, which is not itself, says that a metric does not apply
             if value is not None and value == value:
-                metric = Metric(safe_key(key), value, time, step, model_id=model_id)
-                self._unsent[self._run(task_id)].append(metric)
+                numbers[key] = value
+        if numbers:
+            model_id = self.model_ids.get(task_id) if of_model else None
+            self.batches.add(self._run(task_id), numbers, time, step, model_id)
 
     @property
     def _start(self) -> SequenceStarted:
@@ -139,18 +155,7 @@ class SequenceRuns:
         self.client.log_dict(run_id, event.sequence, "config.yaml")
         self.client.log_dict(run_id, {"data": event.data}, "data.json")
         self.client.log_dict(run_id, environment, "environment.json")
-        self._log_datasets(run_id, event.data)
-
-    def _log_datasets(self, run_id: str, data: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        inputs: list[Any] = []
-        for task in data:
-            digest = task["train_sha256"][:DIGEST_LENGTH]
-            profile = json.dumps({"sizes": task["sizes"], "dropped_rows": task["dropped_rows"]})
-            dataset = Dataset(task["task"], digest, "local", json.dumps(task["source"]), profile=profile)
-            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "train")]))
-        self.client.log_inputs(run_id, inputs)
+        self.client.log_inputs(run_id, dataset_inputs(event.data))
 
     @_copy.register
     def _(self, event: TaskStarted) -> None:
@@ -158,9 +163,12 @@ class SequenceRuns:
 
     @_copy.register
     def _(self, event: Step) -> None:
-        values = event.model_dump(include=set(STEP_METRICS))
+        values = {name: getattr(event, name) for name in STEP_METRICS}
         self._log(event.task_id, values, event.time, event.step)
-        self._log(WHOLE_SEQUENCE, values, event.time, self._steps_before(event.task_id) + event.step)
+        # every step is in the task's run; the curve over all tasks needs no more points than an eye can tell apart
+        total = self.view.by_task[event.task_id].total_steps
+        if event.step == total or event.step % max(1, total // CURVE_POINTS) == 0:
+            self._log(WHOLE_SEQUENCE, values, event.time, self._steps_before(event.task_id) + event.step)
 
     def _steps_before(self, task_id: int) -> int:
         """The number of steps of the tasks before, so that the parent's curves run on."""
@@ -286,12 +294,12 @@ class SequenceRuns:
 
     @_copy.register
     def _(self, event: SequenceFinished) -> None:
-        self._flush()
+        self.batches.flush()
         self.client.set_terminated(self._run(WHOLE_SEQUENCE), "FINISHED", event.time)
 
     @_copy.register
     def _(self, event: SequenceFailed) -> None:
-        self._flush()
+        self.batches.flush()
         self.client.set_tag(self._run(WHOLE_SEQUENCE), "orchestrator.failure", event.reason)
         for task_id, run_id in self.run_ids.items():
             task = self.view.by_task.get(task_id)

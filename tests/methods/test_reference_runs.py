@@ -28,6 +28,7 @@ from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from tests.conftest import small_config
+from tests.steps import steps_of
 
 FEW: dict[str, Any] = {"stream": {"max_train": 16, "first": 3}}
 
@@ -75,7 +76,7 @@ def test_joint_training_is_one_task_of_all_the_examples(
     monkeypatch.setattr(plain, "training_set", lambda task_id: everything)
     monkeypatch.setattr(plain.family, "at_task", lambda before, now: None)
     trained = train_task(plain, 0, lambda event: None)
-    assert [s["lr"] for s in trained.history["steps"]] == [s.lr for s in view.by_task[2].steps.values()]
+    assert [s["lr"] for s in trained.history["steps"]] == [s.lr for s in steps_of(sequence.out, sequence.id, 2)]
     for name, weight in trained.weights.items():
         assert torch.equal(weight, loaded(sequence, 3)[name]), name
 

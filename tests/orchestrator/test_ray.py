@@ -26,6 +26,7 @@ import pytest
 from orchestrator.planning.experiment import open_experiment
 from orchestrator.store.view import View
 from tests.conftest import SMALL
+from tests.steps import losses_of
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.slow
@@ -74,10 +75,6 @@ def views(out: Path) -> list[View]:
     return open_experiment("embedded", str(out)).views()
 
 
-def losses(view: View) -> list[float]:
-    return [step.loss for task in view.by_task.values() for step in task.steps.values()]
-
-
 def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -110,8 +107,12 @@ def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
     # 50 steps are the first task, in which MIGU does not mask yet: no row's choice can tip over by rounding
     for a, b, one, other in zip(good, two["sequences"], views(tmp_path / "one"), views(tmp_path / "two"), strict=False):
         assert (one.start.workers, other.start.workers) == (1, 2)  # type: ignore[index]
-        np.testing.assert_allclose(losses(other)[:50], losses(one)[:50], rtol=1e-4)
-        np.testing.assert_allclose(losses(other), losses(one), rtol=2e-2)
+        np.testing.assert_allclose(
+            losses_of(tmp_path / "two", other.id)[:50], losses_of(tmp_path / "one", one.id)[:50], rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            losses_of(tmp_path / "two", other.id), losses_of(tmp_path / "one", one.id), rtol=2e-2
+        )
         assert abs(a["aa"] - b["aa"]) <= 2.0
 
 

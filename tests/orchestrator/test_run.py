@@ -12,12 +12,13 @@ import pytest
 from rich.console import Console
 
 from orchestrator import cli
+from orchestrator.bench.made_records import Size, make_experiment
 from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.planner import plan
-from orchestrator.run import _tell_states_to_make_again, run_planned
+from orchestrator.run import _tell_states_to_make_again, evaluate_experiment, run_planned
 from orchestrator.store import events
 from orchestrator.store.journal import Tail, journal_folder
-from orchestrator.store.view import read_view
+from orchestrator.store.view import View, read_view
 from orchestrator.tracking import MlflowSync
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
@@ -138,3 +139,26 @@ def test_states_go_while_the_experiment_runs(tmp_path: Path, monkeypatch: pytest
     # the last one is what the sequence would go on from; it is through with the third
     assert seen == [[1], [2], []]
     assert read_view(sequence.out, sequence.id).status == "finished"
+
+
+def test_an_evaluation_looks_at_each_journal_as_often_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is missing. A view is read when it is looked at for all, and anew for the report."""
+    read = View.read
+    reads: list[str] = []
+
+    def counted(view: View, tail: Tail) -> None:
+        reads.append(view.id)
+        read(view, tail)
+
+    monkeypatch.setattr(View, "read", counted)
+    counts = []
+    for sequences in (1, 4):
+        experiment = make_experiment(tmp_path / str(sequences), Size(sequences, tasks=1, steps=1))
+        reads.clear()
+        result, problems = evaluate_experiment(experiment, Console(quiet=True))
+        assert problems == []
+        assert [sequence["status"] for sequence in result["sequences"]] == ["finished"] * sequences
+        counts.append(len(reads) / sequences)
+    assert counts == [2, 2]

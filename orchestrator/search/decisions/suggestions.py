@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,69 +39,93 @@ class Suggestion:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def suggest_values(
-    search: SearchConfig, space: Space, number: int, records: Sequence[TrialRecord]
-) -> Suggestion | None:
-    """The values of a method's trial `number` (from 0); None where the space has no more to try.
+class Sampler:
+    """Suggests the values of one method's trials, one after the other.
 
-    `records` are the method's trials with lower numbers, in their order.
+    It keeps what it has drawn and what it has told Optuna of each trial, so that a suggestion takes no longer for all those
+    before it. What it suggests does not depend on that: one that is made anew suggests the same.
     """
-    if search.searcher == "random":
-        return _first(itertools.islice(random_draws(space, search.seed), number, None))
-    if search.searcher == "grid":
-        return _first(itertools.islice(grid(space), number, None))
-    tried = []
-    for record in records:
-        tried.append(record.values)
-    for repeat in range(MAX_REPEATS):
-        suggestion = _ask_sampler(search, space, records, f"{search.seed}/{number}/{repeat}")
-        if suggestion.values not in tried:
-            return suggestion
-    # The sampler insists on what is known, so the rest of the space is walked in random order.
-    for values in random_draws(space, search.seed):
-        if values not in tried:
-            return Suggestion(values)
-    return None
 
+    def __init__(self, search: SearchConfig, space: Space) -> None:
+        self.search = search
+        self.space = space
+        self._draws = grid(space) if search.searcher == "grid" else random_draws(space, search.seed)
+        self._drawn: list[Values] = []
+        self._told: list[tuple[TrialRecord, optuna.trial.FrozenTrial]] = []
 
-def _first(draws: Iterator[Values]) -> Suggestion | None:
-    values = next(draws, None)
-    if values is None:
+    def suggest(self, number: int, records: Sequence[TrialRecord]) -> Suggestion | None:
+        """The values of trial `number` (from 0); None where the space has no more to try.
+
+        `records` are the method's trials with lower numbers, in their order.
+        """
+        if not self.search.learns:
+            return self._nth_draw(number)
+        tried = []
+        for record in records:
+            tried.append(record.values)
+        for repeat in range(MAX_REPEATS):
+            suggestion = self._ask_optuna(records, f"{self.search.seed}/{number}/{repeat}")
+            if suggestion.values not in tried:
+                return suggestion
+        # Optuna insists on what is known, so the rest of the space is walked in random order.
+        for values in random_draws(self.space, self.search.seed):
+            if values not in tried:
+                return Suggestion(values)
         return None
-    return Suggestion(values)
+
+    def _nth_draw(self, number: int) -> Suggestion | None:
+        while len(self._drawn) <= number:
+            values = next(self._draws, None)
+            if values is None:
+                return None
+            self._drawn.append(values)
+        return Suggestion(self._drawn[number])
+
+    def _ask_optuna(self, records: Sequence[TrialRecord], seed: str) -> Suggestion:
+        """Ask a study that is made anew and told of every trial before.
+
+        A study that lived on would depend on what this process has seen; one made anew depends on the journal alone.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        sampler_seed = random.Random(seed).randrange(2**31)
+        sampler: optuna.samplers.BaseSampler
+        if self.search.searcher == "tpe":
+            # Trials that run count as bad ones meanwhile, so that those side by side do not all try the same.
+            sampler = optuna.samplers.TPESampler(seed=sampler_seed, constant_liar=True)
+        else:
+            sampler = optuna.samplers.CmaEsSampler(seed=sampler_seed, warn_independent_sampling=False)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for number, record in enumerate(records):
+            study.add_trial(self._optuna_trial(number, record))
+        trial = study.ask(_distributions(self.space))
+        values: Values = {}
+        for name, dimension in self.space.items():
+            value = trial.params[name]
+            if dimension.values is not None:
+                value = dimension.values[int(value)]
+            values[name] = value
+        # CMA-ES keeps its population in the attributes of its trials: without these it would start again each time.
+        asked = study.get_trials(deepcopy=False)[-1]
+        return Suggestion(values, dict(asked.system_attrs))
+
+    def _optuna_trial(self, number: int, record: TrialRecord) -> optuna.trial.FrozenTrial:
+        """Optuna's form of the trial of that number, made once for as long as the trial stays as it was."""
+        if number < len(self._told) and self._told[number][0] == record:
+            return self._told[number][1]
+        made = _told_trial(self.space, record)
+        # What comes after it has changed too, as a rule: a round has ended.
+        del self._told[number:]
+        self._told.append((record, made))
+        return made
 
 
-def _ask_sampler(search: SearchConfig, space: Space, records: Sequence[TrialRecord], seed: str) -> Suggestion:
-    """Ask an Optuna sampler that is made anew and told of every trial before.
-
-    A sampler that lived on would depend on what this process has seen; one made anew depends on the journal alone.
-    """
+def _told_trial(space: Space, record: TrialRecord) -> optuna.trial.FrozenTrial:
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler_seed = random.Random(seed).randrange(2**31)
-    sampler: optuna.samplers.BaseSampler
-    if search.searcher == "tpe":
-        # Trials that run count as bad ones meanwhile, so that those side by side do not all try the same.
-        sampler = optuna.samplers.TPESampler(seed=sampler_seed, constant_liar=True)
-    else:
-        sampler = optuna.samplers.CmaEsSampler(seed=sampler_seed, warn_independent_sampling=False)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    for record in records:
-        study.add_trial(_optuna_trial(space, record))
-    trial = study.ask(_distributions(space))
-    values: Values = {}
-    for name, dimension in space.items():
-        value = trial.params[name]
-        if dimension.values is not None:
-            value = dimension.values[int(value)]
-        values[name] = value
-    # CMA-ES keeps its population in the attributes of its trials: without these it would start again each time.
-    return Suggestion(values, dict(study.trials[-1].system_attrs))
-
-
-def _optuna_trial(space: Space, record: TrialRecord) -> optuna.trial.FrozenTrial:
-    import optuna
+    # This module is read without Optuna, which only those searches need that learn.
+    from orchestrator.search.decisions.told_trial import ToldTrial
 
     if record.running:
         state = optuna.trial.TrialState.RUNNING
@@ -119,9 +142,10 @@ def _optuna_trial(space: Space, record: TrialRecord) -> optuna.trial.FrozenTrial
     score = None
     if state == optuna.trial.TrialState.COMPLETE:
         score = record.score
-    return optuna.trial.create_trial(
+    made = optuna.trial.create_trial(
         state=state, value=score, params=params, distributions=_distributions(space), system_attrs=record.notes
     )
+    return ToldTrial.of(made)
 
 
 def _distributions(space: Space) -> dict[str, Any]:

@@ -119,6 +119,27 @@ def test_other_answers_refute_that_scoring_gives_the_loops(
     assert asked == [(3, 4), (2, 64)]
 
 
+@pytest.mark.parametrize(("writes", "expected"), [(False, 0), (True, 1)])
+def test_a_second_copy_that_writes_refutes_that_it_sends_nothing(
+    writes: bool, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def measure(console: Any, size: Any, long_steps: int) -> dict[str, Any]:
+        asked.append((size.sequences, size.tasks, size.steps, long_steps))
+        return {"sequences": 7, "tasks": 3, "steps": 2, "report_s": 1.25, "copy_again_writes": writes}
+
+    monkeypatch.setattr("orchestrator.bench.scale", measure)
+    options = ("--sequences", 7, "--tasks", 3, "--steps", 2, "--long-steps", 9, "--json")
+    code, stdout, stderr = call("bench", "scale", *options)
+    assert code == expected
+    assert json.loads(stdout)["report_s"] == 1.25
+    assert "7 sequences of 3 tasks of 2 steps" in stderr
+    code, _, _ = call("bench", "scale")
+    assert code == expected
+    assert asked == [(7, 3, 2, 9), (1000, 15, 100, 200_000)]
+
+
 def test_no_rounds_are_none(call: Call) -> None:
     code, _, stderr = call("bench", "methods", "--rounds", 0)
     assert code == 2

@@ -10,7 +10,14 @@ from rich.progress_bar import ProgressBar
 
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.screen import Screen, progress_cells
-from orchestrator.store.events import ScoreComputed, Step, TaskStarted
+from orchestrator.store.events import (
+    ScoreComputed,
+    SequenceFailed,
+    SequenceFinished,
+    SequenceStarted,
+    Step,
+    TaskStarted,
+)
 from orchestrator.store.versions import library_versions, release
 from orchestrator.store.view import View
 from orchestrator.training.sequence import run_sequence
@@ -66,6 +73,39 @@ def test_no_number_is_cut_in_a_narrow_terminal(sequence_of: Callable[..., Sequen
     text = console.export_text()
     for part in ("loss", "tokens/s", "last scores", "12.3456", "98,765", "100 99 98 97 96"):
         assert part in text, text
+
+
+def test_of_many_sequences_those_are_drawn_that_fit_and_are_not_finished(
+    sequence_of: Callable[..., SequencePlan],
+) -> None:
+    """In ten lines four: those that run before those that failed, these before those that wait; in their order."""
+    plan = sequence_of(stream={"first": 2})
+    sequences = [plan.model_copy(update={"seed": number}) for number in range(12)]
+    console = Console(width=100, height=10, force_terminal=True, record=True, color_system=None)
+    screen = Screen(sequences, console)
+    started = SequenceStarted(
+        id="s",
+        tasks=plan.tasks,
+        sequence={},
+        data=[],
+        workers=1,
+        device="cpu",
+        versions={},
+        git_commit=None,
+        machine="m",
+    )
+    for number, ends in ((0, [SequenceFinished()]), (2, [SequenceFailed(reason="x")]), (9, []), (11, [])):
+        for event in (started, *ends):
+            screen.views[number].add(event)
+    console.print(screen.table())
+    lines = console.export_text().splitlines()
+    assert [line.split()[4] for line in lines[1:-1]] == ["1", "2", "9", "11"]
+    assert lines[-1].strip() == "and 8 more: 1 finished, 7 waiting"
+    assert screen.live
+    assert screen.live.refresh_per_second == 4
+    many = Screen(sequences * 10, console).live
+    assert many
+    assert many.refresh_per_second == 1
 
 
 def test_without_a_terminal_a_line_for_each_finished_task(sequence_of: Callable[..., SequencePlan]) -> None:

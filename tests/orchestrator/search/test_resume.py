@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.config.search import SearchConfig
 from orchestrator.search.decisions.halving import rungs
-from orchestrator.search.decisions.suggestions import TrialRecord, suggest_values
+from orchestrator.search.decisions.suggestions import Sampler, TrialRecord
 from orchestrator.search.definition import MethodSearch, Search, prepare
 from orchestrator.search.space import Values
 from orchestrator.search.trial_store import TrialStore
@@ -189,7 +189,7 @@ def test_each_suggestion_follows_from_the_history_that_it_names(tmp_path: Path) 
             is_known = earlier.number < len(event.history)
             score = event.history[earlier.number] if is_known else None
             records.append(TrialRecord(earlier.values, score, not is_known, earlier.notes))
-        again = suggest_values(search.settings, search.method_searches[0].space, event.number, records)
+        again = Sampler(search.settings, search.method_searches[0].space).suggest(event.number, records)
         assert again
         assert again.values == event.values
     results = [store.results[f"ft+migu-{number:03d}"] for number in range(12)]

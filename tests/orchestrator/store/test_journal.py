@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from orchestrator.store.events import Event, Step
 from orchestrator.store.integrity import seal
-from orchestrator.store.journal import Journal, Tail
+from orchestrator.store.journal import Journal, ResumableTail, Tail
 from tests.orchestrator.store.examples import step
 
 
@@ -85,3 +86,58 @@ def test_bytes_that_are_no_event_are_left_out(tmp_path: Path, damage: bytes) -> 
     tail = Tail(tmp_path)
     assert numbers(tail) == [1, 2]
     assert [line.number for line in tail.damaged] == [2]
+
+
+def test_events_that_are_written_together_are_lines_of_their_own(tmp_path: Path) -> None:
+    """As if each had been written alone; a line that a crash tore takes none of them."""
+    with (tmp_path / "train.jsonl").open("a") as stream:
+        stream.write('{"event": "step", "step": 99')
+    Journal(tmp_path).append_all([step(0, 1), step(0, 2)])
+    assert numbers(Tail(tmp_path)) == [1, 2]
+
+
+def test_a_tail_has_news_while_bytes_are_unread(tmp_path: Path) -> None:
+    journal, tail = Journal(tmp_path), Tail(tmp_path)
+    assert not tail.has_news()
+    for writer in ("train", "evaluate"):
+        Journal(tmp_path, writer).append(step(0, 1))
+        assert tail.has_news()
+        assert numbers(tail) == [1]
+        assert not tail.has_news()
+    journal.append(step(0, 2))
+    assert tail.has_news()
+
+
+def test_another_reader_goes_on_where_one_stopped(tmp_path: Path) -> None:
+    """The hash is that of the bytes that were read, in whichever portions."""
+    tail = ResumableTail(tmp_path)
+    for number in (1, 2):
+        Journal(tmp_path).append(step(0, number))
+        assert numbers(tail) == [number]
+    Journal(tmp_path, "evaluate").append(step(0, 3))
+    content = (tmp_path / "train.jsonl").read_bytes()
+    assert tail.digests() == {"train.jsonl": (len(content), hashlib.sha256(content).hexdigest())}
+    later = ResumableTail(tmp_path)
+    assert later.go_on_from(tail.digests())
+    assert [event.step for event in later.old_events() if isinstance(event, Step)] == [1, 2]
+    assert numbers(later) == [3]
+    Journal(tmp_path).append(step(0, 4))
+    assert numbers(later) == [4]
+    again = ResumableTail(tmp_path)
+    assert again.go_on_from(later.digests())
+    assert numbers(again) == []
+
+
+def test_a_reader_does_not_go_on_in_a_file_that_is_not_what_was_read(tmp_path: Path) -> None:
+    tail = ResumableTail(tmp_path)
+    Journal(tmp_path).append_all([step(0, 1), step(0, 2)])
+    assert numbers(tail) == [1, 2]
+    path = tmp_path / "train.jsonl"
+    content = path.read_bytes()
+    for changed in (content[:-10], content.replace(b'"step": 2', b'"step": 3'), content[1:] + b"\n"):
+        path.write_bytes(changed)
+        assert not ResumableTail(tmp_path).go_on_from(tail.digests())
+    path.unlink()
+    other = ResumableTail(tmp_path)
+    assert not other.go_on_from(tail.digests())
+    assert other.digests() == {}

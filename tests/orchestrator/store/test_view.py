@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from orchestrator.store.events import ScoringFailed, SearchChosen, SequenceFailed, SequenceFinished, TaskStarted
-from orchestrator.store.view import View, fold
+from orchestrator.store.integrity import seal
+from orchestrator.store.journal import Journal, Tail, journal_folder
+from orchestrator.store.view import StepNumbers, View, fold, read_view
 from tests.orchestrator.store.examples import checkpoint, score, started, step
 
 STARTED = started("a", "b")
@@ -16,7 +22,9 @@ ALL_SCORES = [score(tasks_seen, task_id, 1.0) for tasks_seen in range(3) for tas
 def test_of_two_events_on_one_fact_the_first_stands() -> None:
     begun = TaskStarted(task_id=0, task="a", steps=3, reused=False, time=5)
     view = fold("s", [STARTED, begun, step(0, 1, 1.0), step(0, 1, 2.0), score(0, 0, 10.0), score(0, 0, 20.0)])
-    assert view.by_task[0].steps[1].loss == 1.0
+    first = view.by_task[0].last_step
+    assert first
+    assert first.loss == 1.0
     assert view.scores[0, 0].score == 10.0
     assert not view.add(step(0, 1))
     assert view.add(step(0, 2))
@@ -83,3 +91,53 @@ def test_a_failure_to_score_counts_until_the_scores_are_there() -> None:
     assert view.unscored() == [failed], "one of its two scores is missing"
     view.add(score(1, 1, 10.0))
     assert view.unscored() == []
+
+
+def test_steps_are_known_by_their_numbers_in_whatever_order_they_come() -> None:
+    for order in itertools.permutations((1, 2, 3, 5)):
+        numbers = StepNumbers()
+        for number in order:
+            assert number not in numbers
+            numbers.add(number)
+        assert len(numbers) == 4
+        assert [number in numbers for number in range(7)] == [False, True, True, True, False, True, False]
+        numbers.add(4)
+        assert (len(numbers), numbers.without_gap, numbers.after_gap) == (5, 5, set())
+
+
+def test_the_last_step_is_the_one_that_is_furthest_on(tmp_path: Path) -> None:
+    """However the steps came: told anew, a lost one comes last. As events and as a journal's lines."""
+    steps = [step(0, number, loss=10.0 * number) for number in (1, 3, 2)]
+    Journal(journal_folder(tmp_path, "s")).append_all([STARTED, *steps, step(0, 3, loss=99.0)])
+    for view in (fold("s", steps), read_view(tmp_path, "s")):
+        assert (len(view.by_task[0].steps), view.by_task[0].last_step) == (3, steps[1])
+
+
+def test_a_step_whose_line_is_damaged_is_not_known(tmp_path: Path) -> None:
+    """Also where it still reads as a step; a line of another version of a step is no step of ours."""
+    journal = Journal(journal_folder(tmp_path, "s"))
+    journal.append_all([step(0, 1), step(0, 2), step(0, 3)])
+    path = journal.folder / "train.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"step": 2', b'"step": 7'))
+    with path.open("ab") as stream:
+        stream.write(seal(step(0, 4).to_json() | {"more": 1}) + b"\n")
+    view = View("s")
+    view.read(Tail(journal.folder))
+    assert [number in view.by_task[0].steps for number in range(1, 8)] == [True, False, True, *[False] * 4]
+    assert [(line.number, line.reason) for line in view.damaged] == [
+        (2, "its checksum does not match"),
+        (4, "event 'step': more: Extra inputs are not permitted"),
+    ]
+
+
+def test_a_view_takes_no_more_memory_for_more_steps(tmp_path: Path) -> None:
+    sizes = []
+    for count in (100, 5000):
+        journal = Journal(journal_folder(tmp_path, f"s{count}"))
+        journal.append_all([step(0, number) for number in range(1, count + 1)])
+        tracemalloc.start()
+        view = read_view(tmp_path, f"s{count}")
+        sizes.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        assert len(view.by_task[0].steps) == count
+    assert sizes[1] < sizes[0] + 5000

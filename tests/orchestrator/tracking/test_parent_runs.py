@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mlflow
 import pytest
 
+from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.parent_runs import ParentRuns
 
 CHAIN = [("search:mine", "mine: search"), ("search:mine/ft-000", "mine-ft-000")]
@@ -15,8 +15,7 @@ CHAIN = [("search:mine", "mine: search"), ("search:mine/ft-000", "mine-ft-000")]
 @pytest.fixture
 def parents(store: str, tmp_path: Path) -> ParentRuns:
     """The runs of an experiment of its own."""
-    client = mlflow.MlflowClient(store)
-    return ParentRuns(client, client.create_experiment(str(tmp_path)))
+    return ParentRuns(Connection(store, str(tmp_path), str(tmp_path)))
 
 
 def test_a_chain_is_made_from_the_top_and_its_last_run_given(parents: ParentRuns) -> None:
@@ -34,7 +33,7 @@ def test_a_chain_is_made_from_the_top_and_its_last_run_given(parents: ParentRuns
 def test_another_process_finds_what_is_there_by_its_key(parents: ParentRuns) -> None:
     """Whatever it would call the run."""
     first = parents.last_of(CHAIN, started=123)
-    later = ParentRuns(parents.client, parents.experiment_id)
+    later = ParentRuns(parents.connection)
     renamed = [(key, "another name") for key, _ in CHAIN]
     assert later.last_of(renamed, started=456) == parents.last_of(CHAIN, started=456) == first
     beside = later.last_of([CHAIN[0], ("search:mine/ft-001", "mine-ft-001")], started=456)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from orchestrator.store.events import (
 )
 from orchestrator.store.journal import Journal
 from orchestrator.tracking import MlflowSync
+from orchestrator.tracking.connection import Connection
+from orchestrator.tracking.notes import Notes
 from orchestrator.tracking.parent_runs import ParentRuns
 from orchestrator.tracking.search_runs import SearchRuns
 from tests.orchestrator.tracking.mlflow_runs import runs
@@ -45,20 +48,23 @@ def suggested(number: int) -> TrialSuggested:
 def copied(store: str, tmp_path: Path) -> Callable[..., Mapping[str, Run]]:
     """Copies a search's journal of those events, as two processes would; gives its runs by their names."""
 
-    def copy(*events: Event) -> Mapping[str, Run]:
+    def copy_and_find(*events: Event) -> Mapping[str, Run]:
         folder = tmp_path / "experiments" / "mine" / "search"
-        client = mlflow.MlflowClient(store)
-        experiment_id = client.create_experiment(str(tmp_path), f"file://{tmp_path}/artifacts")
         for event in events:
             Journal(folder, "search").append(event)
         for _ in range(2):
-            SearchRuns(ParentRuns(client, experiment_id), folder).pull()
-        found = client.search_runs([experiment_id])
+            connection = Connection(store, str(tmp_path), str(tmp_path))
+            # without a note, so that the second finds what the first one made
+            shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
+            copy = SearchRuns(ParentRuns(connection), folder, Notes(connection))
+            copy.pull()
+            copy.end()
+        found = connection.client.search_runs([connection.experiment_id])
         by_name = {run.info.run_name: run for run in found}
         assert len(by_name) == len(found)
         return by_name
 
-    return copy
+    return copy_and_find
 
 
 def test_a_trial_hangs_below_its_search_with_its_values(copied: Callable[..., Mapping[str, Run]]) -> None:

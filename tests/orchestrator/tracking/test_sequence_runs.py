@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from orchestrator.report.references import record_references
 from orchestrator.report.results import results
 from orchestrator.store.events import Event, ScoreComputed, SequenceFailed, SequenceStarted, Step, TaskStarted
 from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.tracking.connection import Connection
+from orchestrator.tracking.notes import Notes
 from orchestrator.tracking.parent_runs import ParentRuns
 from orchestrator.tracking.sequence_runs import SequenceRuns
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
 from tests.orchestrator.store.examples import checkpoint, score, started, step
 from tests.orchestrator.tracking.mlflow_runs import copy_to_mlflow, parent_of, points, runs, snapshot
+from tests.steps import losses_of
 
 TASKS = ("sport", "law", "news")
 
@@ -57,15 +61,14 @@ def copied(store: str, tmp_path: Path) -> Callable[..., tuple[Run, dict[str, Run
     """Copies a journal of those events; gives the parent run and the tasks' runs by name."""
 
     def copy(events: Sequence[Event]) -> tuple[Run, dict[str, Run]]:
-        mlflow.set_tracking_uri(store)
-        client = mlflow.MlflowClient(store)
-        experiment_id = client.create_experiment(str(tmp_path), f"file://{tmp_path}/artifacts")
         for event in events:
             Journal(journal_folder(tmp_path, "s")).append(event)
-        # by two processes, of which the second finds what the first one made
+        # by two processes without a note, of which the second finds what the first one made
         for _ in range(2):
-            SequenceRuns(ParentRuns(client, experiment_id), str(tmp_path), "s").pull()
-        found = client.search_runs([experiment_id])
+            connection = Connection(store, str(tmp_path), str(tmp_path))
+            shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
+            SequenceRuns(ParentRuns(connection), str(tmp_path), "s", Notes(connection)).pull()
+        found = connection.client.search_runs([connection.experiment_id])
         parent = parent_of(found)
         children = {run.info.run_name: run for run in found if run is not parent}
         assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} <= {parent.info.run_id}
@@ -86,6 +89,32 @@ def test_steps_of_a_task_go_on_in_the_parent(store: str, copied: Callable[..., t
     assert points(store, parent, "train_steps") == [(1, 3), (2, 2)]
     assert "keys" not in parent.data.params
     assert parent.data.params["stream.name"] == "papers"
+
+
+def test_of_many_steps_the_parent_has_some_and_the_last(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    """Of 45 steps every second one: 45 // 20 = 2. The next task's curve begins after all 45."""
+    events: list[Event] = [start()]
+    for task_id, steps in ((0, 45), (1, 1)):
+        events.append(TaskStarted(task_id=task_id, task=TASKS[task_id], steps=steps, reused=False, time=200))
+        for number in range(1, steps + 1):
+            events.append(at(300 + number, step(task_id, number, loss=float(number))))
+    parent, children = copied(events)
+    assert points(store, children["1 sport"], "loss") == [(number, number) for number in range(1, 46)]
+    some = [(number, number) for number in range(2, 46, 2)]
+    assert points(store, parent, "loss") == [*some, (45, 45), (46, 1)]
+
+
+def test_more_metrics_than_a_call_takes_are_all_there(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    events: list[Event] = [start(), TaskStarted(task_id=0, task="sport", steps=251, reused=False, time=200)]
+    for number in range(1, 252):
+        events.append(at(300 + number, step(0, number, loss=float(number))))
+    _, children = copied(events)
+    for key in ("loss", "lr", "grad_norm", "tokens_per_s"):
+        assert [number for number, _ in points(store, children["1 sport"], key)] == list(range(1, 252))
 
 
 def test_a_list_is_drawn_over_layers_and_averaged_over_tasks(
@@ -171,7 +200,7 @@ def test_everything_is_there_and_a_second_copy_changes_nothing(
 
     losses = client.get_metric_history(parent.info.run_id, "loss")
     assert [m.step for m in losses] == list(range(1, 16)), "three steps for each of five tasks, each once"
-    assert losses[4].value == view.by_task[1].steps[2].loss
+    assert losses[4].value == losses_of(sequence.out, sequence.id, 1)[1]
     for unit in ("steps", "tokens", "flops"):
         usage = client.get_metric_history(parent.info.run_id, f"train_{unit}")
         assert sum(m.value for m in usage) == view.usage(unit)

@@ -21,6 +21,7 @@ from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
+from tests.steps import losses_of, steps_of
 
 # The small T5: width 32, 4 heads of 8, feed-forward 64, 2 + 2 layers
 ATTENTION, FORWARD = 4 * 32 * 32, 2 * 32 * 64
@@ -193,8 +194,9 @@ def test_epochs_go_on_as_they_would_without_a_budget(sequence_of: Callable[..., 
     """Three steps an epoch: the first six of seven are those of two epochs."""
     losses = []
     for out, training in (("epochs", {"epochs": 2}), ("budget", {"budget": {"steps": 7}})):
-        view = run_sequence(sequence_of(out, stream={"first": 1}, training=training), evaluate=False)
-        losses.append([event.loss for event in view.by_task[0].steps.values()])
+        sequence = sequence_of(out, stream={"first": 1}, training=training)
+        run_sequence(sequence, evaluate=False)
+        losses.append(losses_of(sequence.out, sequence.id))
     assert losses[1][:6] == losses[0]
     assert len(losses[1]) == 7
 
@@ -228,8 +230,8 @@ def test_an_equal_budget_of_flops_gives_what_costs_less_more_steps(tmp_path: Pat
 
 def test_the_rate_falls_over_the_steps_of_the_budget(sequence_of: Callable[..., SequencePlan]) -> None:
     sequence = sequence_of(stream={"first": 1}, training={"schedule": "linear", "budget": {"steps": 5}})
-    view = run_sequence(sequence, evaluate=False)
-    rates = [view.by_task[0].steps[n].lr for n in range(1, 6)]
+    run_sequence(sequence, evaluate=False)
+    rates = [step.lr for step in steps_of(sequence.out, sequence.id)]
     assert rates == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4])
 
 

@@ -24,6 +24,7 @@ from orchestrator.training.scoring import score_state
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from tests.orchestrator.training.helpers import ANNEALED, EWC, equal, stored
+from tests.steps import steps_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -54,11 +55,11 @@ def test_the_next_task_goes_on_from_before_the_annealing(sequence_of: Callable[.
     here by its formula, from that after task 1, with that step's moments and the constant rate.
     """
     sequence = sequence_of(stream={"first": 2}, training={"schedule": "infinite", "budget": {"steps": 2}})
-    view = run_sequence(sequence, evaluate=False)
+    run_sequence(sequence, evaluate=False)
     first, second = stored(sequence, 1), stored(sequence, 2)
     assert first.resume_state
     assert second.resume_state
-    assert [view.by_task[1].steps[n].lr for n in (1, 2)] == pytest.approx([1e-4, 1e-5])
+    assert [step.lr for step in steps_of(sequence.out, sequence.id, 1)] == pytest.approx([1e-4, 1e-5])
 
     def first_step(start: State, weights: Any, moments: Any) -> dict[str, Tensor]:
         learner = Learner(sequence, sequence.open_stream(), Parallel())

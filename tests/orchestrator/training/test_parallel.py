@@ -32,6 +32,7 @@ from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES, small_config
 from tests.gloo import in_workers
+from tests.steps import losses_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -294,7 +295,7 @@ def compare(one, two, steps: int) -> None:  # type: ignore[no-untyped-def]
     """Losses and weights to the rounding of float64, scores exactly."""
     views = [read_view(s.out, s.id) for s in (one, two)]
     assert [v.start.workers for v in views if v.start] == [1, 2]
-    losses = [[s.loss for task in v.by_task.values() for s in task.steps.values()] for v in views]
+    losses = [losses_of(s.out, s.id) for s in (one, two)]
     assert len(losses[0]) == len(losses[1]) >= steps  # replay trains on more
     # AdamW divides a gradient by its own size, so where one is almost zero, rounding of 1e-16 grows, to 5e-9 in 50 steps
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-7, err_msg=one.id)

@@ -11,6 +11,7 @@ from orchestrator.config.training import TrainingConfig
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.schedules import make_schedule, phases
 from orchestrator.training.sequence import run_sequence
+from tests.steps import steps_of
 
 
 def rates(training: TrainingConfig, steps: int, task_id: int, tasks: int = 5) -> list[float]:
@@ -69,8 +70,10 @@ def test_a_group_of_parameters_has_its_own_height() -> None:
 def test_the_rate_over_tasks(outer: str, expected: list[float], sequence_of: Callable[..., SequencePlan]) -> None:
     training = TrainingConfig.model_validate({"lr": 2.0, "outer": outer, "schedule": "linear"})
     assert rates(training, 2, 3, 4) == pytest.approx([2.0 * expected[3], expected[3]], abs=1e-11)
-    view = run_sequence(sequence_of(training={"outer": outer}, stream={"first": 4, "max_train": 8}), evaluate=False)
-    assert [view.by_task[t].steps[1].lr for t in range(4)] == pytest.approx([1e-3 * g for g in expected], rel=1e-9)
+    sequence = sequence_of(training={"outer": outer}, stream={"first": 4, "max_train": 8})
+    run_sequence(sequence, evaluate=False)
+    first_steps = [steps_of(sequence.out, sequence.id, task_id)[0] for task_id in range(4)]
+    assert [step.lr for step in first_steps] == pytest.approx([1e-3 * g for g in expected], rel=1e-9)
 
 
 @pytest.mark.parametrize(

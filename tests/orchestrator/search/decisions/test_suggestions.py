@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.config.search import Dimension, SearchConfig
-from orchestrator.search.decisions.suggestions import TrialRecord, is_scale, suggest_values
+from orchestrator.search.decisions import suggestions
+from orchestrator.search.decisions.suggestions import Sampler, TrialRecord, is_scale
 from orchestrator.search.space import Space
 
 SPACE: Space = {
@@ -30,7 +32,7 @@ def run(searcher: str, count: int, records: list[TrialRecord] | None = None, spa
     """Trials one after the other, beginning after those that are given."""
     records = list(records or [])
     while len(records) < count:
-        suggestion = suggest_values(search(searcher), space, len(records), records)
+        suggestion = Sampler(search(searcher), space).suggest(len(records), records)
         if suggestion is None:
             break
         records.append(TrialRecord(suggestion.values, score(suggestion.values), notes=suggestion.notes))
@@ -45,6 +47,68 @@ def test_a_search_that_was_stopped_goes_on_the_same(searcher: str) -> None:
     assert len({tuple(p.values.values()) for p in whole}) == 14, "nothing is tried twice"
 
 
+@pytest.mark.parametrize("searcher", ["random", "grid", "tpe", "cma"])
+def test_a_sampler_that_lives_on_suggests_what_a_new_one_would(searcher: str) -> None:
+    """In rounds of two, in which the first trial runs while the second is suggested; one of all fails."""
+    space = SPACE
+    if searcher == "grid":
+        space = {
+            "training.lr": Dimension(values=(1e-4, 1e-3, 1e-2)),
+            "migu.ratio": Dimension(values=(0.1, 0.3, 0.5, 0.7)),
+        }
+    living = Sampler(search(searcher), space)
+    records: list[TrialRecord] = []
+    for number in range(12):
+        suggestion = living.suggest(number, records)
+        assert suggestion == Sampler(search(searcher), space).suggest(number, records)
+        assert suggestion
+        records.append(TrialRecord(suggestion.values, None, running=True, notes=suggestion.notes))
+        if number % 2:
+            for ended in (number - 1, number):
+                result = None if ended == 3 else score(records[ended].values)
+                records[ended] = replace(records[ended], score=result, running=False)
+
+
+@pytest.mark.parametrize(
+    ("searcher", "made", "times"), [("random", "random_draws", 1), ("grid", "grid", 1), ("tpe", "_told_trial", 9)]
+)
+def test_what_was_drawn_or_told_once_is_not_again(
+    searcher: str, made: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten trials: the draws are begun once, and Optuna's form of each of the nine before the last is made once."""
+    original = getattr(suggestions, made)
+    calls = []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(suggestions, made, counted)
+    space = SPACE
+    if searcher == "grid":
+        space = {
+            "training.lr": Dimension(values=(1e-4, 1e-3, 1e-2)),
+            "migu.ratio": Dimension(values=(0.1, 0.3, 0.5, 0.7)),
+        }
+    sampler = Sampler(search(searcher), space)
+    before = len(calls)
+    records: list[TrialRecord] = []
+    for number in range(10):
+        suggestion = sampler.suggest(number, records)
+        assert suggestion
+        records.append(TrialRecord(suggestion.values, score(suggestion.values), notes=suggestion.notes))
+    assert len(calls) == times
+    if searcher == "tpe":
+        # of a trial that has changed, and of those after it, the form is made anew, and once more
+        records[5] = replace(records[5], score=0.0)
+        sampler.suggest(10, records)
+        assert len(calls) == 9 + 5
+        sampler.suggest(10, records)
+        assert len(calls) == 9 + 5
+    # those of draws are begun with the sampler
+    assert before == (0 if searcher == "tpe" else 1)
+
+
 @pytest.mark.parametrize("searcher", ["tpe", "cma"])
 def test_samplers_learn_from_what_was_tried(searcher: str) -> None:
     numbers = {"training.lr": SPACE["training.lr"], "migu.ratio": Dimension(low=0.05, high=0.95)}
@@ -56,8 +120,8 @@ def test_samplers_learn_from_what_was_tried(searcher: str) -> None:
 def test_the_history_matters_to_tpe() -> None:
     records = run("tpe", 12)
     flipped = [TrialRecord(record.values, -(record.score or 0.0)) for record in records]
-    suggestion = suggest_values(search("tpe"), SPACE, 12, records)
-    other = suggest_values(search("tpe"), SPACE, 12, flipped)
+    suggestion = Sampler(search("tpe"), SPACE).suggest(12, records)
+    other = Sampler(search("tpe"), SPACE).suggest(12, flipped)
     assert suggestion
     assert other
     assert suggestion.values != other.values
@@ -76,7 +140,7 @@ def test_trials_that_run_or_failed_are_no_obstacle() -> None:
         TrialRecord({"training.lr": 0.05, "migu.ratio": 0.1}, None),
         TrialRecord({"training.lr": 0.002, "migu.ratio": 0.9}, None, True),
     ]
-    assert suggest_values(search("tpe"), SPACE, 13, records)
+    assert Sampler(search("tpe"), SPACE).suggest(13, records)
 
 
 @pytest.mark.parametrize(
