@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _one_thread() -> None:
     """Equality bit for bit needs one order of summation."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Where rounding must not hide a difference of logic, or be taken for one."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def small_config(out: Path, **changes: Any) -> RunConfig:

@@ -25,6 +25,7 @@ from rich.progress import track
 from rich.table import Table
 from safetensors.torch import save_file
 
+from orchestrator.bench.learners import measured_learner
 from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -39,8 +40,6 @@ from orchestrator.store.states.state_files import (
     pack_state,
 )
 from orchestrator.store.states.writer import StateWriter
-from orchestrator.training.learner import Learner
-from orchestrator.training.parallel import Parallel
 from orchestrator.training.task import train_task
 
 # Its weights are random and its vocabulary is the embedded stream's; all other sizes are the published model's
@@ -62,8 +61,7 @@ class _Pass:
 
     def run(self) -> dict[str, float]:
         """Seconds of a task, by the mean over those after the first: trained, and waited for its state; and once at the end."""
-        learner = Learner(self.sequence, self.sequence.open_stream("nothing: a measurement"), Parallel.current())
-        learner.load_initial()
+        learner = measured_learner(self.sequence)
         trained = []
         waited = []
         for task_id in range(len(self.sequence.tasks)):

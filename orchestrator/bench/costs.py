@@ -18,12 +18,11 @@ from rich.progress import track
 from rich.table import Table
 
 from methods import PRESETS, method_spec
+from orchestrator.bench.learners import measured_learner
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.training.learner import Learner
-from orchestrator.training.parallel import Parallel
 from orchestrator.training.task import train_task
 
 
@@ -87,12 +86,9 @@ def _method_sequence(name: str, model: str, max_train: int, out: str) -> list[Se
 
 def _second_task(sequence: SequencePlan) -> dict[str, float]:
     """Train two tasks and measure the second: seconds, MiB of weights and of the method's state, MiB at most on the GPU."""
-    # of a machine that has both, the GPU is what training would use
-    has_gpu = torch.cuda.is_available()
-    device = torch.device("cuda" if has_gpu else "cpu")
-    learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Parallel.current(device))
     # not through `run_sequence`: the disk would be measured too, and a second round would find the first one's states
-    learner.load_initial()
+    learner = measured_learner(sequence)
+    has_gpu = torch.cuda.is_available()
     # not measured: many methods do nothing before the second task
     train_task(learner, 0, lambda event: None)
     if has_gpu:

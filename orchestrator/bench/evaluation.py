@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from methods import generator
+from orchestrator.bench.learners import measured_learner
 from orchestrator.config.experiment import RunConfig
 from orchestrator.evaluation.scorers import scorer_of
 from orchestrator.evaluation.scores import TaskScore, score_task
@@ -29,7 +30,6 @@ from orchestrator.models.padding import token_stream
 from orchestrator.models.source import quiet_transformers
 from orchestrator.planning.planner import plan
 from orchestrator.training.learner import Learner
-from orchestrator.training.parallel import Parallel
 from streams import Task
 
 BATCH = 64
@@ -113,10 +113,7 @@ def _learner(stream: Mapping[str, Any], sizes: Mapping[str, int], folder: Path) 
     T5ForConditionalGeneration(config).save_pretrained(model)
     entry["model"]["name"] = str(model)
     (sequence,) = plan(RunConfig.model_validate(entry))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Parallel.current(device))
-    learner.load_initial()
-    return learner
+    return measured_learner(sequence)
 
 
 def _save_tokenizer(texts: Sequence[str], folder: Path) -> int:

@@ -20,12 +20,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from orchestrator.bench.learners import measured_learner
 from orchestrator.config.experiment import RunConfig
 from orchestrator.models.family import Feature
 from orchestrator.planning.planner import plan
-from orchestrator.training.learner import Learner
 from orchestrator.training.optimizer import make_optimizer
-from orchestrator.training.parallel import Parallel
 from orchestrator.training.step import make_micro_batches, train_step
 
 # By form: MIGU's settings; None is plain fine-tuning
@@ -98,9 +97,7 @@ class Form:
             }
         )
         (sequence,) = plan(config)
-        device = torch.device("cuda" if has_gpu else "cpu")
-        self.learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Parallel.current(device))
-        self.learner.load_initial()
+        self.learner = measured_learner(sequence)
         self.learner.family.at_task(0, len(self.learner.stream.labels_until(1)))
         for _, part in self.learner.stack.parts[1:]:
             # as beside another method that looks at gradients, which then have to be whole

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from orchestrator.bench.learners import measured_learner
 from orchestrator.bench.steps import LLAMA, T5_SMALL, wait_for_device
 from orchestrator.config.experiment import RunConfig
 from orchestrator.models.family import Feature
@@ -26,7 +27,6 @@ from orchestrator.models.source import quiet_transformers
 from orchestrator.planning.planner import plan
 from orchestrator.training.learner import Learner
 from orchestrator.training.optimizer import make_optimizer
-from orchestrator.training.parallel import Parallel
 from orchestrator.training.step import make_micro_batches, train_step
 
 GLOBAL_BATCH = 8
@@ -129,9 +129,7 @@ def _learner(case: Case, folder: str) -> Learner:
         }
     )
     (sequence,) = plan(config)
-    device = torch.device("cuda" if has_gpu else "cpu")
-    learner = Learner(sequence, sequence.open_stream("nothing: a measurement"), Parallel.current(device))
-    learner.load_initial()
+    learner = measured_learner(sequence)
     learner.family.module.train()
     return learner
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from orchestrator.cli.app import AsJson, app, make_console
 
@@ -13,16 +15,20 @@ bench = typer.Typer(help="Measure what the project claims.", no_args_is_help=Tru
 app.add_typer(bench, name="bench")
 
 
+def _show(result: dict[str, Any], print_table: Callable[[dict[str, Any], Console], None], as_json: bool) -> None:
+    """Progress has gone to stderr; the table does too where stdout is for the JSON object alone."""
+    print_table(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))
+
+
 @bench.command("search-reuse")
 def bench_search_reuse(as_json: AsJson = False) -> None:
     """How many tasks a search trains when its trials share their common beginnings, against training each alone."""
     from orchestrator.bench import print_search_reuse, search_reuse
 
-    # progress always goes to stderr; the table too where stdout is for the JSON object alone
     result = search_reuse(make_console(stderr=True))
-    print_search_reuse(result, make_console(stderr=as_json))
-    if as_json:
-        print(json.dumps(result))
+    _show(result, print_search_reuse, as_json)
     # the claim is less time for the same scores: a difference refutes it, as a failing test would
     if not result["equal_results"]:
         raise typer.Exit(1)
@@ -37,10 +43,8 @@ def bench_methods(
     """What each method costs beside fine-tuning: time, checkpoint and memory."""
     from orchestrator.bench import method_costs, print_method_costs
 
-    rows = method_costs(make_console(stderr=True), model, rounds)
-    print_method_costs(rows, make_console(stderr=as_json))
-    if as_json:
-        print(json.dumps({"methods": rows}))
+    result = {"methods": method_costs(make_console(stderr=True), model, rounds)}
+    _show(result, lambda result, console: print_method_costs(result["methods"], console), as_json)
 
 
 @bench.command("migu-step")
@@ -52,9 +56,7 @@ def bench_migu_step(
     from orchestrator.bench import migu_step, print_migu_step
 
     result = migu_step(make_console(stderr=True), rounds)
-    print_migu_step(result, make_console(stderr=as_json))
-    if as_json:
-        print(json.dumps(result))
+    _show(result, print_migu_step, as_json)
 
 
 @bench.command("trainer-step")
@@ -66,9 +68,7 @@ def bench_trainer_step(
     from orchestrator.bench import print_trainer_step, trainer_step
 
     result = trainer_step(make_console(stderr=True), rounds)
-    print_trainer_step(result, make_console(stderr=as_json))
-    if as_json:
-        print(json.dumps(result))
+    _show(result, print_trainer_step, as_json)
 
 
 @bench.command("checkpoints")
@@ -83,9 +83,7 @@ def bench_checkpoints(
     from orchestrator.bench import checkpoint_costs, print_checkpoint_costs
 
     result = checkpoint_costs(make_console(stderr=True), model, rounds)
-    print_checkpoint_costs(result, make_console(stderr=as_json))
-    if as_json:
-        print(json.dumps(result))
+    _show(result, print_checkpoint_costs, as_json)
 
 
 @bench.command("evaluation")
@@ -98,9 +96,7 @@ def bench_evaluation(
     from orchestrator.bench import evaluation_costs, print_evaluation_costs
 
     result = evaluation_costs(make_console(stderr=True), states, examples)
-    print_evaluation_costs(result, make_console(stderr=as_json))
-    if as_json:
-        print(json.dumps(result))
+    _show(result, print_evaluation_costs, as_json)
     # the claim is less time for the same answers
     if not result["equal_predictions"]:
         raise typer.Exit(1)
@@ -121,9 +117,7 @@ def bench_scale(
     from orchestrator.bench import Size, print_scale, scale
 
     result = scale(make_console(stderr=True), Size(sequences, tasks, steps), long_steps)
-    print_scale(result, make_console(stderr=as_json))
-    if as_json:
-        print(json.dumps(result))
+    _show(result, print_scale, as_json)
     # the claim is that what was copied is not sent again
     if result["copy_again_writes"]:
         raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,13 +15,6 @@ from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES
 
 MakeLearner = Callable[..., Learner]
-
-
-@pytest.fixture
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def test_blocks_are_the_members_of_the_outermost_lists() -> None:
@@ -53,7 +46,7 @@ def trained(learner: Learner) -> tuple[dict[str, torch.Tensor], int]:
     return {name: p.detach() for name, p in trainable(learner.family.module).items()}, kept
 
 
-@pytest.mark.usefixtures("_float64")
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("model", [*FAMILIES, "similarity"])
 @pytest.mark.parametrize("method", ["ft+migu", "lora+migu"])
 def test_what_is_computed_again_is_the_same_and_is_not_kept(method: str, model: str, learner_of: MakeLearner) -> None:

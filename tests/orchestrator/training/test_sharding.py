@@ -6,7 +6,6 @@ In float64, as in `test_parallel`: a difference is one of logic, not of rounding
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +82,8 @@ def configs(out: Path, model: str, methods: list[Any], **changes: Any) -> list[R
     return [small_config(out, model=model, methods=methods, stream=stream, training={"micro_batch": 2}, **changes)]
 
 
-@pytest.fixture
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("_float64")
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("model", BY_FAMILY)
 def test_two_workers_that_share_a_model_give_what_one_gives(model: str, tmp_path: Path) -> None:
     methods = BY_FAMILY[model]
@@ -103,7 +95,7 @@ def test_two_workers_that_share_a_model_give_what_one_gives(model: str, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_float64")
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("parts_first", [True, False], ids=["parts-first", "whole-first"])
 def test_a_sequence_goes_on_with_another_number_of_workers(parts_first: bool, tmp_path: Path) -> None:
     """With what is kept by parameter: the optimizer's moments, importances and anchors, task vectors."""
@@ -125,7 +117,7 @@ def test_a_sequence_goes_on_with_another_number_of_workers(parts_first: bool, tm
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_float64")
+@pytest.mark.usefixtures("float64")
 def test_the_workers_of_a_node_may_share_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two nodes of two: each node has a copy of the model in parts."""
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
@@ -134,6 +126,7 @@ def test_the_workers_of_a_node_may_share_a_model(tmp_path: Path, monkeypatch: py
 
     def check(rank: int) -> None:
         parallel = current_workers(torch.device("cpu"), "hsdp")
+        assert parallel.holds_parts
         run_sequence(sequence, parallel=parallel, evaluate=False)
 
     in_workers(check, 4, tmp_path)
@@ -238,12 +231,22 @@ def test_what_cannot_be_in_parts_is_refused_in_one_line() -> None:
     small_config(Path("out"), methods=["osf"], scaling={"workers": 2})
 
 
+PAST_THE_SEAM = re.compile(r"autograd\.grad\(|float\([a-z_.]*(weight|parameter|p)(\.grad)?\.")
+
+
+@pytest.mark.parametrize(
+    "line", ["torch.autograd.grad(loss, [p])", "float(layer.weight.norm())", "float(p.grad.sum())", "float(p.sum())"]
+)
+def test_what_goes_past_the_seam_is_seen(line: str) -> None:
+    assert PAST_THE_SEAM.search(line)
+
+
 def test_nobody_differentiates_by_parameters_past_the_seam() -> None:
     """autograd.grad says of a sharded parameter, silently, that nothing depends on it; float() of one sees a part."""
     found = []
     for path in sorted((ROOT / "methods").rglob("*.py")):
         for line in path.read_text().splitlines():
-            if re.search(r"autograd\.grad\(|float\([a-z_.]*(weight|parameter|p)(\.grad)?\.", line):
+            if PAST_THE_SEAM.search(line):
                 found.append(path.relative_to(ROOT).as_posix())
     assert found == ["methods/base.py"]
 

@@ -5,6 +5,7 @@ Arguments: the file, how the workers share the model, and after how many tasks t
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,5 +26,7 @@ if __name__ == "__main__":
     for values in yaml.safe_load(Path(file).read_text()):
         for sequence in plan(RunConfig.model_validate(values)):
             parallel = current_workers(torch.device("cpu"), strategy)  # type: ignore[arg-type]
+            # else what is compared afterwards would be equal for another reason
+            assert (parallel.count, parallel.holds_parts) == (int(os.environ["WORLD_SIZE"]), strategy != "ddp")
             run_sequence(sequence, parallel=parallel, until=int(until) or None)
     dist.destroy_process_group()
