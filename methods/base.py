@@ -63,10 +63,10 @@ class Context:
     each with its loss weight and denominator among them all. `labels[i]` counts the labels of tasks 0 to i, and `label_units`
     are the parameters with a row for each label of the stream, in that order. `shared_weights` says whether tasks train the
     same weights one after another, `alone_with_gradients` whether no other part of the method adds to the loss or looks at
-    gradients. `num_steps()` gives how many steps the task that is trained has, from `before_task` on. `model_weights(name)`
-    gives the parameters, on the CPU and without a task head, of a model that a setting names by its folder or hub id ("" is
-    the run's own before training), and `model_identity(name)` a name for those exact weights; without it a name stands for
-    itself.
+    gradients. `own_exchange` says whether a method may average gradients over workers by itself (`Method.exchanges`).
+    `num_steps()` gives how many steps the task that is trained has, from `before_task` on. `model_weights(name)` gives the
+    parameters, on the CPU and without a task head, of a model that a setting names by its folder or hub id ("" is the run's
+    own before training), and `model_identity(name)` a name for those exact weights; without it a name stands for itself.
     """
 
     seed: int
@@ -79,6 +79,7 @@ class Context:
     labels: Sequence[int] = ()
     label_units: Sequence[nn.Parameter] = ()
     workers: int = 1
+    own_exchange: bool = False
     gradients: Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor | None]] = gradients_alone
     shared_weights: bool = True
     alone_with_gradients: bool = False
@@ -143,6 +144,13 @@ class Method:
 
     def before_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Called before the optimizer of a task is made."""
+
+    def exchanges(self) -> Sequence[nn.Parameter]:
+        """The parameters whose gradients the method averages over workers by itself, in `add_gradients`.
+
+        Asked after `before_task`; for one that knows which part of them is zero. None unless `context.own_exchange`.
+        """
+        return ()
 
     def before_step(self, model: nn.Module, batches: Sequence[Batch]) -> None:
         """Called once a step, before its first forward pass, with this worker's micro-batches of it, before `on_batch`.

@@ -153,6 +153,13 @@ class Stack:
         for _, part in self.parts:
             part.before_task(model, task_id, batches)
 
+    def exchanges(self) -> list[nn.Parameter]:
+        """The parameters whose gradients parts average over workers by themselves."""
+        found: list[nn.Parameter] = []
+        for _, part in self.parts:
+            found.extend(part.exchanges())
+        return found
+
     def before_step(self, model: nn.Module, batches: Sequence[Batch]) -> None:
         for _, part in self.parts:
             part.before_step(model, batches)

@@ -21,7 +21,7 @@ from orchestrator.cluster.resources import (
 )
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
-from orchestrator.evaluation.scores import missing_scores, score_events
+from orchestrator.evaluation.scores import is_complete, missing_scores, score_events
 from orchestrator.planning.experiment import Experiment, check_writable, is_search_folder, tracking_uri
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -29,12 +29,14 @@ from orchestrator.report.csv_files import write_csv
 from orchestrator.report.references import record_references
 from orchestrator.report.results import results
 from orchestrator.report.screen import Screen
+from orchestrator.retention import Retention, states_to_make_again
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
 from orchestrator.store.view import View
 from orchestrator.tracking import MlflowSync, check_uri
-from orchestrator.training.sequence import is_complete, run_sequence, score_state
+from orchestrator.training.scoring import StateScorer
+from orchestrator.training.sequence import run_sequence
 
 logger = logging.getLogger(__name__)
 
@@ -139,9 +141,12 @@ def run_planned(
         watcher = Watcher(experiment, screen)
         incomplete = _replay_complete(watcher, experiment)
         logger.info("%d of %d sequences are complete", len(sequences) - len(incomplete), len(sequences))
+        retention = Retention(config.out, config.name, config.checkpoints.keep)
         if incomplete:
-            problems += _train(incomplete, experiment, watcher)
+            _tell_states_to_make_again(incomplete, console)
+            problems += _train(incomplete, experiment, watcher, retention)
         watcher.look()
+        retention.prune()
         result = results(experiment)
         record_references(config.out, result["sequences"])
         # one that was given is the search's, which goes on to use it
@@ -163,7 +168,14 @@ def exclusive_run(config: RunConfig, kind: str = "experiment") -> Iterator[None]
         yield
 
 
-def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watcher) -> list[str]:
+def _tell_states_to_make_again(incomplete: list[SequencePlan], console: Console) -> None:
+    again = states_to_make_again(incomplete, Store(Path(incomplete[0].out)))
+    if again:
+        states = "1 state that was pruned is" if again == 1 else f"{again} states that were pruned are"
+        warn_on(console)(f"{states} trained again, on the way to what is missing")
+
+
+def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watcher, retention: Retention) -> list[str]:
     """Train and score sequences on a cluster. Returns what went wrong with the machinery, a line each."""
     config = experiment.config
     plural = "s" if len(incomplete) > 1 else ""
@@ -174,6 +186,7 @@ def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watc
         ids.add(sequence.id)
 
     def watch() -> list[View]:
+        retention.look()
         views = []
         for view in watcher.look():
             if view.id in ids:
@@ -225,9 +238,10 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
         sync = sync_of(experiment.config)
         sync.follow(sequence.id for sequence in experiment.sequences)
         watcher = Watcher(experiment, screen)
+        scorer = StateScorer()
         views = watcher.look()
         for number, sequence in enumerate(experiment.sequences):
-            problems += _score_stored_states(sequence, views[number], screen)
+            problems += _score_stored_states(scorer, sequence, views[number], screen)
             # at all of them for each would take longer the more there are, and longer than all else
             watcher.look_at(number)
         result = results(experiment)
@@ -237,24 +251,26 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
     return result, problems
 
 
-def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
+def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
     """Compute and note the scores that a sequence lacks, of the states that are in the store. Returns what went wrong."""
     store = Store(Path(sequence.out))
     journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
     problems = []
     for tasks_seen, key in enumerate(sequence.keys):
-        if tasks_seen > 0 and not store.has(key):
+        missing = missing_scores(sequence, tasks_seen, store)
+        # of a state that was pruned the scores may be there all the same
+        if tasks_seen > 0 and not store.has(key) and (missing or not store.is_pruned(key)):
             continue
-        if missing_scores(sequence, tasks_seen, store):
+        if missing:
             screen.say(f"scoring {sequence.id} after task {tasks_seen}")
             try:
-                score_state(sequence, tasks_seen)
+                scorer.score(sequence, tasks_seen)
             # the other states can still be scored
             except Exception as error:
                 problems.append(_scoring_problem(sequence, tasks_seen, error))
                 continue
         # a sequence that never started has no data in its journal for scores to belong to
-        if view.start and not view.has_all_scores(tasks_seen):
+        if view.start and _lacks_scores(sequence, view, tasks_seen):
             new_events: list[events.Event] = []
             for event in score_events(sequence, tasks_seen, store):
                 # what a journal that was damaged still says is not said twice
@@ -262,6 +278,11 @@ def _score_stored_states(sequence: SequencePlan, view: View, screen: Screen) -> 
                     new_events.append(event)
             journal.append_all(new_events)
     return problems
+
+
+def _lacks_scores(sequence: SequencePlan, view: View, tasks_seen: int) -> bool:
+    """Whether a journal lacks scores that the plan asks for: it may have been written when fewer were asked for."""
+    return any((tasks_seen, task_id) not in view.scores for task_id in sequence.tasks_to_score(tasks_seen))
 
 
 def _scoring_problem(sequence: SequencePlan, tasks_seen: int, error: Exception) -> str:

@@ -5,6 +5,8 @@ Shapes: N points of D numbers, K clusters, O output units.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -78,3 +80,11 @@ def clustered_units_to_mask(importance_O: Tensor, num_masked: int, cluster_O: Te
     order = torch.argsort(means, stable=True)
     masked = order[sizes[order].cumsum(0) <= num_masked]
     return torch.isin(cluster_O, masked).nonzero().flatten()
+
+
+def clusters_of_layers(points: Sequence[Tensor], clusters: int, rng: torch.Generator) -> list[Tensor]:
+    """The cluster of each unit, for each layer's points in turn: one generator draws for all of them."""
+    found = []
+    for points_of_layer in points:
+        found.append(balanced_kmeans(points_of_layer, clusters, rng).to(points_of_layer.device))
+    return found

@@ -10,20 +10,18 @@ from torch import Tensor, nn
 
 from methods.base import Context, Method, State
 from methods.batch import Batch
-from methods.masking.clusters import balanced_kmeans, clustered_units_to_mask
+from methods.masking.clusters import clustered_units_to_mask, clusters_of_layers
 from methods.masking.diagnostics import kept_by_samples, kept_overlap, kept_share, moved_units, update_norm
 from methods.masking.magnitudes import Magnitudes, example_magnitudes
 from methods.masking.migu_settings import MiguSettings
 from methods.masking.output_units import (
     MaskableWeight,
-    chosen_weights,
-    maskable_weights,
     masked_count,
     ratios_of,
-    released_weights,
+    weights_to_mask,
     zero_unit_gradients,
 )
-from methods.masking.row_sparse import RowSparseLayer, row_sparse_layers
+from methods.masking.row_sparse import RowSparseLayer, exchange_rows, row_sparse_layers
 from methods.masking.selection import Selection, units_below_quantile
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
@@ -111,10 +109,7 @@ class Migu(CacheFields, Method):
             raise ValueError(
                 "migu.masks: false notes how far tasks overlap, and here each task trains weights of its own"
             )
-        if s.released:
-            self.weights = released_weights(model)
-        else:
-            self.weights = chosen_weights(maskable_weights(model), s.layers)
+        self.weights = weights_to_mask(model, s.layers, s.released)
         self.ratios = ratios_of(self.weights, s.ratio)
         self.selection = Selection(self.weights, self.ratios)
 
@@ -167,10 +162,7 @@ class Migu(CacheFields, Method):
                 points.append(nn.functional.normalize(sizes.T, dim=1))
         # one generator for all layers, in their order
         rng = generator(self.context.seed, "clusters", task_id)
-        clusters = []
-        for layer_points in points:
-            clusters.append(balanced_kmeans(layer_points, s.clusters, rng).to(layer_points.device))
-        return clusters
+        return clusters_of_layers(points, s.clusters, rng)
 
     @property
     def _units_are_known_early(self) -> bool:
@@ -183,6 +175,7 @@ class Migu(CacheFields, Method):
         for layer in self.row_sparse:
             # of several micro-batches the units are known after the last one's forward pass, too late for the others
             layer.active = len(batches) == 1
+            layer.kept = None
 
     def on_batch(self, batch: Batch) -> Batch:
         if self.magnitudes:
@@ -199,6 +192,15 @@ class Migu(CacheFields, Method):
             for layer, choice in zip(self.row_sparse, choices, strict=True):
                 layer.kept = choice.kept
         return loss
+
+    def exchanges(self) -> Sequence[nn.Parameter]:
+        if not self.context.own_exchange:
+            return ()
+        return [maskable.weight for maskable in self.weights[: len(self.row_sparse)]]
+
+    def add_gradients(self, model: nn.Module) -> None:
+        if self.exchanges():
+            exchange_rows(self.row_sparse, self.context.mean_over_workers)
 
     def before_optimizer_step(self, model: nn.Module) -> None:
         self.steps += 1

@@ -191,6 +191,13 @@ def chosen_weights(weights: list[MaskableWeight], layers: str) -> list[MaskableW
     return chosen
 
 
+def weights_to_mask(model: nn.Module, layers: str, released: bool) -> list[MaskableWeight]:
+    """What MIGU masks: the weights of a layer group, or those of the released code. Raises ValueError where there are none."""
+    if released:
+        return released_weights(model)
+    return chosen_weights(maskable_weights(model), layers)
+
+
 def belongs(name: str, layers: str) -> bool:
     """Whether a layer is of the group "attention" or "ffn", or found by the regular expression."""
     if layers in GROUPS:

@@ -6,7 +6,7 @@ rows of the kept units. Shapes: x [..., d_in], weight [d_out, d_in], K kept unit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from methods.masking.output_units import MaskableWeight
+from methods.shared.exchange import as_one
 
 
 class RowSparseLayer:
@@ -41,6 +42,25 @@ class RowSparseLayer:
     def close(self) -> None:
         """Give the layer its own forward pass back."""
         del self.layer.forward
+
+
+def exchange_rows(layers: Sequence[RowSparseLayer], mean_over_workers: Callable[[Tensor], Tensor]) -> None:
+    """Average the layers' weight gradients over workers: the rows of kept units alone travel, all layers' as one vector.
+
+    Where the step computed whole gradients, they travel whole. The units that are kept are the same on every worker.
+    """
+    gradients = []
+    rows = []
+    for layer in layers:
+        gradient = layer.layer.weight.grad
+        assert gradient is not None
+        gradients.append(gradient)
+        rows.append(gradient if layer.kept is None else gradient.index_select(0, layer.kept))
+    for layer, gradient, average in zip(layers, gradients, as_one(rows, mean_over_workers), strict=True):
+        if layer.kept is None:
+            gradient.copy_(average)
+        else:
+            gradient.index_copy_(0, layer.kept, average)
 
 
 def row_sparse_layers(weights: Sequence[MaskableWeight]) -> list[RowSparseLayer]:

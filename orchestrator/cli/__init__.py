@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 
 # a command joins the application when its module is imported
-from orchestrator.cli import benchmarks, experiments, tools
+from orchestrator.cli import benchmarks, experiments, storage, tools
 from orchestrator.cli.app import app, make_console
 from orchestrator.errors import CommandFailed, SequenceFailed, UserError
 from orchestrator.logs import traceback_of
 
-__all__ = ["benchmarks", "experiments", "main", "tools"]
+__all__ = ["benchmarks", "experiments", "main", "storage", "tools"]
 
 # The shells' number for a command that Ctrl-C ended: 128 + SIGINT
 INTERRUPTED = 130

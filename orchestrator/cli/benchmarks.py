@@ -92,3 +92,38 @@ def bench_scale(
     # the claim is that what was copied is not sent again
     if result["copy_again_writes"]:
         raise typer.Exit(1)
+
+
+@bench.command("checkpoints")
+def bench_checkpoints(
+    model: Annotated[
+        str, typer.Option(help="t5-small: random weights of that size; or a built-in model, a folder, a hub id.")
+    ] = "t5-small",
+    rounds: Annotated[int, typer.Option(min=1, help="Medians are over so many rounds.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """What states cost: seconds that training waits for them, and bytes that each setting of `checkpoints` leaves."""
+    from orchestrator.bench import checkpoint_costs, print_checkpoint_costs
+
+    result = checkpoint_costs(make_console(stderr=True), model, rounds)
+    print_checkpoint_costs(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))
+
+
+@bench.command("evaluation")
+def bench_evaluation(
+    states: Annotated[int, typer.Option(min=1, help="So many states are scored.")] = 2,
+    examples: Annotated[int, typer.Option(min=1, help="Test examples of each task.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """What scoring takes beside a loop that tokenises each time, sorts nothing, and writes 50 tokens for each answer."""
+    from orchestrator.bench import evaluation_costs, print_evaluation_costs
+
+    result = evaluation_costs(make_console(stderr=True), states, examples)
+    print_evaluation_costs(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))
+    # the claim is less time for the same answers
+    if not result["equal_predictions"]:
+        raise typer.Exit(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +22,11 @@ from orchestrator.cli.app import (
     screen_console,
 )
 from orchestrator.cli.outcome import finish, print_result, shown
-from orchestrator.config.experiment import RunConfig
-from orchestrator.config.loading import DEFAULT_RECIPE, load_config
+from orchestrator.config import DEFAULT_RECIPE
 from orchestrator.errors import UserError
+
+if TYPE_CHECKING:
+    from orchestrator.config.experiment import RunConfig
 
 
 @app.command()
@@ -79,8 +81,30 @@ def tune(
     raise typer.Exit(finish(result, problems, as_json, debug))
 
 
+@app.command("plan")
+def plan_(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="What would be run.")] = DEFAULT_RECIPE,
+    set_: Settings = None,
+    out: NewOut = None,
+    tflops: Annotated[
+        float, typer.Option(min=1e-6, help="What a GPU sustains, in TFLOP/s: hours follow from it.")
+    ] = 150.0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an experiment will take, and start nothing: steps, tokens, FLOPs, memory a GPU, disk, hours."""
+    from orchestrator import dry_run
+
+    config = _read(recipe, set_, out)
+    totals = dry_run.estimate(config, make_console(stderr=True))
+    dry_run.print_plan(config, totals, tflops, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(dry_run.as_json(totals, tflops)))
+
+
 def _read(recipe: str, settings: list[str] | None, out: Path | None) -> RunConfig:
     """The configuration that a command's options name."""
+    from orchestrator.config.loading import load_config
+
     folder = str(out) if out else None
     return load_config(recipe, settings or [], folder)
 

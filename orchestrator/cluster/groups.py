@@ -51,18 +51,21 @@ def run_on_cluster(
     problems: list[str] = []
     threads = _start_groups(groups, name, settings, scaling, gpus, problems)
     scoring = AsyncScoring(gpus, run_logs)
-    while any(thread.is_alive() for thread in threads) or scoring.running:
-        views = watch()
+    try:
+        while any(thread.is_alive() for thread in threads) or scoring.is_busy:
+            views = watch()
+            if asynchronously:
+                scoring.tick(sequences, views)
+            # often enough for a screen, and seldom enough for journals on shared storage
+            time.sleep(0.3)
+        # the last checkpoints may have come after the last look
         if asynchronously:
-            scoring.tick(sequences, views)
-        # often enough for a screen, and seldom enough for journals on shared storage
-        time.sleep(0.3)
-    # the last checkpoints may have come after the last look
-    if asynchronously:
-        scoring.tick(sequences, watch())
-        while scoring.running:
             scoring.tick(sequences, watch())
-            time.sleep(0.2)
+            while scoring.is_busy:
+                scoring.tick(sequences, watch())
+                time.sleep(0.2)
+    finally:
+        scoring.close()
     return problems + scoring.problems
 
 

@@ -1,16 +1,14 @@
-"""Scores that are computed beside training, by Ray tasks of their own."""
+"""Scores that are computed beside training, by Ray actors of their own."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from orchestrator import logs
-from orchestrator.cluster.ray_logs import copy_ray_logs, death, introduce, introduced
-from orchestrator.errors import WorkerFailed
+from orchestrator.cluster.ray_logs import copy_ray_logs, death, introduced
+from orchestrator.cluster.scoring_pool import Job, ScoringPool, what_is_scored
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
@@ -20,46 +18,14 @@ from orchestrator.store.view import View
 logger = logging.getLogger(__name__)
 
 
-def _score_state(values: dict[str, Any], tasks_seen: int, gpu: bool, introduction: str) -> None:
-    """Compute the scores that the state after `tasks_seen` tasks lacks: a Ray task."""
-    import torch
-
-    from orchestrator.training.parallel import Parallel
-    from orchestrator.training.sequence import score_state
-
-    sequence = SequencePlan.model_validate(values)
-    device = torch.device("cuda" if gpu else "cpu")
-    what = what_is_scored(sequence, tasks_seen)
-    log = logs.scoring_log(sequence.out, sequence.id, tasks_seen)
-    with logs.to_file(log):
-        process = introduce(Path(introduction))
-        logger.info("%s, by %s", what, process)
-        try:
-            score_state(sequence, tasks_seen, Parallel.current(device))
-        except Exception as error:
-            logs.write_failure(log, what, error)
-            # a user's own class of error need not exist in the process that receives it
-            raise WorkerFailed(logs.reason(error)) from error
-
-
-def what_is_scored(sequence: SequencePlan, tasks_seen: int) -> str:
-    """The state that a scoring task reads, in words."""
-    if tasks_seen == 0:
-        state = "the initial model"
-    else:
-        state = f"the state after task {sequence.tasks[tasks_seen - 1]!r}"
-    return f"scoring {state} of {sequence.id}"
-
-
-@dataclass
 class AsyncScoring:
     """The states that are being scored beside training, and those that were taken up before."""
 
-    gpus: float
-    run_logs: Path
-    running: dict[Any, tuple[SequencePlan, int]] = field(default_factory=dict)
-    taken: set[tuple[str, int]] = field(default_factory=set)
-    problems: list[str] = field(default_factory=list)
+    def __init__(self, gpus: float, run_logs: Path) -> None:
+        self.run_logs = run_logs
+        self.pool = ScoringPool(gpus)
+        self.taken: set[tuple[str, int]] = set()
+        self.problems: list[str] = []
 
     def tick(self, sequences: Sequence[SequencePlan], views: Sequence[View]) -> None:
         """Start what can be scored, and note what has been."""
@@ -71,36 +37,30 @@ class AsyncScoring:
                     self._start(sequence, tasks_seen)
         self._collect()
 
-    def _start(self, sequence: SequencePlan, tasks_seen: int) -> None:
-        import ray
+    @property
+    def is_busy(self) -> bool:
+        """Whether a state that was taken up is not scored yet."""
+        return self.pool.is_busy
 
-        # a machine may be taken away under a task; an error of its own Ray does not try again
-        task = ray.remote(_score_state).options(num_cpus=1, num_gpus=self.gpus, max_retries=3)
-        values = sequence.model_dump(mode="json")
-        introduction = str(self._introduction(sequence, tasks_seen))
-        reference = task.remote(values, tasks_seen, self.gpus > 0, introduction)
-        # kept until it is collected: Ray drops a result that nobody refers to
-        self.running[reference] = (sequence, tasks_seen)
-        logger.info("started %s", what_is_scored(sequence, tasks_seen))
+    def close(self) -> None:
+        """Give back what scoring holds of the cluster."""
+        self.pool.close()
+
+    def _start(self, sequence: SequencePlan, tasks_seen: int) -> None:
+        self.pool.submit(Job(sequence, tasks_seen, self._introduction(sequence, tasks_seen)))
+        logger.info("to be done: %s", what_is_scored(sequence, tasks_seen))
 
     def _introduction(self, sequence: SequencePlan, tasks_seen: int) -> Path:
-        """The file in which a scoring task writes down who it is."""
+        """The file in which a scoring actor writes down who it is."""
         return Path(sequence.out) / "ray" / self.run_logs.name / f"scoring-{sequence.id}-{tasks_seen}.json"
 
     def _collect(self) -> None:
-        import ray
-
-        if not self.running:
-            return
-        ended, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
-        for reference in ended:
-            sequence, tasks_seen = self.running.pop(reference)
-            try:
-                ray.get(reference)
-            except ray.exceptions.RayError as error:
-                self._note_failure(sequence, tasks_seen, error)
-            else:
+        for ended in self.pool.poll():
+            sequence, tasks_seen = ended.job.sequence, ended.job.tasks_seen
+            if ended.error is None:
                 _note_scores(sequence, tasks_seen)
+            else:
+                self._note_failure(sequence, tasks_seen, ended.error)
 
     def _note_failure(self, sequence: SequencePlan, tasks_seen: int, error: Exception) -> None:
         import ray
@@ -110,7 +70,7 @@ class AsyncScoring:
         process = introduced(self._introduction(sequence, tasks_seen))
         if process:
             copy_ray_logs(process, self.run_logs, f"scoring-{sequence.id}-after-{tasks_seen}")
-        # the task has written the traceback of its own error into its log, but not of its own death
+        # the actor has written the traceback of its own error into its log, but not of its own death
         if isinstance(error, ray.exceptions.RayTaskError):
             reason = str(error.cause)
         else:

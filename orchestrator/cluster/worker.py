@@ -136,7 +136,8 @@ def is_due(sequence: SequencePlan, settings: dict[str, Any]) -> bool:
 
 def _task_in_training(view: View) -> str | None:
     """The task that was begun and not ended; None where no training was under way."""
-    for task_id, task in view.by_task.items():
+    # the last of them: the state of the one before may still have been written
+    for task_id, task in reversed(view.by_task.items()):
         if task.started is not None and task.checkpoint is None:
             return view.tasks[task_id]
     return None

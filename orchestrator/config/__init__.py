@@ -1,1 +1,4 @@
 """What a user may ask for, and reading it from YAML."""
+
+# what is run where no recipe is named; here, since the command line needs the name before it needs any of the rest
+DEFAULT_RECIPE = "embedded"

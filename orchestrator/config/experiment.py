@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from methods import Context, StoredForm
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
-from orchestrator.config.running import EvaluationConfig, ScalingConfig, TrackingConfig
+from orchestrator.config.running import CheckpointsConfig, EvaluationConfig, ScalingConfig, TrackingConfig
 from orchestrator.config.search import SearchConfig
 from orchestrator.config.section import Section, Seeds, check_unique
 from orchestrator.config.stream import Streams
@@ -26,6 +26,7 @@ class RunConfig(Section):
     seeds: Seeds = (42,)
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
     scaling: ScalingConfig = ScalingConfig()
     tracking: TrackingConfig = TrackingConfig()
     search: SearchConfig | None = Field(None, description="how `orchestrator tune` chooses hyper-parameters")
@@ -123,6 +124,8 @@ def check_batch(training: TrainingConfig, workers: int) -> None:
     if batch % workers:
         raise ValueError(f"training.global_batch: {batch} does not divide by scaling.workers = {workers}")
     micro = training.micro_batch
+    if micro == "auto":
+        return
     if micro and batch % (micro * workers):
         raise ValueError(
             f"training.micro_batch: global_batch = {batch} is not a multiple of micro_batch x workers = {micro} x {workers}"

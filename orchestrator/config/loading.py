@@ -10,12 +10,12 @@ import yaml
 from pydantic import ValidationError
 
 from methods import unknown
+from orchestrator.config import DEFAULT_RECIPE
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-DEFAULT_RECIPE = "embedded"
 
 
 class _UniqueKeys(yaml.SafeLoader):

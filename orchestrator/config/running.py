@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from orchestrator.config.section import Section
 
+# Which part of an accuracy matrix's rows is computed, see `EvaluationConfig.rows`
+Rows = Literal["all", "seen"]
+
 
 class ScalingConfig(Section):
     """The workers of one sequence. Sequences run side by side as far as the cluster reaches."""
@@ -41,10 +44,39 @@ class ScalingConfig(Section):
 class EvaluationConfig(Section):
     """How checkpoints are scored."""
 
-    batch: int = Field(64, ge=1)
+    batch: int = Field(64, ge=1, description="the most examples at a time; long ones are fewer on a CPU")
+    rows: Rows = Field(
+        "all",
+        description="all: every state on every task; seen: on the tasks that it has seen alone, about half of the work: all "
+        "metrics but fwt remain",
+    )
     placement: Literal["auto", "inline", "async"] = Field(
         "auto", description="async: on resources that training leaves free; inline: in the training workers"
     )
+
+
+Keep = Literal["all", "last", "none"]
+
+
+class CheckpointsConfig(Section):
+    """What stays of the states on the disk. A score needs no state once it is computed."""
+
+    keep: Keep = Field(
+        "all",
+        description="last: the state after each sequence's last task stays in the end; none: none does. What a later task, "
+        "another sequence or a missing score needs stays until then",
+    )
+    delta: bool = Field(
+        False,
+        description="store weights as their difference from the task before, without loss: smaller, and read by "
+        "`orchestrator` alone",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_base(self) -> CheckpointsConfig:
+        if self.delta and self.keep != "all":
+            raise ValueError(f"delta: true goes with keep: all; with keep: {self.keep} the state before does not stay")
+        return self
 
 
 class TrackingConfig(Section):

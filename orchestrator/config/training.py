@@ -86,8 +86,9 @@ class TrainingConfig(Section):
     )
     budget: Budget | None = Field(None, description="steps, tokens or flops of each task, instead of epochs")
     global_batch: int = Field(32, ge=1, description="examples a step, over all workers")
-    micro_batch: int | None = Field(
-        None, ge=1, description="examples a forward pass; by default global_batch / workers"
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None,
+        description="examples a forward pass; by default global_batch / workers; auto: the most that fit into memory",
     )
     checkpoint_activations: bool = Field(
         False, description="compute a block's inner values again for its backward pass instead of keeping them"

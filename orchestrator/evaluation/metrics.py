@@ -1,8 +1,9 @@
 """Continual-learning metrics: formulas over an accuracy matrix, and the one registry of their names, units and directions.
 
 `accuracy_matrix` has shape (T+1) x T: the score (in %) on each task of the state after `tasks_seen` tasks, of which the
-first is the initial model (`tasks_seen` 0); NaN where nothing was measured. `acc_TT` is its part after training: the t-th
-is the score on every task after t = 1..T tasks. All results are in % or percentage points.
+first is the initial model (`tasks_seen` 0); NaN where nothing was measured. Only forward transfer needs scores on tasks
+before their turn. `acc_TT` is its part after training: the t-th is the score on every task after t = 1..T tasks. All
+results are in % or percentage points.
 Formulas: average accuracy, backward transfer (arXiv 1706.08840), forgetting and intransigence (arXiv 1801.10112).
 """
 
@@ -47,7 +48,11 @@ def backward_transfer(acc_TT: Matrix) -> float:
 
 
 def forgetting(acc_TT: Matrix) -> float:
-    """Forgetting: mean_{j<T} (max_{1<=s<T} a[s, j] - a[T, j]); NaN for one task. Lower is better."""
+    """Forgetting: mean_{j<T} (max_{1<=s<T} a[s, j] - a[T, j]); NaN for one task. Lower is better.
+
+    Scores that are NaN are left out of the maximum: where states are scored on the tasks that they have seen alone, it is
+    over j <= s < T.
+    """
     if len(acc_TT) < 2:
         return NAN
     # not among them the initial model: a task that was best before training was never learnt

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from methods import Stack
 from orchestrator.evaluation.scorers import Scorer, scorer_of
+from orchestrator.evaluation.texts import KEPT, batches_by_length
 from orchestrator.models.family import Family, Feature
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
@@ -60,16 +61,13 @@ class TaskScore:
 
 @torch.no_grad()
 def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) -> TaskScore:
-    """Score a state on a split of a task, in batches of `batch_size` examples. The batch size changes no answer."""
+    """Score a state on a split of a task, in batches of at most `batch_size` examples. The batch size changes no answer."""
     examples = task.read(split)
-    features = model.family.features(task, examples)
-    # examples of similar length go together, so that little of a batch is padding
-    by_length = sorted(range(len(examples)), key=lambda i: len(features[i]["source"]))
+    texts = KEPT.texts(model.family, task, split, examples)
     answers: dict[int, Answer] = {}
     with _evaluating(model.family), model.precision():
-        for start in range(0, len(by_length), batch_size):
-            indices = by_length[start : start + batch_size]
-            batch_answers = _answers(model, task, [features[i] for i in indices])
+        for indices in batches_by_length(texts.lengths, batch_size, model.device.type == "cpu"):
+            batch_answers = _answers(model, task, list(map(texts.feature, indices)))
             answers.update(zip(indices, batch_answers, strict=True))
     in_order = list(map(answers.__getitem__, range(len(examples))))
     return score_answers(scorer_of(task), examples, in_order)
@@ -123,10 +121,10 @@ def _evaluating(family: Family) -> Iterator[None]:
 
 
 def missing_scores(sequence: SequencePlan, tasks_seen: int, store: Store) -> list[int]:
-    """The tasks on which nobody has scored the state after `tasks_seen` tasks (0: the initial model)."""
+    """The tasks on which the state after `tasks_seen` tasks (0: the initial model) is to be scored, and nobody has."""
     missing = []
-    for task_id, key in enumerate(sequence.score_keys[tasks_seen]):
-        if store.load_score(key) is None:
+    for task_id in sequence.tasks_to_score(tasks_seen):
+        if store.load_score(sequence.score_keys[tasks_seen][task_id]) is None:
             missing.append(task_id)
     return missing
 
@@ -152,9 +150,21 @@ def compute_score(
 
 
 def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iterator[ScoreComputed]:
-    """The events of the scores of one state, all of which are cached."""
-    for task_id, key in enumerate(sequence.score_keys[tasks_seen]):
+    """The events of the scores that one state is to have, all of which are cached."""
+    for task_id in sequence.tasks_to_score(tasks_seen):
+        key = sequence.score_keys[tasks_seen][task_id]
         record = store.load_score(key)
         assert record is not None
         task = sequence.tasks[task_id]
         yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=task, key=key, **record)
+
+
+def is_complete(sequence: SequencePlan, store: Store) -> bool:
+    """Whether every score of a sequence is there, and every state that was not pruned."""
+    for key in sequence.keys[1:]:
+        if not store.has(key) and not store.is_pruned(key):
+            return False
+    for tasks_seen in range(len(sequence.keys)):
+        if missing_scores(sequence, tasks_seen, store):
+            return False
+    return True

@@ -174,6 +174,7 @@ class Planner:
             code=code_of(method),
             training=training,
             evaluation=self.config.evaluation,
+            checkpoints=self.config.checkpoints,
             seed=seed,
             split=split,
             parents=parents,

@@ -42,6 +42,7 @@ def _add_missing(sequence: SequencePlan, view: View) -> None:
         # not added as an event: it came first, and must not take back a later event's word on the status
         view.start = _start_of(sequence)
         view.tasks = sequence.tasks
+        view.rows = sequence.evaluation.rows
         if view.last_word == "waiting":
             view.last_word = "running"
     for event in missing_events(sequence, view, Store(Path(sequence.out))):
@@ -63,9 +64,10 @@ def missing_events(sequence: SequencePlan, view: View, store: Store) -> Iterator
         if not task.is_whole():
             yield from _task_events(sequence, task_id, task, store)
     for tasks_seen, keys in enumerate(sequence.score_keys):
-        for task_id, key in enumerate(keys):
+        for task_id in sequence.tasks_to_score(tasks_seen):
             if (tasks_seen, task_id) in view.scores:
                 continue
+            key = keys[task_id]
             record = store.load_score(key)
             if record is not None:
                 name = sequence.tasks[task_id]
@@ -104,7 +106,8 @@ def step_events(sequence: SequencePlan, task_id: int, store: Store) -> list[Step
 
 def _task_events(sequence: SequencePlan, task_id: int, task: TaskView, store: Store) -> Iterator[Event]:
     key = sequence.keys[task_id + 1]
-    if not store.has(key):
+    # how it went is known of a state that was pruned too
+    if not store.has_history(key):
         return
     steps = step_events(sequence, task_id, store)
     saved = checkpoint_event(sequence, task_id, store, steps[-1].time if steps else None)

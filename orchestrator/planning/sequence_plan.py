@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +10,12 @@ from pydantic import Field
 
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
-from orchestrator.config.running import EvaluationConfig
+from orchestrator.config.running import CheckpointsConfig, EvaluationConfig
 from orchestrator.config.section import Section
 from orchestrator.config.stream import StreamConfig
 from orchestrator.config.training import TrainingConfig
 from orchestrator.store.access_log import TestAccessLog
-from streams import Stream
+from streams import Stream, Task
 
 Split = Literal["dev", "test"]
 
@@ -36,6 +37,7 @@ class SequencePlan(Section):
     code: dict[str, str] = Field(default_factory=dict, description="what its keys were made for, see `keys.code_of`")
     training: TrainingConfig
     evaluation: EvaluationConfig
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
     seed: int
     split: Split = Field("test", description="what it is scored on; dev: the test split stays sealed")
     parents: tuple[tuple[str, str], ...] = ()
@@ -44,10 +46,27 @@ class SequencePlan(Section):
     score_keys: tuple[tuple[str, ...], ...]
     out: str
 
+    def tasks_to_score(self, tasks_seen: int) -> range:
+        """The tasks on which the state after so many tasks is scored: all, or with `rows: seen` those alone."""
+        if self.evaluation.rows == "seen":
+            return range(tasks_seen)
+        return range(len(self.tasks))
+
     def open_stream(self, why: str = "scores") -> Stream:
         """The data: with the test split sealed while tuning; else each reading of a test split goes to the test-access log."""
         stream = self.stream.build()
         # sealed in each process that opens it: what a trial cannot read it cannot be chosen by
         if self.split == "dev":
             return stream.sealed()
-        return stream.watched(TestAccessLog(Path(self.out)).reader(self.experiment, self.id, why))
+        return stream.watched(self._test_reader(why))
+
+    def note_test_reads(self, stream: Stream, why: str = "scores") -> None:
+        """Write to the test-access log that the test splits are read again of a stream that was kept in memory."""
+        if self.split == "dev":
+            return
+        note = self._test_reader(why)
+        for task in stream.tasks:
+            note(task)
+
+    def _test_reader(self, why: str) -> Callable[[Task], None]:
+        return TestAccessLog(Path(self.out)).reader(self.experiment, self.id, why)

@@ -38,12 +38,17 @@ def read_predictions(
     """
     sequence = _find_sequence(experiment, task, method, seed, stream)
     tasks_seen = _tasks_seen(sequence, after)
-    key = sequence.score_keys[tasks_seen][sequence.tasks.index(task)]
+    task_id = sequence.tasks.index(task)
+    key = sequence.score_keys[tasks_seen][task_id]
     store = Store(Path(experiment.config.out))
     score = store.load_score(key)
     state = f"{sequence.method.label}, seed {sequence.seed}, {_after(sequence, tasks_seen)}"
     evaluate = f"orchestrator evaluate {experiment.config.name} --out {experiment.config.out}"
     # asked first: the score is written last, so without it the predictions are of a scoring that was stopped
+    if score is None and task_id not in sequence.tasks_to_score(tasks_seen):
+        raise UserError(
+            f"no score on {task!r}, which was not asked for: {state}; with evaluation.rows: all the same run computes it"
+        )
     if score is None:
         raise UserError(f"no score on {task!r} yet: {state}; compute what is missing with `{evaluate}`")
     again = f"compute both again with `rm {score_file(store.root, key)} && {evaluate}`"

@@ -64,6 +64,7 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
 
     `accuracy_matrix` and `accuracy_matrix_options` (scores when only a task's own options compete; None for models that
     generate) have shape (T+1) x T, in %: the first entry is the initial model, the t-th after it the state after t tasks.
+    With `rows` "seen", each state is scored on the tasks that it has seen alone: all above that is missing, and `fwt` too.
     """
     matrix, options_matrix, test_sizes = _scores(sequence, view)
     has_options = not np.isnan(options_matrix).all()
@@ -76,12 +77,13 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         "tuning": sequence.method.tuning.name,
         "tasks": list(sequence.tasks),
         "test_sizes": test_sizes,
+        "rows": view.rows,
         "accuracy_matrix": plain_matrix(matrix),
         "accuracy_matrix_options": plain_matrix(options_matrix) if has_options else None,
     }
     # a mean over what is there by now would pass for the metric of the whole sequence
     values = {}
-    if not np.isnan(matrix).any():
+    if view.is_scored():
         values = metrics.summary(matrix, test_sizes, options_matrix, kind=sequence.method.run_kind)
     for name in metrics.METRICS:
         result[name] = plain_number(values.get(name))

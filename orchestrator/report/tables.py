@@ -22,6 +22,10 @@ USAGE_HEADINGS = {"tokens": "tokens", "flops": "FLOPs"}
 # From the widest table to the narrowest: the first that fits the screen is shown
 USAGE_CHOICES = (("tokens", "flops"), ("flops",), ())
 
+SEEN_NOTE = (
+    "evaluation.rows is seen: no state is scored on a task before it was trained, so there is no forward transfer (fwt), and "
+    "forgetting is measured from the best state since then; `all` computes what is missing"
+)
 DEVIATION_LEGEND = "a ± b mean and sample standard deviation (n - 1) over the seeds"
 TRAIN_LEGEND = "train what training took, also in tokens and FLOPs where there is room (else see summary.csv)"
 
@@ -154,7 +158,10 @@ def _print_reference_runs(sequences: Sequence[Result], console: Console) -> None
 
 
 def _print_notes(sequences: Sequence[Result], console: Console) -> None:
-    """Rows that were dropped from the data, and why sequences failed."""
+    """Scores that were not asked for, rows that were dropped from the data, and why sequences failed."""
+    # a store may have all scores nevertheless, from an earlier run
+    if any(sequence.get("rows") == "seen" and sequence["fwt"] is None for sequence in sequences):
+        console.print(SEEN_NOTE, style="dim", highlight=False)
     # all sequences of a stream have its data, so the first one tells of all
     for task, counts in sequences[0]["dropped_rows"].items():
         parts = []

@@ -11,6 +11,7 @@ from orchestrator.cluster.resources import cluster
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import SequenceFailed, UserError
 from orchestrator.planning.experiment import open_experiment
+from orchestrator.retention import Retention, note_trial, reopen_trials
 from orchestrator.run import close, exclusive_run, preflight, run_planned, sync_of, warn_on
 from orchestrator.search.choice import CHOSEN, evaluation_sequences, freeze, frozen_config, read_chosen, record_once
 from orchestrator.search.definition import Search, prepare
@@ -60,17 +61,25 @@ def tuning_phase(
 ) -> None:
     """Run the trials that are missing. Raises UserError where Ray Tune ended before them."""
     trial_store.record_complete()
+    config = search.config
+    retention = Retention(config.out, config.name, config.checkpoints.keep)
+    noted: set[str] = set()
     with SearchScreen(trial_store, search.proof.statement, console) as screen:
 
         def watch() -> None:
             # A copy: Ray Tune's loop adds trials between two looks.
             for trial in list(trial_store.trials.values()):
                 sync.follow(sequence.id for sequence in trial.sequences)
+                if trial.key not in noted:
+                    noted.add(trial.key)
+                    note_trial(config.out, config.name, trial.sequences)
+            retention.look()
             screen.show()
 
         watch()
         if trial_store.is_done():
             return
+        reopen_trials(config.out, config.name)
         screen.say("starting Ray")
         resources = cluster_stack.enter_context(cluster())
         # Not before there is something to run: importing Ray Tune takes seconds.

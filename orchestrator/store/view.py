@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.config.running import Rows
 from orchestrator.store.events import (
     CheckpointCorrupt,
     CheckpointSaved,
@@ -102,6 +103,8 @@ class View:
 
     id: str
     tasks: tuple[str, ...] = ()
+    # whether each state is scored on all tasks, or on those alone that it has seen
+    rows: Rows = "all"
     start: SequenceStarted | None = None
     by_task: dict[int, TaskView] = field(default_factory=dict)
     scores: dict[tuple[int, int], ScoreComputed] = field(default_factory=dict)
@@ -169,6 +172,8 @@ class View:
         self.failure = ""
         self.failed = None
         self.tasks = event.tasks
+        # absent from journals that are older than this setting
+        self.rows = event.sequence.get("evaluation", {}).get("rows", "all")
         self.starts.append(event.time)
         if self.start is None:
             self.start = event
@@ -267,10 +272,11 @@ class View:
         return [task.checkpoint for task in self.by_task.values() if task.checkpoint]
 
     def has_all_scores(self, tasks_seen: int) -> bool:
-        """Whether the state after so many tasks is scored on every task; False while the tasks are not known."""
+        """Whether the state after so many tasks has every score that it is to have; False while the tasks are not known."""
         if not self.tasks:
             return False
-        return all((tasks_seen, task_id) in self.scores for task_id in range(len(self.tasks)))
+        num_scores = tasks_seen if self.rows == "seen" else len(self.tasks)
+        return all((tasks_seen, task_id) in self.scores for task_id in range(num_scores))
 
     def is_scored(self) -> bool:
         """Whether no score is missing."""

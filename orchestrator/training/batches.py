@@ -1,13 +1,27 @@
-"""Which examples make which step: pure functions of (seed, task, epoch), whatever the number of workers."""
+"""Which examples make which step, and how many of them a forward pass reads.
+
+Which they are is a pure function of (seed, task, epoch), whatever the number of workers. How many are read at once is set, or
+with `training.micro_batch: auto` the most that fit into memory: the first try is a worker's whole part of a global batch. Where
+memory runs out the task begins anew with the next smaller size that divides it, and that size is written down for all
+sequences of the same kind. The global batch stays, and with it the result, but for what dropout draws.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from methods import generator
+from orchestrator.planning.keys import content_key
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.training.parallel import Parallel
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -50,3 +64,49 @@ def micro_batches(batch: Sequence[T], size: int, rank: int, workers: int) -> lis
     for index in range(rank, steps_in_epoch(len(batch), size), workers):
         mine.append((index, list(batch[index * size : (index + 1) * size])))
     return mine
+
+
+class MicroBatch:
+    """The size of a sequence's micro-batches on these workers."""
+
+    def __init__(self, sequence: SequencePlan, parallel: Parallel) -> None:
+        training = sequence.training
+        self.largest = training.global_batch // parallel.count
+        self.is_found = training.micro_batch == "auto"
+        self.file = Path(sequence.out) / "micro_batches" / f"{_kind(sequence, parallel)}.json"
+        self.size = self.largest
+        if self.is_found:
+            # one worker may see the file before another does
+            self.size = parallel.agree(self._noted())
+        elif training.micro_batch is not None:
+            assert isinstance(training.micro_batch, int)
+            self.size = training.micro_batch
+
+    def _noted(self) -> int:
+        if not self.file.exists():
+            return self.largest
+        return int(json.loads(self.file.read_text())["micro_batch"])
+
+    def shrink(self) -> bool:
+        """Take and note the next smaller size, at most half; False where the size is set, or one example does not fit."""
+        smaller = [size for size in range(1, self.size // 2 + 1) if self.largest % size == 0]
+        if not self.is_found or not smaller:
+            return False
+        logger.info("out of memory with a micro-batch of %d; going on with %d", self.size, smaller[-1])
+        self.size = smaller[-1]
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.file.with_suffix(f".{torch.randint(2**31, ()).item()}")
+        aside.write_text(json.dumps({"micro_batch": self.size}))
+        # whole or not there: another process may read it at any time
+        aside.replace(self.file)
+        return True
+
+
+def _kind(sequence: SequencePlan, parallel: Parallel) -> str:
+    """A name for all that memory depends on."""
+    device = str(parallel.device.type)
+    if parallel.device.type == "cuda":
+        device = torch.cuda.get_device_name(parallel.device)
+    training = sequence.training.model_dump(include={"global_batch", "checkpoint_activations", "compile"})
+    model = sequence.model.model_dump(mode="json")
+    return content_key(model, sequence.method.spec.model_dump(mode="json"), training, parallel.count, device)

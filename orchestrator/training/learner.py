@@ -20,10 +20,10 @@ from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.other_models import weights_of
 from orchestrator.models.saved_parts import saved_parts_of
-from orchestrator.models.source import find_model
+from orchestrator.models.source import ModelSource, find_model
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State
-from orchestrator.training.batches import cut_by_length, global_batches, micro_batches
+from orchestrator.training.batches import MicroBatch, cut_by_length, global_batches, micro_batches
 from orchestrator.training.learner_state import BOTH, INITIAL, NOTHING_WHOLE, LearnerState, Purpose
 from orchestrator.training.parallel import Parallel
 from streams import Stream
@@ -46,6 +46,7 @@ class Learner:
         self.sequence = sequence
         self.stream = stream
         self.parallel = parallel
+        self.micro_batch = MicroBatch(sequence, parallel)
         self._training_sets: dict[int, list[Feature]] = {}
         self._examples: dict[int, list[Feature]] = {}
         self.hold(NOTHING_WHOLE)
@@ -56,10 +57,14 @@ class Learner:
 
     # Loading
 
-    def load_initial(self) -> None:
-        """Build the model before training, prepared by the tuning method, on this worker's device, and the method."""
+    def load_initial(self, source: ModelSource | None = None) -> None:
+        """Build the model before training, prepared by the tuning method, on this worker's device, and the method.
+
+        `source` is the plan's model where it was found already, perhaps without values.
+        """
         self.hold(NOTHING_WHOLE)
-        source = find_model(self.sequence.model)
+        if source is None:
+            source = find_model(self.sequence.model)
         if source.identity != self.sequence.model_identity:
             raise ValueError(
                 f"model {self.sequence.model.name!r} has changed: {source.identity} on this machine, but the "
@@ -152,6 +157,7 @@ class Learner:
             labels=num_labels,
             label_units=self.family.label_units(),
             workers=self.parallel.dealt_among[1],
+            own_exchange=self.parallel.own_exchange,
             gradients=lambda value, parameters: self.parallel.gradients(self.family.module, value, parameters),
             shared_weights=not spec.types[0].card.per_task_weights,
             num_steps=lambda: self.num_steps,
@@ -225,15 +231,9 @@ class Learner:
                 # methods know examples as mappings only; what they give back are features that they were given
                 yield cast("list[Feature]", list(composed))
 
-    @property
-    def micro_batch_size(self) -> int:
-        """The examples of a micro-batch."""
-        training = self.sequence.training
-        return training.micro_batch or training.global_batch // self.parallel.count
-
     def my_micro_batches(self, examples: Sequence[Feature]) -> list[tuple[int, list[Feature]]]:
         """This worker's micro-batches of a global batch, each with its index among those of all workers."""
-        size = self.micro_batch_size
+        size = self.micro_batch.size
         by_length = cut_by_length(examples, size, self.family.length)
         return micro_batches(by_length, size, self.parallel.rank, self.parallel.count)
 
@@ -265,7 +265,7 @@ class Learner:
             order = torch.randperm(len(examples), generator=rng).tolist()
         ordered = [examples[index] for index in order]
         loss_denominator = self.loss_denominator(examples)
-        size = self.micro_batch_size
+        size = self.micro_batch.size
         for micro_batch_index, features in micro_batches(ordered, size, *self.parallel.dealt_among):
             # Every micro-batch but the last has that size
             first = micro_batch_index * size

@@ -51,10 +51,20 @@ class Parallel:
         """
         return model.to(self.device)
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """The model as it is called in training; what it wraps stays the model that methods see."""
+    def prepare(self, model: nn.Module, exchanged: Sequence[nn.Parameter] = ()) -> nn.Module:
+        """The model as it is called in training; what it wraps stays the model that methods see.
+
+        The gradients of `exchanged` stay each worker's own: a method averages them over workers (`Method.exchanges`).
+        """
         if self.count == 1:
             return model
+        exchanged_ids = set(map(id, exchanged))
+        names = [name for name, parameter in model.named_parameters() if id(parameter) in exchanged_ids]
+        if all(not p.requires_grad or id(p) in exchanged_ids for p in model.parameters()):
+            return model
+        wrapper: Any = nn.parallel.DistributedDataParallel
+        # torch has no other way to say so; an empty list takes back what an earlier task said
+        wrapper._set_params_and_buffers_to_ignore_for_model(model, names)
         # Buffers are the same everywhere by construction: broadcasting them would only cost time
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
@@ -145,6 +155,11 @@ class Parallel:
     def writes(self) -> bool:
         """Whether this worker writes files and journals for all."""
         return self.rank == 0
+
+    @property
+    def own_exchange(self) -> bool:
+        """Whether a method may average gradients over workers by itself: several have the whole model."""
+        return self.count > 1
 
     @property
     def holds_parts(self) -> bool:

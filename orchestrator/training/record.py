@@ -1,20 +1,29 @@
-"""What a sequence's workers write into its journal."""
+"""What a sequence's workers write: its journal, and its states beside training."""
 
 from __future__ import annotations
+
+import functools
+import logging
+from contextlib import ExitStack
 
 from orchestrator import errors, logs
 from orchestrator.planning.recovery import checkpoint_event, step_events
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
-from orchestrator.store.checkpoints import Store
+from orchestrator.store.checkpoints import State, Store
+from orchestrator.store.environment import describe
 from orchestrator.store.events import Event, Report
 from orchestrator.store.failure_notes import note_failure
 from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.states.state_files import pack_state
+from orchestrator.store.states.writer import StateWriter
+from orchestrator.store.versions import library_versions
 from orchestrator.store.view import read_view
-from orchestrator.training.environment import describe
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.task import Position
 from streams import Stream
+
+logger = logging.getLogger(__name__)
 
 
 class SequenceRecord:
@@ -86,6 +95,76 @@ class SequenceRecord:
         logs.write_failure(log, what, error)
         note_failure(log.parent, f"worker-{worker}", failed)
         return failed
+
+
+class StateSaver:
+    """Writes a sequence's states beside training, one at a time, and records each checkpoint when it is on the disk.
+
+    `writing` is the task whose state is being written. It is the same on every worker, so that all of them wait together.
+    """
+
+    def __init__(
+        self, sequence: SequencePlan, parallel: Parallel, store: Store, record: SequenceRecord, position: Position
+    ) -> None:
+        self.sequence = sequence
+        self.parallel = parallel
+        self.store = store
+        self.record = record
+        self.position = position
+        self.writing: int | None = None
+        self._writer = StateWriter()
+
+    def start(self, task_id: int, state: State, held: ExitStack) -> None:
+        """Begin to write the state after a task. What is `held`, the lock of its key, is so until it is written."""
+        sequence = self.sequence
+        self.finish()
+        if self.parallel.writes:
+            made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], "versions": dict(library_versions())}
+            made_by |= sequence.model_dump(mode="json")
+            # a copy is written: the next task changes the weights from its first step on
+            # the first state has none before it on the disk
+            base = sequence.keys[task_id] if sequence.checkpoints.delta and task_id > 0 else None
+            write = functools.partial(self.store.write, sequence.keys[task_id + 1], pack_state(state), made_by, base)
+            self._writer.start(write, held.pop_all())
+        self.writing = task_id
+
+    def look(self) -> None:
+        """Record the state that was being written, if it is there by now. Raises what its writing raised."""
+        if self._writer.has_ended:
+            self._record()
+
+    def finish(self) -> None:
+        """Wait, on every worker, until the state that is being written is in the store."""
+        if self.writing is None:
+            return
+        self._record()
+        # nobody reads the checkpoint before it is there
+        self.parallel.barrier()
+        self.writing = None
+
+    def finish_alone(self) -> None:
+        """The same after an error, where other workers may not come: a task that was done before it stays done."""
+        try:
+            self._record()
+        # what is told is the error that came first
+        except Exception:
+            logger.exception("the state before could not be written either")
+
+    def close(self) -> None:
+        """End the thread, which first writes what it was given."""
+        self._writer.close()
+
+    def _record(self) -> None:
+        if self.writing is None or self._writer.is_idle:
+            return
+        try:
+            self._writer.wait()
+        except Exception:
+            # what failed is not the task that is trained meanwhile
+            self.position.task = self.sequence.tasks[self.writing]
+            self.position.step = None
+            raise
+        self.record.checkpoint(self.writing, self.store, found=False)
 
 
 def reason(error: Exception) -> str:

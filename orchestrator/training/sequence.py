@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
-from orchestrator.evaluation.scores import compute_score, missing_scores, score_events
+from orchestrator.evaluation.scores import missing_scores, score_events
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
+from orchestrator.store.environment import SystemSampler, free_memory
 from orchestrator.store.events import Event, Report
-from orchestrator.store.versions import library_versions
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
-from orchestrator.training.environment import SystemSampler
 from orchestrator.training.learner import Learner
-from orchestrator.training.learner_state import Purpose
+from orchestrator.training.learner_state import NOTHING_WHOLE, Purpose
 from orchestrator.training.parallel import Parallel
-from orchestrator.training.record import SequenceRecord, reason
+from orchestrator.training.record import SequenceRecord, StateSaver, reason
+from orchestrator.training.scoring import compute_scores, tasks_trained
 from orchestrator.training.task import Position, TaskLog, train_task
 from streams import Stream
+
+logger = logging.getLogger(__name__)
 
 
 def run_sequence(
@@ -49,77 +52,30 @@ def run_sequence(
         if evaluate:
             run.score(0)
         for task_id in task_ids:
-            run.ensure_stored(task_id + 1)
-            run.record.checkpoint(task_id, run.store, found=task_id not in run.trained)
+            if not run.is_over(task_id + 1):
+                run.ensure_stored(task_id + 1)
+            if task_id not in run.trained:
+                run.record.checkpoint(task_id, run.store, found=True)
             if evaluate:
                 run.score(task_id + 1)
+        run.saver.finish()
     except Exception as error:
         is_own_fault = run.is_own_fault(error)
         # on every worker: the one that fails may not be the one that writes the journal
         failed = run.record.note_failure(error, run.position, transient=not is_own_fault)
+        run.saver.finish_alone()
         if not is_own_fault:
             raise
         run.record.add(failed)
         if isinstance(error, SequenceFailed):
             raise
         raise SequenceFailed(reason(error)) from error
+    finally:
+        run.saver.close()
+        run.release()
     if len(task_ids) == len(sequence.tasks):
         run.record.add(events.SequenceFinished())
     return read_view(sequence.out, sequence.id)
-
-
-def score_state(sequence: SequencePlan, tasks_seen: int, parallel: Parallel | None = None) -> None:
-    """Compute the missing scores of one stored state (0: the initial model). Records nothing in the journal."""
-    store = Store(Path(sequence.out))
-    missing = missing_scores(sequence, tasks_seen, store)
-    if not missing:
-        return
-    stream = sequence.open_stream()
-    check_unchanged(sequence, stream)
-    learner = Learner(sequence, stream, parallel or Parallel.current())
-    key = sequence.keys[tasks_seen]
-    if tasks_trained(sequence, tasks_seen) == 0:
-        learner.load_initial()
-    elif store.is_sound(key):
-        learner.load(store.load(key), tasks_seen)
-    else:
-        raise ValueError(f"checkpoint {store.path(key)} is missing or changed")
-    _compute_scores(learner, store, tasks_seen, missing, Position())
-
-
-def _compute_scores(
-    learner: Learner, store: Store, tasks_seen: int, task_ids: Sequence[int], position: Position
-) -> None:
-    """Score the state that a learner holds on tasks."""
-    model = learner.scored_model()
-    for task_id in task_ids:
-        position.task = learner.sequence.tasks[task_id]
-        try:
-            compute_score(model, learner.sequence, learner.stream, store, tasks_seen, task_id)
-        except Exception as error:
-            # the traceback names no task, and the failure of a scoring task only the state
-            error.add_note(f"while the state after {tasks_seen} tasks was scored on task {position.task!r}")
-            raise
-
-
-def is_complete(sequence: SequencePlan, store: Store) -> bool:
-    """Whether every state and every score of a sequence is there."""
-    for key in sequence.keys[1:]:
-        if not store.has(key):
-            return False
-    for tasks_seen in range(len(sequence.keys)):
-        if missing_scores(sequence, tasks_seen, store):
-            return False
-    return True
-
-
-def tasks_trained(sequence: SequencePlan, tasks_seen: int) -> int:
-    """The number of tasks whose state the one after `tasks_seen` tasks is: 0 while a reference run has trained nothing."""
-    kind = sequence.method.run_kind
-    for task_id in range(tasks_seen):
-        if kind.is_trained(task_id, len(sequence.tasks)):
-            return tasks_seen
-    return 0
 
 
 class _SequenceRun:
@@ -133,6 +89,7 @@ class _SequenceRun:
         self.position = Position()
         # The tasks that were trained here, not found
         self.trained: set[int] = set()
+        self.saver = StateSaver(sequence, parallel, self.store, self.record, self.position)
 
     @cached_property
     def stream(self) -> Stream:
@@ -143,6 +100,11 @@ class _SequenceRun:
     def learner(self) -> Learner:
         """The model and the method; nothing is loaded yet."""
         return Learner(self.sequence, self.stream, self.parallel)
+
+    def release(self) -> None:
+        """Let go of the model: the next sequence's must not come on top of it."""
+        self.__dict__.pop("learner", None)
+        free_memory()
 
     def start(self) -> None:
         """Record the start, and refuse data that is not that of the plan."""
@@ -164,8 +126,13 @@ class _SequenceRun:
 
     # Making states
 
+    def is_over(self, tasks_seen: int) -> bool:
+        """Whether a state was pruned once all of its scores were there: only a later task would need it again."""
+        pruned = self.store.is_pruned(self.sequence.keys[tasks_seen])
+        return self.parallel.agree(pruned and not missing_scores(self.sequence, tasks_seen, self.store))
+
     def ensure_stored(self, tasks_seen: int) -> None:
-        """See to it that the store has the state after so many tasks; the learner need not hold it afterwards.
+        """See to it that the store has the state after so many tasks, or gets it; the learner need not hold it afterwards.
 
         It is found there, or made by another process, which is waited for, or trained here, with all states that are missing
         before it.
@@ -177,7 +144,7 @@ class _SequenceRun:
         """The first state that has to be made on the way to that one: the one before it can be loaded, or is held."""
         missing = None
         candidate = tasks_seen
-        while candidate > 0 and not self.store.has(self.sequence.keys[candidate]):
+        while candidate > 0 and not self._is_stored(candidate):
             missing = candidate
             candidate -= 1
             if self.learner.state.is_after(candidate, "train"):
@@ -185,35 +152,61 @@ class _SequenceRun:
         # Another process may finish a checkpoint between two workers' looks
         return self.parallel.agree(missing)
 
+    def _is_stored(self, tasks_seen: int) -> bool:
+        return self.saver.writing == tasks_seen - 1 or self.store.has(self.sequence.keys[tasks_seen])
+
     def _train_or_wait(self, tasks_seen: int) -> None:
         """Train the last task of a state that is missing; or return after a while if another process is at it."""
         key = self.sequence.keys[tasks_seen]
         self.position.task = self.sequence.tasks[tasks_seen - 1]
-        with self._lock(key, timeout=5) as is_mine:
+        with contextlib.ExitStack() as held:
+            is_mine = held.enter_context(self._lock(key, timeout=5))
             made_meanwhile = self.store.has(key)
             if not self.parallel.agree(is_mine and not made_meanwhile):
                 return
             if not self.sequence.method.run_kind.is_trained(tasks_seen - 1, len(self.sequence.tasks)):
-                self._keep_initial_state(tasks_seen - 1)
+                self._keep_initial_state(tasks_seen - 1, held)
             elif self._load(tasks_seen - 1, "train"):
-                self._train(tasks_seen - 1)
+                with self._less_memory_on_failure():
+                    self._train(tasks_seen - 1, held)
             # Else the state before turned out to be corrupt, and is the first that is missing now
 
-    def _keep_initial_state(self, task_id: int) -> None:
+    @contextlib.contextmanager
+    def _less_memory_on_failure(self) -> Iterator[None]:
+        """Where a task runs out of memory, have it train anew with a smaller micro-batch if that may be chosen."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            # of several workers the others wait for this one: all of them are started again, and find what it noted
+            if not self.learner.micro_batch.shrink() or self.parallel.count > 1:
+                raise
+        else:
+            return
+        # outside, since the error holds what the step had in memory
+        self.learner.hold(NOTHING_WHOLE)
+        free_memory()
+
+    def _keep_initial_state(self, task_id: int, held: contextlib.ExitStack) -> None:
         """Store a state after a task that a reference run leaves out: no weights differ from the initial model's."""
         self.record.task_started(task_id, steps=0)
         nothing_done = TaskLog(self.record.add).history(seconds=0.0, diagnostics={})
-        self._save(task_id, State({}, {}, nothing_done))
+        self.saver.start(task_id, State({}, {}, nothing_done), held)
+        # All such tasks have one key, which the next one would look for at once
+        self.saver.finish()
+        self.trained.add(task_id)
 
-    def _train(self, task_id: int) -> None:
-        """Train one task and save its state."""
+    def _train(self, task_id: int, held: contextlib.ExitStack) -> None:
+        """Train one task and begin to save its state."""
         task = self.sequence.tasks[task_id]
+        if self.store.is_pruned(self.sequence.keys[task_id + 1]):
+            logger.info("task %r is trained again, since its state was pruned", task)
         self.record.task_started(task_id, task_steps(self.learner, task_id))
         sampler = SystemSampler(self.record.add)
 
         def report(event: Event) -> None:
             self.record.add(event)
             sampler.tick()
+            self.saver.look()
 
         state = train_task(self.learner, task_id, report, self.position)
         tensors = list(state.weights.values())
@@ -222,15 +215,7 @@ class _SequenceRun:
         # The loss of the last step was taken before that step changed the weights
         if not self.parallel.all_finite(tensors):
             raise NonFiniteLoss(f"the weights are not finite after task {task!r}")
-        self._save(task_id, state)
-
-    def _save(self, task_id: int, state: State) -> None:
-        sequence = self.sequence
-        if self.parallel.writes:
-            made_by = {"sequence": sequence.id, "task": sequence.tasks[task_id], "versions": dict(library_versions())}
-            self.store.save(sequence.keys[task_id + 1], state, made_by | sequence.model_dump(mode="json"))
-        # Nobody goes on before the checkpoint is there
-        self.parallel.barrier()
+        self.saver.start(task_id, state, held)
         self.trained.add(task_id)
 
     # Loading states
@@ -248,6 +233,7 @@ class _SequenceRun:
         if trained == 0:
             self.learner.load_initial()
             return True
+        self.saver.finish()
         key = self.sequence.keys[tasks_seen]
         # One worker reads all bytes for the checksums, the others take its word
         if self.parallel.agree(self.parallel.writes and self.store.is_sound(key)):
@@ -281,8 +267,10 @@ class _SequenceRun:
         missing = self.parallel.agree(missing_scores(self.sequence, tasks_seen, self.store))
         if missing:
             self._ensure_loaded(tasks_seen, "score")
-            _compute_scores(self.learner, self.store, tasks_seen, self.parallel.share_of(missing), self.position)
+            compute_scores(self.learner, self.store, tasks_seen, self.parallel.share_of(missing), self.position)
             self.parallel.barrier()
+        # The state was scored from memory while it was being written; that it is there is said before what it scores
+        self.saver.finish()
         if self.parallel.writes:
             for event in score_events(self.sequence, tasks_seen, self.store):
                 self.record.add(event)

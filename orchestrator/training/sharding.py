@@ -82,7 +82,7 @@ class ShardedParallel(Parallel):
         shape = (self.count // workers_of_a_node, workers_of_a_node)
         return init_device_mesh(self.device.type, shape, mesh_dim_names=("nodes", "workers of a node"))
 
-    def prepare(self, model: nn.Module) -> nn.Module:
+    def prepare(self, model: nn.Module, exchanged: Sequence[nn.Parameter] = ()) -> nn.Module:
         return model
 
     def accumulate(self, module: nn.Module, is_last: bool) -> AbstractContextManager[None]:
@@ -169,6 +169,10 @@ class ShardedParallel(Parallel):
         parameter.copy_(part_of(rows.to(parameter.dtype), parameter))
 
     # Who does what
+
+    @property
+    def own_exchange(self) -> bool:
+        return False
 
     @property
     def holds_parts(self) -> bool:

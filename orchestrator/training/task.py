@@ -104,7 +104,7 @@ def _make_steps(
     cost = step_cost(learner, task_id)
     learner.num_steps = num_steps
     learner.stack.before_task(model, position, batches)
-    module = learner.parallel.prepare(model)
+    module = learner.parallel.prepare(model, learner.stack.exchanges())
     tuning = learner.stack.tuning
     optimizer = make_optimizer(
         model, learner.family.head(), training, tuning.without_decay(), tuning.rate_factors(model)
@@ -129,6 +129,8 @@ def _make_steps(
         log.add(event, num_tokens, num_flops)
         if step == last_before_annealing:
             resume_state = snapshot(model, learner.weights(), optimizer)
+    # they would take as much memory as the weights while the state is stored and scored
+    optimizer.zero_grad()
     where.step = None
     return resume_state
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,16 @@ from rich.console import Console
 
 from orchestrator import cli
 from orchestrator.bench.made_records import Size, make_experiment
-from orchestrator.planning.experiment import Experiment
+from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.planner import plan
-from orchestrator.run import evaluate_experiment
+from orchestrator.run import _tell_states_to_make_again, evaluate_experiment, run_planned
 from orchestrator.store import events
 from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.view import View
+from orchestrator.tracking import MlflowSync
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
+from tests.orchestrator.states import make_states, planned, states_of
 
 
 @pytest.mark.slow
@@ -29,10 +33,10 @@ def test_a_scoring_failure_is_found_again(
     Experiment(config, (sequence,)).save()
     run_sequence(sequence, evaluate=False, until=1)
 
-    def broken(sequence: Any, tasks_seen: int) -> None:
+    def broken(self: Any, sequence: Any, tasks_seen: int) -> None:
         raise KeyError(f"scorer of state {tasks_seen}")
 
-    monkeypatch.setattr("orchestrator.run.score_state", broken)
+    monkeypatch.setattr("orchestrator.run.StateScorer.score", broken)
     monkeypatch.setattr("sys.argv", ["orchestrator", "evaluate", "small", "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as left:
         cli.main()
@@ -71,3 +75,62 @@ def test_an_evaluation_looks_at_each_journal_as_often_however_many_there_are(
         assert [sequence["status"] for sequence in result["sequences"]] == ["finished"] * sequences
         counts.append(len(reads) / sequences)
     assert counts == [2, 2]
+
+
+def test_what_is_complete_is_pruned_and_found_again_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_cluster() -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("orchestrator.run.cluster", no_cluster)
+    config = small_config(tmp_path / "out", stream={"first": 2}, checkpoints={"keep": "last"})
+    (sequence,) = plan(config)
+    run_sequence(sequence)
+    assert states_of(sequence) == [1, 2]
+    sync = MlflowSync(tracking_uri(config), "small", config.out)
+    try:
+        for _ in range(2):
+            output = StringIO()
+            result, problems = run_planned(config, [sequence], Console(file=output, width=120), sync)
+            assert problems == []
+            assert result["sequences"][0]["status"] == "finished"
+            assert states_of(sequence) == [2]
+            assert "trained again" not in output.getvalue()
+    finally:
+        sync.close(60)
+
+
+def test_states_that_have_to_be_trained_again_are_said(tmp_path: Path) -> None:
+    sequence, _ = planned(tmp_path)
+    store = make_states(sequence, 0, 1, 2)
+    output = StringIO()
+    _tell_states_to_make_again([sequence], Console(file=output, width=120))
+    assert output.getvalue() == ""
+    for tasks_seen in (1, 2):
+        store.prune(sequence.keys[tasks_seen])
+    _tell_states_to_make_again([sequence], Console(file=output, width=120))
+    line = "warning: 2 states that were pruned are trained again, on the way to what is missing"
+    assert output.getvalue().strip() == line
+
+
+@pytest.mark.slow
+def test_evaluate_adds_the_scores_before_a_tasks_turn_that_the_run_did_not_ask_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two tasks, 3 of 6 scores; the journal, which says that these were all, then has the others too."""
+    changes = {"model": "tiny-bert", "stream": {"first": 2}}
+    (seen,) = plan(small_config(tmp_path / "out", **changes, evaluation={"rows": "seen"}))
+    assert len(run_sequence(seen).scores) == 3
+    config = small_config(tmp_path / "out", **changes)
+    Experiment(config, tuple(plan(config))).save()
+    monkeypatch.setattr("sys.argv", ["orchestrator", "evaluate", "small", "--out", str(tmp_path / "out"), "--json"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 0
+    (result,) = json.loads(capsys.readouterr().out)["sequences"]
+    assert None not in [score for scores in result["accuracy_matrix"] for score in scores]
+    assert result["fwt"] is not None
+    positions = [(e.tasks_seen, e.task_id) for e in Tail(journal_folder(seen.out, seen.id)).new_events()
+                 if isinstance(e, events.ScoreComputed)]  # fmt: skip
+    assert sorted(positions) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]

@@ -20,7 +20,7 @@ from orchestrator.evaluation.scores import score_task
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.predictions import load_predictions
-from orchestrator.store.state_files import METHOD_TENSORS_FILE, RESUME_FILE, WEIGHTS_FILE
+from orchestrator.store.states.state_files import METHOD_TENSORS_FILE, RESUME_FILE, WEIGHTS_FILE
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from orchestrator.bench.made_records import Size, long_sequence, make_experiment
+from orchestrator.evaluation.scores import is_complete
 from orchestrator.planning.experiment import open_experiment
 from orchestrator.report.results import results
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.view import read_view
-from orchestrator.training.sequence import is_complete
 
 
 def test_nothing_is_missing_of_them(tmp_path: Path) -> None:

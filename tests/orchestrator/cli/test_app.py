@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,3 +73,20 @@ def test_who_stops_a_command_makes_no_failure(stop: type[BaseException], tmp_pat
     with pytest.raises(stop), failures_logged(str(tmp_path / "out"), "run"):
         raise stop
     assert not (tmp_path / "out").exists()
+
+
+def test_help_and_mistakes_wait_for_nothing_heavy() -> None:
+    """In a process of its own, since this one has imported all of it."""
+    program = """
+import sys
+sys.argv = ["orchestrator", "--help"]
+from orchestrator.cli import main
+try:
+    main()
+finally:
+    heavy = {"torch", "ray", "mlflow", "transformers", "scipy", "numpy", "pydantic"}
+    print("HEAVY", sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout

@@ -107,7 +107,65 @@ def test_a_second_copy_that_writes_refutes_that_it_sends_nothing(
     assert asked == [(7, 3, 2, 9), (1000, 15, 100, 200_000)]
 
 
+@pytest.mark.parametrize(("equal", "expected"), [(True, 0), (False, 1)])
+def test_other_answers_refute_that_scoring_gives_the_loops(
+    equal: bool, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = {
+        "bench": "evaluation",
+        "device": "cpu",
+        "text": "order1",
+        "states": 3,
+        "tasks": {"yahoo": {"loop_s": 9.0, "own_s": 3.0, "ratio": 3.0}},
+        "answers": 12,
+        "distinct_answers": 5,
+        "equal_answers": 12,
+        "equal_predictions": equal,
+        "loop_s": 9.0,
+        "own_s": 3.0,
+        "ratio": 3.0,
+    }
+    asked = []
+
+    def measure(console: Any, states: int, examples: int) -> dict[str, Any]:
+        asked.append((states, examples))
+        return result
+
+    monkeypatch.setattr("orchestrator.bench.evaluation_costs", measure)
+    code, stdout, stderr = call("bench", "evaluation", "--states", 3, "--examples", 4, "--json")
+    assert code == expected
+    assert json.loads(stdout) == result
+    assert "3.00 x" in stderr
+    assert call("bench", "evaluation")[0] == expected
+    assert asked == [(3, 4), (2, 64)]
+
+
 def test_no_rounds_are_none(call: Call) -> None:
     code, _, stderr = call("bench", "methods", "--rounds", 0)
     assert code == 2
     assert "--rounds" in stderr
+
+
+def test_the_model_of_the_states_reaches_the_measurement(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {setting: {"bytes": 1000} for setting in ("all", "last", "none")}
+    result = {
+        "bench": "checkpoints",
+        "model": "t5-small",
+        "tasks": 4,
+        "ways": [{"way": "beside training", "train_s": 1.0, "wait_s": 0.25, "share": 0.2}],
+        "settings": left | {"delta": {"bytes": 500, "ratio": 0.5, "write_s": 1.0, "read_s": 2.0}},
+        "paper": {"all": 4000, "delta": 2000, "last": 1000, "none": 0, "while_running": 2000},
+    }
+    asked = []
+
+    def measure(console: Any, model: str, rounds: int) -> dict[str, Any]:
+        asked.append((model, rounds))
+        return result
+
+    monkeypatch.setattr("orchestrator.bench.checkpoint_costs", measure)
+    code, stdout, stderr = call("bench", "checkpoints", "--model", "minilm", "--rounds", 2, "--json")
+    assert code == 0
+    assert json.loads(stdout) == result
+    assert "20.0 %" in stderr
+    call("bench", "checkpoints")
+    assert asked == [("minilm", 2), ("t5-small", 1)]

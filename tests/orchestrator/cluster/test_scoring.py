@@ -10,7 +10,8 @@ import ray.exceptions
 
 from orchestrator import logs
 from orchestrator.cluster import scoring
-from orchestrator.cluster.scoring import AsyncScoring, what_is_scored
+from orchestrator.cluster.scoring import AsyncScoring
+from orchestrator.cluster.scoring_pool import what_is_scored
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.events import ScoringFailed, SequenceStarted
 from orchestrator.store.journal import Journal, Tail, journal_folder

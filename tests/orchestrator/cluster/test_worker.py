@@ -139,3 +139,19 @@ def test_who_has_to_leave_the_group() -> None:
         leave_group_unless_alone(SequenceFailed("in the journal"), Parallel(rank=1, count=2))
     with pytest.raises(WorkerFailed, match="OSError: full"):
         leave_group_unless_alone(OSError("full"), Parallel())
+
+
+def test_of_a_worker_that_was_killed_the_task_is_told_that_it_trained(
+    sequence: SequencePlan, settings: dict[str, Any]
+) -> None:
+    """The state of the task before it may still have been written, and so have no checkpoint yet."""
+    settings["max_failures"] = 0
+    take_up(sequence, STARTED + 1)
+    journal = Journal(journal_folder(sequence.out, sequence.id))
+    for task_id in (0, 1):
+        name = sequence.tasks[task_id]
+        journal.append(events.TaskStarted(time=STARTED + 2, task_id=task_id, task=name, steps=3, reused=False))
+    assert not is_due(sequence, settings)
+    failed = read_view(sequence.out, sequence.id).failed
+    assert failed is not None
+    assert failed.task == sequence.tasks[1]

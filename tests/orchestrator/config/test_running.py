@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.config.running import EvaluationConfig, ScalingConfig, TrackingConfig
+from orchestrator.config.running import CheckpointsConfig, EvaluationConfig, ScalingConfig, TrackingConfig
 from tests.orchestrator.config.refusal import refused
 
 
@@ -14,7 +14,8 @@ def test_what_is_not_said_fits_any_machine() -> None:
     assert scaling.gpus_per_worker is None
     assert scaling.max_concurrent is None
     assert scaling.max_failures == 2
-    assert EvaluationConfig().placement == "auto"
+    assert (CheckpointsConfig().keep, CheckpointsConfig().delta) == ("all", False)
+    assert (EvaluationConfig().placement, EvaluationConfig().rows) == ("auto", "all")
     assert (TrackingConfig().uri, TrackingConfig().experiment) == (None, None)
 
 
@@ -30,6 +31,9 @@ def test_what_is_not_said_fits_any_machine() -> None:
         ("scaling.max_failures=-1", ["scaling.max_failures", "greater than or equal to 0", "found -1"]),
         ("evaluation.batch=0", ["evaluation.batch", "greater than or equal to 1", "found 0"]),
         ("evaluation.placement=beside", ["evaluation.placement", "'async'", "'beside'"]),
+        ("checkpoints.keep=first", ["checkpoints.keep", "'all', 'last' or 'none'", "found 'first'"]),
+        ("checkpoints={keep: last, delta: true}", ["checkpoints", "delta: true goes with keep: all; with keep: last"]),
+        ("evaluation.rows=lower", ["evaluation.rows", "'all' or 'seen'", "found 'lower'"]),
         ("tracking.url=http://x", ["tracking", "unknown key 'url'. Did you mean 'uri'?"]),
     ],
 )

@@ -134,6 +134,21 @@ def test_what_was_not_measured_is_nan() -> None:
     assert values["learning_accuracy"] == pytest.approx((90 + 80 + 100) / 3)
 
 
+def test_without_the_scores_before_a_tasks_turn_only_forward_transfer_is_unknown() -> None:
+    """The second task was at its best (95) before it was trained: forgetting counts from its turn on."""
+    full = np.array([[10.0, 20.0, 30.0], [90.0, 95.0, 35.0], [60.0, 80.0, 40.0], [70.0, 50.0, 100.0]])
+    seen = full.copy()
+    seen[np.triu_indices(3)] = np.nan
+    assert np.isnan(seen).sum() == 6
+    of_all = metrics.summary(full, [1, 1, 2], reference_T=np.array([95.0, 70.0, 100.0]))
+    values = metrics.summary(seen, [1, 1, 2], reference_T=np.array([95.0, 70.0, 100.0]))
+    assert of_all["forgetting"] == pytest.approx(((90 - 70) + (95 - 50)) / 2)
+    assert values["forgetting"] == pytest.approx(((90 - 70) + (80 - 50)) / 2)
+    assert math.isnan(values["fwt"])
+    for name in set(of_all) - {"forgetting", "fwt", "aa_options", "forgetting_options"}:
+        assert values[name] == of_all[name], name
+
+
 def test_the_registry_says_which_direction_is_better() -> None:
     worse = [metric.name for metric in metrics.METRICS.values() if metric.better == "lower"]
     assert worse == ["forgetting", "forgetting_options", "intransigence"]

@@ -6,16 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from orchestrator.evaluation.scorers import ExactMatch
-from orchestrator.evaluation.scores import compute_score, missing_scores, score_answers, score_task
+from orchestrator.evaluation.scores import compute_score, is_complete, missing_scores, score_answers, score_task
+from orchestrator.evaluation.texts import batches_by_length
+from orchestrator.models.encoder_decoder import EncoderDecoder
+from orchestrator.models.sentence_encoder import EncoderBySimilarity
+from orchestrator.planning.recovery import missing_events
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import ScoreComputed
 from orchestrator.store.predictions import load_predictions, predictions_file
+from orchestrator.store.view import View
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
-from streams import Example
+from streams import Example, Task
 from tests.conftest import FAMILIES
 
 EXAMPLES = [Example("one", "good", 4), Example("two", "bad", 9), Example("three", "good", 2)]
@@ -51,6 +58,38 @@ def test_a_sequence_keeps_the_predictions_of_every_score(model: str, sequence_of
             mean = 100 * sum(p.score for p in predictions) / len(examples)
             assert mean == view.matrix()[tasks_seen, task_id]
             assert all((p.option is None) == (model == "tiny-t5") for p in predictions)
+
+
+def test_with_rows_of_seen_tasks_a_later_run_computes_only_what_is_missing(
+    sequence_of: Callable[..., SequencePlan],
+) -> None:
+    """Scores after 0, 1, 2 of two tasks: of seen tasks 0, 1 and 2; then the other 2, 1 and 0."""
+    seen = sequence_of(stream={"first": 2}, evaluation={"rows": "seen"})
+    all_rows = sequence_of(stream={"first": 2})
+    assert (seen.id, seen.score_keys) == (all_rows.id, all_rows.score_keys)
+    store = Store(Path(seen.out))
+    assert [missing_scores(seen, tasks_seen, store) for tasks_seen in range(3)] == [[], [0], [0, 1]]
+    view = run_sequence(seen)
+    assert (sorted(view.scores), view.status) == ([(1, 0), (2, 0), (2, 1)], "finished")
+    assert (is_complete(seen, store), is_complete(all_rows, store)) == (True, False)
+    assert [missing_scores(all_rows, tasks_seen, store) for tasks_seen in range(3)] == [[0, 1], [1], []]
+    written = {file.name: file.stat().st_mtime_ns for file in (store.root / "scores").glob("*.json")}
+    assert len(written) == 3
+    view = run_sequence(all_rows)
+    assert (len(view.scores), view.status) == (6, "finished")
+    for name, time in written.items():
+        assert (store.root / "scores" / name).stat().st_mtime_ns == time
+    assert is_complete(all_rows, store)
+
+
+def test_a_journal_that_lost_scores_gets_those_back_that_were_asked_for(
+    sequence_of: Callable[..., SequencePlan],
+) -> None:
+    run_sequence(sequence_of(stream={"first": 2}))
+    seen = sequence_of(stream={"first": 2}, evaluation={"rows": "seen"})
+    recovered = missing_events(seen, View(seen.id), Store(Path(seen.out)))
+    positions = [(event.tasks_seen, event.task_id) for event in recovered if isinstance(event, ScoreComputed)]
+    assert positions == [(1, 0), (2, 0), (2, 1)]
 
 
 def test_what_is_missing_is_computed_again_and_alike(
@@ -106,3 +145,67 @@ def test_the_batch_size_of_scoring_changes_nothing(learner_of: Callable[..., Lea
         train_task(learner, 0, lambda event: None)
         scores = [score_task(learner.scored_model(), learner.stream.tasks[0], "test", batch) for batch in (1, 3, 10)]
         assert scores[0] == scores[1] == scores[2]
+
+
+@torch.no_grad()
+def asked_alone(learner: Learner, task: Task) -> list[str]:
+    """The answers of a plain loop: each example is tokenised anew, alone and without padding."""
+    family = learner.family
+    answers = []
+    for example in task.read("test"):
+        (feature,) = family.features(task, [example])
+        source = torch.tensor([feature["source"]])
+        inputs = {"input_ids": source, "attention_mask": torch.ones_like(source)}
+        with learner.precision():
+            if isinstance(family, EncoderDecoder):
+                limit = family.max_new_tokens(task)
+                written = family.module.generate(**inputs, max_new_tokens=limit, do_sample=False)  # type: ignore[operator]
+                answer = written[0, 0 if family.source.kind == "encoder-decoder" else source.shape[1] :]
+                answers.append(family.tokenizer.decode(answer, skip_special_tokens=True))
+                continue
+            if isinstance(family, EncoderBySimilarity):
+                nearest = []
+                for ids in family.option_ids:
+                    option = torch.tensor([ids])
+                    nearest.append(
+                        float(family.module(**inputs, option_ids=option, option_mask=torch.ones_like(option)))
+                    )
+                answers.append(family.labels[nearest.index(max(nearest))])
+                continue
+            answers.append(family.labels[int(family.module(**inputs).logits.argmax())])
+    return answers
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize(
+    ("model", "scoring"),
+    [("tiny-t5", "auto"), ("tiny-llama", "auto"), ("tiny-bert", "head"), ("tiny-bert", "similarity")],
+)
+def test_predictions_are_those_of_a_plain_loop(
+    model: str,
+    scoring: str,
+    precision: str,
+    learner_of: Callable[..., Learner],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """T5 and BERT read padding on the right, Llama on the left; batches of at most four examples of different length."""
+    learner = learner_of(model=model, scoring=scoring, precision=precision, stream={"max_test": 24})
+    family = learner.family
+    task = learner.stream.tasks[0]
+    # as they are drawn, the weights are so small that most texts have one answer
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in family.module.parameters():
+            if weight.ndim > 1:
+                weight.copy_(2 * torch.randn(weight.shape, generator=rng) / weight.shape[1] ** 0.5)
+    lengths = sorted(len(feature["source"]) for feature in family.features(task, task.read("test")))
+    monkeypatch.setattr("orchestrator.evaluation.texts.TOKENS_ON_CPU", 4 * lengths[-1] - 1)
+    batches = list(batches_by_length(lengths, 4, on_cpu=True))
+    assert {len(batch) for batch in batches} >= {3, 4}
+    assert any(lengths[batch[0]] != lengths[batch[-1]] for batch in batches), "nothing is padded"
+    for _ in range(2):
+        score = score_task(learner.scored_model(), task, "test", 4)
+        family.module.eval()
+        expected = asked_alone(learner, task)
+        assert [prediction.prediction for prediction in score.predictions] == expected
+    assert len(set(expected)) > 2

@@ -70,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture(autouse=True)
 def _no_git(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of runs need not each ask git for the commit."""
-    monkeypatch.setattr("orchestrator.training.environment.git_commit", lambda: None)
+    monkeypatch.setattr("orchestrator.store.environment.git_commit", lambda: None)
 
 
 def flipped_bits(files: dict[str, bytes], count: int) -> Iterator[Damage]:
@@ -204,3 +204,22 @@ def test_what_others_put_into_the_store_is_not_taken_for_this_sequences(finished
     finished.write({"train.jsonl": lines[0]})
     view = recovered_view(finished.sequence)
     assert (view.status, view.by_task, view.scores) == ("running", {}, {})
+
+
+def test_how_a_pruned_state_was_trained_is_recovered_too(tmp_path: Path) -> None:
+    from orchestrator.planning.planner import plan
+
+    (sequence,) = plan(small_config(tmp_path, stream={"first": 2}))
+    run_sequence(sequence)
+    before = recovered_view(sequence)
+    store = Store(tmp_path)
+    for key in sequence.keys[1:]:
+        store.prune(key)
+    (file,) = journal_folder(sequence.out, sequence.id).iterdir()
+    kept = [line for line in file.read_text().splitlines() if '"checkpoint"' not in line and '"step"' not in line]
+    # the first line too: a journal without it has lost more
+    file.write_text("\n".join(kept[1:]) + "\n")
+    view = recovered_view(sequence)
+    assert view.is_whole() and view.status == "finished"
+    assert [len(task.steps) for task in view.by_task.values()] == [3, 3]
+    assert (view.seconds, view.usage("tokens")) == (before.seconds, before.usage("tokens"))

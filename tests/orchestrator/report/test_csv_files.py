@@ -35,3 +35,11 @@ def test_a_summary_and_a_matrix_for_each_sequence(tmp_path: Path) -> None:
         ["law", "60.0", "90.0"],
     ]
     assert (tmp_path / "matrix-other.csv").exists()
+
+
+def test_scores_that_were_not_asked_for_are_empty(tmp_path: Path) -> None:
+    result = result_of(rows="seen", fwt=None, accuracy_matrix=[[None, None], [80.0, None], [60.0, 90.0]])
+    summary = rows_of(write_csv(cast(Any, SimpleNamespace(folder=tmp_path)), {"sequences": [result]}))
+    assert dict(zip(*summary, strict=True))["fwt"] == ""
+    matrix = rows_of(tmp_path / "matrix-ft-news-s1-abc.csv")
+    assert matrix[1:] == [["(before training)", "", ""], ["sport", "80.0", ""], ["law", "60.0", "90.0"]]

@@ -76,6 +76,21 @@ def test_what_is_not_there_is_said_in_one_line(request_: dict[str, Any], message
     assert "\n" not in str(caught.value)
 
 
+def test_a_score_that_was_not_asked_for_is_said_to_be_none(experiment: Experiment) -> None:
+    sequences = []
+    for sequence in experiment.sequences:
+        seen = sequence.evaluation.model_copy(update={"rows": "seen"})
+        sequences.append(sequence.model_copy(update={"evaluation": seen}))
+    asked = Experiment(experiment.config, tuple(sequences))
+    with pytest.raises(
+        UserError, match="no score on 'headlines', which was not asked for: ewc, seed 7, after reviews; with"
+    ):
+        read_predictions(asked, "headlines", after="reviews", method="ewc")
+    with pytest.raises(UserError, match="no score on 'headlines' yet"):
+        read_predictions(asked, "headlines", method="ewc")
+    assert read_predictions(asked, "headlines", after="reviews", method="ft")["n"] == 10, "it is there all the same"
+
+
 def test_predictions_that_are_missing_or_damaged_are_said_with_the_way_out(experiment: Experiment) -> None:
     sequence = experiment.sequences[0]
     file = predictions_file(Path(experiment.config.out), sequence.score_keys[0][1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,28 @@ def test_a_sequence_with_all_its_scores(sequence_of: Callable[..., SequencePlan]
     assert result["aa_options"] == pytest.approx(sum(result["accuracy_matrix_options"][-1]) / 2)
     assert set(METRICS) <= set(result)
     assert (result["status"], result["test_sizes"], result["steps"]) == ("finished", [10, 10], 6)
+
+
+def test_a_sequence_with_scores_on_seen_tasks_alone_lacks_forward_transfer(
+    sequence_of: Callable[..., SequencePlan],
+) -> None:
+    changes: dict[str, Any] = {"model": "tiny-bert", "stream": {"first": 3}}
+    whole = sequence_result(sequence_of("all", **changes), run_sequence(sequence_of("all", **changes)))
+    sequence = sequence_of(**changes, evaluation={"rows": "seen"})
+    result = sequence_result(sequence, run_sequence(sequence))
+    json.dumps(result)
+    for name in ("accuracy_matrix", "accuracy_matrix_options"):
+        expected = []
+        for tasks_seen, scores in enumerate(whole[name]):
+            expected.append([*scores[:tasks_seen], *[None] * (3 - tasks_seen)])
+        assert result[name] == expected
+    assert (result["status"], result["rows"], whole["rows"]) == ("finished", "seen", "all")
+    assert result["test_sizes"] == [10, 10, 10]
+    unknown = [name for name in METRICS if result[name] is None]
+    assert unknown == ["fwt", "intransigence"], "no run here is one to measure intransigence from"
+    matrix = result["accuracy_matrix"]
+    assert result["aa"] == pytest.approx(sum(matrix[3]) / 3)
+    assert result["bwt"] == pytest.approx((matrix[3][0] - matrix[1][0] + matrix[3][1] - matrix[2][1]) / 2)
 
 
 def test_a_sequence_that_did_not_start_has_nothing_to_say(sequence_of: Callable[..., SequencePlan]) -> None:

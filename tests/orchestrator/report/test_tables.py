@@ -49,6 +49,16 @@ def test_what_training_took_is_left_out_where_there_is_no_room(width: int) -> No
     assert ("tokens" in text.splitlines()[2]) == (width == 100)
 
 
+def test_what_rows_of_seen_tasks_lack_is_said_once() -> None:
+    lacking = {"rows": "seen", "fwt": None, "accuracy_matrix": [[None, None], [80.0, None], [60.0, 90.0]]}
+    line = (
+        "evaluation.rows is seen: no state is scored on a task before it was trained, so there is no forward transfer"
+    )
+    text = " ".join(printed(result_of(**lacking), result_of(seed=2, **lacking)).split())
+    assert text.count(line) == 1
+    assert line not in " ".join(printed(result_of(rows="all"), result_of(rows="seen")).split())
+
+
 def test_reference_runs_stand_below_the_methods_and_are_explained() -> None:
     joint = result_of(method="joint", reference="joint", bwt=None, forgetting=None, learning_accuracy=None)
     text = printed(joint, result_of())

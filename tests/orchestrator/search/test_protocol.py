@@ -19,6 +19,7 @@ from rich.console import Console
 
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.loading import load_config
+from orchestrator.config.running import CheckpointsConfig
 from orchestrator.errors import SequenceFailed
 from orchestrator.planning.experiment import Experiment
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -42,6 +43,7 @@ from tests.orchestrator.search.searches import (
     train_trials,
     write_scores,
 )
+from tests.orchestrator.states import states_of
 from tests.orchestrator.test_ray import environment, ray_folder, wait_for, workers_below
 
 __all__ = ["environment", "ray_folder"]  # fixtures
@@ -99,12 +101,14 @@ def test_what_is_complete_is_reported_without_ray(
 
     monkeypatch.setattr("orchestrator.search.protocol.cluster", no_cluster)
     monkeypatch.setattr("orchestrator.run.cluster", no_cluster)
-    config = search_config(tmp_path, ["ft"])
+    config = search_config(tmp_path, ["ft"]).model_copy(update={"checkpoints": CheckpointsConfig(keep="last")})
     search, trial_store = open_search(config)
     train_trials(trial_store)
     chosen = freeze(search, trial_store)
     (sequence,) = evaluation_sequences(search, frozen_config(config, chosen), chosen)
     view = run_sequence(sequence)
+    trials = [trial.sequences[0] for trial in trial_store.all_trials()]
+    assert [states_of(each) for each in (*trials, sequence)] == [[1, 2, 3]] * 3
 
     searches = []
     for _ in range(2):
@@ -118,6 +122,7 @@ def test_what_is_complete_is_reported_without_ray(
     assert searches[0] == searches[1]
     assert sync.followed == {sequence.id, *(trial.sequences[0].id for trial in trial_store.all_trials())}
     assert sync.closed == 2, "once a run"
+    assert [states_of(each) for each in (*trials, sequence)] == [[3]] * 3, "of trials too the last state stays alone"
     method = searches[0]["methods"]["ft"]
     best = trial_store.best("ft")
     assert best

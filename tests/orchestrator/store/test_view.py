@@ -40,6 +40,21 @@ def test_matrix_and_sizes() -> None:
     assert not view.has_all_scores(1)
 
 
+def test_with_rows_of_seen_tasks_no_score_before_a_tasks_turn_is_missing() -> None:
+    events = [score(1, 0, 1.0), score(2, 0, 1.0), score(2, 1, 1.0)]
+    start = started("a", "b")
+    seen = start.model_copy(update={"sequence": {"evaluation": {"rows": "seen"}}})
+    assert fold("s", [seen, *events]).is_scored()
+    assert not fold("s", [seen, *events[:-1]]).is_scored()
+    assert fold("s", [seen, *events[:-1]]).has_all_scores(1)
+    view = fold("s", [start, *events])
+    assert [view.has_all_scores(tasks_seen) for tasks_seen in range(3)] == [False, False, True]
+    view.add(seen)
+    assert view.is_scored()
+    view.add(start)
+    assert not view.is_scored(), "the last start says what is asked for"
+
+
 def test_cost_is_summed_over_tasks() -> None:
     view = fold("s", [STARTED, checkpoint(0), checkpoint(1)])
     assert (view.seconds, view.usage("steps"), view.usage("flops")) == (4.0, 6, None)

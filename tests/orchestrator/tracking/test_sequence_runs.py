@@ -16,7 +16,7 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.references import record_references
 from orchestrator.report.results import results
-from orchestrator.store.events import Event, SequenceFailed, SequenceStarted, Step, TaskStarted
+from orchestrator.store.events import Event, ScoreComputed, SequenceFailed, SequenceStarted, Step, TaskStarted
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.notes import Notes
@@ -141,6 +141,25 @@ def test_a_score_that_comes_late_completes_the_averages_of_later_states(
     parent, _ = copied(all_events())
     assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
     assert points(store, parent, "bwt") == [(2, 30)], "and no NaN after the first"
+
+
+def test_rows_of_seen_tasks_have_averages_without_the_scores_before_a_tasks_turn(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    """aa after one task: 30; after two: the mean of 60 and 61."""
+    begun = start()
+    assert begun.sequence
+    asked = begun.model_copy(update={"sequence": {**begun.sequence, "evaluation": {"rows": "seen"}}})
+    events: list[Event] = [asked]
+    for event in all_events()[1:]:
+        if not isinstance(event, ScoreComputed) or event.task_id < event.tasks_seen:
+            events.append(event)
+    parent, _ = copied(events)
+    assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
+    assert points(store, parent, "bwt") == [(2, 30)]
+    assert "fwt" not in parent.data.metrics
+    assert "accuracy/2" not in parent.data.metrics
+    assert parent.data.params["evaluation.rows"] == "seen"
 
 
 def test_the_order_of_the_lines_does_not_matter_where_the_first_was_damaged(

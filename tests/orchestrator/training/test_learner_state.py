@@ -20,7 +20,8 @@ from orchestrator.training.batches import global_batches
 from orchestrator.training.learner import Learner
 from orchestrator.training.learner_state import INITIAL, NOTHING_WHOLE, TaskProgress
 from orchestrator.training.parallel import Parallel
-from orchestrator.training.sequence import run_sequence, score_state
+from orchestrator.training.scoring import score_state
+from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from tests.orchestrator.training.helpers import ANNEALED, EWC, equal, stored
 from tests.steps import steps_of

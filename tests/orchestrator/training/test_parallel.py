@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ import pytest
 import torch
 import yaml
 
+from methods.masking.migu import Migu
 from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.planner import plan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.view import read_view
+from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import train_task
 from tests.conftest import FAMILIES, small_config
+from tests.gloo import in_workers
 from tests.steps import losses_of
 
 ROOT = Path(__file__).parents[3]
@@ -86,6 +91,47 @@ def test_gradients_are_exchanged_in_the_last_micro_batch_alone(monkeypatch: pyte
         with Parallel(0, 2).accumulate(module, is_last):
             pass
     assert entered == [module, module]
+
+
+def test_only_kept_rows_travel_between_workers(tmp_path: Path) -> None:
+    """Of MIGU's layers; the rest goes as ever. Counted by what each worker gives to an exchange of its own."""
+    numbers: dict[str, Any] = {"training": {"lr": 1e-3}, "stream": {"first": 2, "max_train": 8, "max_test": 2}}
+    migu = {"name": "migu", "ratio": 0.25, "mask_first_task": True, "diagnostics": False}
+    (sequence,) = plan(small_config(tmp_path / "two", methods=[{"tuning": "full", "plugins": [migu]}], **numbers))
+
+    def check(rank: int) -> None:
+        learner = Learner(sequence, sequence.open_stream(), Parallel.current(torch.device("cpu")))
+        learner.load_initial()
+        (_, part) = learner.stack.parts[1]
+        assert isinstance(part, Migu)
+        sizes: list[int] = []
+        mean = part.context.mean_over_workers
+
+        def counted(tensor: torch.Tensor) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return mean(tensor)
+
+        part.context = replace(part.context, mean_over_workers=counted)
+        wrapped: list[Any] = []
+        prepare = learner.parallel.prepare
+
+        def noted(*arguments: Any) -> Any:
+            wrapped.append(prepare(*arguments))
+            return wrapped[-1]
+
+        object.__setattr__(learner.parallel, "prepare", noted)
+        train_task(learner, 0, lambda event: None)
+        whole = sum(maskable.weight.numel() for maskable in part.weights)
+        kept = sum(math.ceil(0.25 * m.num_units) * m.weight.shape[1] for m in part.weights)
+        units = sum(m.num_units for m in part.weights)
+        # one step: the magnitudes of all units, and the rows
+        assert sizes == [units, kept]
+        assert kept == whole // 4
+        exchanged = {id(maskable.weight) for maskable in part.weights}
+        ignored = wrapped[0].parameters_to_ignore
+        assert {id(p) for n, p in wrapped[0].module.named_parameters() if n in ignored} == exchanged
+
+    in_workers(check, 2, tmp_path)
 
 
 def test_nobody_else_wraps_a_model_or_talks_to_the_process_group() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
-from orchestrator.evaluation.scores import compute_score
+from orchestrator.evaluation.scores import compute_score, is_complete, missing_scores
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import CheckpointSaved, Event, Step
 from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.view import read_view
-from orchestrator.training.sequence import is_complete, run_sequence, score_state
+from orchestrator.training.learner import Learner
+from orchestrator.training.scoring import score_state
+from orchestrator.training.sequence import run_sequence
 from orchestrator.training.step import train_step
 from tests.conftest import FAMILIES
+from tests.orchestrator.states import make_scores
 from tests.orchestrator.training.helpers import ANNEALED, EWC, equal, folder_with, stored, trained
 
 
@@ -263,7 +268,7 @@ def test_a_failure_while_scoring_names_the_scored_task(
             raise KeyError("a scorer's own")
         compute_score(model, plan, stream, store, tasks_seen, task_id)
 
-    monkeypatch.setattr("orchestrator.training.sequence.compute_score", fail)
+    monkeypatch.setattr("orchestrator.training.scoring.compute_score", fail)
     sequence, recorded = sequence_of(stream={"first": 3}), []
     with pytest.raises(SequenceFailed, match="KeyError"):
         run_sequence(sequence, recorded.append)
@@ -312,7 +317,43 @@ def test_a_failure_to_score_names_the_task_that_was_scored(
         if arguments[-1] == 1:
             raise KeyError("x")
 
-    monkeypatch.setattr("orchestrator.training.sequence.compute_score", fail_on_the_second)
+    monkeypatch.setattr("orchestrator.training.scoring.compute_score", fail_on_the_second)
     with pytest.raises(KeyError) as caught:
         score_state(sequence, 0)
     assert caught.value.__notes__ == ["while the state after 0 tasks was scored on task 'headlines'"]
+
+
+def test_a_finished_sequence_leaves_no_model_behind(sequence_of: Callable[..., SequencePlan]) -> None:
+    def models() -> int:
+        gc.collect()
+        return sum(isinstance(found, PreTrainedModel) for found in gc.get_objects())
+
+    before = models()
+    gc.disable()
+    try:
+        run_sequence(sequence_of(methods=["ewc"], stream={"first": 1}), evaluate=False)
+        found = sum(isinstance(found, PreTrainedModel) for found in gc.get_objects())
+    finally:
+        gc.enable()
+    assert found == before
+
+
+def test_a_state_that_is_gone_when_it_is_to_be_scored_is_an_error_unless_its_scores_are_there(
+    sequence_of: Callable[..., SequencePlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another sequence may share it, and have it scored and pruned while this one's scoring begins."""
+    sequence = sequence_of(stream={"first": 2})
+    run_sequence(sequence, evaluate=False)
+    store = Store(Path(sequence.out))
+    store.prune(sequence.keys[2])
+    with pytest.raises(ValueError, match=f"checkpoint .*{sequence.keys[2]} is missing or changed"):
+        score_state(sequence, 2)
+    begin = Learner.__init__
+
+    def meanwhile(learner: Learner, *arguments: Any) -> None:
+        begin(learner, *arguments)
+        make_scores(sequence, 2)
+
+    monkeypatch.setattr(Learner, "__init__", meanwhile)
+    score_state(sequence, 2)
+    assert not missing_scores(sequence, 2, store)

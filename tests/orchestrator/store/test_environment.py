@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.store.environment import SystemSampler, describe, git_commit
 from orchestrator.store.events import Event, SystemSample
-from orchestrator.training.environment import SystemSampler, describe, git_commit
 
 
 def test_versions_are_those_that_are_installed() -> None:

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from orchestrator.store.state_files import ResumeState, State, read_history, read_state, write_state
+from orchestrator.store.states.state_files import ResumeState, State, pack_state, read_history, read_state, write_state
 
 HISTORY = {"seconds": 1.5, "steps": [{"step": 1, "loss": 0.5}]}
 
 
 def test_tensors_are_named_by_their_path_and_plain_values_stay_beside_them(tmp_path: Path) -> None:
     memory = {"0:ewc": {"fisher": {"a.weight": torch.ones(2)}, "count": 3, "none": None}, "0:none": {}}
-    write_state(tmp_path, State({"a.weight": torch.arange(3.0)}, memory, HISTORY))
+    write_state(tmp_path, pack_state(State({"a.weight": torch.arange(3.0)}, memory, HISTORY)))
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "history.json", "method.json", "method.safetensors", "weights.safetensors",
     ]  # fmt: skip
@@ -32,7 +32,9 @@ def test_tensors_are_named_by_their_path_and_plain_values_stay_beside_them(tmp_p
 def test_two_names_for_one_memory_and_views_are_saved(tmp_path: Path) -> None:
     """safetensors refuses both."""
     shared = torch.arange(6.0).reshape(2, 3)
-    write_state(tmp_path, State({"w": shared.T.requires_grad_()}, {"m": {"one": shared, "other": shared}}, {}))
+    write_state(
+        tmp_path, pack_state(State({"w": shared.T.requires_grad_()}, {"m": {"one": shared, "other": shared}}, {}))
+    )
     state = read_state(tmp_path, resume_state=False)
     assert state.weights["w"].tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
     assert state.method["m"]["one"].tolist() == state.method["m"]["other"].tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -40,11 +42,26 @@ def test_two_names_for_one_memory_and_views_are_saved(tmp_path: Path) -> None:
     assert state.method["m"]["other"][0, 0] == 0.0
 
 
+def test_later_training_changes_nothing_in_a_packed_state(tmp_path: Path) -> None:
+    weight, memory, resumed, moment = (torch.arange(4.0) + number for number in range(4))
+    state = State({"w": weight}, {"m": {"x": memory}}, {}, ResumeState({"w": resumed}, {"w": {"v": moment}}))
+    packed = pack_state(state)
+    for tensor in (weight, memory, resumed, moment):
+        tensor.fill_(-1.0)
+    write_state(tmp_path, packed)
+    read = read_state(tmp_path, resume_state=True)
+    assert read.resume_state
+    assert read.weights["w"].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert read.method["m"]["x"].tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert read.resume_state.weights["w"].tolist() == [2.0, 3.0, 4.0, 5.0]
+    assert read.resume_state.optimizer_state["w"]["v"].tolist() == [3.0, 4.0, 5.0, 6.0]
+
+
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes"])
 def test_a_value_that_is_neither_tensor_nor_plain_is_refused_by_its_path(tmp_path: Path, value: object) -> None:
     kind = type(value).__name__
     with pytest.raises(TypeError, match=f"method state 'm/inner/x' is a {kind}: only tensors and plain values"):
-        write_state(tmp_path, State({}, {"m": {"inner": {"x": value}}}, {}))
+        write_state(tmp_path, pack_state(State({}, {"m": {"inner": {"x": value}}}, {})))
     assert list(tmp_path.iterdir()) == [], "it is asked before anything is written"
 
 
@@ -54,7 +71,7 @@ def test_a_resume_state_is_read_where_it_is_wanted(tmp_path: Path) -> None:
         "b": {"step": torch.tensor(2.0)},
     }
     resume_state = ResumeState({"a.weight": torch.zeros(2, 3)}, optimizer_state)
-    write_state(tmp_path, State({"a.weight": torch.ones(2, 3)}, {}, {}, resume_state))
+    write_state(tmp_path, pack_state(State({"a.weight": torch.ones(2, 3)}, {}, {}, resume_state)))
     assert read_state(tmp_path, resume_state=False).resume_state is None
     state = read_state(tmp_path, resume_state=True)
     assert state.weights["a.weight"].sum() == 6
@@ -69,7 +86,7 @@ def test_a_resume_state_is_read_where_it_is_wanted(tmp_path: Path) -> None:
 
 
 def test_a_state_without_a_resume_state_has_none_to_read(tmp_path: Path) -> None:
-    write_state(tmp_path, State({}, {}, {}))
+    write_state(tmp_path, pack_state(State({}, {}, {})))
     assert read_state(tmp_path, resume_state=True).resume_state is None
 
 
@@ -78,7 +95,7 @@ def test_what_a_run_goes_on_from_lies_in_memory_as_it_did_before(tmp_path: Path)
     memory = {f"m{size}": torch.arange(float(size)) for size in (1, 3, 5, 7)}
     weights = {"a": torch.zeros(3), "b": torch.ones(5)}
     resume_state = ResumeState(weights, {"a": {"step": torch.ones(1), "v": torch.ones(3)}})
-    write_state(tmp_path, State({}, {"0:part": memory}, {}, resume_state))
+    write_state(tmp_path, pack_state(State({}, {"0:part": memory}, {}, resume_state)))
     loaded = read_state(tmp_path, resume_state=True)
     assert loaded.resume_state
     tensors = [*loaded.method["0:part"].values(), *loaded.resume_state.weights.values()]

@@ -1,6 +1,7 @@
 """The files of a checkpoint: tensors as safetensors, plain values as JSON.
 
-`weights.safetensors` holds the weights, as they are or in a form of the method's own (`methods.StoredForm`);
+`weights.safetensors` holds the weights, as they are or in a form of the method's own (`methods.StoredForm`); in its place
+`weights.delta.safetensors` and `weights.delta.json` hold their difference from another state's (`states.deltas`);
 `method.safetensors` and `method.json` the method's nested state, whose tensors are named by their path; `resume.safetensors`,
 where there is one, the resume state; `history.json` how the training went.
 """
@@ -15,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from orchestrator.store.states.tensor_files import WrittenFile, write_bytes, write_tensors
+
 WEIGHTS_FILE = "weights.safetensors"
+DELTA_FILE = "weights.delta.safetensors"
+DELTA_FORM_FILE = "weights.delta.json"
 METHOD_TENSORS_FILE = "method.safetensors"
 METHOD_VALUES_FILE = "method.json"
 RESUME_FILE = "resume.safetensors"
@@ -47,31 +52,55 @@ class State:
     resume_state: ResumeState | None = None
 
 
-def write_state(folder: Path, state: State) -> None:
-    """Write the files of a state into an empty folder. Raises TypeError where a method's state cannot be saved."""
+@dataclass(frozen=True)
+class PackedState:
+    """A state as its files hold it, by their names: tensors on the CPU, which nobody else has, and text that is encoded."""
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    texts: Mapping[str, bytes]
+
+
+def pack_state(state: State) -> PackedState:
+    """A copy of a state in which later training changes nothing. Raises TypeError where a method's state cannot be saved."""
     method_tensors, method_values = _split_tensors(state.method)
     weights: dict[str, Tensor] = {}
     for name, weight in state.weights.items():
-        weights[name] = weight.detach().cpu().contiguous()
-    save_file(weights, folder / WEIGHTS_FILE)
-    save_file(method_tensors, folder / METHOD_TENSORS_FILE)
+        weights[name] = _copied(weight)
+    tensors = {WEIGHTS_FILE: weights, METHOD_TENSORS_FILE: method_tensors}
     if state.resume_state:
         parts = {"weights": state.resume_state.weights, "optimizer_state": state.resume_state.optimizer_state}
-        resume_tensors, _ = _split_tensors(parts)
-        save_file(resume_tensors, folder / RESUME_FILE)
-    (folder / METHOD_VALUES_FILE).write_text(json.dumps(method_values))
-    (folder / HISTORY_FILE).write_text(json.dumps(state.history))
+        tensors[RESUME_FILE], _ = _split_tensors(parts)
+    texts = {
+        METHOD_VALUES_FILE: json.dumps(method_values).encode(),
+        HISTORY_FILE: json.dumps(state.history).encode(),
+    }
+    return PackedState(tensors, texts)
 
 
-def read_state(folder: Path, resume_state: bool) -> State:
-    """The state whose files are in a folder; with its resume state, if it has one and that is wanted."""
+def write_state(folder: Path, packed: PackedState) -> dict[str, WrittenFile]:
+    """Write the files of a state into an empty folder. Gives each file's hash and size."""
+    written: dict[str, WrittenFile] = {}
+    for name, tensors in packed.tensors.items():
+        written[name] = write_tensors(folder / name, tensors)
+    for name, text in packed.texts.items():
+        written[name] = write_bytes(folder / name, [text])
+    return written
+
+
+def read_state(folder: Path, resume_state: bool, weights: Mapping[str, Tensor] | None = None) -> State:
+    """The state whose files are in a folder; with its resume state, if it has one and that is wanted.
+
+    `weights` are those of a state whose folder has but their difference from another's.
+    """
     method_values = json.loads((folder / METHOD_VALUES_FILE).read_text())
     method = _join_tensors(method_values, _aligned(load_file(folder / METHOD_TENSORS_FILE)))
     resumed = None
     # the optimizer's state is twice the size of the weights, and scoring needs none of it
     if resume_state and (folder / RESUME_FILE).exists():
         resumed = _read_resume_state(folder / RESUME_FILE)
-    return State(load_file(folder / WEIGHTS_FILE), method, read_history(folder), resumed)
+    if weights is None:
+        weights = load_file(folder / WEIGHTS_FILE)
+    return State(weights, method, read_history(folder), resumed)
 
 
 def read_history(folder: Path) -> dict[str, Any]:
@@ -105,6 +134,10 @@ def _read_resume_state(file: Path) -> ResumeState:
     return ResumeState(weights, dict(optimizer_state))
 
 
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
 def _split_tensors(values: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Nested values as a flat dict of tensors and a nested dict of plain values; a tensor leaves a `{"tensor": path}`."""
     tensors: dict[str, Tensor] = {}
@@ -112,8 +145,7 @@ def _split_tensors(values: Mapping[str, Any], prefix: str = "") -> tuple[dict[st
     for key, item in values.items():
         path = f"{prefix}{key}"
         if isinstance(item, torch.Tensor):
-            # safetensors refuses two names for one memory, which a method may well hold
-            tensors[path] = item.detach().cpu().contiguous().clone()
+            tensors[path] = _copied(item)
             plain[key] = {"tensor": path}
         elif isinstance(item, Mapping):
             inner_tensors, plain[key] = _split_tensors(item, path + "/")

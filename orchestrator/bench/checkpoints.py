@@ -1,0 +1,233 @@
+"""What checkpoints cost: `orchestrator bench checkpoints`.
+
+The same tasks are trained in turns with their states written in three ways: written and then read again to be hashed while
+training waits, hashed while written, and written beside the next task's training as a run does it. Then what each setting of
+`checkpoints` leaves on the disk, and the same on paper for the published experiments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from safetensors.torch import save_file
+
+from orchestrator.config.experiment import RunConfig
+from orchestrator.planning.planner import plan
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.report.pruning import shown_bytes
+from orchestrator.store.checkpoints import MOST_LINKS, State, Store
+from orchestrator.store.integrity import file_sha256
+from orchestrator.store.states.state_files import pack_state
+from orchestrator.store.states.writer import StateWriter
+from orchestrator.training.learner import Learner
+from orchestrator.training.parallel import Parallel
+from orchestrator.training.task import train_task
+
+# Its weights are random and its vocabulary is the embedded stream's; all other sizes are the published model's
+T5_SMALL = {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": 6, "num_heads": 8}
+WAYS = ("written, then hashed", "hashed while written", "beside training")
+
+# The published experiments: T5-large has 737,668,096 weights of four bytes
+PAPER = {"bytes": 4 * 737_668_096, "methods": 11, "seeds": 3, "tasks": 15}
+
+
+class _Pass:
+    """A sequence that is trained once, with its states written in one of the ways."""
+
+    def __init__(self, sequence: SequencePlan, way: str, store: Store) -> None:
+        self.sequence = sequence
+        self.way = way
+        self.store = store
+        self.writer = StateWriter()
+
+    def run(self) -> dict[str, float]:
+        """The seconds that the tasks after the first took to train, and those that training waited for their states."""
+        learner = Learner(self.sequence, self.sequence.open_stream("nothing: a measurement"), Parallel.current())
+        learner.load_initial()
+        trained = 0.0
+        waited = 0.0
+        for task_id in range(len(self.sequence.tasks)):
+            started = time.perf_counter()
+            state = train_task(learner, task_id, lambda event: None)
+            between = time.perf_counter()
+            self._write(task_id, state)
+            # what is allocated once is no task's
+            if task_id > 0:
+                trained += between - started
+                waited += time.perf_counter() - between
+        started = time.perf_counter()
+        self.writer.wait()
+        waited += time.perf_counter() - started
+        self.writer.close()
+        return {"trained": trained, "waited": waited}
+
+    def _write(self, task_id: int, state: State) -> None:
+        key = self.sequence.keys[task_id + 1]
+        if self.way == WAYS[0]:
+            _write_then_hash(self.store.path(key), state)
+        elif self.way == WAYS[1]:
+            self.store.write(key, pack_state(state), {})
+        else:
+            self.writer.wait()
+            packed = pack_state(state)
+            self.writer.start(lambda: self.store.write(key, packed, {}), contextlib.ExitStack())
+
+
+def _write_then_hash(folder: Path, state: State) -> None:
+    """What was done before states were hashed while they are written."""
+    folder.mkdir(parents=True)
+    weights = {}
+    for name, weight in state.weights.items():
+        weights[name] = weight.detach().cpu().contiguous()
+    file = folder / "weights.safetensors"
+    save_file(weights, file)
+    file_sha256(file)
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def checkpoint_costs(
+    console: Console, model: str = "t5-small", rounds: int = 1, max_train: int = 160
+) -> dict[str, Any]:
+    """Seconds on the critical path by the way of writing, bytes left by setting, and both on paper for T5-large."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        sequence = _sequence(model, max_train, folder)
+        passes: dict[str, list[dict[str, float]]] = defaultdict(list)
+        for number in track(range(rounds * len(WAYS)), "states", console=console, transient=True):
+            way = WAYS[number % len(WAYS)]
+            store = Store(Path(folder) / str(number))
+            passes[way].append(_Pass(sequence, way, store).run())
+        # the last pass has written beside training: its store is a run's
+        settings = _settings(sequence, store, Store(Path(folder) / "delta"))
+    ways = []
+    for way, runs in passes.items():
+        shares = [run["waited"] / (run["trained"] + run["waited"]) for run in runs]
+        ways.append(
+            {
+                "way": way,
+                "train_s": round(median(run["trained"] for run in runs), 3),
+                "wait_s": round(median(run["waited"] for run in runs), 3),
+                "share": round(median(shares), 4),
+            }
+        )
+    return {
+        "bench": "checkpoints",
+        "model": model,
+        "tasks": len(sequence.tasks),
+        "ways": ways,
+        "settings": settings,
+        "paper": on_paper(settings["delta"]["ratio"], **PAPER),
+    }
+
+
+def _sequence(model: str, max_train: int, out: str) -> SequencePlan:
+    name: dict[str, Any] = {"name": model}
+    if model == "t5-small":
+        name = {"name": "tiny-t5", "overrides": T5_SMALL}
+    config = RunConfig.model_validate(
+        {
+            "name": "checkpoints",
+            "model": {**name, "max_source": 64, "max_target": 8},
+            "streams": [{"name": "embedded", "first": 4, "max_train": max_train, "max_test": 10}],
+            "methods": ["ft"],
+            "training": {"global_batch": 16, "lr": 1e-4},
+            "out": out,
+        }
+    )
+    (sequence,) = plan(config)
+    return sequence
+
+
+def _settings(sequence: SequencePlan, whole: Store, differing: Store) -> dict[str, dict[str, float]]:
+    """What each setting leaves of a sequence's states, in bytes; of differences also the seconds and the ratio."""
+    keys = sequence.keys[1:]
+    base = None
+    writing = 0.0
+    reading = 0.0
+    for key in keys:
+        packed = pack_state(whole.load(key))
+        started = time.perf_counter()
+        differing.write(key, packed, {}, base)
+        writing += time.perf_counter() - started
+        base = key
+        started = time.perf_counter()
+        differing.load(key)
+        reading += time.perf_counter() - started
+    settings: dict[str, dict[str, float]] = {"all": {"bytes": _bytes(whole)}}
+    # of a difference from the state before, its bytes as a share of the whole
+    ratio = differing.size(keys[-1]) / whole.size(keys[-1])
+    settings["delta"] = {
+        "bytes": _bytes(differing),
+        "ratio": round(ratio, 3),
+        "write_s": round(writing, 3),
+        "read_s": round(reading, 3),
+    }
+    for key in keys[:-1]:
+        whole.prune(key)
+    settings["last"] = {"bytes": _bytes(whole)}
+    whole.prune(keys[-1])
+    settings["none"] = {"bytes": _bytes(whole)}
+    return settings
+
+
+def _bytes(store: Store) -> int:
+    total = 0
+    for file in (store.root / "checkpoints").rglob("*"):
+        if file.is_file():
+            total += file.stat().st_size
+    return total
+
+
+def on_paper(ratio: float, bytes: int, methods: int, seeds: int, tasks: int) -> dict[str, Any]:
+    """The bytes that each setting leaves of an experiment in which every method trains all weights and none shares a task."""
+    sequences = methods * seeds
+    whole = math.ceil(tasks / (MOST_LINKS + 1))
+    return {
+        "all": sequences * tasks * bytes,
+        "delta": round(sequences * bytes * (whole + (tasks - whole) * ratio)),
+        "last": sequences * bytes,
+        "none": 0,
+        # the last state and the one that is written, for each sequence that is running
+        "while_running": 2 * bytes,
+    }
+
+
+def print_checkpoint_costs(result: Mapping[str, Any], console: Console) -> None:
+    """Print both tables."""
+    title = f"{result['model']}: states on the critical path"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for heading in ("training", "waiting", "share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for way in result["ways"]:
+        share = f"{100 * way['share']:.1f} %"
+        table.add_row(way["way"], f"{way['train_s']:.2f} s", f"{way['wait_s']:.2f} s", share)
+    console.print(table)
+    title = f"left of {result['tasks']} states, and of {PAPER['methods']} methods x {PAPER['seeds']} seeds on T5-large"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("checkpoints", no_wrap=True)
+    for heading in ("bytes", "on paper"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for setting, left in result["settings"].items():
+        name = "delta: true" if setting == "delta" else f"keep: {setting}"
+        table.add_row(name, shown_bytes(int(left["bytes"])), shown_bytes(result["paper"][setting]))
+    console.print(table)
+    delta = result["settings"]["delta"]
+    console.print(
+        f"a difference takes {delta['ratio']:.2f} of a state; all of them: written in {delta['write_s']:.2f} s, read in "
+        f"{delta['read_s']:.2f} s",
+        highlight=False,
+    )

@@ -1,0 +1,92 @@
+"""Scores of stored states, by one who does not train them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.evaluation.scores import compute_score, missing_scores
+from orchestrator.planning.keys import check_unchanged
+from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.training.learner import Learner
+from orchestrator.training.parallel import Parallel
+from orchestrator.training.task import Position
+
+logger = logging.getLogger(__name__)
+
+
+class StateScorer:
+    """Scores stored states, one after the other. Between them it keeps the data, and the model of the last one's sequence."""
+
+    def __init__(self, parallel: Parallel | None = None) -> None:
+        self.parallel = parallel or Parallel.current()
+        self.learner: Learner | None = None
+
+    def score(self, sequence: SequencePlan, tasks_seen: int) -> None:
+        """Compute the missing scores of one state (0: the initial model). Records nothing in the journal."""
+        store = Store(Path(sequence.out))
+        missing = missing_scores(sequence, tasks_seen, store)
+        if not missing:
+            return
+        # not kept before it is done: what an error leaves behind is not gone on with
+        learner = self._learner_of(sequence)
+        key = sequence.keys[tasks_seen]
+        trained = tasks_trained(sequence, tasks_seen)
+        if trained == 0 and not learner.state.is_after(0, "score"):
+            learner.load_initial()
+        elif trained > 0 and store.is_sound(key):
+            learner.load(store.load(key), tasks_seen)
+        elif trained > 0 and not missing_scores(sequence, tasks_seen, store):
+            # Another sequence shares the state, and it was pruned when that one's scores were there
+            return
+        elif trained > 0:
+            raise ValueError(f"checkpoint {store.path(key)} is missing or changed")
+        compute_scores(learner, store, tasks_seen, missing, Position())
+        self.learner = learner
+
+    def _learner_of(self, sequence: SequencePlan) -> Learner:
+        """The learner that is kept, where it is the sequence's; else a new one, with the data where they are the same."""
+        kept = self.learner
+        self.learner = None
+        stream = None
+        if kept is not None and (kept.sequence.stream, kept.sequence.split) == (sequence.stream, sequence.split):
+            stream = kept.stream
+            # they lie in memory, and are read for this state all the same
+            sequence.note_test_reads(stream)
+        if kept is not None and stream is not None and kept.sequence == sequence:
+            return kept
+        stream = stream or sequence.open_stream()
+        check_unchanged(sequence, stream)
+        logger.info("a new learner for %s", sequence.id)
+        return Learner(sequence, stream, self.parallel)
+
+
+def score_state(sequence: SequencePlan, tasks_seen: int, parallel: Parallel | None = None) -> None:
+    """Compute the missing scores of one stored state, as a `StateScorer` does, and keep nothing."""
+    StateScorer(parallel).score(sequence, tasks_seen)
+
+
+def compute_scores(
+    learner: Learner, store: Store, tasks_seen: int, task_ids: Sequence[int], position: Position
+) -> None:
+    """Score the state that a learner holds on tasks."""
+    model = learner.scored_model()
+    for task_id in task_ids:
+        position.task = learner.sequence.tasks[task_id]
+        try:
+            compute_score(model, learner.sequence, learner.stream, store, tasks_seen, task_id)
+        except Exception as error:
+            # the traceback names no task, and the failure of a scoring task only the state
+            error.add_note(f"while the state after {tasks_seen} tasks was scored on task {position.task!r}")
+            raise
+
+
+def tasks_trained(sequence: SequencePlan, tasks_seen: int) -> int:
+    """The number of tasks whose state the one after `tasks_seen` tasks is: 0 while a reference run has trained nothing."""
+    kind = sequence.method.run_kind
+    for task_id in range(tasks_seen):
+        if kind.is_trained(task_id, len(sequence.tasks)):
+            return tasks_seen
+    return 0
