@@ -59,6 +59,7 @@ def test_what_tuning_opens_is_sealed_whatever_was_read(built: list[str], tmp_pat
     tuning = sequence.model_copy(update={"split": "dev"})
     with pytest.raises(SealedSplit):
         kept_stream(tuning).tasks[0].read("test")
+    assert kept_stream(sequence).tasks[0].read("test"), "nor is the evaluation's sealed by it"
 
 
 def test_data_that_changed_before_it_was_planned_anew_is_read_anew(built: list[str], tmp_path: Path) -> None:
