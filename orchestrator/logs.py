@@ -1,7 +1,8 @@
 """Where a failure is found again: the log files of a run, and what the program's loggers write.
 
-Below an output folder, `logs/` has a folder for each sequence with a file for each worker (`worker-0.log`) and for each scoring
-task (`scoring-after-3.log`), and files for what belongs to no sequence: `tracking.log`, `driver.log`, `trials/<trial>.log`.
+Below an output folder, `logs/` has a folder for each sequence with a file for each worker (`worker-0.log`) and for each state
+that is scored beside it (`scoring-after-3.log`), and files for what belongs to no sequence: `tracking.log`, `driver.log`,
+`trials/<trial>.log`.
 Each module has one logger, `logging.getLogger(__name__)`. On the screen they are quiet unless `--verbose` is given; in a worker
 they write into the file of what the worker does.
 """

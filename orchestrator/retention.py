@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.config.running import Keep
+from orchestrator.config import Keep
 from orchestrator.errors import UserError
 from orchestrator.evaluation.scores import is_complete, missing_scores
 from orchestrator.planning.experiment import search_folder

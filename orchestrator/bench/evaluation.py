@@ -36,8 +36,6 @@ BATCH = 64
 LOOP_TOKENS = 50
 # as many as T5 has, where the text is rich enough: so the last layer is as large
 VOCABULARY = 32_128
-# the deviation of a weight matrix's output, for an input of deviation 1
-SPREAD = 2.0
 T5_SMALL = {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": 6, "num_heads": 8}
 
 
@@ -147,11 +145,16 @@ def _save_tokenizer(texts: Sequence[str], folder: Path) -> int:
 @torch.no_grad()
 def _draw_weights(learner: Learner, state: int) -> None:
     """Weights of which each state has its own, so large that the answer depends on the text."""
-    for name, weight in learner.family.module.named_parameters():
+    module: Any = learner.family.module
+    for name, weight in module.named_parameters():
         if weight.ndim < 2:
             continue
-        noise = torch.randn(weight.shape, generator=generator(state, name))
-        weight.copy_(noise * SPREAD / weight.shape[-1] ** 0.5)
+        deviation = weight.shape[-1] ** -0.5
+        # T5 leaves it to the queries to keep attention even. Where it is not, rounding grows from layer to layer, and answers
+        # would differ by nothing but the order of a sum.
+        if ".q." in name:
+            deviation *= module.config.d_kv**-0.5
+        weight.copy_(deviation * torch.randn(weight.shape, generator=generator(state, name)))
 
 
 def _turn(learner: Learner, task: Task, own_first: bool) -> Turn:

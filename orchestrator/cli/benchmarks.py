@@ -71,29 +71,6 @@ def bench_trainer_step(
         print(json.dumps(result))
 
 
-@bench.command("scale")
-def bench_scale(
-    sequences: Annotated[int, typer.Option(min=1, help="Sequences of the experiment.")] = 1000,
-    tasks: Annotated[int, typer.Option(min=1, help="Tasks of each.")] = 15,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each task.")] = 100,
-    long_steps: Annotated[int, typer.Option(min=0, help="Steps of one long sequence beside them; 0: none.")] = 200_000,
-    as_json: AsJson = False,
-) -> None:
-    """What records take where there are many: journals, their copy in MLflow, the report. Nothing is trained.
-
-    By default about half an hour, nearly all of it the first copy.
-    """
-    from orchestrator.bench import Size, print_scale, scale
-
-    result = scale(make_console(stderr=True), Size(sequences, tasks, steps), long_steps)
-    print_scale(result, make_console(stderr=as_json))
-    if as_json:
-        print(json.dumps(result))
-    # the claim is that what was copied is not sent again
-    if result["copy_again_writes"]:
-        raise typer.Exit(1)
-
-
 @bench.command("checkpoints")
 def bench_checkpoints(
     model: Annotated[
@@ -126,4 +103,27 @@ def bench_evaluation(
         print(json.dumps(result))
     # the claim is less time for the same answers
     if not result["equal_predictions"]:
+        raise typer.Exit(1)
+
+
+@bench.command("scale")
+def bench_scale(
+    sequences: Annotated[int, typer.Option(min=1, help="Sequences of the experiment.")] = 1000,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks of each.")] = 15,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each task.")] = 100,
+    long_steps: Annotated[int, typer.Option(min=0, help="Steps of one long sequence beside them; 0: none.")] = 200_000,
+    as_json: AsJson = False,
+) -> None:
+    """What records take where there are many: journals, their copy in MLflow, the report. Nothing is trained.
+
+    By default about half an hour, nearly all of it the first copy.
+    """
+    from orchestrator.bench import Size, print_scale, scale
+
+    result = scale(make_console(stderr=True), Size(sequences, tasks, steps), long_steps)
+    print_scale(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))
+    # the claim is that what was copied is not sent again
+    if result["copy_again_writes"]:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ import typer
 
 from orchestrator.cli.app import AsJson, Out, app, failures_logged, make_console
 from orchestrator.cli.outcome import shown
-from orchestrator.config.running import Keep
+from orchestrator.config import Keep
 
 
 @app.command()

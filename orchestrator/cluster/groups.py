@@ -52,21 +52,32 @@ def run_on_cluster(
     threads = _start_groups(groups, name, settings, scaling, gpus, problems)
     scoring = AsyncScoring(gpus, run_logs)
     try:
-        while any(thread.is_alive() for thread in threads) or scoring.is_busy:
-            views = watch()
-            if asynchronously:
-                scoring.tick(sequences, views)
-            # often enough for a screen, and seldom enough for journals on shared storage
-            time.sleep(0.3)
-        # the last checkpoints may have come after the last look
-        if asynchronously:
-            scoring.tick(sequences, watch())
-            while scoring.is_busy:
-                scoring.tick(sequences, watch())
-                time.sleep(0.2)
+        _follow(threads, scoring if asynchronously else None, sequences, watch)
     finally:
         scoring.close()
     return problems + scoring.problems
+
+
+def _follow(
+    threads: Sequence[threading.Thread],
+    scoring: AsyncScoring | None,
+    sequences: Sequence[SequencePlan],
+    watch: Callable[[], list[View]],
+) -> None:
+    """Watch until the groups have ended; score meanwhile what they store, where that is not their own affair."""
+    while any(thread.is_alive() for thread in threads) or (scoring and scoring.is_busy):
+        views = watch()
+        if scoring:
+            scoring.tick(sequences, views)
+        # often enough for a screen, and seldom enough for journals on shared storage
+        time.sleep(0.3)
+    if scoring is None:
+        return
+    # the last checkpoints may have come after the last look
+    scoring.tick(sequences, watch())
+    while scoring.is_busy:
+        scoring.tick(sequences, watch())
+        time.sleep(0.2)
 
 
 def _start_groups(

@@ -109,7 +109,7 @@ def _fits(available: float, each: float) -> int:
 
 
 def scores_asynchronously(placement: str, scaling: ScalingConfig, resources: Resources, sequences: int) -> bool:
-    """Whether scores are computed by tasks of their own: where asked, or where training leaves a CPU (and GPU) free."""
+    """Whether scores are computed by actors of their own: where asked, or where training leaves a CPU (and GPU) free."""
     if placement != "auto":
         return placement == "async"
     groups = min(sequences, max_concurrent_groups(scaling, resources))

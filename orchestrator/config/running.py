@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.config import Keep
 from orchestrator.config.section import Section
 
 # Which part of an accuracy matrix's rows is computed, see `EvaluationConfig.rows`
@@ -53,9 +54,6 @@ class EvaluationConfig(Section):
     placement: Literal["auto", "inline", "async"] = Field(
         "auto", description="async: on resources that training leaves free; inline: in the training workers"
     )
-
-
-Keep = Literal["all", "last", "none"]
 
 
 class CheckpointsConfig(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich import box
 from rich.console import Console
@@ -38,19 +38,14 @@ def read_predictions(
     """
     sequence = _find_sequence(experiment, task, method, seed, stream)
     tasks_seen = _tasks_seen(sequence, after)
-    task_id = sequence.tasks.index(task)
-    key = sequence.score_keys[tasks_seen][task_id]
+    key = sequence.score_keys[tasks_seen][sequence.tasks.index(task)]
     store = Store(Path(experiment.config.out))
     score = store.load_score(key)
     state = f"{sequence.method.label}, seed {sequence.seed}, {_after(sequence, tasks_seen)}"
     evaluate = f"orchestrator evaluate {experiment.config.name} --out {experiment.config.out}"
     # asked first: the score is written last, so without it the predictions are of a scoring that was stopped
-    if score is None and task_id not in sequence.tasks_to_score(tasks_seen):
-        raise UserError(
-            f"no score on {task!r}, which was not asked for: {state}; with evaluation.rows: all the same run computes it"
-        )
     if score is None:
-        raise UserError(f"no score on {task!r} yet: {state}; compute what is missing with `{evaluate}`")
+        _refuse_missing(sequence, tasks_seen, task, state, evaluate)
     again = f"compute both again with `rm {score_file(store.root, key)} && {evaluate}`"
     try:
         predictions = load_predictions(store.root, key)
@@ -72,6 +67,13 @@ def read_predictions(
         "n": score["n"],
         "predictions": [asdict(prediction) for prediction in predictions],
     }
+
+
+def _refuse_missing(sequence: SequencePlan, tasks_seen: int, task: str, state: str, evaluate: str) -> NoReturn:
+    """Say how to get a score that is not there."""
+    if sequence.tasks.index(task) not in sequence.tasks_to_score(tasks_seen):
+        raise UserError(f"no score on {task!r} was asked for: {state}; the same run with evaluation.rows: all has it")
+    raise UserError(f"no score on {task!r} yet: {state}; compute what is missing with `{evaluate}`")
 
 
 def _scorer_name(sequence: SequencePlan, task: str) -> str:

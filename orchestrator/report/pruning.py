@@ -60,13 +60,15 @@ def _find(run: str, out: str, keep: Keep | None) -> tuple[Path, list[Group], lis
     """(the experiment's folder, the groups to prune, groups of the same experiment that stay as they are)."""
     folder = Path(out) / "experiments" / run
     # a search that has not come to its evaluation has no plan of one, and yet trials
-    if (folder / "search").is_dir():
-        return folder, planned_groups(folder, _keep(folder, keep)), []
-    found = _find_sequence(run, out, keep)
-    if found is not None:
-        return found
-    folder = open_experiment(run, out).folder
-    return folder, planned_groups(folder, _keep(folder, keep)), []
+    if not folder.is_dir():
+        found = _find_sequence(run, out, keep)
+        if found is not None:
+            return found
+        folder = open_experiment(run, out).folder
+    groups = planned_groups(folder, _keep(folder, keep))
+    if not groups:
+        raise UserError(f"{run}: {str(folder)!r} has no plan of a sequence, so nobody knows its states")
+    return folder, groups, []
 
 
 def _find_sequence(run: str, out: str, keep: Keep | None) -> tuple[Path, list[Group], list[tuple[str, Group]]] | None:

@@ -67,6 +67,13 @@ def write_whole(path: Path, content: bytes) -> None:
     unfinished.rename(path)
 
 
+def sync_files(folder: Path) -> None:
+    """Wait until the bytes of every file of a folder are on the disk."""
+    for file in folder.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
     with path.open("rb") as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from io import StringIO
 from pathlib import Path
@@ -19,7 +20,7 @@ from orchestrator.run import _tell_states_to_make_again, evaluate_experiment, ru
 from orchestrator.store import events
 from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.scores import score_file
-from orchestrator.store.view import View
+from orchestrator.store.view import View, read_view
 from orchestrator.tracking import MlflowSync
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
@@ -54,29 +55,6 @@ def test_a_scoring_failure_is_found_again(
     assert [e.tasks_seen for e in noted] == [0, 1]
     assert noted[1].log == str(log)
     assert "scorer of state 1" in noted[1].traceback
-
-
-def test_an_evaluation_looks_at_each_journal_as_often_however_many_there_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where nothing is missing. A view is read when it is looked at for all, and anew for the report."""
-    read = View.read
-    reads: list[str] = []
-
-    def counted(view: View, tail: Tail) -> None:
-        reads.append(view.id)
-        read(view, tail)
-
-    monkeypatch.setattr(View, "read", counted)
-    counts = []
-    for sequences in (1, 4):
-        experiment = make_experiment(tmp_path / str(sequences), Size(sequences, tasks=1, steps=1))
-        reads.clear()
-        result, problems = evaluate_experiment(experiment, Console(quiet=True))
-        assert problems == []
-        assert [sequence["status"] for sequence in result["sequences"]] == ["finished"] * sequences
-        counts.append(len(reads) / sequences)
-    assert counts == [2, 2]
 
 
 def test_what_is_complete_is_pruned_and_found_again_without_training(
@@ -136,6 +114,56 @@ def test_evaluate_adds_the_scores_before_a_tasks_turn_that_the_run_did_not_ask_f
     positions = [(e.tasks_seen, e.task_id) for e in Tail(journal_folder(seen.out, seen.id)).new_events()
                  if isinstance(e, events.ScoreComputed)]  # fmt: skip
     assert sorted(positions) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_states_go_while_the_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sequence is trained in this process, where its workers would be."""
+    config = small_config(tmp_path / "out", stream={"first": 3}, checkpoints={"keep": "none"})
+    (sequence,) = plan(config)
+    seen = []
+
+    def train_here(sequences: Any, scaling: Any, resources: Any, placement: Any, watch: Any, name: str) -> list[str]:
+        for until in (1, 2, 3):
+            run_sequence(sequence, until=until)
+            watch()
+            seen.append(states_of(sequence))
+        return []
+
+    monkeypatch.setattr("orchestrator.run.cluster", contextlib.nullcontext)
+    monkeypatch.setattr("orchestrator.run.run_on_cluster", train_here)
+    monkeypatch.setattr("orchestrator.retention.SECONDS_BETWEEN_LOOKS", -1.0)
+    sync = MlflowSync(tracking_uri(config), "small", config.out)
+    try:
+        _, problems = run_planned(config, [sequence], Console(quiet=True), sync)
+    finally:
+        sync.close(60)
+    assert problems == []
+    # the last one is what the sequence would go on from; it is through with the third
+    assert seen == [[1], [2], []]
+    assert read_view(sequence.out, sequence.id).status == "finished"
+
+
+def test_an_evaluation_looks_at_each_journal_as_often_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is missing. A view is read when it is looked at for all, and anew for the report."""
+    read = View.read
+    reads: list[str] = []
+
+    def counted(view: View, tail: Tail) -> None:
+        reads.append(view.id)
+        read(view, tail)
+
+    monkeypatch.setattr(View, "read", counted)
+    counts = []
+    for sequences in (1, 4):
+        experiment = make_experiment(tmp_path / str(sequences), Size(sequences, tasks=1, steps=1))
+        reads.clear()
+        result, problems = evaluate_experiment(experiment, Console(quiet=True))
+        assert problems == []
+        assert [sequence["status"] for sequence in result["sequences"]] == ["finished"] * sequences
+        counts.append(len(reads) / sequences)
+    assert counts == [2, 2]
 
 
 def test_a_model_is_tried_where_something_is_left_to_do_and_before_a_new_experiments_data_is_read(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ class WrittenFile:
 
 
 def write_bytes(path: Path, parts: Iterable[bytes | memoryview]) -> WrittenFile:
-    """Write the parts of a file one after the other, and wait until all of them are on the disk."""
+    """Write the parts of a file one after the other. They are on the disk when the file is synced."""
     digest = hashlib.sha256()
     size = 0
     # unbuffered: the chunks are large, and a buffer would only copy them
@@ -67,7 +66,6 @@ def write_bytes(path: Path, parts: Iterable[bytes | memoryview]) -> WrittenFile:
                 digest.update(chunk)
                 _write_all(stream, chunk)
                 size += len(chunk)
-        os.fsync(stream.fileno())
     return WrittenFile(digest.hexdigest(), size)
 
 

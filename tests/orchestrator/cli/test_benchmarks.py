@@ -86,27 +86,6 @@ def test_the_rounds_of_a_step_reach_the_measurement(call: Call, monkeypatch: pyt
     assert asked == [4]
 
 
-@pytest.mark.parametrize(("writes", "expected"), [(False, 0), (True, 1)])
-def test_a_second_copy_that_writes_refutes_that_it_sends_nothing(
-    writes: bool, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def measure(console: Any, size: Any, long_steps: int) -> dict[str, Any]:
-        asked.append((size.sequences, size.tasks, size.steps, long_steps))
-        return {"sequences": 7, "tasks": 3, "steps": 2, "report_s": 1.25, "copy_again_writes": writes}
-
-    monkeypatch.setattr("orchestrator.bench.scale", measure)
-    options = ("--sequences", 7, "--tasks", 3, "--steps", 2, "--long-steps", 9, "--json")
-    code, stdout, stderr = call("bench", "scale", *options)
-    assert code == expected
-    assert json.loads(stdout)["report_s"] == 1.25
-    assert "7 sequences of 3 tasks of 2 steps" in stderr
-    code, _, _ = call("bench", "scale")
-    assert code == expected
-    assert asked == [(7, 3, 2, 9), (1000, 15, 100, 200_000)]
-
-
 @pytest.mark.parametrize(("equal", "expected"), [(True, 0), (False, 1)])
 def test_other_answers_refute_that_scoring_gives_the_loops(
     equal: bool, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch
@@ -140,6 +119,27 @@ def test_other_answers_refute_that_scoring_gives_the_loops(
     assert asked == [(3, 4), (2, 64)]
 
 
+@pytest.mark.parametrize(("writes", "expected"), [(False, 0), (True, 1)])
+def test_a_second_copy_that_writes_refutes_that_it_sends_nothing(
+    writes: bool, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def measure(console: Any, size: Any, long_steps: int) -> dict[str, Any]:
+        asked.append((size.sequences, size.tasks, size.steps, long_steps))
+        return {"sequences": 7, "tasks": 3, "steps": 2, "report_s": 1.25, "copy_again_writes": writes}
+
+    monkeypatch.setattr("orchestrator.bench.scale", measure)
+    options = ("--sequences", 7, "--tasks", 3, "--steps", 2, "--long-steps", 9, "--json")
+    code, stdout, stderr = call("bench", "scale", *options)
+    assert code == expected
+    assert json.loads(stdout)["report_s"] == 1.25
+    assert "7 sequences of 3 tasks of 2 steps" in stderr
+    code, _, _ = call("bench", "scale")
+    assert code == expected
+    assert asked == [(7, 3, 2, 9), (1000, 15, 100, 200_000)]
+
+
 def test_no_rounds_are_none(call: Call) -> None:
     code, _, stderr = call("bench", "methods", "--rounds", 0)
     assert code == 2
@@ -152,7 +152,7 @@ def test_the_model_of_the_states_reaches_the_measurement(call: Call, monkeypatch
         "bench": "checkpoints",
         "model": "t5-small",
         "tasks": 4,
-        "ways": [{"way": "beside training", "train_s": 1.0, "wait_s": 0.25, "share": 0.2}],
+        "ways": [{"way": "beside training", "train_s": 1.0, "wait_s": 0.25, "end_s": 0.5, "share": 0.2}],
         "settings": left | {"delta": {"bytes": 500, "ratio": 0.5, "write_s": 1.0, "read_s": 2.0}},
         "paper": {"all": 4000, "delta": 2000, "last": 1000, "none": 0, "while_running": 2000},
     }

@@ -83,7 +83,7 @@ def test_a_score_that_was_not_asked_for_is_said_to_be_none(experiment: Experimen
         sequences.append(sequence.model_copy(update={"evaluation": seen}))
     asked = Experiment(experiment.config, tuple(sequences))
     with pytest.raises(
-        UserError, match="no score on 'headlines', which was not asked for: ewc, seed 7, after reviews; with"
+        UserError, match="no score on 'headlines' was asked for: ewc, seed 7, after reviews; the same run"
     ):
         read_predictions(asked, "headlines", after="reviews", method="ewc")
     with pytest.raises(UserError, match="no score on 'headlines' yet"):

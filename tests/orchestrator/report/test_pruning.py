@@ -82,10 +82,20 @@ def test_a_sequence_whose_workers_outlived_their_command_is_left_alone(tmp_path:
     assert (states_of(plain), states_of(migu)) == ([1], [1, 2, 3])
 
 
+def test_a_folder_is_named_as_well_as_an_experiment(tmp_path: Path) -> None:
+    (sequence,) = planned(tmp_path, methods=["ft"])
+    make_states(sequence, 0, 1, 2, 3)
+    assert prune(str(tmp_path / "experiments" / "small"), "elsewhere")["states"] == 2
+    assert states_of(sequence) == [3]
+
+
 def test_an_unknown_name_is_said(tmp_path: Path) -> None:
     planned(tmp_path, methods=["ft"])
     with pytest.raises(UserError, match=r"no experiment 'smal' in .*: it has small"):
         prune("smal", str(tmp_path))
+    (tmp_path / "experiments" / "old" / "search").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"old: .* has no plan of a sequence"):
+        prune("old", str(tmp_path))
 
 
 def test_the_table_has_a_line_for_each_sequence(tmp_path: Path) -> None:

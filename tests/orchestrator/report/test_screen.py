@@ -146,7 +146,7 @@ def test_a_reuse_with_another_library_is_said_once(
     sequence = sequence_of(stream={"first": 2})
     older = {**library_versions(), "torch": "1.9.1"}
     with monkeypatch.context() as before:
-        before.setattr("orchestrator.training.sequence.library_versions", lambda: older)
+        before.setattr("orchestrator.training.record.library_versions", lambda: older)
         run_sequence(sequence, evaluate=False, until=1)
     # a run of another name finds the state, and its journal says what trained it
     other = sequence_of(methods=[{"preset": "ft", "name": "other"}], stream={"first": 2})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -247,3 +248,24 @@ def test_weights_that_came_out_otherwise_are_not_made_the_state(tmp_path: Path) 
     with pytest.raises(ValueError, match="are not what they were when it was written"):
         store.make_whole("k1")
     assert store.base_of("k1") == "k0"
+
+
+def test_every_file_is_on_the_disk_before_its_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = set()
+    rename, fsync = Path.rename, os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def check(folder: Path, target: Path) -> Path:
+        assert synced == {file.name for file in folder.iterdir()}
+        assert MANIFEST in synced and len(synced) == 5
+        return rename(folder, target)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "rename", check)
+    Store(tmp_path).save("k", STATE, {})
+    assert Store(tmp_path).is_sound("k")

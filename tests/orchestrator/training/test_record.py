@@ -122,12 +122,12 @@ class Disk:
         self.goes_on = threading.Event()
         write = Store.write
 
-        def slowly(store: Store, written_key: str, *rest: Any) -> int:
+        def slowly(store: Store, written_key: str, *what: Any) -> int:
             if written_key == key:
                 assert self.goes_on.wait(30), "the task before is waited for"
                 if is_full:
                     raise OSError(28, "No space left on device")
-            return write(store, written_key, *rest)
+            return write(store, written_key, *what)
 
         monkeypatch.setattr(Store, "write", slowly)
 
