@@ -112,10 +112,9 @@ def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any],
 
     def is_done(sequences: Sequence[SequencePlan]) -> bool:
         for sequence in sequences:
-            if not is_complete(sequence, Store(Path(sequence.out))):
-                return False
-            complete.add(sequence.id)
-        return True
+            if is_complete(sequence, Store(Path(sequence.out))):
+                complete.add(sequence.id)
+        return len(complete) == len(sequences)
 
     # of an experiment that is new, a mistake must be told before all of its data is read
     was_planned = Experiment(config, ()).is_saved()
@@ -142,8 +141,7 @@ def run_planned(
 ) -> tuple[dict[str, Any], list[str]]:
     """Train and score what is missing of sequences that were planned, and copy it to MLflow.
 
-    A `sync` that is given follows the sequences too, and is left open. `complete` are the ids of those that are known to have
-    all states and scores.
+    A `sync` that is given follows the sequences too, and is left open. `complete`: the ids of those that lack no state or score.
     """
     experiment = Experiment(config, tuple(sequences))
     problems: list[str] = []
