@@ -13,9 +13,7 @@ from pydantic import ValidationError
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
-from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.store.view import View
 
 PLANS = "sequences.json"
 
@@ -47,10 +45,6 @@ class Experiment:
     def is_saved(self) -> bool:
         """Whether a plan of that name is in the output folder."""
         return (self.folder / PLANS).exists()
-
-    def views(self) -> list[View]:
-        """What each sequence's journal says, with what was lost of it."""
-        return [recovered_view(sequence) for sequence in self.sequences]
 
 
 def search_folder(out: str, name: str) -> Path:
