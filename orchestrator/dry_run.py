@@ -21,62 +21,82 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from methods.seam.cost import ExtraPasses
+from orchestrator.cluster.resources import local_resources
 from orchestrator.config.experiment import RunConfig
 from orchestrator.models.blocks import blocks_of
 from orchestrator.models.source import find_model
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.numbers import mean_usage
+from orchestrator.report.pruning import shown_bytes
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.cost import StepCost, count_tokens, step_cost, task_steps
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
-
-GB = 1e9
+from streams import Task
 
 
 @dataclass(frozen=True)
-class SequenceCost:
-    """What one sequence takes. `answers` are the examples that scoring asks the model about; bytes are of one GPU and of disk."""
+class TaskCost:
+    """What training one task takes: of one GPU's memory, and of the disk for its state."""
 
     steps: int
     tokens: int
     flops: int
-    answers: int
-    scoring_flops: int
     memory_bytes: int
     state_bytes: int
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What each task of a sequence takes: its training, and the answers to its test examples (how many, FLOPs)."""
+
+    training: Sequence[TaskCost]
+    answers: Sequence[tuple[int, int]]
+
+
+@dataclass
 class Totals:
-    """What all sequences of a method take together, shared states counted once."""
+    """What all sequences of a method take together: each state and each score once, and none that is there already."""
 
     method: str
-    sequences: int
-    states: int
-    steps: int
-    tokens: int
-    flops: int
-    answers: int
-    scoring_flops: int
-    memory_bytes: int
-    disk_bytes: int
+    sequences: int = 0
+    states: int = 0
+    steps: int = 0
+    tokens: int = 0
+    flops: int = 0
+    answers: int = 0
+    scoring_flops: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
 
     def hours(self, tflops: float) -> float:
         """GPU-hours of training and scoring, where a GPU sustains so many TFLOP a second."""
         return (self.flops + self.scoring_flops) / (tflops * 1e12) / 3600
 
+    def add_state(self, cost: TaskCost, stays: bool) -> None:
+        """Add a state that has to be trained; `stays`: on the disk, in the end."""
+        self.states += 1
+        self.steps += cost.steps
+        self.tokens += cost.tokens
+        self.flops += cost.flops
+        if stays:
+            self.disk_bytes += cost.state_bytes
 
-def estimate(config: RunConfig, console: Console, gpu: bool = True) -> list[Totals]:
-    """What each method of an experiment takes. Writes nothing into the experiment's folder. Raises UserError as `plan` does."""
+
+def estimate(config: RunConfig, console: Console, gpu: bool | None = None) -> list[Totals]:
+    """What each method of an experiment takes. Writes nothing into the experiment's folder. Raises UserError as `plan` does.
+
+    `gpu` says whether it runs on GPUs (None: whether this machine has one), which decides what precision "auto" means.
+    """
+    if gpu is None:
+        gpu = local_resources().gpus > 0
     with tempfile.TemporaryDirectory(prefix="plan-") as nowhere:
         sequences = plan(config.model_copy(update={"out": nowhere}), gpu=gpu)
         by_method: dict[str, list[SequencePlan]] = defaultdict(list)
         for sequence in sequences:
             by_method[sequence.method.label].append(sequence)
-        # states that methods share are trained once: the first method that has one trains it
+        # what methods share is made once: by the first method that has it
         known: set[str] = set()
         totals = []
         for method in track(by_method, "counting", console=console, transient=True):
@@ -86,47 +106,46 @@ def estimate(config: RunConfig, console: Console, gpu: bool = True) -> list[Tota
 
 def _totals(method: str, sequences: Sequence[SequencePlan], config: RunConfig, known: set[str]) -> Totals:
     """The sequences of a method; those of one stream differ by their seeds alone, so one of them is counted for all."""
+    total = Totals(method, len(sequences))
     store = Store(Path(config.out))
-    costs: dict[str, tuple[list[SequenceCost], int]] = {}
-    steps = tokens = flops = answers = scoring_flops = memory = states = disk = 0
+    by_stream: dict[str, Costs] = {}
     for sequence in sequences:
-        # by what an expert's single run trains as well
+        # an expert's sequences are of single tasks
         name = f"{sequence.stream.name} {sequence.tasks}"
-        if name not in costs:
-            costs[name] = _task_costs(sequence, config)
-        by_task, initial_answers = costs[name]
-        answers += initial_answers
-        for task_id, cost in enumerate(by_task):
-            memory = max(memory, cost.memory_bytes)
-            answers += cost.answers
-            scoring_flops += cost.scoring_flops
+        if name not in by_stream:
+            by_stream[name] = _costs(sequence, config)
+        costs = by_stream[name]
+        for task_id, cost in enumerate(costs.training):
+            total.memory_bytes = max(total.memory_bytes, cost.memory_bytes)
             key = sequence.keys[task_id + 1]
-            if key in known or store.has(key):
-                continue
+            if key not in known and not store.has(key):
+                is_last = task_id == len(costs.training) - 1
+                keep = config.checkpoints.keep
+                total.add_state(cost, stays=keep == "all" or (keep == "last" and is_last))
             known.add(key)
-            states += 1
-            steps += cost.steps
-            tokens += cost.tokens
-            flops += cost.flops
-            disk += cost.state_bytes
-    return Totals(method, len(sequences), states, steps, tokens, flops, answers, scoring_flops, memory, disk)
+        _add_scores(total, sequence, costs, store, known)
+    return total
 
 
-def _task_costs(sequence: SequencePlan, config: RunConfig) -> tuple[list[SequenceCost], int]:
-    """What each task of a sequence takes with the scores after it, and the answers that scoring the initial model takes."""
+def _add_scores(total: Totals, sequence: SequencePlan, costs: Costs, store: Store, known: set[str]) -> None:
+    """Add the scores of a sequence that are not known."""
+    for tasks_seen, keys in enumerate(sequence.score_keys):
+        for task_id in sequence.tasks_to_score(tasks_seen):
+            key = keys[task_id]
+            if key not in known and store.load_score(key) is None:
+                num_answers, flops = costs.answers[task_id]
+                total.answers += num_answers
+                total.scoring_flops += flops
+            known.add(key)
+
+
+def _costs(sequence: SequencePlan, config: RunConfig) -> Costs:
     learner = _skeleton(sequence)
-    num_answers = 0
-    answer_flops = 0
-    for task in learner.stream.tasks:
-        examples = task.read(sequence.split)
-        num_answers += len(examples)
-        answer_flops += _answer_flops(learner, task.name)
-    costs = []
+    answers = [_answer_cost(learner, task) for task in learner.stream.tasks]
+    training = []
     for task_id in range(len(sequence.tasks)):
-        kind = sequence.method.run_kind
-        trained = kind.is_trained(task_id, len(sequence.tasks))
-        costs.append(_task_cost(learner, task_id, trained, config, num_answers, answer_flops))
-    return costs, num_answers
+        training.append(_task_cost(learner, task_id, config))
+    return Costs(training, answers)
 
 
 def _skeleton(sequence: SequencePlan) -> Learner:
@@ -146,44 +165,38 @@ def _without_values() -> Iterator[None]:
         yield
 
 
-def _task_cost(
-    learner: Learner, task_id: int, trained: bool, config: RunConfig, num_answers: int, answer_flops: int
-) -> SequenceCost:
+def _task_cost(learner: Learner, task_id: int, config: RunConfig) -> TaskCost:
     steps = tokens = flops = 0
     with _without_values():
         cost = step_cost(learner, task_id)
+    sequence = learner.sequence
+    is_trained = sequence.method.run_kind.is_trained(task_id, len(sequence.tasks))
     # outside: what a draw decides must have a value, unlike a weight
-    if trained and learner.stack.tuning.trains_by_gradient:
+    if is_trained and learner.stack.tuning.trains_by_gradient:
         steps = task_steps(learner, task_id)
         tokens, flops = _step_totals(learner, task_id, cost, steps)
-    weights = learner.weights()
-    state = sum(weight.numel() * weight.element_size() for weight in weights.values())
+    state = sum(weight.numel() * weight.element_size() for weight in learner.weights().values())
     # an annealed task ends in two states, and the optimizer's
-    if learner.sequence.training.schedule == "infinite":
+    if sequence.training.schedule == "infinite":
         state *= 4
-    memory = memory_bytes(learner, config)
-    return SequenceCost(steps, tokens, flops, num_answers, answer_flops, memory, state)
+    return TaskCost(steps, tokens, flops, memory_bytes(learner, config), state)
 
 
 def _step_totals(learner: Learner, task_id: int, cost: StepCost, steps: int) -> tuple[int, int]:
     """(tokens, FLOPs) of a task's steps, each as the mean one of its training set."""
     features = learner.training_set(task_id)
-    size = learner.sequence.training.global_batch
-    # the last one is filled up, so that each is whole
-    per_step = size / len(features)
-    tokens = cost.tokens(features) * per_step
-    flops = cost.flops(features) * per_step
-    return round(tokens * steps), round(flops * steps)
+    # the last batch of an epoch is filled up, so that each is whole
+    share = learner.sequence.training.global_batch / len(features)
+    return round(cost.tokens(features) * share * steps), round(cost.flops(features) * share * steps)
 
 
-def _answer_flops(learner: Learner, task_name: str) -> int:
-    """The FLOPs of one pass over a task's test examples: the reading of each text, and of an answer of the labels' length."""
-    task = next(task for task in learner.stream.tasks if task.name == task_name)
-    features = learner.family.features(task, task.read(learner.sequence.split))
-    source_tokens, target_tokens = count_tokens(features)
+def _answer_cost(learner: Learner, task: Task) -> tuple[int, int]:
+    """How many test examples a task has, and the FLOPs of reading each and writing its label."""
+    examples = task.read(learner.sequence.split)
+    source_tokens, target_tokens = count_tokens(learner.family.features(task, examples))
     with _without_values():
-        cost = replace(step_cost(learner, 0), passes=ExtraPasses())
-    return 2 * (cost.source * source_tokens + cost.target * target_tokens)
+        cost = step_cost(learner, 0)
+    return len(examples), 2 * (cost.source * source_tokens + cost.target * target_tokens)
 
 
 def memory_bytes(learner: Learner, config: RunConfig) -> int:
@@ -248,7 +261,7 @@ def print_plan(config: RunConfig, totals: Sequence[Totals], tflops: float, conso
         pad_edge=False,
     )
     table.add_column("method", no_wrap=True)
-    for heading in ("states", "steps", "tokens", "FLOPs", "a GPU", "disk", "GPU hours"):
+    for heading in ("states", "steps", "tokens", "FLOPs", "memory", "disk", "GPU h"):
         table.add_column(heading, justify="right", no_wrap=True)
     for total in totals:
         table.add_row(*_cells(total, tflops))
@@ -257,17 +270,14 @@ def print_plan(config: RunConfig, totals: Sequence[Totals], tflops: float, conso
     hours = sum(total.hours(tflops) for total in totals)
     num_sequences = sum(total.sequences for total in totals)
     console.print(
-        f"Together {num_sequences} sequences, {_gigabytes(disk)} on disk and {hours:,.1f} GPU-hours at {tflops:g} TFLOP/s "
-        "sustained a GPU (--tflops). States that are there, or that a line above trains, count once.",
+        f"Together {num_sequences} sequences, {shown_bytes(disk)} on disk and {shown_hours(hours)} GPU-hours "
+        f"at {tflops:g} TFLOP/s sustained a GPU (--tflops). States that are there, or that a line above trains, count once.",
         highlight=False,
     )
     console.print(
-        "Memory and hours are estimates; what a method keeps beside the model is not in them.", highlight=False
+        "Memory is a worker's; memory and hours are estimates, and what a method keeps beside the model is not in them.",
+        highlight=False,
     )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / GB:,.1f} GB"
 
 
 def _cells(total: Totals, tflops: float) -> list[str]:
@@ -277,7 +287,12 @@ def _cells(total: Totals, tflops: float) -> list[str]:
         f"{total.steps:,}",
         mean_usage([total.tokens], "tokens"),
         mean_usage([total.flops], "flops"),
-        _gigabytes(total.memory_bytes),
-        _gigabytes(total.disk_bytes),
-        f"{total.hours(tflops):,.2f}",
+        shown_bytes(total.memory_bytes),
+        shown_bytes(total.disk_bytes),
+        shown_hours(total.hours(tflops)),
     ]
+
+
+def shown_hours(hours: float) -> str:
+    """Two digits of few hours, and whole ones of many."""
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

@@ -212,8 +212,7 @@ class Migu(CacheFields, Method):
             masked_steps[masked] += 1
             if self.settings.freeze_masked:
                 # a zero gradient does not stop AdamW, whose momentum and weight decay move a unit all the same
-                is_masked = torch.zeros_like(masked_steps).index_fill_(0, masked, 1.0).bool()
-                rows = maskable.held(is_masked)
+                rows = maskable.index_of(masked)
                 self.frozen.append((maskable.units, rows, maskable.units[rows]))
         self.masked = []
 

@@ -53,6 +53,15 @@ class MaskableWeight:
             return by_unit
         return by_unit[rows_held(self.weight)]
 
+    def index_of(self, chosen: Tensor) -> Tensor:
+        """An index into `units` of those among the units with the given indices that this worker holds."""
+        if not is_sharded(self.weight):
+            return chosen
+        # a mask: how many of them this worker holds is known on the device alone
+        is_chosen = torch.zeros(self.num_units, dtype=torch.bool, device=chosen.device)
+        is_chosen[chosen] = True
+        return self.held(is_chosen)
+
     def of_all(self, of_held: Tensor) -> Tensor:
         """A value for each unit [d_out], from those that each worker has for the units that it holds."""
         if not is_sharded(self.weight):
@@ -233,12 +242,5 @@ def ratios_of(weights: list[MaskableWeight], ratio: float | Mapping[str, float])
 def zero_unit_gradients(maskable: MaskableWeight, masked: Tensor) -> None:
     """Set the gradient of the output units with the given indices to zero."""
     gradients = maskable.unit_gradients
-    if gradients is None or not len(masked):
-        return
-    if not is_sharded(maskable.weight):
-        gradients[masked] = 0
-        return
-    # not by the indices of the units that are held: how many they are is known on the device alone
-    is_masked = torch.zeros(maskable.num_units, dtype=torch.bool, device=gradients.device)
-    is_masked[masked] = True
-    gradients.masked_fill_(maskable.held(is_masked)[:, None], 0)
+    if gradients is not None and len(masked):
+        gradients[maskable.index_of(masked)] = 0

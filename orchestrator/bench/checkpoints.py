@@ -127,7 +127,8 @@ def checkpoint_costs(console: Console, model: str = "t5-small", rounds: int = 1,
     for way, runs in passes.items():
         row: dict[str, Any] = {"way": way}
         for name in ("train_s", "wait_s", "end_s"):
-            row[name] = round(median(run[name] for run in runs), 3)
+            # a tiny model's wait is a fraction of a millisecond
+            row[name] = round(median(run[name] for run in runs), 6)
         row["share"] = round(row["wait_s"] / (row["train_s"] + row["wait_s"]), 4)
         ways.append(row)
     return {

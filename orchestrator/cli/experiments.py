@@ -89,13 +89,17 @@ def plan_(
     tflops: Annotated[
         float, typer.Option(min=1e-6, help="What a GPU sustains, in TFLOP/s: hours follow from it.")
     ] = 150.0,
+    gpu: Annotated[
+        bool | None,
+        typer.Option("--gpu/--no-gpu", help="Whether it will run on GPUs. Default: whether this machine has one."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what an experiment will take, and start nothing: steps, tokens, FLOPs, memory a GPU, disk, hours."""
     from orchestrator import dry_run
 
     config = _read(recipe, set_, out)
-    totals = dry_run.estimate(config, make_console(stderr=True))
+    totals = dry_run.estimate(config, make_console(stderr=True), gpu)
     dry_run.print_plan(config, totals, tflops, make_console(stderr=as_json))
     if as_json:
         print(json.dumps(dry_run.as_json(totals, tflops)))

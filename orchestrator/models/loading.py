@@ -63,7 +63,8 @@ def _to_be_filled(source: ModelSource, auto_class: Any, kwargs: dict[str, Any]) 
     """The model with placeholders; None where its files cannot be read in parts, as they lack a head or have other names."""
     described, class_arguments = _hub_config(source, kwargs)
     module: Any = with_placeholders(auto_class, described, class_arguments)
-    if SavedParts.find(source, module) is None:
+    module.saved_parts = SavedParts.find(source, module)
+    if module.saved_parts is None:
         return None
     if module.can_generate():
         from transformers import GenerationConfig

@@ -35,7 +35,6 @@ def with_placeholders(auto_class: Any, described: Any, class_arguments: dict[str
                 # to that weight's device, and would get no values there.
                 made[parameter] = nn.Parameter(torch.empty(parameter.shape, dtype=torch.float32))
             setattr(child, name, made[parameter])
-    module.has_placeholders = True  # type: ignore[assignment]
     return module
 
 
@@ -80,13 +79,13 @@ class SavedParts:
                 local(parameter).copy_(tensors.get_slice(saved)[rows_held(parameter)])
 
 
-def saved_parts_of(source: ModelSource, module: nn.Module) -> SavedParts:
-    """What is to be read of a model that was built by `with_placeholders`; of any other model, nothing."""
+def saved_parts_of(module: nn.Module) -> SavedParts:
+    """What is to be read of a model that was built with placeholders; of any other model, nothing."""
     # a sentence encoder wraps the model in a module of ours
-    if any(hasattr(child, "has_placeholders") for child in module.modules()):
-        found = SavedParts.find(source, module)
-        assert found is not None, "it was built with placeholders because its files can be read in parts"
-        return found
+    for child in module.modules():
+        found = getattr(child, "saved_parts", None)
+        if isinstance(found, SavedParts):
+            return found
     return SavedParts({})
 
 

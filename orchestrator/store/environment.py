@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import platform
 import subprocess
 import time
@@ -42,14 +41,6 @@ def _git(*arguments: str) -> str:
     folder = Path(__file__).parent
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
-
-
-def free_memory() -> None:
-    """Give back what nothing refers to any more."""
-    # a model and its method refer to each other, so that neither goes by itself
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 class SystemSampler:

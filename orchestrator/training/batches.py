@@ -19,6 +19,7 @@ import torch
 from methods import generator
 from orchestrator.planning.keys import content_key
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.integrity import write_whole
 from orchestrator.training.parallel import Parallel
 
 logger = logging.getLogger(__name__)
@@ -67,25 +68,28 @@ def micro_batches(batch: Sequence[T], size: int, rank: int, workers: int) -> lis
 
 
 class MicroBatch:
-    """The size of a sequence's micro-batches on these workers."""
+    """The `size` of a sequence's micro-batches on these workers."""
 
     def __init__(self, sequence: SequencePlan, parallel: Parallel) -> None:
         training = sequence.training
+        self.parallel = parallel
         self.largest = training.global_batch // parallel.count
         self.is_found = training.micro_batch == "auto"
         self.file = Path(sequence.out) / "micro_batches" / f"{_kind(sequence, parallel)}.json"
         self.size = self.largest
+        if isinstance(training.micro_batch, int):
+            self.size = training.micro_batch
+
+    def look_up(self) -> None:
+        """Take the size that was noted, if it is to be found and was before. To be called on every worker."""
         if self.is_found:
             # one worker may see the file before another does
-            self.size = parallel.agree(self._noted())
-        elif training.micro_batch is not None:
-            assert isinstance(training.micro_batch, int)
-            self.size = training.micro_batch
+            self.size = self.parallel.agree(self._noted())
 
     def _noted(self) -> int:
         if not self.file.exists():
             return self.largest
-        return int(json.loads(self.file.read_text())["micro_batch"])
+        return int(json.loads(self.file.read_bytes())["micro_batch"])
 
     def shrink(self) -> bool:
         """Take and note the next smaller size, at most half; False where the size is set, or one example does not fit."""
@@ -94,11 +98,7 @@ class MicroBatch:
             return False
         logger.info("out of memory with a micro-batch of %d; going on with %d", self.size, smaller[-1])
         self.size = smaller[-1]
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.file.with_suffix(f".{torch.randint(2**31, ()).item()}")
-        aside.write_text(json.dumps({"micro_batch": self.size}))
-        # whole or not there: another process may read it at any time
-        aside.replace(self.file)
+        write_whole(self.file, json.dumps({"micro_batch": self.size}).encode())
         return True
 
 

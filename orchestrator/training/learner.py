@@ -73,7 +73,8 @@ class Learner:
         source = replace(source, in_parts=self.parallel.holds_parts)
         labels = self.stream.labels_until(len(self.stream.tasks))
         self.family = load_family(source, self.sequence.model, labels, self.sequence.seed)
-        saved = saved_parts_of(source, self.family.module)
+        self.micro_batch.look_up()
+        saved = saved_parts_of(self.family.module)
         # What the tuning method adds is drawn from the global generator, after whatever loading drew
         torch.manual_seed(self.sequence.seed)
         self.stack = self._build_method()

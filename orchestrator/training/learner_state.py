@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -82,3 +83,11 @@ def copy_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             copies[name] = tensor.detach().to("cpu", copy=True)
     return copies
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more."""
+    # a model and its method refer to each other, so that neither goes by itself
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -17,12 +17,12 @@ from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
-from orchestrator.store.environment import SystemSampler, free_memory
+from orchestrator.store.environment import SystemSampler
 from orchestrator.store.events import Event, Report
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
 from orchestrator.training.learner import Learner
-from orchestrator.training.learner_state import NOTHING_WHOLE, Purpose
+from orchestrator.training.learner_state import NOTHING_WHOLE, Purpose, free_memory
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.record import SequenceRecord, StateSaver, reason
 from orchestrator.training.scoring import compute_scores, tasks_trained

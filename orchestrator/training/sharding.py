@@ -52,9 +52,8 @@ class ShardedParallel(Parallel):
 
         kept_whole = _kept_whole(model, head)
         # float32 parts are the masters; blocks are gathered in the type that they compute in, and gradients summed in float32
-        policy = MixedPrecisionPolicy(param_dtype=precision, cast_forward_inputs=False)
-        if precision is not None:
-            policy = MixedPrecisionPolicy(precision, torch.float32, cast_forward_inputs=False)
+        sums = None if precision is None else torch.float32
+        policy = MixedPrecisionPolicy(precision, sums, cast_forward_inputs=False)
         options: dict[str, Any] = {"mesh": self._mesh(), "mp_policy": policy, "ignored_params": kept_whole}
         # the root too gives its weights back: between passes methods then see every parameter in parts
         for module in (*blocks_of(model), model):

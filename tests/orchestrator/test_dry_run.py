@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -32,6 +33,7 @@ def test_what_was_planned_is_what_a_run_takes(model: str, tmp_path: Path) -> Non
     totals = dry_run.estimate(config, QUIET, gpu=False)
     assert not (tmp_path / "out").exists(), "a plan writes nothing"
     known: set[str] = set()
+    known_scores: set[str] = set()
     for total, sequence in zip(totals, plan(config), strict=True):
         run_sequence(sequence, evaluate=False)
         view = read_view(sequence.out, sequence.id)
@@ -48,12 +50,62 @@ def test_what_was_planned_is_what_a_run_takes(model: str, tmp_path: Path) -> Non
         assert total.flops == pytest.approx(sum(used["flops"] for used in usage), rel=1e-6)
         sizes = [sum(w.numel() * 4 for w in store.load(key).weights.values()) for key in new]
         assert total.disk_bytes == sum(sizes)
-        # four states, of which each is asked 3 x 4 examples
-        assert total.answers == 4 * 12
+        # four states, of which each is asked 4 examples of 3 tasks; those that methods share are asked once
+        new_scores = {key for row in sequence.score_keys for key in row} - known_scores
+        known_scores |= new_scores
+        assert total.answers == 4 * len(new_scores)
+        assert total.scoring_flops > 0
         assert view.tasks == sequence.tasks
     # what is there now is not to be made again
     again = dry_run.estimate(config, QUIET, gpu=False)
     assert [(total.states, total.steps, total.disk_bytes) for total in again] == [(0, 0, 0)] * 4
+    assert [total.answers for total in again] == [total.answers for total in totals], "nothing was scored"
+
+
+@pytest.mark.parametrize(
+    ("changes", "answers", "states"),
+    [
+        ({}, 3 * 8, 2),
+        # of two tasks: none before training, one after the first, two after the second
+        ({"evaluation": {"rows": "seen"}}, 3 * 4, 2),
+        ({"checkpoints": {"keep": "last"}}, 3 * 8, 1),
+        ({"checkpoints": {"keep": "none"}}, 3 * 8, 0),
+    ],
+)
+def test_what_is_asked_and_what_stays_follow_the_settings(
+    changes: dict[str, Any], answers: int, states: int, tmp_path: Path
+) -> None:
+    stream = {"first": 2, "max_train": 8, "max_test": 4}
+    config = small_config(tmp_path / "out", stream=stream, **changes)
+    (total,) = dry_run.estimate(config, QUIET, gpu=False)
+    (whole,) = dry_run.estimate(small_config(tmp_path / "out", stream=stream), QUIET, gpu=False)
+    assert total.answers == answers
+    assert total.states == 2, "each is trained, whether it stays or not"
+    assert total.disk_bytes == states * whole.disk_bytes // 2
+
+
+def test_a_scored_run_has_nothing_to_answer(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "out", stream={"first": 2, "max_train": 8, "max_test": 2})
+    (sequence,) = plan(config)
+    run_sequence(sequence)
+    (total,) = dry_run.estimate(config, QUIET, gpu=False)
+    assert (total.answers, total.scoring_flops) == (0, 0)
+
+
+def test_the_flops_of_an_answer_by_hand(tmp_path: Path) -> None:
+    """2 for each parameter of a matrix product and each token that it reads."""
+    config = small_config(tmp_path / "out", model="tiny-llama", stream={"first": 1, "max_train": 8, "max_test": 4})
+    (sequence,) = plan(config)
+    learner = Learner(sequence, sequence.open_stream(), Parallel())
+    learner.load_initial()
+    module = learner.family.module
+    parameters = sum(p.numel() for n, p in module.named_parameters() if p.ndim == 2 and "embed_tokens" not in n)
+    (task,) = learner.stream.tasks
+    features = learner.family.features(task, task.read("test"))
+    tokens = sum(len(feature["source"]) + len(feature["target"]) for feature in features)
+    (total,) = dry_run.estimate(config, QUIET, gpu=False)
+    # before training and after it
+    assert total.scoring_flops == 2 * 2 * parameters * tokens
 
 
 def test_memory_by_hand(tmp_path: Path) -> None:
@@ -90,6 +142,16 @@ def test_memory_by_hand(tmp_path: Path) -> None:
 def test_hours_follow_from_the_rate() -> None:
     total = dry_run.Totals("ft", 1, 1, 1, 1, 3 * 3600 * 10**12, 1, 3600 * 10**12, 1, 1)
     assert total.hours(2.0) == 2.0
+    assert [dry_run.shown_hours(hours) for hours in (0.00123, 1.26, 9.9, 1234.5)] == ["0.0012", "1.3", "9.9", "1,234"]
+
+
+def test_a_machine_without_a_gpu_plans_what_it_runs(tmp_path: Path) -> None:
+    """In the same precision, so that what it has trained is found; told otherwise, it is another plan."""
+    config = small_config(tmp_path / "out", stream={"first": 1, "max_train": 8, "max_test": 2})
+    (sequence,) = plan(config)
+    run_sequence(sequence)
+    states = [dry_run.estimate(config, QUIET, gpu)[0].states for gpu in (None, False, True)]
+    assert states == [0, 0, 1]
 
 
 @pytest.mark.parametrize("method", [name for name in PRESETS if name not in ("slca", "lfpt5")])

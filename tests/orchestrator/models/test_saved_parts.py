@@ -35,7 +35,7 @@ def families(config: ModelConfig) -> tuple[Family, Family, SavedParts]:
     source = find_model(config)
     in_parts = replace(source, in_parts=True)
     family = load_family(in_parts, config, ["a", "b"], seed=3)
-    return load_family(source, config, ["a", "b"], seed=3), family, saved_parts_of(in_parts, family.module)
+    return load_family(source, config, ["a", "b"], seed=3), family, saved_parts_of(family.module)
 
 
 @pytest.mark.parametrize("name", ["tiny-t5", "tiny-llama"])

@@ -21,27 +21,47 @@ from orchestrator.training.sequence import run_sequence
 MakeSequence = Callable[..., SequencePlan]
 
 
+def micro_batch_of(sequence: SequencePlan) -> MicroBatch:
+    """As a learner has it once it has loaded."""
+    found = MicroBatch(sequence, Parallel())
+    found.look_up()
+    return found
+
+
+def test_nothing_is_exchanged_before_it_is_looked_up(sequence_of: MakeSequence) -> None:
+    """A worker may make a learner alone, when it alone finds that a state is missing."""
+
+    class Alone(Parallel):
+        def agree(self, value: Any) -> Any:
+            raise AssertionError("the others are not there")
+
+    sequence = sequence_of(training={"micro_batch": "auto"})
+    Learner(sequence, sequence.open_stream(), Alone(0, 2))
+    with pytest.raises(AssertionError, match="the others are not there"):
+        MicroBatch(sequence, Alone(0, 2)).look_up()
+
+
 def test_by_default_a_worker_reads_its_part_at_once(sequence_of: MakeSequence) -> None:
-    assert MicroBatch(sequence_of(), Parallel()).size == 8
-    assert MicroBatch(sequence_of(training={"micro_batch": 2}), Parallel()).size == 2
+    assert micro_batch_of(sequence_of()).size == 8
+    assert micro_batch_of(sequence_of(training={"micro_batch": 2})).size == 2
     for micro_batch in (None, 2):
-        fixed = MicroBatch(sequence_of(training={"micro_batch": micro_batch}), Parallel())
+        fixed = micro_batch_of(sequence_of(training={"micro_batch": micro_batch}))
         assert not fixed.shrink()
         assert not fixed.file.parent.exists()
 
 
 def test_each_try_is_the_next_size_that_divides_and_is_noted(sequence_of: MakeSequence) -> None:
     sequence = sequence_of(training={"micro_batch": "auto", "global_batch": 12})
-    micro = MicroBatch(sequence, Parallel())
+    micro = micro_batch_of(sequence)
     sizes = [micro.size]
     while micro.shrink():
         sizes.append(micro.size)
-        assert MicroBatch(sequence, Parallel()).size == micro.size
+        assert micro_batch_of(sequence).size == micro.size
     assert sizes == [12, 6, 3, 1]
     other_seed = sequence.model_copy(update={"seed": 99})
-    assert MicroBatch(other_seed, Parallel()).size == 1, "a seed needs no more memory than another"
+    assert micro_batch_of(other_seed).size == 1, "a seed needs no more memory than another"
     other_method = sequence_of(training={"micro_batch": "auto", "global_batch": 12}, methods=["ewc"])
-    assert MicroBatch(other_method, Parallel()).size == 12
+    assert micro_batch_of(other_method).size == 12
     assert [file.suffix for file in micro.file.parent.iterdir()] == [".json"]
 
 
