@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,19 @@ def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any],
     """
     if is_search_folder(config.out, config.name):
         raise UserError(f"name: {config.name!r} in {config.out!r} is a search; give this experiment another name")
+    complete: set[str] = set()
+
+    def is_done(sequences: Sequence[SequencePlan]) -> bool:
+        for sequence in sequences:
+            if is_complete(sequence, Store(Path(sequence.out))):
+                complete.add(sequence.id)
+        return len(complete) == len(sequences)
+
+    # of an experiment that is new, a mistake must be told before all of its data is read
+    was_planned = Experiment(config, ()).is_saved()
     with preflight(config) as gpus:
-        return run_planned(config, plan(config, gpus > 0, warn=warn_on(console)), console)
+        sequences = plan(config, gpus > 0, warn_on(console), is_done if was_planned else None)
+        return run_planned(config, sequences, console, complete=complete)
 
 
 def warn_on(console: Console) -> Callable[[str], None]:
@@ -122,11 +133,15 @@ def warn_on(console: Console) -> Callable[[str], None]:
 
 
 def run_planned(
-    config: RunConfig, sequences: list[SequencePlan], console: Console, sync: MlflowSync | None = None
+    config: RunConfig,
+    sequences: list[SequencePlan],
+    console: Console,
+    sync: MlflowSync | None = None,
+    complete: Collection[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """Train and score what is missing of sequences that were planned, and copy it to MLflow.
 
-    A `sync` that is given follows the sequences too, and is left open.
+    A `sync` that is given follows the sequences too, and is left open. `complete`: the ids of those that lack no state or score.
     """
     experiment = Experiment(config, tuple(sequences))
     problems: list[str] = []
@@ -139,7 +154,7 @@ def run_planned(
             sync = own_sync = sync_of(config)
         sync.follow(sequence.id for sequence in sequences)
         watcher = Watcher(experiment, screen)
-        incomplete = _replay_complete(watcher, experiment)
+        incomplete = _replay_complete(watcher, experiment, complete)
         logger.info("%d of %d sequences are complete", len(sequences) - len(incomplete), len(sequences))
         retention = Retention(config.out, config.name, config.checkpoints.keep)
         if incomplete:
@@ -200,11 +215,11 @@ def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watc
         return run_on_cluster(incomplete, config.scaling, resources, config.evaluation.placement, watch, config.name)
 
 
-def _replay_complete(watcher: Watcher, experiment: Experiment) -> list[SequencePlan]:
+def _replay_complete(watcher: Watcher, experiment: Experiment, complete: Collection[str]) -> list[SequencePlan]:
     """The sequences of which something is missing. Those whose states and scores are all there are noted without Ray."""
     incomplete = []
     for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
-        if not is_complete(sequence, Store(Path(sequence.out))):
+        if sequence.id not in complete and not is_complete(sequence, Store(Path(sequence.out))):
             incomplete.append(sequence)
         # other sequences may have made all of it, in a store that they share: then only the journal lacks it
         elif view.status != "finished" or not view.is_whole():

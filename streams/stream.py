@@ -47,11 +47,11 @@ class Stream:
 
     def sealed(self) -> Stream:
         """The same stream for tuning: every task refuses its test split."""
-        return self.changed(lambda task: replace(task, sealed=True))
+        return self.changed(lambda task: task.sharing(sealed=True))
 
     def watched(self, on_test_read: Callable[[Task], None]) -> Stream:
-        """The same stream; each task calls `on_test_read` before it first loads its test split."""
-        return self.changed(lambda task: replace(task, on_test_read=on_test_read))
+        """The same stream; each task calls `on_test_read` before it first gives of its test split."""
+        return self.changed(lambda task: task.sharing(on_test_read=on_test_read))
 
     def manifest(self) -> list[dict[str, object]]:
         """What the data is: for each task sizes, hashes, dropped rows, prompt, scorer and where it came from.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 from streams.prompts import BENCHMARK, Prompt, PromptTemplate
 from streams.splits import Example, Limits, RawSplit, Split, carve_dev, in_seeded_order
 
 # how answers were scored in all published results; `streams.scorer_names` has the others
 DEFAULT_SCORER = "exact-match"
+
+Kept = TypeVar("Kept")
 
 
 class SealedSplit(ValueError):
@@ -40,7 +43,9 @@ class Task:
     (default: the name). `other_labels` are those that the data set has and this task leaves to other tasks: their rows
     are not used, and not counted as dropped either. Where `lists_options` is False the texts themselves say what there is
     to choose from, and no prompt lists it again. A `sealed` task refuses its test split; another one calls
-    `on_test_read` once, right before it loads that split.
+    `on_test_read` once, right before it first gives of that split, whether or not it was loaded before.
+
+    What was read and hashed is kept, also for the tasks that `sharing` makes of this one.
     """
 
     name: str
@@ -66,6 +71,27 @@ class Task:
         # the options are listed to the model, and a label twice would be twice as likely to be copied
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"task {self.name!r}: the label set names a label twice ({self.source})")
+
+    def sharing(self, **changes: Any) -> Task:
+        """The same task, sealed or watched otherwise, which reads and hashes nothing anew that either of them has read.
+
+        Its own reading of the test split is told as if nothing had been read.
+        """
+        assert changes.keys() <= {"sealed", "on_test_read"}, "what is kept depends on all else"
+        other = replace(self, **changes)
+        object.__setattr__(other, "_kept", self._kept)
+        return other
+
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        """What was read and hashed, by what it is."""
+        return {}
+
+    def _keep(self, what: str, make: Callable[[], Kept]) -> Kept:
+        if what not in self._kept:
+            self._kept[what] = make()
+        kept: Kept = self._kept[what]
+        return kept
 
     def read(self, split: Split) -> tuple[Example, ...]:
         """The examples of a split, in a fixed order. Raises ValueError where there are none."""
@@ -93,28 +119,38 @@ class Task:
             f"{first.row}; the label set is {', '.join(map(repr, self.labels))}"
         )
 
-    @cached_property
+    @property
     def _raw_train(self) -> UsableRows:
-        return self._usable(self.load("train"))
+        return self._keep("raw train", lambda: self._usable(self.load("train")))
 
-    @cached_property
+    @property
     def _raw_test(self) -> UsableRows:
+        self._open_test()
+        return self._keep("raw test", lambda: self._usable(self.load("test")))
+
+    def _open_test(self) -> None:
+        """Refuse the test split if it is sealed, and else tell once that it is read."""
         if self.sealed:
             raise SealedSplit(f"task {self.name!r}: the test split is sealed while tuning")
         # before the rows are loaded: a reading that fails half-way was a reading
-        if self.on_test_read is not None:
+        if self.on_test_read is not None and "_has_told" not in self.__dict__:
+            object.__setattr__(self, "_has_told", True)
             self.on_test_read(self)
-        return self._usable(self.load("test"))
 
-    @cached_property
+    @property
     def _train_and_dev(self) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        train, dev = carve_dev(self._raw_train.examples, self.limits.dev_fraction, self.limits.seed)
-        return tuple(train[: self.limits.max_train]), tuple(dev[: self.limits.max_dev])
+        def carve() -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+            train, dev = carve_dev(self._raw_train.examples, self.limits.dev_fraction, self.limits.seed)
+            return tuple(train[: self.limits.max_train]), tuple(dev[: self.limits.max_dev])
 
-    @cached_property
+        return self._keep("train and dev", carve)
+
+    @property
     def _test(self) -> tuple[Example, ...]:
-        ranked = in_seeded_order(self._raw_test.examples, self.limits.seed)
-        return tuple(ranked[: self.limits.max_test])
+        raw = self._raw_test
+        return self._keep(
+            "test", lambda: tuple(in_seeded_order(raw.examples, self.limits.seed)[: self.limits.max_test])
+        )
 
     def _usable(self, rows: Sequence[Example]) -> UsableRows:
         examples: list[Example] = []
@@ -160,18 +196,22 @@ class Task:
         """What a model that reads prompts reads for a text, by the task's template."""
         return self.template.render(text, self._prompt_fields)
 
-    @cached_property
+    @property
     def train_hash(self) -> str:
         """SHA-256 of all that training on this task can see: wording, labels and train examples, in order."""
         return self.split_hash("train")
 
-    @cached_property
+    @property
     def test_hash(self) -> str:
         """SHA-256 of all that scoring on this task can see. Reads the test split."""
         return self.split_hash("test")
 
     def split_hash(self, split: Split) -> str:
         """SHA-256 of wording, labels and the examples of a split. Keys of stored checkpoints are made of it."""
+        examples = self.read(split)
+        return self._keep(f"hash of {split}", lambda: self._hash(examples))
+
+    def _hash(self, examples: Sequence[Example]) -> str:
         wording: list[object] = [self.name, self.category, self.instruction, list(self.labels)]
         # templates came later than the first stored checkpoints: the one that those were trained on adds nothing
         if self.template.segments != BENCHMARK.segments:
@@ -181,5 +221,5 @@ class Task:
             wording.append(["shown as", self.shown_name])
         if not self.lists_options:
             wording.append("options in the text")
-        rows = [[example.text, example.label] for example in self.read(split)]
+        rows = [[example.text, example.label] for example in examples]
         return hashlib.sha256(json.dumps([wording, rows]).encode()).hexdigest()

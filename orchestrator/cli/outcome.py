@@ -65,12 +65,14 @@ def _print_tracebacks(result: dict[str, Any], console: Console) -> None:
 
 def print_result(result: dict[str, Any], console: Console) -> None:
     """Print the table of an experiment, or of a search with both of its phases."""
-    from orchestrator.report.tables import print_report
-    from orchestrator.search.report import print_search
-
+    # each of its own: a search's brings SciPy along, which an experiment's table does not need
     if "search" in result:
+        from orchestrator.search.report import print_search
+
         print_search(result, console)
     else:
+        from orchestrator.report.tables import print_report
+
         print_report(result, console)
 
 

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
-from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.store.view import View
+
+PLANS = "sequences.json"
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Experiment:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "config.yaml").write_text(configuration)
             # written last: it is by this file that a folder is known as an experiment's
-            (self.folder / "sequences.json").write_text(json.dumps(plans))
+            (self.folder / PLANS).write_text(json.dumps(plans))
         except OSError as error:
             raise UserError(f"out: cannot write to {self.config.out!r}: {error.strerror}") from error
 
-    def views(self) -> list[View]:
-        """What each sequence's journal says, with what was lost of it."""
-        return [recovered_view(sequence) for sequence in self.sequences]
+    def is_saved(self) -> bool:
+        """Whether a plan of that name is in the output folder."""
+        return (self.folder / PLANS).exists()
 
 
 def search_folder(out: str, name: str) -> Path:
@@ -66,11 +66,11 @@ def open_experiment(run: str, out: str) -> Experiment:
     """The experiment of that name in `out`, or in that folder. Raises UserError."""
     # a folder given as it is wins: it may be a copy that lies outside every output folder
     folder = Path(run)
-    if not (folder / "sequences.json").exists():
+    if not (folder / PLANS).exists():
         folder = Path(out) / "experiments" / run
     try:
         values = yaml.safe_load((folder / "config.yaml").read_text())
-        plans = json.loads((folder / "sequences.json").read_text())
+        plans = json.loads((folder / PLANS).read_text())
     except FileNotFoundError:
         raise UserError(f"no experiment {run!r} in {str(out)!r}: {_what_there_is(Path(out))}") from None
     # the folder may have been moved or copied since: what counts is where it is now

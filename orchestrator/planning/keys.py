@@ -37,12 +37,17 @@ def code_of(method: MethodEntry) -> dict[str, str]:
 def check_unchanged(sequence: SequencePlan, stream: Stream) -> None:
     """Raises ValueError where code or data is not that of the plan: what it trains would go under another one's key."""
     _check_code(sequence)
+    if not is_unchanged(sequence, stream):
+        raise ValueError(f"the data of stream {stream.name!r} has changed since the experiment was planned")
+
+
+def is_unchanged(sequence: SequencePlan, stream: Stream) -> bool:
+    """Whether data is that of the plan: whether it gives the plan's keys."""
     keys = state_keys(
         sequence.model, sequence.model_identity, stream, sequence.method, sequence.training, sequence.seed
     )
     scores = score_keys(keys, sequence.model, stream, sequence.method, sequence.split)
-    if tuple(keys) != sequence.keys or scores != sequence.score_keys:
-        raise ValueError(f"the data of stream {stream.name!r} has changed since the experiment was planned")
+    return tuple(keys) == sequence.keys and scores == sequence.score_keys
 
 
 def _check_code(sequence: SequencePlan) -> None:

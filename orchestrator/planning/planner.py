@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from methods import TuningMethod, is_ours, source_of
@@ -28,18 +28,26 @@ ParentRuns = tuple[tuple[str, str], ...]
 Warn = Callable[[str], None]
 
 
-def plan(config: RunConfig, gpu: bool = False, warn: Warn | None = None) -> list[SequencePlan]:
+def plan(
+    config: RunConfig,
+    gpu: bool = False,
+    warn: Warn | None = None,
+    is_done: Callable[[Sequence[SequencePlan]], bool] | None = None,
+) -> list[SequencePlan]:
     """The sequences of an experiment, all checked: models found, data read, keys computed. Raises UserError.
 
     `gpu` says whether training runs on GPUs, which decides what precision "auto" means. `warn` is told once of each thing
-    that is no mistake of form and yet makes a score say nothing (see `streams.doubts`).
+    that is no mistake of form and yet makes a score say nothing (see `streams.doubts`). `is_done` says whether nothing is
+    left to train or score: then no model is built to see whether the methods work on it, which takes seconds.
     """
-    planner = Planner(config, gpu, warn=warn)
+    planner = Planner(config, gpu, warn=warn, tries_models=is_done is None)
     sequences: list[SequencePlan] = []
     for stream in config.streams:
         for method in config.methods:
             for seed in config.seeds:
                 sequences.extend(planner.sequences(method, stream, seed))
+    if is_done is not None and not is_done(sequences):
+        planner.try_models()
     if warn is not None:
         for method in config.methods:
             doubt = doubt_about_rate(method, config.training_for(method))
@@ -58,6 +66,7 @@ class Planner:
         gpu: bool = False,
         why: str = "hashes alone, for the keys",
         warn: Warn | None = None,
+        tries_models: bool = True,
     ) -> None:
         self.config = config
         self.why = why
@@ -68,13 +77,18 @@ class Planner:
             self.family = family_of(self.source, config.model)
         self._check_family()
         self.model = _with_precision(config.model, gpu)
-        with _as_user_error():
-            check_model(self.source, config.model)
-            for method in config.methods:
-                check_method(self.source, config.model, method.spec)
+        if tries_models:
+            self.try_models()
         self._tell_missing_sources()
         self._streams: dict[str, Stream] = {}
         self._test_reads: list[Task] = []
+
+    def try_models(self) -> None:
+        """Refuse a model that cannot be loaded, and methods that do not work on it."""
+        with _as_user_error():
+            check_model(self.source, self.config.model)
+            for method in self.config.methods:
+                check_method(self.source, self.config.model, method.spec)
 
     def stream(self, stream: StreamConfig, split: Split = "test") -> Stream:
         """The stream's data, read for its content's hash; sealed where it is for tuning (`split` "dev")."""

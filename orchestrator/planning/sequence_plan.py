@@ -54,7 +54,10 @@ class SequencePlan(Section):
 
     def open_stream(self, why: str = "scores") -> Stream:
         """The data: with the test split sealed while tuning; else each reading of a test split goes to the test-access log."""
-        stream = self.stream.build()
+        return self.watched(self.stream.build(), why)
+
+    def watched(self, stream: Stream, why: str = "scores") -> Stream:
+        """Data that was read already, as this sequence may see it: sealed, or with its own lines in the test-access log."""
         # sealed in each process that opens it: what a trial cannot read it cannot be chosen by
         if self.split == "dev":
             return stream.sealed()

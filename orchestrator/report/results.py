@@ -10,6 +10,7 @@ import numpy as np
 from methods import run_kind
 from orchestrator.evaluation import metrics
 from orchestrator.planning.experiment import Experiment, tracking_uri
+from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.experts import merge_experts
 from orchestrator.report.numbers import plain_matrix, plain_number
@@ -25,7 +26,9 @@ def results(experiment: Experiment) -> dict[str, Any]:
     # what a reader compares is a method on a stream with a seed, whatever number of sequences it took
     entries: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     damaged: list[DamagedLine] = []
-    for sequence, view in zip(experiment.sequences, experiment.views(), strict=True):
+    for sequence in experiment.sequences:
+        # one at a time: a thousand views at once would fill the memory for nothing
+        view = recovered_view(sequence)
         damaged += view.damaged
         part = sequence_result(sequence, view)
         entries[part["method"], part["stream"], part["seed"]].append(part)

@@ -49,7 +49,7 @@ def is_sound(line: bytes) -> bool:
 
 
 def _checksum(content: bytes) -> bytes:
-    return f"{zlib.crc32(content):08x}".encode()
+    return b"%08x" % zlib.crc32(content)
 
 
 def write_whole(path: Path, content: bytes) -> None:

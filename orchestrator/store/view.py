@@ -44,16 +44,19 @@ class StepNumbers:
     def __contains__(self, number: int) -> bool:
         return 0 < number <= self.without_gap or number in self.after_gap
 
-    def add(self, number: int) -> None:
-        """Note a step that is not known yet."""
+    def add(self, number: int) -> bool:
+        """Note a step; False if it is known."""
         if number != self.without_gap + 1:
+            if number in self:
+                return False
             self.after_gap.add(number)
-            return
+            return True
         self.without_gap = number
         # lines that were damaged, and are told again by the store, fill their gap
         while self.without_gap + 1 in self.after_gap:
             self.without_gap += 1
             self.after_gap.remove(self.without_gap)
+        return True
 
 
 @dataclass
@@ -69,11 +72,9 @@ class TaskView:
     _last_step: Step | bytes | None = None
 
     def add_step(self, number: int, step: Step | bytes) -> bool:
-        """Take in a step, as an event or as its sound line; False if it is known."""
-        # a task that was interrupted repeats its steps, to the same numbers
-        if number in self.steps:
+        """Take in a step, as an event or as its sound line; False if it is known, as where an interrupted task repeats it."""
+        if not self.steps.add(number):
             return False
-        self.steps.add(number)
         if number > self._last_number:
             self._last_number = number
             self._last_step = step
@@ -138,16 +139,14 @@ class View:
 
     def read(self, tail: Tail) -> None:
         """Take in what a journal has that is new."""
+        add = self.add  # taken once: the method is made anew each time that it is asked for
         for path, line in tail.new_lines():
             # nearly all lines are steps', of which an event each would take most of the time and of the memory
             step = step_numbers(line)
             if step is not None:
-                task_id, number = step
-                self._task(task_id).add_step(number, line)
-                continue
-            event = tail.parse(path, line)
-            if event is not None:
-                self.add(event)
+                self._task(step[0]).add_step(step[1], line)
+            elif (event := tail.parse(path, line)) is not None:
+                add(event)
         self.damaged = list(tail.damaged)
 
     @singledispatchmethod

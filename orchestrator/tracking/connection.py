@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
 
-DATABASES = ("sqlite:///", "postgresql", "mysql", "mssql")
+SQLITE = "sqlite:///"
+DATABASES = (SQLITE, "postgresql", "mysql", "mssql")
 
 # What is in an experiment: of MLflow's own tables, which have had these names in all of its versions that know models
 ACTIVE_IDS = """
@@ -85,12 +89,25 @@ class Connection:
 
     def present_ids(self) -> set[str]:
         """The ids of the runs and models that the experiment has by now; empty where there is no such experiment."""
+        # not through MLflow, whose import alone takes longer than all else of a start that has nothing to send
+        if self.uri.startswith(SQLITE):
+            return self._ids_in_file()
         if self.uri.startswith(DATABASES):
             return self._ids_in_database()
         return self._ids_on_server()
 
+    def _ids_in_file(self) -> set[str]:
+        try:
+            # read only: a database that is not there is not made by asking
+            file = Path(self.uri.removeprefix(SQLITE)).absolute().as_uri()
+            with contextlib.closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as connected:
+                rows = connected.execute(ACTIVE_IDS, {"experiment": self.experiment})
+                return {str(row[0]) for row in rows}
+        except sqlite3.Error:
+            # a database that is new has no tables; of one in another layout, too, nothing is known: all is copied again
+            return set()
+
     def _ids_in_database(self) -> set[str]:
-        # not through MLflow, whose import alone takes longer than all else of a start that has nothing to send
         from sqlalchemy import create_engine, text
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -100,7 +117,6 @@ class Connection:
                 rows = connected.execute(text(ACTIVE_IDS), {"experiment": self.experiment})
                 return {str(row[0]) for row in rows}
         except SQLAlchemyError:
-            # a database that is new has no tables; of one in another layout, too, nothing is known: all is copied again
             return set()
         finally:
             engine.dispose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import singledispatchmethod
+from functools import cached_property, singledispatchmethod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from orchestrator.store.events import (
     SystemSample,
     TaskStarted,
 )
-from orchestrator.store.identities import WHOLE_SEQUENCE, RunIdentity
+from orchestrator.store.identities import SEQUENCE_TAG, WHOLE_SEQUENCE, RunIdentity
 from orchestrator.store.journal import ResumableTail, journal_folder
 from orchestrator.store.view import View
 from orchestrator.tracking.metric_batches import MetricBatches
@@ -117,8 +117,14 @@ class SequenceRuns:
         """The run of a task, or the parent run: found by its identity, or else created."""
         if task_id not in self.run_ids:
             tags = RunIdentity(self.view.id, task_id).tags()
-            self.run_ids[task_id] = self.runs.find(tags) or self._create_run(task_id, tags)
+            found = None if self._is_new else self.runs.find(tags)
+            self.run_ids[task_id] = found or self._create_run(task_id, tags)
         return self.run_ids[task_id]
+
+    @cached_property
+    def _is_new(self) -> bool:
+        """Whether the store had no run of the sequence when it was first asked: then none has to be looked for."""
+        return self.runs.find({SEQUENCE_TAG: self.view.id}) is None
 
     def _create_run(self, task_id: int, tags: Mapping[str, str]) -> str:
         start = self._start
@@ -194,7 +200,9 @@ class SequenceRuns:
         run_id = self._run(event.task_id)
         model_id = self._model(event, run_id)
         self.model_ids[event.task_id] = model_id
-        outputs = self.client.get_run(run_id).outputs
+        outputs = None
+        if not self._is_new:
+            outputs = self.client.get_run(run_id).outputs
         if not (outputs and outputs.model_outputs):
             self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
         cost: dict[str, float | None] = {"train_seconds": event.seconds}

@@ -12,6 +12,7 @@ import torch
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluation.scores import missing_scores, score_events
+from orchestrator.planning.kept_streams import kept_stream
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
@@ -94,7 +95,7 @@ class _SequenceRun:
     @cached_property
     def stream(self) -> Stream:
         """The tasks."""
-        return self.sequence.open_stream()
+        return kept_stream(self.sequence)
 
     @cached_property
     def learner(self) -> Learner:

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 from orchestrator.planning.experiment import open_experiment
+from orchestrator.planning.recovery import recovered_view
 from orchestrator.store.view import View
 from tests.conftest import SMALL
 from tests.steps import losses_of
@@ -72,7 +73,7 @@ def run(out: Path, environment: dict[str, str], *settings: str, code: int = 0) -
 
 
 def views(out: Path) -> list[View]:
-    return open_experiment("embedded", str(out)).views()
+    return [recovered_view(sequence) for sequence in open_experiment("embedded", str(out)).sequences]
 
 
 def test_an_experiment_with_a_failing_sequence_and_then_two_workers(

@@ -13,11 +13,13 @@ from rich.console import Console
 
 from orchestrator import cli
 from orchestrator.bench.made_records import Size, make_experiment
+from orchestrator.errors import UserError
 from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.planner import plan
-from orchestrator.run import _tell_states_to_make_again, evaluate_experiment, run_planned
+from orchestrator.run import _tell_states_to_make_again, evaluate_experiment, run_experiment, run_planned
 from orchestrator.store import events
 from orchestrator.store.journal import Tail, journal_folder
+from orchestrator.store.scores import score_file
 from orchestrator.store.view import View, read_view
 from orchestrator.tracking import MlflowSync
 from orchestrator.training.sequence import run_sequence
@@ -162,3 +164,29 @@ def test_an_evaluation_looks_at_each_journal_as_often_however_many_there_are(
         assert [sequence["status"] for sequence in result["sequences"]] == ["finished"] * sequences
         counts.append(len(reads) / sequences)
     assert counts == [2, 2]
+
+
+def test_a_model_is_tried_where_something_is_left_to_do_and_before_a_new_experiments_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tmp_path / "out", model="tiny-bert", stream={"first": 1})
+    (sequence,) = plan(config)
+    Experiment(config, (sequence,)).save()
+    run_sequence(sequence)
+
+    def tried(source: Any, model: Any) -> None:
+        raise UserError("the model was tried")
+
+    monkeypatch.setattr("orchestrator.planning.planner.check_model", tried)
+    result, problems = run_experiment(config, Console(quiet=True))
+    assert (result["sequences"][0]["status"], problems) == ("finished", [])
+    score_file(Path(config.out), sequence.score_keys[1][0]).unlink()
+    with pytest.raises(UserError, match="the model was tried"):
+        run_experiment(config, Console(quiet=True))
+
+    def read(config: Any) -> None:
+        raise AssertionError("its data was read")
+
+    monkeypatch.setattr("orchestrator.config.stream.StreamConfig.build", read)
+    with pytest.raises(UserError, match="the model was tried"):
+        run_experiment(config.model_copy(update={"name": "new"}), Console(quiet=True))

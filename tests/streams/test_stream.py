@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
 from streams import (
@@ -33,6 +36,59 @@ def test_a_sealed_task_announces_nothing() -> None:
     with pytest.raises(SealedSplit):
         t.read("test")
     assert seen == []
+
+
+def test_what_was_read_is_not_read_again_for_another_and_is_announced_all_the_same() -> None:
+    loads = Loads()
+    readers: list[list[str]] = [[], []]
+    first, second = (loads.stream().watched(lambda t, seen=seen: seen.append(t.name)) for seen in readers)
+    assert first.tasks[0].test_hash == second.tasks[0].test_hash
+    assert loads.asked == ["test", "test"], "two streams that share nothing"
+    later: list[str] = []
+    third = first.watched(lambda t: later.append(t.name))
+    assert third.tasks[0].test_hash == first.tasks[0].test_hash
+    assert third.tasks[0].read("test") is first.tasks[0].read("test")
+    third.tasks[0].dropped_rows("test")
+    assert (loads.asked, readers, later) == (["test", "test"], [["a"], ["a"]], ["a"])
+    # in whichever order: what the later one reads, the earlier one has
+    assert third.tasks[1].read("train") is first.tasks[1].read("train")
+    assert loads.asked == ["test", "test", "train"]
+
+
+def test_what_was_read_is_sealed_for_who_must_not_see_it() -> None:
+    stream = Loads().stream()
+    stream.tasks[0].read("test"), stream.tasks[0].test_hash
+    sealed = stream.sealed().tasks[0]
+    for read in (lambda: sealed.read("test"), lambda: sealed.test_hash, lambda: sealed.dropped_rows("test")):
+        with pytest.raises(SealedSplit):
+            read()
+
+
+def test_a_task_that_is_asked_otherwise_has_another_hash_also_after_it_was_read() -> None:
+    t = task()
+    before = t.train_hash
+    other = replace(t, labels=("yes", "no", "odd"))
+    assert other.train_hash != before == t.train_hash == task().train_hash
+    assert other.train_hash == task(labels=("yes", "no", "odd")).train_hash
+    with pytest.raises(AssertionError):
+        t.sharing(labels=("a", "b"))
+
+
+def test_a_split_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Task._hash
+    hashed: list[str] = []
+
+    def counted(t: Task, examples: Sequence[Example]) -> str:
+        hashed.append(t.name)
+        return original(t, examples)
+
+    monkeypatch.setattr(Task, "_hash", counted)
+    stream = Loads().stream()
+    for _ in range(3):
+        stream.manifest()
+        stream.watched(print).sealed().tasks[0].split_hash("dev")
+    # train, dev and test of both tasks
+    assert sorted(hashed) == ["a"] * 3 + ["b"] * 3
 
 
 def test_the_manifest_says_what_the_data_is() -> None:

@@ -98,7 +98,8 @@ def test_steps_are_known_by_their_numbers_in_whatever_order_they_come() -> None:
         numbers = StepNumbers()
         for number in order:
             assert number not in numbers
-            numbers.add(number)
+            assert numbers.add(number)
+            assert not numbers.add(number)
         assert len(numbers) == 4
         assert [number in numbers for number in range(7)] == [False, True, True, True, False, True, False]
         numbers.add(4)

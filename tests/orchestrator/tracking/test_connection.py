@@ -37,10 +37,14 @@ def test_the_ids_of_an_experiment_are_those_of_its_runs_and_models(store: str, t
     client.delete_logged_model(models[0])
     expected = {*runs[1:], *models[1:]}
     assert connection._ids_on_server() == expected
+    assert connection._ids_in_database() == expected
     assert Connection(store, str(tmp_path), str(tmp_path)).present_ids() == expected
 
 
 def test_a_store_that_is_not_there_has_no_ids(store: str, tmp_path: Path) -> None:
-    assert Connection(f"sqlite:///{tmp_path}/new.db", "any", str(tmp_path)).present_ids() == set()
+    new = Connection(f"sqlite:///{tmp_path}/new.db", "any", str(tmp_path))
+    assert new.present_ids() == set()
+    assert not (tmp_path / "new.db").exists(), "nor is it made"
+    assert new._ids_in_database() == set()
     assert Connection(store, "no such experiment", str(tmp_path)).present_ids() == set()
     assert Connection(store, "no such experiment", str(tmp_path))._ids_on_server() == set()

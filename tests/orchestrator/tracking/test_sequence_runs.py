@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import mlflow
@@ -115,6 +115,29 @@ def test_more_metrics_than_a_call_takes_are_all_there(
     _, children = copied(events)
     for key in ("loss", "lr", "grad_norm", "tokens_per_s"):
         assert [number for number, _ in points(store, children["1 sport"], key)] == list(range(1, 252))
+
+
+def test_of_a_sequence_that_is_new_no_run_is_looked_for(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for all of its runs; one that was copied before is asked for each: its own and two of tasks."""
+    find = ParentRuns.find
+    asked: list[dict[str, str]] = []
+
+    def counted(runs: ParentRuns, tags: Mapping[str, str]) -> str | None:
+        asked.append(dict(tags))
+        return find(runs, tags)
+
+    monkeypatch.setattr(ParentRuns, "find", counted)
+    Journal(journal_folder(tmp_path, "s")).append_all(all_events())
+    counts = []
+    for _ in range(2):
+        shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
+        connection = Connection(store, str(tmp_path), str(tmp_path))
+        SequenceRuns(ParentRuns(connection), str(tmp_path), "s", Notes(connection)).pull()
+        counts.append(len(asked))
+    assert counts == [1, 1 + 1 + 3]
+    assert len(connection.client.search_runs([connection.experiment_id])) == 3
 
 
 def test_a_list_is_drawn_over_layers_and_averaged_over_tasks(
