@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -57,6 +58,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _one_thread() -> None:
     """Equality bit for bit needs one order of summation."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_imports() -> None:
+    """Collections look at what a module's own tests made: each sequence ends in one, over half a million imported objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
