@@ -1,27 +1,35 @@
-"""What trials save that share a store: `orchestrator bench search-reuse`."""
+"""What trials save that share a store and are stopped at rungs: `orchestrator bench search-reuse`."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
 
 from orchestrator.config.experiment import RunConfig
+from orchestrator.config.loading import load_config
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.search.decisions.halving import rungs
+from orchestrator.search.definition import prepare
+from orchestrator.search.trial_store import TrialStore
+from orchestrator.search.trials import Trial, score_after
 from orchestrator.store.view import View
 from orchestrator.training.sequence import run_sequence
 
-RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
+RATIOS = (0.1, 0.3, 0.5)
 RATES = (5e-4, 1e-3)
+# The recipe `embedded-quick`, with more trials and stopped at rungs
+SEARCH = ("search.trials=12", "search.scheduler=asha", "search.grace=2", "search.at_once=2")
 
 
 @dataclass(frozen=True)
@@ -32,26 +40,80 @@ class TimedRun:
     seconds: float
 
 
-def search_reuse(console: Console, max_train: int = 160) -> dict[str, Any]:
+def search_reuse(console: Console, max_train: int = 160, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """What sharing saves of some sequences, with equal results; and what a search trains that also stops trials."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        result = _shared_store(console, max_train, Path(folder) / "sequences")
+        config = load_config("embedded-quick", [*SEARCH, *settings], str(Path(folder) / "search"))
+        return {"bench": "search-reuse"} | result | {"search": _stopped_search(console, config)}
+
+
+def _shared_store(console: Console, max_train: int, folder: Path) -> dict[str, Any]:
     """A search's sequences over one store, against each of them in a store of its own: tasks trained, seconds, results.
 
-    Six ratios of MIGU, fine-tuning and the random mask, each at two learning rates, on the five embedded tasks.
+    Ratios of MIGU, fine-tuning and the random mask, each at two learning rates, on the five embedded tasks.
     """
     shared: list[TimedRun] = []
     alone: list[TimedRun] = []
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        sequences = _search(Path(folder) / "shared", max_train)
-        for number, sequence in enumerate(track(sequences, "search-reuse", console=console, transient=True)):
-            # another folder changes no key, so the work is the same and only what is found differs
-            own_store = sequence.model_copy(update={"out": str(Path(folder) / f"alone-{number}")})
-            # neither always comes first: what a machine is busy with meanwhile must not favour one of them
-            if number % 2:
-                shared.append(_timed(sequence))
-                alone.append(_timed(own_store))
-            else:
-                alone.append(_timed(own_store))
-                shared.append(_timed(sequence))
+    sequences = _sequences(folder / "shared", max_train)
+    for number, sequence in enumerate(track(sequences, "one store", console=console, transient=True)):
+        # another folder changes no key, so the work is the same and only what is found differs
+        own_store = sequence.model_copy(update={"out": str(folder / f"alone-{number}")})
+        # neither always comes first: what a machine is busy with meanwhile must not favour one of them
+        if number % 2:
+            shared.append(_timed(sequence))
+            alone.append(_timed(own_store))
+        else:
+            alone.append(_timed(own_store))
+            shared.append(_timed(sequence))
     return _reuse(shared, alone)
+
+
+def _stopped_search(console: Console, config: RunConfig) -> dict[str, Any]:
+    """Tasks that a search trains with ASHA, against all tasks of all its trials, and what both would choose."""
+    search = prepare(config, gpu=False)
+    trial_store = TrialStore(search.folder, search.settings, search.planner, search.method_searches)
+    trained = 0
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("a search", total=2 * trial_store.num_planned())
+        while trial := trial_store.start_next():
+            _run_trial(trial_store, trial)
+            trial_store.record_result(trial)
+            trained += trial_store.results[trial.key].cost.trained
+            progress.advance(bar)
+        # what was stopped goes on, for what a search without rungs would have seen
+        finals: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        for trial in trial_store.all_trials():
+            views = [run_sequence(sequence) for sequence in trial.sequences]
+            # of equal scores the first counts, as for the search
+            finals[trial.method].append((score_after(search.settings, views, trial.num_tasks), trial.key))
+            progress.advance(bar)
+    naive = sum(trial.num_tasks * len(trial.sequences) for trial in trial_store.all_trials())
+    chosen = {}
+    for method_search in search.method_searches:
+        best = trial_store.best(method_search.label)
+        chosen[method_search.label] = best.key if best else None
+    chosen_whole = {method: max(scores, key=itemgetter(0))[1] for method, scores in finals.items()}
+    stopped = sum(result.status == "stopped" for result in trial_store.results.values())
+    return {
+        "trials": len(trial_store.all_trials()),
+        "stopped": stopped,
+        "tasks_naive": naive,
+        "tasks_trained": trained,
+        "ratio": round(trained / naive, 3),
+        "same_choice": chosen == chosen_whole,
+        "chosen": chosen,
+        "chosen_whole": chosen_whole,
+    }
+
+
+def _run_trial(trial_store: TrialStore, trial: Trial) -> None:
+    """Train and score a trial until it is through, or told to stop at a rung."""
+    for tasks in [*rungs(trial_store.search, trial.num_tasks), trial.num_tasks]:
+        views = [run_sequence(sequence, until=tasks) for sequence in trial.sequences]
+        score = score_after(trial_store.search, views, tasks)
+        if tasks < trial.num_tasks and not trial_store.passes_rung(trial, tasks, score):
+            return
 
 
 def _reuse(shared: Sequence[TimedRun], alone: Sequence[TimedRun]) -> dict[str, Any]:
@@ -78,7 +140,7 @@ def _reuse(shared: Sequence[TimedRun], alone: Sequence[TimedRun]) -> dict[str, A
     }
 
 
-def _search(out: Path, max_train: int) -> list[SequencePlan]:
+def _sequences(out: Path, max_train: int) -> list[SequencePlan]:
     methods: list[dict[str, Any]] = []
     for rate in RATES:
         shared = {"tuning": "full", "training": {"lr": rate}}
@@ -127,3 +189,12 @@ def print_search_reuse(result: dict[str, Any], console: Console) -> None:
     same = "equal in every score" if result["equal_results"] else "NOT EQUAL"
     saved = f"{100 * result['tasks_saved']:.0f} % of the tasks were not trained again"
     console.print(f"{saved}; time {result['time_ratio']:.2f} of the naive; accuracy matrices {same}", highlight=False)
+    search = result["search"]
+    choice = (
+        "the same choice" if search["same_choice"] else f"ANOTHER CHOICE: {search['chosen']}, {search['chosen_whole']}"
+    )
+    console.print(
+        f"A search of {search['trials']} trials, of which ASHA stopped {search['stopped']}, trained {search['tasks_trained']} of "
+        f"{search['tasks_naive']} tasks ({search['ratio']:.2f}), with {choice}",
+        highlight=False,
+    )

@@ -6,17 +6,33 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator import logs
 from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups, scores_asynchronously
 from orchestrator.cluster.scoring import AsyncScoring
+from orchestrator.cluster.worker import work_through
 from orchestrator.config.running import ScalingConfig
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.view import View
 
 logger = logging.getLogger(__name__)
+
+
+class Work(Protocol):
+    """Sequences that workers work through."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is not over."""
+        ...
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong with the machinery, a line each; complete when it is over."""
+        ...
 
 
 def run_on_cluster(
@@ -27,10 +43,11 @@ def run_on_cluster(
     watch: Callable[[], list[View]],
     name: str,
     until: int | None = None,
+    give: Callable[[dict[str, Any]], Work] | None = None,
 ) -> list[str]:
     """Train and score the sequences; `watch` is called all the while, and gives what the journals say by now.
 
-    `until` ends each after that many tasks.
+    `until` ends each after that many tasks. `give` gives the work to groups that are there; without it they are started.
 
     Returns what went wrong with the machinery, a line each. A sequence that failed says so in its own journal.
     """
@@ -48,24 +65,23 @@ def run_on_cluster(
         "run_logs": str(run_logs),
     }
     logger.info("%d groups of %d workers; scoring beside training: %s", groups, scaling.workers, asynchronously)
-    problems: list[str] = []
-    threads = _start_groups(groups, name, settings, scaling, gpus, problems)
+    if give is None:
+        work: Work = _OwnGroups(groups, name, settings, sequences[0].out, scaling, gpus)
+    else:
+        work = give(settings)
     scoring = AsyncScoring(gpus, run_logs)
     try:
-        _follow(threads, scoring if asynchronously else None, sequences, watch)
+        _follow(work, scoring if asynchronously else None, sequences, watch)
     finally:
         scoring.close()
-    return problems + scoring.problems
+    return [*work.problems, *scoring.problems]
 
 
 def _follow(
-    threads: Sequence[threading.Thread],
-    scoring: AsyncScoring | None,
-    sequences: Sequence[SequencePlan],
-    watch: Callable[[], list[View]],
+    work: Work, scoring: AsyncScoring | None, sequences: Sequence[SequencePlan], watch: Callable[[], list[View]]
 ) -> None:
     """Watch until the groups have ended; score meanwhile what they store, where that is not their own affair."""
-    while any(thread.is_alive() for thread in threads) or (scoring and scoring.is_busy):
+    while work.is_running or (scoring and scoring.is_busy):
         views = watch()
         if scoring:
             scoring.tick(sequences, views)
@@ -80,51 +96,70 @@ def _follow(
         time.sleep(0.2)
 
 
-def _start_groups(
-    groups: int, name: str, settings: dict[str, Any], scaling: ScalingConfig, gpus: float, problems: list[str]
-) -> list[threading.Thread]:
-    """A thread for each group, since Ray Train waits for a group until it has ended."""
-    threads = []
-    for index in range(groups):
-        arguments = (f"{name}-{index}", settings, scaling, gpus, problems)
-        # daemons: Ctrl-C ends the command, and not only when Ray Train has come back
-        thread = threading.Thread(target=_fit_group, args=arguments, daemon=True)
-        thread.start()
-        threads.append(thread)
-    return threads
+class _OwnGroups:
+    """Groups of workers for some sequences alone: each takes those that no other one has taken."""
+
+    def __init__(
+        self, groups: int, name: str, settings: dict[str, Any], out: str, scaling: ScalingConfig, gpus: float
+    ) -> None:
+        self.problems: list[str] = []
+        self.threads: list[threading.Thread] = []
+        # Each sequence may bring its group down once for a fault of its own and `max_failures` times by its workers' deaths;
+        # the workers count that for each sequence, and Ray Train must not give up before they do.
+        max_failures = (scaling.max_failures + 1) * len(settings["sequences"])
+        for index in range(groups):
+            group = f"{name}-{index}"
+            fit = partial(
+                self._fit, group, trainer(group, work_through, settings, out, scaling, gpus, max_failures), out
+            )
+            # Ray Train waits for a group until it has ended. Daemons: Ctrl-C ends the command, and not only when it comes back
+            thread = threading.Thread(target=fit, daemon=True)
+            thread.start()
+            self.threads.append(thread)
+
+    @property
+    def is_running(self) -> bool:
+        return any(thread.is_alive() for thread in self.threads)
+
+    def _fit(self, group: str, of_group: Any, out: str) -> None:
+        try:
+            of_group.fit()
+        except Exception as error:  # a thread must hand over what it cannot raise; Ray Train's errors have many types
+            self.problems.append(gave_up(group, error, out))
 
 
-def _fit_group(name: str, settings: dict[str, Any], scaling: ScalingConfig, gpus: float, problems: list[str]) -> None:
-    """Run one TorchTrainer: a group of workers that works through the sequences."""
-    out = settings["sequences"][0]["out"]
-    try:
-        _trainer(name, settings, scaling, gpus).fit()
-    except Exception as error:  # a thread must hand over what it cannot raise; Ray Train's errors have many types
-        log = logs.driver_log(out)
-        logs.write_failure(log, f"the workers of {name}", error)
-        problems.append(f"the workers of {name} gave up: {_last_line(error)}; log: {log}")
+def gave_up(group: str, error: Exception, out: str) -> str:
+    """The line on a group that Ray Train gave up; its traceback goes to the log that the line names."""
+    log = logs.driver_log(out)
+    logs.write_failure(log, f"the workers of {group}", error)
+    return f"the workers of {group} gave up: {_last_line(error)}; log: {log}"
 
 
-def _trainer(name: str, settings: dict[str, Any], scaling: ScalingConfig, gpus: float) -> Any:
-    """The TorchTrainer of one group."""
+def trainer(
+    group: str,
+    work: Callable[[dict[str, Any]], None],
+    settings: dict[str, Any],
+    out: str,
+    scaling: ScalingConfig,
+    gpus: float,
+    max_failures: int,
+) -> Any:
+    """The TorchTrainer of one group, whose workers call `work` with the settings."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
     from orchestrator.cluster.deaths import NoteDeaths
-    from orchestrator.cluster.worker import work_through
 
-    storage = Path(settings["sequences"][0]["out"]) / "ray"
-    run_name = f"{name}-{settings['started']}"
+    storage = Path(out) / "ray"
+    run_name = f"{group}-{settings['started']}"
     introductions = storage / run_name / "workers"
     resources_per_worker = {"CPU": scaling.cpus_per_worker}
     if gpus:
         resources_per_worker["GPU"] = gpus
-    # Each sequence may bring its group down once for a fault of its own and `max_failures` times by its workers' deaths; the
-    # workers count that for each sequence, and Ray Train must not give up before they do.
-    max_failures = (scaling.max_failures + 1) * len(settings["sequences"])
     return TorchTrainer(
-        work_through,
-        train_loop_config=settings | {"group": name, "strategy": scaling.strategy, "introductions": str(introductions)},
+        work,
+        train_loop_config=settings
+        | {"group": group, "strategy": scaling.strategy, "introductions": str(introductions)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=scaling.workers,
             use_gpu=gpus > 0,
@@ -134,7 +169,7 @@ def _trainer(name: str, settings: dict[str, Any], scaling: ScalingConfig, gpus: 
             name=run_name,
             storage_path=str(storage),
             # typed for the older version of Ray Train, which calls other methods of it
-            callbacks=[NoteDeaths(name, introductions, Path(settings["run_logs"]))],  # type: ignore[list-item]
+            callbacks=[NoteDeaths(group, introductions, Path(settings["run_logs"]))],  # type: ignore[list-item]
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # Train V2 has it
         ),

@@ -23,6 +23,9 @@ from orchestrator.training.sharding import Strategy, current_workers
 
 logger = logging.getLogger(__name__)
 
+# a group's other workers wait in an exchange for what the first one takes, and that has a time limit of minutes
+TAKE_SECONDS = 20.0
+
 
 def work_through(settings: dict[str, Any]) -> None:
     """Train the sequences that no other group has taken, one after the other: what every worker of a group runs.
@@ -30,13 +33,42 @@ def work_through(settings: dict[str, Any]) -> None:
     To take a sequence is to hold its lock in the storage, which ends with its holder. So a group that died is followed by
     itself or by another, and both go on from the last checkpoint.
     """
-    parallel = _join_group(settings["strategy"])
-    process = introduce(introduction(Path(settings["introductions"]), parallel.rank))
+    _work_through(settings, *_introduced(settings))
+
+
+def take_jobs(settings: dict[str, Any]) -> None:
+    """Work through the sequences of one job after the other, until there are no more: what a group's workers run that stay."""
+    import ray
+
+    queue = settings["queue"]
+    group = settings["group"]
+    parallel, process = _introduced(settings)
+    while True:
+        job = None
+        if parallel.writes:
+            job = ray.get(queue.take.remote(group, TAKE_SECONDS))
+        job = parallel.agree(job)
+        if job is None:
+            return
+        # an empty one: none has come yet
+        if job:
+            _work_through(job | {"group": group, "run_logs": settings["run_logs"]}, parallel, process)
+            if parallel.writes:
+                ray.get(queue.end.remote(group))
+
+
+def _work_through(settings: dict[str, Any], parallel: Parallel, process: RayProcess) -> None:
     for values in settings["sequences"]:
         sequence = SequencePlan.model_validate(values)
         with _taken(sequence, settings, parallel) as is_mine:
             if is_mine:
                 _train(sequence, settings, parallel, process)
+
+
+def _introduced(settings: dict[str, Any]) -> tuple[Parallel, RayProcess]:
+    """The group's workers, and this process, whose name is written down where they are looked after."""
+    parallel = _join_group(settings["strategy"])
+    return parallel, introduce(introduction(Path(settings["introductions"]), parallel.rank))
 
 
 def _join_group(strategy: Strategy) -> Parallel:

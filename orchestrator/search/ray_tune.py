@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from ray.tune.search import Searcher
 
 from orchestrator import logs
 from orchestrator.cluster.groups import run_on_cluster
-from orchestrator.cluster.resources import Resources, max_concurrent_groups
+from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups
+from orchestrator.cluster.warm_groups import JobAtWork, warm_groups
 from orchestrator.config.running import ScalingConfig
 from orchestrator.config.search import SearchConfig
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -34,12 +36,16 @@ DRIVER_MEMORY = 64 * 2**20  # a trial's driver only waits; with a CPU each, two 
 
 @dataclass(frozen=True)
 class DriverSettings:
-    """What every trial's driver is given. `folder` is the search's, where a driver writes what went wrong around it."""
+    """What every trial's driver is given.
+
+    `folder` is the search's, where a driver writes what went wrong around it; `queue` the actor that groups take jobs from.
+    """
 
     search: SearchConfig
     scaling: ScalingConfig
     resources: Resources
     folder: str
+    queue: Any
 
 
 def run_trials(
@@ -51,10 +57,20 @@ def run_trials(
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     search = trial_store.search
-    settings = DriverSettings(search, scaling, resources, str(trial_store.folder))
+    out = trial_store.planner.config.out
+    most = search.max_concurrent or max_concurrent_groups(scaling, resources)
+    groups = max(1, min(most, trial_store.num_planned() - len(trial_store.results)))
+    with warm_groups(f"{name}-search", groups, out, scaling, gpus_per_worker(scaling, resources)) as queue:
+        settings = DriverSettings(search, scaling, resources, str(trial_store.folder), queue)
+        _tuner(trial_store, settings, watch, name, most).fit()
+
+
+def _tuner(
+    trial_store: TrialStore, settings: DriverSettings, watch: Callable[[], None], name: str, most: int
+) -> tune.Tuner:
     driver = tune.with_resources(tune.with_parameters(_drive_trial, settings=settings), {"memory": DRIVER_MEMORY})
     scheduler = FIFOScheduler()
-    if search.scheduler == "asha":
+    if settings.search.scheduler == "asha":
         scheduler = JournalledAsha(trial_store)
     tune_config = tune.TuneConfig(
         metric="score",
@@ -62,7 +78,9 @@ def run_trials(
         search_alg=_FromTrialStore(trial_store),
         scheduler=scheduler,
         num_samples=-1,  # the searcher says when there are no more
-        max_concurrent_trials=search.max_concurrent or max_concurrent_groups(scaling, resources),
+        max_concurrent_trials=most,
+        # a new process for each would have to import all of this first
+        reuse_actors=True,
         trial_name_creator=lambda trial: trial.config["trial"],
         trial_dirname_creator=lambda trial: f"{trial.config['trial']}-{trial.trial_id}",
     )
@@ -72,9 +90,9 @@ def run_trials(
         verbose=0,
         callbacks=[_Watch(watch)],
         # Of a trial's driver, whose node died. A trial that fails by itself says so in its journal.
-        failure_config=tune.FailureConfig(max_failures=scaling.max_failures),
+        failure_config=tune.FailureConfig(max_failures=settings.scaling.max_failures),
     )
-    tune.Tuner(driver, tune_config=tune_config, run_config=run_config).fit()
+    return tune.Tuner(driver, tune_config=tune_config, run_config=run_config)
 
 
 class _StoredEmpty:
@@ -180,7 +198,14 @@ def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
     with logs.to_file(log), logs.failures_to(log, f"trial {config['trial']}"):
         for until_task in [*rungs(settings.search, num_tasks), num_tasks]:
             problems = run_on_cluster(
-                sequences, scaling, settings.resources, placement, watch, config["trial"], until_task
+                sequences,
+                scaling,
+                settings.resources,
+                placement,
+                watch,
+                config["trial"],
+                until_task,
+                give=partial(JobAtWork, settings.queue),
             )
             watch()
             failed = [view for view in views if view.status == "failed"]

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 from rich.console import Console
 
-from orchestrator.bench.reuse import search_reuse
+from orchestrator.bench.reuse import print_search_reuse, search_reuse
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_search_trains_the_first_task_once_for_each_rate() -> None:
-    result = search_reuse(Console(quiet=True), max_train=16)
-    # at each of two rates: fine-tuning five tasks; six ratios and the random mask four each, sharing the first
-    assert (result["tasks_naive"], result["tasks_trained"]) == (2 * 8 * 5, 2 * (5 + 7 * 4))
+def test_tasks_are_counted_as_they_are_trained() -> None:
+    settings = ["training.epochs=1", "search.streams=[{name: embedded-tuning, max_train: 32, max_dev: 20}]"]
+    settings += ["search.trials=3", "search.at_once=1", "methods=[ft, ft+migu]"]
+    result = search_reuse(Console(quiet=True), 16, settings)
+    # at each of two rates: fine-tuning five tasks; three ratios and the random mask four each, sharing the first
+    assert (result["tasks_naive"], result["tasks_trained"]) == (2 * 5 * 5, 2 * (5 + 4 * 4))
     assert result["equal_results"]
+    search = result["search"]
+    assert (search["trials"], search["tasks_naive"]) == (2 * 3, 2 * 3 * 5)
+    # trial n of each method has the same rate and so the same first task; who is stopped has trained two tasks
+    whole = search["trials"] - search["stopped"]
+    assert 0 < search["stopped"] < 5
+    assert search["tasks_trained"] == 5 * whole + 2 * search["stopped"] - 3
+    assert search["ratio"] == round(search["tasks_trained"] / 30, 3)
+    output = StringIO()
+    print_search_reuse(result, Console(file=output, width=200))
+    assert f"ASHA stopped {search['stopped']}, trained {search['tasks_trained']} of 30 tasks" in output.getvalue()
+
+
+def test_a_choice_that_differs_is_said() -> None:
+    result = {"sequences": 1, "tasks_naive": 2, "tasks_trained": 1, "seconds_naive": 2.0, "seconds_shared": 1.0}
+    result |= {"equal_results": True, "tasks_saved": 0.5, "time_ratio": 0.5}
+    search = {"trials": 2, "stopped": 1, "tasks_naive": 2, "tasks_trained": 1, "ratio": 0.5, "same_choice": False}
+    output = StringIO()
+    shown = result | {"search": search | {"chosen": {"ft": "ft-000"}, "chosen_whole": {"ft": "ft-001"}}}
+    print_search_reuse(shown, Console(file=output, width=200))
+    assert "ANOTHER CHOICE: {'ft': 'ft-000'}, {'ft': 'ft-001'}" in output.getvalue()

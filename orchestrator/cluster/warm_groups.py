@@ -1,0 +1,157 @@
+"""Groups of workers that stay: one job after the other, in processes that have started and imported everything.
+
+A search's trials, and the parts of a trial between two rungs, are jobs of seconds; a group takes longer than that to start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator import logs
+from orchestrator.cluster.groups import gave_up, trainer
+from orchestrator.cluster.worker import take_jobs
+from orchestrator.config.running import ScalingConfig
+
+# for processes to end after their last job; the cluster's end would end them too
+END_SECONDS = 30.0
+
+
+@dataclass(eq=False)
+class Job:
+    """Sequences that one group works through, and what went wrong with the machinery around it: known when it is over."""
+
+    settings: dict[str, Any]
+    problems: asyncio.Future[list[str]]
+    takes: int = 0
+
+    @property
+    def most_takes(self) -> int:
+        """Each sequence may bring its group down once by a fault of its own, and so often by its workers' deaths."""
+        return (self.settings["max_failures"] + 1) * len(self.settings["sequences"]) + 1
+
+
+class JobQueue:
+    """The actor between those who have jobs and the groups that do them. A job whose group died is that group's next one."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Job] = []
+        self.taken: dict[str, Job] = {}
+        self.is_closed = False
+        self.changed = asyncio.Condition()
+
+    async def run(self, settings: dict[str, Any]) -> list[str]:
+        """Have a job done. Returns what went wrong around it, a line each, when it is over."""
+        job = Job(settings, asyncio.get_running_loop().create_future())
+        async with self.changed:
+            self.waiting.append(job)
+            self.changed.notify()
+        return await job.problems
+
+    async def take(self, group: str, seconds: float) -> dict[str, Any] | None:
+        """A group's next job; nothing (an empty one) where none came within so many seconds; None: there will be no more."""
+        async with self.changed:
+            if group not in self.taken:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self.changed.wait_for(lambda: self.waiting or self.is_closed), seconds)
+                if not self.waiting:
+                    return None if self.is_closed else {}
+                self.taken[group] = self.waiting.pop(0)
+        job = self.taken[group]
+        job.takes += 1
+        return job.settings
+
+    async def end(self, group: str) -> None:
+        """A group's job is over."""
+        self._end(group, [])
+
+    async def give_up(self, group: str, problem: str) -> bool:
+        """What a group that could not be kept alive leaves undone; gives whether it is to be started again."""
+        job = self.taken.get(group)
+        # it did not even come up to take one
+        if job is None and self.waiting:
+            job = self.taken[group] = self.waiting.pop(0)
+            job.takes = job.most_takes
+        # else it died of what other jobs did before
+        if job is not None and job.takes >= job.most_takes:
+            self._end(group, [problem])
+        return not self.is_closed
+
+    async def close(self) -> None:
+        """There will be no more jobs."""
+        async with self.changed:
+            self.is_closed = True
+            self.changed.notify_all()
+
+    def _end(self, group: str, problems: list[str]) -> None:
+        job = self.taken.pop(group)
+        # who waited for it may be gone
+        if not job.problems.done():
+            job.problems.set_result(problems)
+
+
+class JobAtWork:
+    """A job that was given to warm groups, as seen by who gave it."""
+
+    def __init__(self, queue: Any, settings: dict[str, Any]) -> None:
+        self.answer = queue.run.remote(settings)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is not over."""
+        import ray
+
+        return not ray.wait([self.answer], timeout=0)[0]
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong with the machinery, a line each."""
+        import ray
+
+        problems: list[str] = ray.get(self.answer)
+        return problems
+
+
+@contextlib.contextmanager
+def warm_groups(name: str, count: int, out: str, scaling: ScalingConfig, gpus: float) -> Iterator[Any]:
+    """Start groups of workers side by side, and end them afterwards; gives the queue (an actor) that they take jobs from."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # beside this process: another machine may be taken away, and the queue with it
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(JobQueue)
+    queue = actor.options(num_cpus=0, scheduling_strategy=here).remote()
+    threads = []
+    for index in range(count):
+        # daemons: Ctrl-C ends the command, and not only when Ray Train has come back
+        thread = threading.Thread(target=_keep_alive, args=(f"{name}-{index}", queue, out, scaling, gpus), daemon=True)
+        thread.start()
+        threads.append(thread)
+    try:
+        yield queue
+    finally:
+        queue.close.remote()
+        ends = time.monotonic() + END_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+
+
+def _keep_alive(name: str, queue: Any, out: str, scaling: ScalingConfig, gpus: float) -> None:
+    """Run one group until there are no more jobs; it is started anew where Ray Train gives it up."""
+    import ray
+
+    goes_on = True
+    while goes_on:
+        started = int(time.time() * 1000)
+        settings = {"queue": queue, "started": started, "run_logs": str(logs.ray_logs(out, f"{name}-{started}"))}
+        try:
+            trainer(name, take_jobs, settings, out, scaling, gpus, scaling.max_failures + 1).fit()
+            return
+        except Exception as error:  # Ray Train's errors have many types
+            goes_on = ray.get(queue.give_up.remote(name, gave_up(name, error, out)))
