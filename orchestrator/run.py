@@ -158,6 +158,7 @@ def run_planned(
         logger.info("%d of %d sequences are complete", len(sequences) - len(incomplete), len(sequences))
         retention = Retention(config.out, config.name, config.checkpoints.keep)
         if incomplete:
+            sync.expect_news()
             _tell_states_to_make_again(incomplete, console)
             problems += _train(incomplete, experiment, watcher, retention)
         watcher.look()

@@ -70,6 +70,9 @@ def run_on_cluster(
     else:
         work = give(settings)
     scoring = AsyncScoring(gpus, run_logs)
+    # only where it takes nothing that a group waits for
+    if asynchronously and scores_asynchronously("auto", scaling, resources, len(sequences)):
+        scoring.pool.start_actor()
     try:
         _follow(work, scoring if asynchronously else None, sequences, watch)
     finally:

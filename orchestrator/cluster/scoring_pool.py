@@ -183,19 +183,20 @@ class ScoringPool:
 
     def _start_actors(self) -> None:
         """See to it that there is an actor on its way for each job that waits."""
-        if not self.waiting:
-            return
-        import ray
-
         starting = 0
         for actor in self.actors:
             if not actor.is_free and actor.job is None:
                 starting += 1
-        lacking = min(len(self.waiting) - starting, MOST_ACTORS - len(self.actors))
-        for _ in range(lacking):
-            kind: Any = ray.remote(ScoringActor).options(num_cpus=1, num_gpus=self.gpus)
-            handle = kind.remote(self.gpus > 0)
-            self.actors.append(_Actor(handle, handle.ready.remote()))
+        for _ in range(min(len(self.waiting) - starting, MOST_ACTORS - len(self.actors))):
+            self.start_actor()
+
+    def start_actor(self) -> None:
+        """Start an actor: before there is a job too, since its process takes as long to start as a worker's."""
+        import ray
+
+        kind: Any = ray.remote(ScoringActor).options(num_cpus=1, num_gpus=self.gpus)
+        handle = kind.remote(self.gpus > 0)
+        self.actors.append(_Actor(handle, handle.ready.remote()))
 
     def _end_idle_actors(self) -> None:
         """Give back what is free, or has not even started, after a while in which nothing waited."""

@@ -42,19 +42,30 @@ class JobQueue:
     def __init__(self) -> None:
         self.waiting: list[Job] = []
         self.taken: dict[str, Job] = {}
+        # since they were started last
+        self.came_up: set[str] = set()
         self.is_closed = False
         self.changed = asyncio.Condition()
 
     async def run(self, settings: dict[str, Any]) -> list[str]:
-        """Have a job done. Returns what went wrong around it, a line each, when it is over."""
+        """Have a job done. Returns what went wrong around it, a line each, when it is over.
+
+        Who asks may have died and have been started again: the job that it had asked for is then waited for, not done twice.
+        """
+        for job in [*self.waiting, *self.taken.values()]:
+            if job.settings["sequences"] == settings["sequences"]:
+                problems = await asyncio.shield(job.problems)
+                if job.settings["until"] == settings["until"]:
+                    return problems
         job = Job(settings, asyncio.get_running_loop().create_future())
         async with self.changed:
             self.waiting.append(job)
             self.changed.notify()
-        return await job.problems
+        return await asyncio.shield(job.problems)
 
     async def take(self, group: str, seconds: float) -> dict[str, Any] | None:
         """A group's next job; nothing (an empty one) where none came within so many seconds; None: there will be no more."""
+        self.came_up.add(group)
         async with self.changed:
             if group not in self.taken:
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -72,14 +83,17 @@ class JobQueue:
 
     async def give_up(self, group: str, problem: str) -> bool:
         """What a group that could not be kept alive leaves undone; gives whether it is to be started again."""
-        job = self.taken.get(group)
-        # it did not even come up to take one
-        if job is None and self.waiting:
-            job = self.taken[group] = self.waiting.pop(0)
-            job.takes = job.most_takes
-        # else it died of what other jobs did before
-        if job is not None and job.takes >= job.most_takes:
-            self._end(group, [problem])
+        if group not in self.taken and self.waiting:
+            self.taken[group] = self.waiting.pop(0)
+        if group in self.taken:
+            job = self.taken[group]
+            # that it did not even come up counts as if it had taken the job
+            if group not in self.came_up:
+                job.takes += 1
+            # with fewer it may have died of what other jobs did before
+            if job.takes >= job.most_takes:
+                self._end(group, [problem])
+        self.came_up.discard(group)
         return not self.is_closed
 
     async def close(self) -> None:
@@ -89,10 +103,7 @@ class JobQueue:
             self.changed.notify_all()
 
     def _end(self, group: str, problems: list[str]) -> None:
-        job = self.taken.pop(group)
-        # who waited for it may be gone
-        if not job.problems.done():
-            job.problems.set_result(problems)
+        self.taken.pop(group).problems.set_result(problems)
 
 
 class JobAtWork:

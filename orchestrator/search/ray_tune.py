@@ -55,7 +55,8 @@ def run_trials(
 
     `watch` is called all the while.
     """
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # of a driver that dies the trial store knows, and the screen has a line where it is not made good
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     search = trial_store.search
     out = trial_store.planner.config.out
     most = search.max_concurrent or max_concurrent_groups(scaling, resources)

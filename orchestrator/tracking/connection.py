@@ -87,6 +87,10 @@ class Connection:
             artifacts = f"file://{self.out}/mlartifacts"
         return str(self.client.create_experiment(self.experiment, artifacts))
 
+    def connect(self) -> None:
+        """Import MLflow and make the experiment, where neither is done. Raises what MLflow raises."""
+        _ = self.experiment_id
+
     def present_ids(self) -> set[str]:
         """The ids of the runs and models that the experiment has by now; empty where there is no such experiment."""
         # not through MLflow, whose import alone takes longer than all else of a start that has nothing to send

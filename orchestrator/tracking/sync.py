@@ -29,6 +29,7 @@ class MlflowSync:
         self.search = search
         self.sequences: dict[str, None] = {}  # in the order in which they came
         self.trouble = ""
+        self._expects_news = threading.Event()
         self._closing = threading.Event()
         # a daemon: a server that hangs must not keep the command from ending
         self._thread = threading.Thread(target=self._work, name="mlflow-sync", daemon=True)
@@ -37,6 +38,10 @@ class MlflowSync:
     def follow(self, sequences: Iterable[str]) -> None:
         """Copy the journals of these sequences too, by their ids."""
         self.sequences |= dict.fromkeys(sequences)
+
+    def expect_news(self) -> None:
+        """There will be something to copy: connect at once, which takes seconds, before the workers need the CPUs."""
+        self._expects_news.set()
 
     def close(self, timeout: float) -> bool:
         """Copy the rest; False if that did not succeed in time. What is missing is copied when the command is run again."""
@@ -52,6 +57,8 @@ class MlflowSync:
             closing = self._closing.is_set()
             try:
                 copies = copies or _Copies(Connection(self.uri, self.experiment, self.out), self.search)
+                if self._expects_news.is_set():
+                    copies.connection.connect()
                 copies.pull(list(self.sequences))
                 self.trouble = ""
                 if closing:
@@ -77,6 +84,7 @@ class _Copies:
     """The copies of journals in one experiment of MLflow, each of which knows how far it is."""
 
     def __init__(self, connection: Connection, search_folder: Path | None) -> None:
+        self.connection = connection
         self.out = connection.out
         self.runs = ParentRuns(connection)
         self.notes = Notes(connection)

@@ -29,8 +29,8 @@ ROOT = Path(__file__).parents[3]
 SCALING = ScalingConfig(max_failures=1, max_concurrent=1)
 
 
-def job(name: str, max_failures: int = 1) -> dict[str, Any]:
-    return {"name": name, "sequences": [{}], "max_failures": max_failures}
+def job(name: str, max_failures: int = 1, until: int | None = None) -> dict[str, Any]:
+    return {"sequences": [{"id": name}], "max_failures": max_failures, "until": until}
 
 
 def test_each_job_is_given_once_in_order_and_ends_with_its_group() -> None:
@@ -80,12 +80,35 @@ def test_a_group_that_died_goes_on_with_its_job() -> None:
         assert await queue.take("one", 1) == job("a")
         assert await queue.give_up("one", "it died") is True
         assert await waiting[0] == ["it died"]
-        # no worker came up at all
+        # no worker came up at all, as often as a sequence may be taken up
+        assert await queue.give_up("one", "no such module") is True
+        assert await queue.give_up("one", "no such module") is True
+        assert not waiting[1].done()
         assert await queue.give_up("one", "no such module") is True
         assert await waiting[1] == ["no such module"]
         assert await queue.give_up("one", "no such module") is True, "there may be another job"
         await queue.close()
         assert await queue.give_up("one", "no such module") is False
+
+    asyncio.run(check())
+
+
+def test_who_asks_again_waits_for_what_is_being_done() -> None:
+    async def check() -> None:
+        queue = JobQueue()
+        first = asyncio.create_task(queue.run(job("a", until=2)))
+        await asyncio.sleep(0)
+        # the process that asked is gone
+        first.cancel()
+        again, later = asyncio.create_task(queue.run(job("a", until=2))), asyncio.create_task(queue.run(job("a")))
+        await asyncio.sleep(0)
+        assert await queue.take("one", 1) == job("a", until=2)
+        assert await queue.take("two", 0.01) == {}, "two groups would wait for each other"
+        await queue.end("one")
+        assert await again == []
+        assert await queue.take("two", 1) == job("a")
+        await queue.end("two")
+        assert await later == []
 
     asyncio.run(check())
 
