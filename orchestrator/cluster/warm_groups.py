@@ -60,19 +60,21 @@ class JobQueue:
         job = Job(settings, asyncio.get_running_loop().create_future())
         async with self.changed:
             self.waiting.append(job)
-            self.changed.notify()
+            self.changed.notify_all()
         return await asyncio.shield(job.problems)
 
     async def take(self, group: str, seconds: float) -> dict[str, Any] | None:
         """A group's next job; nothing (an empty one) where none came within so many seconds; None: there will be no more."""
         self.came_up.add(group)
         async with self.changed:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.changed.wait_for(lambda: self._has_news(group)), seconds)
+            # a worker that died while it waited may have taken one for its group all the same
             if group not in self.taken:
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self.changed.wait_for(lambda: self.waiting or self.is_closed), seconds)
                 if not self.waiting:
                     return None if self.is_closed else {}
                 self.taken[group] = self.waiting.pop(0)
+                self.changed.notify_all()
         job = self.taken[group]
         job.takes += 1
         return job.settings
@@ -101,6 +103,9 @@ class JobQueue:
         async with self.changed:
             self.is_closed = True
             self.changed.notify_all()
+
+    def _has_news(self, group: str) -> bool:
+        return group in self.taken or bool(self.waiting) or self.is_closed
 
     def _end(self, group: str, problems: list[str]) -> None:
         self.taken.pop(group).problems.set_result(problems)

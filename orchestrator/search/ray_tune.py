@@ -1,4 +1,4 @@
-"""The trials of a search on Ray Tune: several at a time, each a Ray Train run of its own.
+"""The trials of a search on Ray Tune: several at a time, each a job of a group of Ray Train workers that stay.
 
 Ray Tune runs and stops trials. Which there are, and how they ended, the trial store knows: Tune asks it for each.
 """

@@ -93,6 +93,23 @@ def test_a_group_that_died_goes_on_with_its_job() -> None:
     asyncio.run(check())
 
 
+def test_what_a_worker_takes_that_died_while_it_waited_is_not_lost() -> None:
+    async def check() -> None:
+        queue = JobQueue()
+        takes = []
+        for _ in range(2):
+            takes.append(asyncio.create_task(queue.take("one", 60)))
+            await asyncio.sleep(0)
+        jobs = [asyncio.create_task(queue.run(job(name))) for name in "ab"]
+        assert await asyncio.wait_for(asyncio.gather(*takes), 1) == [job("a")] * 2
+        await queue.end("one")
+        assert await queue.take("one", 1) == job("b")
+        await queue.end("one")
+        assert await asyncio.gather(*jobs) == [[], []]
+
+    asyncio.run(check())
+
+
 def test_who_asks_again_waits_for_what_is_being_done() -> None:
     async def check() -> None:
         queue = JobQueue()
