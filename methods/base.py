@@ -181,6 +181,12 @@ class Method:
     def after_optimizer_step(self, model: nn.Module) -> None:
         """Called once a step, after the optimizer."""
 
+    def measure(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        """Called after the last step of a task, before any part's `after_task`: the place for what `diagnostics` shows.
+
+        It influences nothing, and its time does not count as training.
+        """
+
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         """Called after the last step of a task, before its checkpoint."""
 

@@ -186,6 +186,10 @@ class Stack:
         for _, part in self.parts:
             part.after_optimizer_step(model)
 
+    def measure(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
+        for _, part in self.parts:
+            part.measure(model, task_id, batches)
+
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         for _, part in self.parts:
             part.after_task(model, task_id, batches)

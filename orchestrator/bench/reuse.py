@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -82,29 +82,35 @@ def _stopped_search(console: Console, config: RunConfig) -> dict[str, Any]:
             trained += trial_store.results[trial.key].cost.trained
             progress.advance(bar)
         # what was stopped goes on, for what a search without rungs would have seen
-        finals: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        finals: dict[str, dict[str, float]] = defaultdict(dict)
         for trial in trial_store.all_trials():
             views = [run_sequence(sequence) for sequence in trial.sequences]
-            # of equal scores the first counts, as for the search
-            finals[trial.method].append((score_after(search.settings, views, trial.num_tasks), trial.key))
+            finals[trial.method][trial.key] = score_after(search.settings, views, trial.num_tasks)
             progress.advance(bar)
     naive = sum(trial.num_tasks * len(trial.sequences) for trial in trial_store.all_trials())
-    chosen = {}
-    for method_search in search.method_searches:
-        best = trial_store.best(method_search.label)
-        chosen[method_search.label] = best.key if best else None
-    chosen_whole = {method: max(scores, key=itemgetter(0))[1] for method, scores in finals.items()}
-    stopped = sum(result.status == "stopped" for result in trial_store.results.values())
+    choices = _choices(trial_store, finals)
     return {
         "trials": len(trial_store.all_trials()),
-        "stopped": stopped,
+        "stopped": sum(result.status == "stopped" for result in trial_store.results.values()),
         "tasks_naive": naive,
         "tasks_trained": trained,
         "ratio": round(trained / naive, 3),
-        "same_choice": chosen == chosen_whole,
-        "chosen": chosen,
-        "chosen_whole": chosen_whole,
+        "same_choice": all(choice["chosen"] == choice["whole"] for choice in choices.values()),
+        "choices": choices,
     }
+
+
+def _choices(trial_store: TrialStore, finals: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """By method: what the search chose, what it would have chosen of whole trials, and how many points that scores more."""
+    choices = {}
+    for method, scores in finals.items():
+        best = trial_store.best(method)
+        # the first round is never stopped, so there is a choice
+        assert best
+        # of equal scores the first counts, as for the search
+        whole = max(scores, key=lambda key: scores[key])
+        choices[method] = {"chosen": best.key, "whole": whole, "regret": round(scores[whole] - scores[best.key], 2)}
+    return choices
 
 
 def _run_trial(trial_store: TrialStore, trial: Trial) -> None:
@@ -190,11 +196,12 @@ def print_search_reuse(result: dict[str, Any], console: Console) -> None:
     saved = f"{100 * result['tasks_saved']:.0f} % of the tasks were not trained again"
     console.print(f"{saved}; time {result['time_ratio']:.2f} of the naive; accuracy matrices {same}", highlight=False)
     search = result["search"]
-    choice = (
-        "the same choice" if search["same_choice"] else f"ANOTHER CHOICE: {search['chosen']}, {search['chosen_whole']}"
-    )
+    choice = "with the same choice"
+    if not search["same_choice"]:
+        points = max(choice["regret"] for choice in search["choices"].values())
+        choice = f"with ANOTHER CHOICE, up to {points:g} points worse"
     console.print(
         f"A search of {search['trials']} trials, of which ASHA stopped {search['stopped']}, trained {search['tasks_trained']} of "
-        f"{search['tasks_naive']} tasks ({search['ratio']:.2f}), with {choice}",
+        f"{search['tasks_naive']} tasks ({search['ratio']:.2f}), {choice}",
         highlight=False,
     )

@@ -197,8 +197,10 @@ def _sha(text: str) -> str:
 
 @cache
 def quiet_transformers() -> None:
-    """Silence what transformers says of weights and lengths that this project handles itself."""
+    """Silence what transformers says of weights and lengths that this project handles itself, and its hub client of retries."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()

@@ -83,9 +83,12 @@ def train_task(learner: Learner, task_id: int, report: Report, where: Position |
     if resume_state is not None:
         decayed = copy_to_cpu(learner.weights())
         restore(model, resume_state)
+    seconds = time.monotonic() - started
+    stack.measure(model, position, batches)
+    started = time.monotonic()
     stack.after_task(model, position, batches)
     weights = learner.stored_weights()
-    seconds = time.monotonic() - started
+    seconds += time.monotonic() - started
     history = log.history(seconds, stack.collect_diagnostics(position))
     return _finish(learner, task_id, weights, history, resume_state, decayed)
 

@@ -12,6 +12,7 @@ HOOKS = (
     "add_gradients",
     "before_optimizer_step",
     "after_optimizer_step",
+    "measure",
     "after_task",
     "state_dict",
     "load_state_dict",
@@ -63,6 +64,9 @@ class Broken(Method):
 
     def after_optimizer_step(self, model):
         self._call("after_optimizer_step")
+
+    def measure(self, model, task_id, batches):
+        self._call("measure")
 
     def after_task(self, model, task_id, batches):
         self._call("after_task")

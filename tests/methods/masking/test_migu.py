@@ -194,7 +194,7 @@ def test_weight_and_gradient_importance_by_hand(importance: str, kept: list[int]
     expected = torch.zeros(4, 2)
     expected[kept] = gradient[kept]
     assert torch.equal(layer.weight.grad, expected)
-    method.after_task(model, 1, [])
+    method.measure(model, 1, [])
     assert method.diagnostics() == {"kept_share": [0.5]}
 
 

@@ -36,6 +36,7 @@ def test_a_choice_that_differs_is_said() -> None:
     result |= {"equal_results": True, "tasks_saved": 0.5, "time_ratio": 0.5}
     search = {"trials": 2, "stopped": 1, "tasks_naive": 2, "tasks_trained": 1, "ratio": 0.5, "same_choice": False}
     output = StringIO()
-    shown = result | {"search": search | {"chosen": {"ft": "ft-000"}, "chosen_whole": {"ft": "ft-001"}}}
+    choices = {"ft": {"chosen": "ft-000", "whole": "ft-001", "regret": 2.5}}
+    shown = result | {"search": search | {"choices": choices | {"lora": {**choices["ft"], "regret": 0.5}}}}
     print_search_reuse(shown, Console(file=output, width=200))
-    assert "ANOTHER CHOICE: {'ft': 'ft-000'}, {'ft': 'ft-001'}" in output.getvalue()
+    assert "with ANOTHER CHOICE, up to 2.5 points worse" in output.getvalue()

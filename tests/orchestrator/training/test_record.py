@@ -64,7 +64,7 @@ def test_each_hook_that_raises_is_found(hook: str, plugin: tuple[str, Path], seq
     assert failed is not None
     assert (failed.reason, failed.method, failed.worker, failed.transient) == (reason, "mine", 0, False)
     assert failed.task in sequence.tasks
-    if hook not in ("before_task", "after_task", "state_dict", "load_state_dict"):
+    if hook not in ("before_task", "measure", "after_task", "state_dict", "load_state_dict"):
         assert (failed.task, failed.step) == (sequence.tasks[0], 1)
     assert failed.log == str(logs.worker_log(sequence.out, sequence.id, 0))
     for text in (failed.traceback, Path(failed.log).read_text()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,24 @@ def test_the_position_is_the_step_that_is_being_made(
     assert where == Position(task="reviews", step=None)
 
 
+@pytest.mark.parametrize(("hook", "counts"), [("measure", False), ("after_task", True)])
+def test_measuring_is_not_training(
+    hook: str, counts: bool, learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = learner_of()
+    now = [0.0]
+    # a clock that only the hook moves
+    monkeypatch.setattr(task, "time", SimpleNamespace(monotonic=lambda: now[0] + 1e-9 * next(ticks)))
+    ticks = itertools.count()
+
+    def take_long(*arguments: Any) -> None:
+        now[0] += 100.0
+
+    monkeypatch.setattr(learner.stack, hook, take_long)
+    seconds = train_task(learner, 0, lambda event: None).history["seconds"]
+    assert seconds == (100.0 if counts else 0.0)
+
+
 @pytest.mark.parametrize(("training", "num_steps"), [({"epochs": 2}, 6), ({"budget": {"steps": 4}}, 4)])
 def test_a_method_is_told_how_many_steps_the_task_has(
     training: dict[str, Any],
@@ -79,6 +98,7 @@ def test_the_loop_calls_each_hook_in_its_turn(
         "add_gradients",
         "before_optimizer_step",
         "after_optimizer_step",
+        "measure",
         "after_task",
         "state_dict",
     )
