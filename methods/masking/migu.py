@@ -262,16 +262,7 @@ class Migu(CacheFields, Method):
         self.frozen = []
 
     def measure(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
-        self._release_layers()
-        self.numbers = {"kept_share": [kept_share(masked, self.steps) for masked in self.masked_steps]}
-        if self.measures:
-            self._diagnose(model, task_id, batches)
-            self.start = {}
-
-    def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
-        self._release_layers()
-
-    def _release_layers(self) -> None:
+        # the steps are over, and what is measured is the plain model's
         if self.magnitudes:
             self.magnitudes.close()
             self.magnitudes = None
@@ -279,6 +270,10 @@ class Migu(CacheFields, Method):
             layer.close()
         self.row_sparse = []
         self.clusters = []
+        self.numbers = {"kept_share": [kept_share(masked, self.steps) for masked in self.masked_steps]}
+        if self.measures:
+            self._diagnose(model, task_id, batches)
+            self.start = {}
 
     def _diagnose(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         weights = {}
