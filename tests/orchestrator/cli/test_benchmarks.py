@@ -18,6 +18,7 @@ REUSE: dict[str, Any] = {
     "equal_results": True,
     "tasks_saved": 0.45,
     "time_ratio": 0.625,
+    "search": {"trials": 3, "stopped": 1, "tasks_naive": 15, "tasks_trained": 9, "ratio": 0.6, "same_choice": True},
 }
 ROW = {
     "method": "ft",
