@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -162,11 +161,9 @@ def test_one_process_does_one_job_after_the_other(
         "plugins": [{"name": "my_plugin.Broken", "hook": "before_task", "how": "kill"}],
     }
     fatal = sequence_of(methods=[killing])
-    seconds = []
     with warm_groups("warm", 1, str(tmp_path / "out"), SCALING, 0.0) as queue:
 
         def do(sequence: SequencePlan, until: int | None = None) -> View:
-            started = time.monotonic()
             problems = run_on_cluster(
                 [sequence],
                 SCALING,
@@ -178,7 +175,6 @@ def test_one_process_does_one_job_after_the_other(
                 give=lambda settings: JobAtWork(queue, settings),
             )
             assert problems == []
-            seconds.append(time.monotonic() - started)
             return read_view(sequence.out, sequence.id)
 
         assert do(first, until=1).status == "running"
@@ -191,8 +187,6 @@ def test_one_process_does_one_job_after_the_other(
     assert len(pids[0]) == 2 and len(set(pids[0])) == 1, "the same process before and after the rung"
     assert len(set(pids[1])) == 2 and pids[1][0] == pids[0][0], "it dies with the process, and with the next one"
     assert pids[2][0] not in pids[1]
-    # a start takes many times as long
-    assert seconds[1] < seconds[0] / 2
     for sequence in (first, second):
         alone = run_sequence(sequence.model_copy(update={"out": str(tmp_path / "alone")}))
         assert (read_view(sequence.out, sequence.id).matrix() == alone.matrix()).all()
