@@ -170,4 +170,7 @@ def _keep_alive(name: str, queue: Any, out: str, scaling: ScalingConfig, gpus: f
             trainer(name, take_jobs, settings, out, scaling, gpus, scaling.max_failures + 1).fit()
             return
         except Exception as error:  # Ray Train's errors have many types
+            # the cluster ended, by Ctrl-C say: to ask anything of Ray now would start another one
+            if not ray.is_initialized():
+                return
             goes_on = ray.get(queue.give_up.remote(name, gave_up(name, error, out)))

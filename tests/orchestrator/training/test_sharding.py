@@ -90,7 +90,9 @@ def test_two_workers_that_share_a_model_give_what_one_gives(model: str, tmp_path
     for sequence in plan(*configs(tmp_path / "one", model, methods)):
         run_sequence(sequence)
     run_workers(configs(tmp_path / "two", model, methods), tmp_path, "fsdp")
-    for sequence in plan(*configs(tmp_path / "one", model, methods)):
+    sequences = plan(*configs(tmp_path / "one", model, methods))
+    assert len(sequences) == len(methods)
+    for sequence in sequences:
         compare(sequence, sequence.model_copy(update={"out": str(tmp_path / "two")}), 0)
 
 
@@ -112,7 +114,9 @@ def test_a_sequence_goes_on_with_another_number_of_workers(parts_first: bool, tm
         for sequence in plan(*second):
             run_sequence(sequence, until=2)
         run_workers(second, tmp_path, "fsdp")
-    for sequence in plan(*configs(tmp_path / "one", "tiny-t5", methods)):
+    sequences = plan(*configs(tmp_path / "one", "tiny-t5", methods))
+    assert len(sequences) == len(methods)
+    for sequence in sequences:
         compare_states(sequence, tmp_path / "two")
 
 
