@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,17 @@ def _frozen_imports() -> None:
     """Collections look at what a module's own tests made: each sequence ends in one, over half a million imported objects."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A module that a test wrote is not found imported by the next one, which writes another of that name."""
+    before = set(sys.modules)
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - before:
+        if str(vars(sys.modules[name]).get("__file__", "")).startswith(written):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_who_asks_again_waits_for_what_is_being_done() -> None:
 def plugin() -> Iterator[Path]:
     """A cluster of one CPU whose processes import a user's plug-in; gives the plug-in."""
     folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
-    written = write_plugin(folder / "users", "my_plugin")
+    written = write_plugin(folder / "users", "killing_plugin")
     with pytest.MonkeyPatch.context() as patched:
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             patched.delenv(name)
@@ -158,7 +158,7 @@ def test_one_process_does_one_job_after_the_other(
     killing = {
         "name": "mine",
         "tuning": "full",
-        "plugins": [{"name": "my_plugin.Broken", "hook": "before_task", "how": "kill"}],
+        "plugins": [{"name": "killing_plugin.Broken", "hook": "before_task", "how": "kill"}],
     }
     fatal = sequence_of(methods=[killing])
     with warm_groups("warm", 1, str(tmp_path / "out"), SCALING, 0.0) as queue:
