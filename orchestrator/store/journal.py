@@ -10,7 +10,9 @@ import hashlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +65,59 @@ class Journal:
             stream.flush()
             if not all(isinstance(event, UNSYNCED) for event in events):
                 os.fsync(stream.fileno())
+
+
+class ThreadedJournal(Journal):
+    """A journal whose steps are written by a thread, many at a time where the storage is slow: training waits for none.
+
+    An event that is synced waits for the steps before it, so that the order of the file is that of the facts. Steps that a
+    dying process had not written yet are of a task that is trained again.
+    """
+
+    def __init__(self, folder: Path, writer: str = "train") -> None:
+        super().__init__(folder, writer)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self._lock = threading.Lock()
+        self._waiting: list[Event] = []
+        # the thread's work, which goes on for as long as anything waits
+        self._writing: Future[None] | None = None
+
+    def append_all(self, events: Sequence[Event]) -> None:
+        """Hand steps to the thread; write other events. Raises what the writing of earlier steps raised."""
+        if not all(isinstance(event, UNSYNCED) for event in events):
+            self.flush()
+            super().append_all(events)
+            return
+        with self._lock:
+            self._waiting.extend(events)
+            if self._writing is None:
+                self._writing = self._thread.submit(self._write_waiting)
+                return
+            failed = self._writing.done()
+        if failed:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wait until all that was handed over is written. Raises what its writing raised."""
+        with self._lock:
+            writing = self._writing
+        if writing is None:
+            return
+        try:
+            writing.result()
+        finally:
+            with self._lock:
+                self._writing = None
+
+    def _write_waiting(self) -> None:
+        while True:
+            with self._lock:
+                events = self._waiting
+                self._waiting = []
+                if not events:
+                    self._writing = None
+                    return
+            super().append_all(events)
 
 
 def step_numbers(line: bytes) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.environment import describe
 from orchestrator.store.events import Event, Report
 from orchestrator.store.failure_notes import note_failure
-from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.journal import ThreadedJournal, journal_folder
 from orchestrator.store.states.state_files import pack_state
 from orchestrator.store.states.writer import StateWriter
 from orchestrator.store.versions import library_versions
@@ -33,7 +33,7 @@ class SequenceRecord:
         self.sequence = sequence
         self.parallel = parallel
         self.report = report
-        self.journal = Journal(journal_folder(sequence.out, sequence.id))
+        self.journal = ThreadedJournal(journal_folder(sequence.out, sequence.id))
         # What the journal has already, of a run that was stopped, is not recorded again
         self.known = read_view(sequence.out, sequence.id)
 

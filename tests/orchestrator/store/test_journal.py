@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from orchestrator.store.events import Event, Step
+from orchestrator.store.events import Event, SequenceFailed, Step
 from orchestrator.store.integrity import seal
-from orchestrator.store.journal import Journal, ResumableTail, Tail
+from orchestrator.store.journal import Journal, ResumableTail, Tail, ThreadedJournal
 from tests.orchestrator.store.examples import step
 
 
@@ -141,3 +144,53 @@ def test_a_reader_does_not_go_on_in_a_file_that_is_not_what_was_read(tmp_path: P
     other = ResumableTail(tmp_path)
     assert not other.go_on_from(tail.digests())
     assert other.digests() == {}
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A storage on which every writing waits until the event is set; then it writes."""
+    go_on = threading.Event()
+    write = Journal.append_all
+
+    def wait(journal: Journal, events: Sequence[Event]) -> None:
+        assert go_on.wait(60)
+        write(journal, events)
+
+    monkeypatch.setattr(Journal, "append_all", wait)
+    return go_on
+
+
+def test_steps_wait_for_no_disk_and_other_events_for_the_steps(tmp_path: Path, slow_disk: threading.Event) -> None:
+    journal, tail = ThreadedJournal(tmp_path), Tail(tmp_path)
+    events: list[Event] = [step(0, number) for number in range(1, 6)]
+    for event in events:
+        journal.append(event)
+    assert list(tail.new_events()) == []
+    slow_disk.set()
+    failed = SequenceFailed(reason="it ended")
+    journal.append(failed)
+    assert list(tail.new_events()) == [*events, failed]
+
+
+def test_the_last_steps_are_written_without_another_call(tmp_path: Path) -> None:
+    """Also those that come while the thread is about to end: of many rounds, each ends with all steps in the file."""
+    journal, tail = ThreadedJournal(tmp_path), Tail(tmp_path)
+    for number in range(1, 200):
+        journal.append(step(0, number))
+        deadline = time.monotonic() + 60
+        while not tail.has_news() and time.monotonic() < deadline:
+            time.sleep(0)
+        assert numbers(tail) == [number]
+
+
+def test_what_a_thread_could_not_write_is_raised_by_a_later_call(tmp_path: Path) -> None:
+    folder = tmp_path / "sequence"
+    folder.write_text("a file where the folder would be")
+    journal = ThreadedJournal(folder)
+    journal.append(step(0, 1))
+    with pytest.raises(FileExistsError):
+        journal.flush()
+    folder.unlink()
+    journal.append(step(0, 2))
+    journal.flush()
+    assert numbers(Tail(folder)) == [2]

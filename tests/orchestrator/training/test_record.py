@@ -101,6 +101,7 @@ def test_a_fact_that_the_journal_has_is_not_recorded_again(sequence_of: MakeSequ
         for _ in range(2):
             record.task_started(0, steps=2)
             record.add(events.Step(task_id=0, step=1, loss=1.0, lr=0.1, grad_norm=1.0, tokens_per_s=1.0))
+        record.journal.flush()
     assert [event.name for event in reported] == ["task_started", "step"]
     in_journal = list(Tail(journal_folder(sequence.out, sequence.id)).new_events())
     assert [event.name for event in in_journal] == ["task_started", "step"]
