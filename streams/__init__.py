@@ -16,6 +16,7 @@ from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_pro
 from streams.scorer_names import NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
 from streams.sources import SOURCES, find_source, source_names
 from streams.sources.embedded import EmbeddedSource, vocabulary
+from streams.sources.files import FilesSource, FileTask
 from streams.sources.folder import FolderSource
 from streams.sources.hub import HubSource, HubTask
 from streams.sources.source import Source, SourceSettings, refuse_boolean
@@ -41,6 +42,8 @@ __all__ = [
     "STATEMENTS",
     "EmbeddedSource",
     "Example",
+    "FileTask",
+    "FilesSource",
     "FolderSource",
     "HoldoutViolation",
     "HubSource",
