@@ -18,8 +18,9 @@ class ModelConfig(Section):
     scoring: Literal["auto", "generate", "head", "similarity"] = Field(
         "auto", description="auto: generate for (encoder-)decoders, similarity for sentence encoders, else head"
     )
-    input: Literal["auto", "prompt", "text"] = Field(
-        "auto", description="auto: the prompt if generating, else the text"
+    input: Literal["auto", "prompt", "text", "chat"] = Field(
+        "auto",
+        description="auto: the prompt if generating, else the text; chat: the prompt in the model's chat template",
     )
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, float32 elsewhere")
     base: Literal["float32", "bf16"] = Field(

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from methods import IGNORED, Batch, TokenStream
 from orchestrator.config.model import ModelConfig
+from orchestrator.models.chat import ChatTemplate
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.family import Answer, Family, Feature, column, summed_cross_entropy
 from orchestrator.models.loading import load_module
 from orchestrator.models.padding import pad_left, pad_right, token_stream
 from orchestrator.models.source import ModelSource
-from streams import Example, Task
+from streams import Example, Prompt, Task
 
 
 class Decoder(EncoderDecoder):
@@ -25,24 +26,45 @@ class Decoder(EncoderDecoder):
         from transformers import AutoModelForCausalLM
 
         Family.__init__(self, source, config, labels, seed)
+        self.chat: ChatTemplate | None = None
+        # what an answer begins with: the space belongs to its first token, as it does within a text
+        self.lead = " "
+        self.end = [self.tokenizer.eos_token_id]
+        if config.input == "chat":
+            self._use_chat()
         self.module = load_module(source, config, AutoModelForCausalLM, seed)
 
+    def _use_chat(self) -> None:
+        self.chat = ChatTemplate.of(self.tokenizer, self.config.name)
+        self.lead = self.chat.lead
+        self.end = self.chat.end_tokens(self.tokenizer)
+        # the template writes them itself
+        self.adds_special_tokens = False
+
+    def use_text(self, task: Task, example: Example) -> Prompt:
+        if self.chat is not None:
+            return self.chat.ask(task.prompt(example.text))
+        return super().use_text(task, example)
+
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:
-        end = self.tokenizer.eos_token_id
         # room for the end, without which the model would never learn to stop
-        limit = self.config.max_target - 1
+        limit = self.config.max_target - len(self.end)
         sources = self.encode_texts(task, examples)
-        # the space belongs to the answer's first token, as it does within a text
-        answers = [" " + example.label for example in examples]
-        targets = self.tokenizer(answers, add_special_tokens=False).input_ids
+        targets = self._answer_tokens([example.label for example in examples])
         found: list[Feature] = []
         for source, target, example in zip(sources, targets, examples, strict=True):
             # the prompt goes on with the answer: a tokenizer's own end must not stand between them
-            if len(source) > 1 and source[-1] == end:
+            if self.adds_special_tokens and len(source) > 1 and source[-1] == self.tokenizer.eos_token_id:
                 source = source[:-1]
             class_index = self.class_index(task, example)
-            found.append({"source": source, "target": [*target[:limit], end], "class_index": class_index})
+            found.append({"source": source, "target": [*target[:limit], *self.end], "class_index": class_index})
         return found
+
+    def _answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
+        """The ids of answers without their end."""
+        texts = [self.lead + answer for answer in answers]
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False).input_ids
+        return ids
 
     def length(self, feature: Feature) -> int:
         # the answer stands behind the text
@@ -93,7 +115,9 @@ class Decoder(EncoderDecoder):
     def max_new_tokens(self, task: Task) -> int:
         if not task.labels:
             return self.config.max_target
-        answers = [" " + label for label in task.labels]
-        longest = max(map(len, self.tokenizer(answers, add_special_tokens=False).input_ids))
+        longest = max(map(len, self._answer_tokens(task.labels)))
         # the end is a token too, and one more makes an answer that is too long differ from the label
-        return min(self.config.max_target, longest + 2)
+        return min(self.config.max_target, longest + len(self.end) + 1)
+
+    def last_tokens(self) -> list[int]:
+        return [self.end[-1]]

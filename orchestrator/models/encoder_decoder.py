@@ -91,7 +91,7 @@ class EncoderDecoder(Family):
             do_sample=False,
             num_beams=1,
             pad_token_id=self.pad,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=self.last_tokens(),
         )
         answers: list[Answer] = []
         for text in self.tokenizer.batch_decode(generated[:, skip:], skip_special_tokens=True):
@@ -107,3 +107,7 @@ class EncoderDecoder(Family):
             return self.config.max_target
         longest = max(map(len, self.tokenizer(list(task.labels)).input_ids))
         return min(self.config.max_target, longest + 1)
+
+    def last_tokens(self) -> list[int]:
+        """The tokens with which an answer is over."""
+        return [self.tokenizer.eos_token_id]

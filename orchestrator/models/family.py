@@ -40,6 +40,8 @@ class Family:
     module: nn.Module
     generates = False
     has_head = False
+    # whether the tokenizer puts its own tokens around a text
+    adds_special_tokens = True
 
     def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
         self.source = source
@@ -158,11 +160,15 @@ class Family:
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of at most max_source; where that is too little, the text between prefix and suffix is shortened."""
         limit = self.config.max_source
-        encoded: list[list[int]] = self.tokenizer(list(map(str, prompts))).input_ids
+        encoded = self._ids(list(map(str, prompts)))
         for i, prompt in enumerate(prompts):
             if len(encoded[i]) > limit:
                 encoded[i] = self._shorten(prompt, limit)
         return encoded
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=self.adds_special_tokens).input_ids
+        return ids
 
     def _shorten(self, prompt: Prompt, limit: int) -> list[int]:
         """Cut the text at a token's end until the whole fits; only then, if that is not enough, cut the whole."""
@@ -172,7 +178,7 @@ class Family:
             text = ""
             if keep:
                 text = prompt.text[: offsets[keep - 1][1]]
-            ids: list[int] = self.tokenizer(prompt.prefix + text + prompt.suffix).input_ids
+            (ids,) = self._ids([prompt.prefix + text + prompt.suffix])
             if len(ids) <= limit or not keep:
                 return ids[:limit]
             # tokens at the seams may join or part, so the length is measured again

@@ -41,7 +41,9 @@ class ModelSource:
     path: str | None  # None: built in
     revision: str | None
     has_values: bool = True  # without, the model is built from its configuration on the meta device: shapes alone
-    in_parts: bool = False  # its values may be read later, a part at a time (see `orchestrator.models.saved_parts`)
+    in_parts: bool = (
+        False  # its values may be read later, a part at a time (see `orchestrator.models.weights.saved_parts`)
+    )
 
 
 def find_model(config: ModelConfig) -> ModelSource:

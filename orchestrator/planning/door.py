@@ -16,8 +16,8 @@ from orchestrator.config.model import ModelConfig
 from orchestrator.models.blocks import halve_frozen
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
-from orchestrator.models.other_models import weights_of
 from orchestrator.models.source import ModelSource
+from orchestrator.models.weights.other_models import weights_of
 
 # A skeleton's head needs some labels; which, is of no account
 LABELS = ("no", "yes")

@@ -17,7 +17,7 @@ from methods import Context
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
 from orchestrator.config.training import TrainingConfig, outer_factor
-from orchestrator.models.other_models import identity_of
+from orchestrator.models.weights.other_models import identity_of
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from streams import DEFAULT_SCORER, SCORER_VERSIONS, Stream, Task
 

@@ -18,9 +18,9 @@ from orchestrator.evaluation.scores import ScoredModel
 from orchestrator.models.blocks import checkpoint_activations, compile_blocks, halve_frozen
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
-from orchestrator.models.other_models import weights_of
-from orchestrator.models.saved_parts import saved_parts_of
 from orchestrator.models.source import ModelSource, find_model
+from orchestrator.models.weights.other_models import weights_of
+from orchestrator.models.weights.saved_parts import saved_parts_of
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State
 from orchestrator.training.batches import MicroBatch, cut_by_length, global_batches, micro_batches
