@@ -9,11 +9,12 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from streams.scorer_names import check_scorer
 from streams.sources.folder import canonical
 from streams.sources.source import Source, SourceSettings
 from streams.splits import Example, Limits, RawSplit
 from streams.stream import Stream
-from streams.task import Task
+from streams.task import DEFAULT_SCORER, Task
 
 
 class HubTask(SourceSettings):
@@ -22,7 +23,7 @@ class HubTask(SourceSettings):
     `revision` (a commit) is required for a hub id, so that the data cannot change under an experiment; a local folder
     is named by its content. `labels` gives the label texts: by class index where the label column holds integers,
     and by text where it holds strings; null takes the names that the data set declares, an empty list means that
-    answers are open.
+    answers are open. `scorer` says how its answers are scored, where the stream does not.
     """
 
     name: str
@@ -36,6 +37,7 @@ class HubTask(SourceSettings):
     category: str = ""
     train_split: str = "train"
     test_split: str = "test"
+    scorer: str = DEFAULT_SCORER
 
     @field_validator("text")
     @classmethod
@@ -44,6 +46,12 @@ class HubTask(SourceSettings):
         if not text:
             raise ValueError("expected a column's name, or a list of at least one")
         return text
+
+    @field_validator("scorer")
+    @classmethod
+    def _known_scorer(cls, scorer: str) -> str:
+        check_scorer(scorer)
+        return scorer
 
     @model_validator(mode="after")
     def _pinned(self) -> HubTask:
@@ -122,6 +130,7 @@ def hub_task(spec: HubTask, limits: Limits = Limits()) -> Task:
         load=partial(_load, spec, labels),
         limits=limits,
         dataset=spec.identity,
+        scorer=spec.scorer,
     )
 
 
