@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.evaluation.measure import Direction, Measure
 from orchestrator.evaluation.sari import sari
 from streams import NORMAL_FORMS, SCORER_VERSIONS, Example, Task
 
-Direction = Literal["higher", "lower"]
 Array = NDArray[np.float64]
 
 
@@ -36,10 +36,12 @@ class Scorer:
     """Scores answers against targets. `better` says which direction of the combined score, in `unit`, is good; it is shown
     with so many `digits`.
 
-    The score of a task is a function of sums over its examples. This one's is the mean of their numbers, in %.
+    The score of a task is a function of sums over its examples. This one's is the mean of their numbers, in %. Scores go by
+    their `series` in MLflow: `accuracy` where they count right answers.
     """
 
     name: ClassVar[str]
+    series: ClassVar[str]
     unit: ClassVar[str] = "%"
     better: ClassVar[Direction] = "higher"
     digits: ClassVar[int] = 1
@@ -48,6 +50,11 @@ class Scorer:
     def version(self) -> int:
         """The number that goes up when the results change: scores of another version are not taken from the cache."""
         return SCORER_VERSIONS[self.name]
+
+    @property
+    def measure(self) -> Measure:
+        """What its scores are."""
+        return Measure(self.unit, self.better, self.digits)
 
     def of_labels(self, labels: Sequence[str]) -> Self:
         """The scorer for tasks of this label set. Most look at answers and targets alone."""
@@ -86,12 +93,14 @@ class ExactMatch(Scorer):
     """The share of answers that equal their target without case and punctuation: the published evaluation."""
 
     name = "exact-match"
+    series = "accuracy"
 
 
 class Verbatim(Scorer):
     """The share of equal answers, with case and punctuation: for labels that differ in nothing else."""
 
     name = "verbatim"
+    series = "accuracy"
 
 
 class Accuracy(Scorer):
@@ -102,12 +111,14 @@ class Accuracy(Scorer):
     """
 
     name = "accuracy"
+    series = "accuracy"
 
 
 class Numeric(Scorer):
     """The share of answers whose last number equals the last number of the target, as GSM8K and NumGLUE are scored."""
 
     name = "numeric"
+    series = "accuracy"
 
     def equals(self, answer: str, target: str) -> bool:
         # an answer without a number is wrong, whatever a target that has none asks for
@@ -122,6 +133,7 @@ class MacroF1(Scorer):
     """
 
     name = "macro-f1"
+    series = name
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
         normal_form = NORMAL_FORMS[self.name]
@@ -159,6 +171,7 @@ class RougeL(Scorer):
     """
 
     name = "rouge-l"
+    series = name
 
     def number(self, answer: str, example: Example) -> float:
         return float(_rouge_scorer().score(example.label, answer)["rougeL"].fmeasure)
@@ -176,6 +189,7 @@ class Sari(Scorer):
     """SARI of a simplification: the mean over examples, each with its text as the source and its target as the reference."""
 
     name = "sari"
+    series = name
 
     def number(self, answer: str, example: Example) -> float:
         return sari(example.text, answer, [example.label])
@@ -188,6 +202,7 @@ class EditSimilarity(Scorer):
     """
 
     name = "edit-similarity"
+    series = name
 
     def number(self, answer: str, example: Example) -> float:
         from rapidfuzz import fuzz
@@ -211,3 +226,30 @@ SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in _ALL}
 def scorer_of(task: Task) -> Scorer:
     """The scorer that a task names."""
     return SCORERS[task.scorer].of_labels(task.labels)
+
+
+def measure_of(scorers: Iterable[str]) -> Measure | None:
+    """The measure of all the scorers of these names; None where they have more than one, of which no mean can be taken."""
+    measures = {SCORERS[name].measure for name in scorers}
+    if len(measures) == 1:
+        return measures.pop()
+    return None
+
+
+def common_measure(tasks: Iterable[Task]) -> Measure:
+    """The measure of the scores of all tasks. Raises ValueError where they have several."""
+    units: dict[str, str] = {}
+    for task in tasks:
+        units.setdefault(task.scorer, f"{task.name!r} by {task.scorer} in {SCORERS[task.scorer].unit}")
+    measure = measure_of(units)
+    if measure is None:
+        raise ValueError(f"scores are in different units: task {', '.join(units.values())}")
+    return measure
+
+
+def tasks_by_scorer(scorers: Sequence[str]) -> dict[str, list[int]]:
+    """The tasks of each scorer, from the scorer of each task."""
+    tasks: dict[str, list[int]] = {}
+    for task_id, name in enumerate(scorers):
+        tasks.setdefault(name, []).append(task_id)
+    return tasks
