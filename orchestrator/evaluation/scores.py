@@ -76,21 +76,21 @@ def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) ->
 def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer]) -> TaskScore:
     """The score of a task from the answer to each of its examples."""
     predictions = []
-    scores = []
-    scores_of_options = []
+    results = []
+    results_of_options = []
     num_correct = 0
     for index, (example, (answer, option)) in enumerate(zip(examples, answers, strict=True)):
-        result = scorer.score_example(answer, example.label)
+        result = scorer.score_example(answer, example)
         predictions.append(Prediction(index, example.row, example.label, answer, result.correct, result.score, option))
-        scores.append(result.score)
+        results.append(result)
         num_correct += result.correct
         # either every answer has one or none has: it depends on the model
         if option is not None:
-            scores_of_options.append(scorer.score_example(option, example.label).score)
-    score = scorer.combine(scores)
+            results_of_options.append(scorer.score_example(option, example))
+    score = scorer.combined(results)
     score_options = None
-    if scores_of_options:
-        score_options = scorer.combine(scores_of_options)
+    if results_of_options:
+        score_options = scorer.combined(results_of_options)
     return TaskScore(score, score_options, num_correct, len(examples), tuple(predictions))
 
 

@@ -193,6 +193,7 @@ class Planner:
             split=split,
             parents=parents,
             tasks=data.task_names,
+            scorers=tuple(task.scorer for task in data.tasks),
             keys=tuple(keys),
             score_keys=keys_of_scores,
             out=self.config.out,

@@ -14,12 +14,10 @@ from rich.table import Table
 from orchestrator.errors import UserError
 from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.planning.experiment import Experiment
-from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.predictions import DamagedPredictions, load_predictions
 from orchestrator.store.scores import score_file
-from streams import DEFAULT_SCORER
 from streams.names import unknown_name
 
 
@@ -53,6 +51,7 @@ def read_predictions(
         raise UserError(f"{error}; {again}") from error
     if predictions is None:
         raise UserError(f"no predictions were kept beside the score on {task!r}: {state} (an older version); {again}")
+    scorer = SCORERS[sequence.scorers[sequence.tasks.index(task)]]
     return {
         "experiment": experiment.config.name,
         "method": sequence.method.label,
@@ -62,7 +61,8 @@ def read_predictions(
         "tasks_seen": tasks_seen,
         "after": _after(sequence, tasks_seen),
         "score": score["score"],
-        "unit": SCORERS[_scorer_name(sequence, task)].unit,
+        "scorer": scorer.name,
+        "unit": scorer.unit,
         "correct": score["correct"],
         "n": score["n"],
         "predictions": [asdict(prediction) for prediction in predictions],
@@ -74,17 +74,6 @@ def _refuse_missing(sequence: SequencePlan, tasks_seen: int, task: str, state: s
     if sequence.tasks.index(task) not in sequence.tasks_to_score(tasks_seen):
         raise UserError(f"no score on {task!r} was asked for: {state}; the same run with evaluation.rows: all has it")
     raise UserError(f"no score on {task!r} yet: {state}; compute what is missing with `{evaluate}`")
-
-
-def _scorer_name(sequence: SequencePlan, task: str) -> str:
-    """The scorer of a task, as the journal says when the sequence started: the data itself may be elsewhere by now."""
-    start = recovered_view(sequence).start
-    data = [] if start is None else start.data
-    for described in data:
-        if described["task"] == task:
-            return str(described["scorer"])
-    # a journal whose first line was damaged has no description of the data
-    return DEFAULT_SCORER
 
 
 def _find_sequence(
@@ -148,9 +137,10 @@ def select_predictions(predictions: Sequence[dict[str, Any]], wrong: bool, limit
 
 def print_predictions(result: dict[str, Any], selected: Sequence[dict[str, Any]], console: Console) -> None:
     """The selected predictions of one score as a table."""
+    digits = SCORERS[result["scorer"]].digits
     title = (
         f"{result['method']}, seed {result['seed']}: {result['task']} {result['after']}, "
-        f"{result['score']:.1f} {result['unit']} ({result['correct']} of {result['n']} correct)"
+        f"{result['score']:.{digits}f} {result['unit']} ({result['correct']} of {result['n']} correct)"
     )
     # on a line of its own: as the table's title it would be broken to the width of short answers
     console.print(title, style="bold", highlight=False, soft_wrap=True)

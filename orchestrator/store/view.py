@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from pathlib import Path
@@ -29,6 +29,7 @@ from orchestrator.store.events import (
 )
 from orchestrator.store.integrity import unseal
 from orchestrator.store.journal import DamagedLine, Tail, journal_folder, step_numbers
+from streams import DEFAULT_SCORER
 
 
 @dataclass
@@ -127,6 +128,15 @@ class View:
         if self.last_word == "finished" and not self.is_scored():
             return "incomplete"
         return self.last_word
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        """The scorer of each task by name, as the plan has it that the sequence was started with."""
+        named: Sequence[str] = ()
+        if self.start is not None:
+            named = self.start.sequence.get("scorers", ())
+        # journals of before there were several say nothing
+        return tuple(named) or (DEFAULT_SCORER,) * len(self.tasks)
 
     @property
     def ended_at(self) -> int:
@@ -237,7 +247,7 @@ class View:
         return self.by_task[task_id]
 
     def matrix(self, value: Literal["score", "score_options"] = "score") -> NDArray[np.float64]:
-        """Scores in %, [T+1, T]: the first index is `tasks_seen` (0: before training); NaN where there is none yet."""
+        """Scores, [T+1, T]: the first index is `tasks_seen` (0: before training); NaN where there is none yet."""
         full = np.full((len(self.tasks) + 1, len(self.tasks)), np.nan)
         for (tasks_seen, task_id), event in self.scores.items():
             number = getattr(event, value)

@@ -110,8 +110,8 @@ def result_with(*predictions: dict[str, Any]) -> dict[str, Any]:
     correct = sum(prediction["correct"] for prediction in predictions)
     return {
         "experiment": "small", "method": "ft", "seed": 7, "task": "reviews", "tasks_seen": 1, "after": "after reviews",
-        "score": 100 * correct / len(predictions), "unit": "%", "correct": correct, "n": len(predictions),
-        "predictions": list(predictions),
+        "score": 100 * correct / len(predictions), "scorer": "exact-match", "unit": "%",
+        "correct": correct, "n": len(predictions), "predictions": list(predictions),
     }  # fmt: skip
 
 
