@@ -24,7 +24,11 @@ SCORER_VERSIONS: dict[str, int] = {
     "sari": 1,
     "edit-similarity": 1,
     "numeric": 1,
+    "perplexity": 1,
+    "bits-per-byte": 1,
 }
+# those that need no answer: how likely the target is to a model that writes
+FROM_LIKELIHOOD = ("perplexity", "bits-per-byte")
 # those that hold an answer against a set of labels, and say nothing where there is none
 NEED_LABELS = ("accuracy", "macro-f1")
 # the module that a scorer needs, and the package that has it; both come with the extra of that name
@@ -60,6 +64,8 @@ NORMAL_FORMS: dict[str, Callable[[str], str]] = {
     "sari": single_spaces,
     "edit-similarity": single_spaces,
     "numeric": last_number,
+    "perplexity": single_spaces,
+    "bits-per-byte": single_spaces,
 }
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.errors import UserError
-from orchestrator.evaluation.scorers import SCORERS
+from orchestrator.evaluation.scorers import SCORERS, Scorer
 from orchestrator.planning.experiment import Experiment
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
@@ -51,7 +51,6 @@ def read_predictions(
         raise UserError(f"{error}; {again}") from error
     if predictions is None:
         raise UserError(f"no predictions were kept beside the score on {task!r}: {state} (an older version); {again}")
-    scorer = SCORERS[sequence.scorers[sequence.tasks.index(task)]]
     return {
         "experiment": experiment.config.name,
         "method": sequence.method.label,
@@ -61,12 +60,16 @@ def read_predictions(
         "tasks_seen": tasks_seen,
         "after": _after(sequence, tasks_seen),
         "score": score["score"],
-        "scorer": scorer.name,
-        "unit": scorer.unit,
+        **_named_scorer(sequence, task),
         "correct": score["correct"],
         "n": score["n"],
         "predictions": [asdict(prediction) for prediction in predictions],
     }
+
+
+def _named_scorer(sequence: SequencePlan, task: str) -> dict[str, str]:
+    scorer = sequence.scorers[sequence.tasks.index(task)]
+    return {"scorer": scorer, "unit": SCORERS[scorer].unit}
 
 
 def _refuse_missing(sequence: SequencePlan, tasks_seen: int, task: str, state: str, evaluate: str) -> NoReturn:
@@ -137,32 +140,52 @@ def select_predictions(predictions: Sequence[dict[str, Any]], wrong: bool, limit
 
 def print_predictions(result: dict[str, Any], selected: Sequence[dict[str, Any]], console: Console) -> None:
     """The selected predictions of one score as a table."""
-    digits = SCORERS[result["scorer"]].digits
+    scorer = SCORERS[result["scorer"]]
     title = (
         f"{result['method']}, seed {result['seed']}: {result['task']} {result['after']}, "
-        f"{result['score']:.{digits}f} {result['unit']} ({result['correct']} of {result['n']} correct)"
+        f"{result['score']:.{scorer.digits}f} {result['unit']} ({_count(result, scorer)})"
     )
     # on a line of its own: as the table's title it would be broken to the width of short answers
     console.print(title, style="bold", highlight=False, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("example", justify="right")
-    table.add_column("row", justify="right")
-    table.add_column("", no_wrap=True)
-    for heading in ("target", "prediction"):
-        table.add_column(heading, overflow="fold")
     # a model that generates its answers does not choose among options
     has_options = any(prediction["option"] is not None for prediction in result["predictions"])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("example", "row"):
+        table.add_column(name, justify="right")
+    if not scorer.counts_right:
+        table.add_column("score", justify="right")
+    if scorer.reads_answers:
+        table.add_column("", no_wrap=True)
+    table.add_column("target", overflow="fold")
+    if scorer.reads_answers:
+        table.add_column("prediction", overflow="fold")
     if has_options:
         table.add_column("among options", overflow="fold")
     for prediction in selected:
-        cells = [str(prediction["example"]), str(prediction["row"])]
-        cells.append({True: "✓", False: "✗"}[prediction["correct"]])
-        # quoted where an answer has line ends or spaces at its ends, which a table would hide
-        cells += [_visible(prediction["target"]), _visible(prediction["prediction"])]
-        if has_options:
-            cells.append(_visible(prediction["option"]))
-        table.add_row(*cells)
+        table.add_row(*_cells(prediction, scorer, has_options))
     console.print(table)
+
+
+def _count(result: dict[str, Any], scorer: Scorer) -> str:
+    """How many answers are right; where nothing is answered, how many examples there are."""
+    if not scorer.reads_answers:
+        return f"{result['n']} examples"
+    return f"{result['correct']} of {result['n']} correct"
+
+
+def _cells(prediction: dict[str, Any], scorer: Scorer, has_options: bool) -> list[str]:
+    cells = [str(prediction["example"]), str(prediction["row"])]
+    if not scorer.counts_right:
+        cells.append(scorer.shown(prediction["score"]))
+    if scorer.reads_answers:
+        cells.append({True: "✓", False: "✗"}[prediction["correct"]])
+    # quoted where an answer has line ends or spaces at its ends, which a table would hide
+    cells.append(_visible(prediction["target"]))
+    if scorer.reads_answers:
+        cells.append(_visible(prediction["prediction"]))
+    if has_options:
+        cells.append(_visible(prediction["option"]))
+    return cells
 
 
 def _visible(text: str) -> str:

@@ -52,7 +52,7 @@ def print_report(result: dict[str, Any], console: Console) -> None:
         for scorer, parts in _by_scorer(sequences).items():
             of_scorer = f"{title}, of these {', '.join(parts[0]['tasks'])} by {scorer}"
             measure = SCORERS[scorer].measure
-            console.print(_widest_that_fits(of_scorer + _in_unit(measure), parts, columns, console))
+            console.print(_widest_that_fits(of_scorer + _in_unit(measure, scorer), parts, columns, console))
         _print_reference_runs(sequences, console)
         _print_notes(sequences, console)
         _print_missing_runs(sequences, console)
@@ -77,11 +77,12 @@ def _all_parts(sequences: Sequence[Result]) -> list[Result]:
     return parts
 
 
-def _in_unit(measure: Measure) -> str:
-    """What a title says of the unit: nothing of the usual one, which the legend names."""
+def _in_unit(measure: Measure, scorer: str = "") -> str:
+    """What a title says of the unit: nothing of the usual one, which the legend names, nor of one that the scorer names."""
     if measure == PERCENT:
         return ""
-    return f", in {measure.unit}, where {measure.better} is better"
+    unit = f", in {measure.unit}" if measure.unit != scorer else ""
+    return f"{unit}, where {measure.better} is better"
 
 
 def _columns(sequences: Sequence[Result]) -> list[Metric]:

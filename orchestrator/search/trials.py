@@ -17,7 +17,7 @@ from orchestrator.config.search import SearchConfig
 from orchestrator.evaluation import metrics
 from orchestrator.evaluation.measure import Direction, Measure
 from orchestrator.evaluation.scorers import measure_of
-from orchestrator.evaluation.view_metrics import summary_of
+from orchestrator.evaluation.view_metrics import scorers_of, summary_of
 from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.space import Values
@@ -129,7 +129,7 @@ def score_of(
 def score_after(search: SearchConfig, views: Sequence[View], tasks_seen: int) -> float:
     """A trial's score after so many tasks. Raises ValueError where the metric does not apply to the model."""
     # all streams of a search have one measure, as was checked when it was defined
-    measure = measure_of(views[0].scorers)
+    measure = measure_of(scorers_of(views[0]))
     assert measure is not None
     score = score_of(metrics_after(views, tasks_seen), search.metric, search.forgetting_weight, measure.better)
     if score is None:

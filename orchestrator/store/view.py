@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from pathlib import Path
@@ -29,7 +29,6 @@ from orchestrator.store.events import (
 )
 from orchestrator.store.integrity import unseal
 from orchestrator.store.journal import DamagedLine, Tail, journal_folder, step_numbers
-from streams import DEFAULT_SCORER
 
 
 @dataclass
@@ -128,15 +127,6 @@ class View:
         if self.last_word == "finished" and not self.is_scored():
             return "incomplete"
         return self.last_word
-
-    @property
-    def scorers(self) -> tuple[str, ...]:
-        """The scorer of each task by name, as the plan has it that the sequence was started with."""
-        named: Sequence[str] = ()
-        if self.start is not None:
-            named = self.start.sequence.get("scorers", ())
-        # journals of before there were several say nothing
-        return tuple(named) or (DEFAULT_SCORER,) * len(self.tasks)
 
     @property
     def ended_at(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from methods import run_kind
-from orchestrator.evaluation.view_metrics import summaries_of
+from orchestrator.evaluation.view_metrics import scorers_of, summaries_of
 from orchestrator.report.plots import heat_map
 from orchestrator.store.events import (
     CheckpointSaved,
@@ -258,7 +258,7 @@ class SequenceRuns:
 
     @_copy.register
     def _(self, event: ScoreComputed) -> None:
-        values = scores_by_key(event, self.view.scorers[event.task_id])
+        values = scores_by_key(event, scorers_of(self.view)[event.task_id])
         self._log(WHOLE_SEQUENCE, values, event.time, event.tasks_seen)
         if event.tasks_seen > 0:
             self._log(event.tasks_seen - 1, values, event.time, event.tasks_seen, of_model=True)

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 
-from orchestrator.evaluation.scorers import SCORERS, ExactMatch, scorer_of
+from orchestrator.evaluation.scorers import (
+    SCORERS,
+    ExactMatch,
+    Likelihood,
+    LikelihoodScorer,
+    common_measure,
+    measure_of,
+    scorer_of,
+    tasks_by_scorer,
+)
 from streams import SCORER_VERSIONS, Example
 from tests.streams.examples import task
 
@@ -120,3 +132,30 @@ def test_edit_similarity_by_hand() -> None:
 def test_numeric_compares_the_last_numbers(answer: str, target: str, correct: bool) -> None:
     result = SCORERS["numeric"].score_example(answer, Example("", target))
     assert (result.correct, result.score) == (correct, float(correct))
+
+
+def test_perplexity_and_bits_per_byte_by_hand() -> None:
+    """Two targets: 2 tokens of probability 1/4 each in 3 bytes, and 1 of probability 1/2 in 5 bytes."""
+    likelihoods = [Likelihood(2 * math.log(4), 2, 3), Likelihood(math.log(2), 1, 5)]
+    perplexity, bits = SCORERS["perplexity"], SCORERS["bits-per-byte"]
+    assert isinstance(perplexity, LikelihoodScorer) and isinstance(bits, LikelihoodScorer)
+    alone = list(map(perplexity.score_likelihood, likelihoods))
+    assert [result.score for result in alone] == pytest.approx([4.0, 2.0])
+    # over all tokens together, which is neither mean of the two
+    assert perplexity.combined(alone) == pytest.approx((4 * 4 * 2) ** (1 / 3))
+    of_bits = list(map(bits.score_likelihood, likelihoods))
+    assert [result.score for result in of_bits] == pytest.approx([4 / 3, 1 / 5])
+    assert bits.combined(of_bits) == pytest.approx((4 + 1) / 8)
+    assert (perplexity.better, bits.better, perplexity.unit) == ("lower", "lower", "perplexity")
+
+
+def test_scores_of_one_measure_have_a_mean_and_others_none() -> None:
+    assert measure_of(["exact-match", "rouge-l", "sari"]) == ExactMatch().measure
+    assert measure_of(["perplexity"]) == SCORERS["perplexity"].measure
+    assert measure_of(["exact-match", "perplexity"]) is None
+    assert measure_of(["bits-per-byte", "perplexity"]) is None
+    assert tasks_by_scorer(["sari", "numeric", "sari"]) == {"sari": [0, 2], "numeric": [1]}
+    likely = dataclasses.replace(task(name="likely"), scorer="perplexity")
+    assert common_measure([likely, likely]).better == "lower"
+    with pytest.raises(ValueError, match="units: task 't' by exact-match in %, 'likely' by perplexity in perplexity"):
+        common_measure([task(), likely, task()])
