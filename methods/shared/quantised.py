@@ -108,7 +108,7 @@ class QuantisedLinear(nn.Linear):
     scale: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:
-        # a function of ours is none that autocast knows
+        # else the weight would be written out in float32 first, and rounded then
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         shape = torch.Size([self.out_features, self.in_features])

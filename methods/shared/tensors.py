@@ -33,10 +33,10 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def type_beside(weight: Tensor) -> torch.dtype:
-    """The type of what trains beside a frozen weight: the weight's own, but float32 beside codes."""
+    """The type of what trains beside a frozen weight: the weight's own, but beside codes torch's default, float32."""
     if weight.is_floating_point():
         return weight.dtype
-    return torch.float32
+    return torch.get_default_dtype()
 
 
 def outside_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
