@@ -5,7 +5,6 @@ Shapes: x [..., d_in], W [d_out, d_in].
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import logging
 from typing import Any
@@ -28,17 +27,6 @@ def check_installed(base: str) -> None:
         raise ValueError(f"model.base: {base!r} needs bitsandbytes: pip install 'continual-orchestrator[quantised]'")
 
 
-@functools.cache
-def _kernels() -> Any:
-    """The functions of bitsandbytes."""
-    check_installed("nf4")
-    # it says on the screen which faster kernels it could have
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    from bitsandbytes import functional
-
-    return functional
-
-
 def codes_of(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """(codes in int8, scales in float32) of a weight [d_out, d_in].
 
@@ -49,15 +37,18 @@ def codes_of(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
         if kind == "int8":
             return _room(weight.shape), torch.empty(len(weight), device="meta")
         return _room((-(-weight.numel() // 2), 1)), torch.empty(-(-weight.numel() // BLOCK), device="meta")
+    check_installed(kind)
+    # it says on the screen which faster kernels it could have
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit
+
     if kind == "int8":
         # the kernel reads float16 alone
-        codes, scale, _ = _kernels().int8_vectorwise_quant(weight.to(torch.float16))
+        codes, scale, _ = int8_vectorwise_quant(weight.to(torch.float16))
         return codes, scale
     if weight.dtype not in _WRITTEN:
         weight = weight.float()
-    packed, state = _kernels().quantize_4bit(
-        weight.contiguous(), blocksize=BLOCK, compress_statistics=False, quant_type="nf4"
-    )
+    packed, state = quantize_4bit(weight.contiguous(), blocksize=BLOCK, compress_statistics=False, quant_type="nf4")
     # transformers' T5 casts its states to the type of a weight, unless that is int8
     return packed.view(torch.int8), state.absmax
 
@@ -70,16 +61,16 @@ def written_out(codes: Tensor, scale: Tensor, shape: torch.Size, dtype: torch.dt
     """The weight [d_out, d_in] that codes and scales stand for."""
     if codes.shape == shape:
         return codes.to(dtype).mul_((scale / 127).unsqueeze(1))
-    kernels = _kernels()
+    from bitsandbytes.functional import QuantState, dequantize_4bit
+
     written = dtype
     if dtype not in _WRITTEN:
         written = torch.float32
     # as one row: by the weight's shape, the kernel for CPUs is wrong where a row is no whole number of blocks
-    state = kernels.QuantState(
-        absmax=scale, shape=torch.Size([shape.numel()]), dtype=written, blocksize=BLOCK, quant_type="nf4"
-    )
-    flat: Tensor = kernels.dequantize_4bit(codes.view(torch.uint8), state)
-    return flat.view(shape).to(dtype)
+    row = torch.Size([1, shape.numel()])
+    state = QuantState(absmax=scale, shape=row, dtype=written, blocksize=BLOCK, quant_type="nf4")
+    entries: Tensor = dequantize_4bit(codes.view(torch.uint8), state)
+    return entries.reshape(shape).to(dtype)
 
 
 class _Product(torch.autograd.Function):
@@ -123,7 +114,7 @@ def can_be_quantised(module: nn.Module) -> bool:
     # a subclass may read its weight in another way
     if type(module) is not nn.Linear and not is_transposed(module):
         return False
-    return not module.weight.requires_grad  # type: ignore[union-attr]
+    return not module.weight.requires_grad
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ def quantise_frozen(model: nn.Module, kind: str) -> None:
 
     What else is frozen stays as it is, as peft has it: embeddings, norms, biases and the layer over the vocabulary.
     """
-    found = []
+    found: list[nn.Module] = []
     for block in blocks_of(model):
         found.extend(filter(can_be_quantised, block.modules()))
     if not found:
