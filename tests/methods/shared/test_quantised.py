@@ -172,6 +172,22 @@ def test_a_transposed_layer_is_turned() -> None:
     torch.testing.assert_close(before(x).double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_compiled_layer_gives_the_same() -> None:
+    """The compiler believes the shapes that the kernels announce."""
+    linear, _ = layer((48, 80), "nf4")
+    x = torch.randn(3, 80, requires_grad=True)
+    results = []
+    for called in (linear, torch.compile(linear)):
+        x.grad = None
+        y = called(x)
+        y.square().sum().backward()
+        assert x.grad is not None
+        results.append((y.detach(), x.grad.clone()))
+    for plain, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
+
+
 def test_only_plain_frozen_layers_can_be() -> None:
     class Own(nn.Linear):
         """A layer that may read its weight otherwise."""
