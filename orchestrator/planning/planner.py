@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from methods import TuningMethod, is_ours, source_of
+from methods.shared.quantised import check_installed
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
@@ -73,6 +74,7 @@ class Planner:
         self.warn = warn
         self._warned: set[str] = set()
         with _as_user_error():
+            check_installed(config.model.base)
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
         self._check_family()
