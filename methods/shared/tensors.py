@@ -33,9 +33,9 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def type_beside(weight: Tensor) -> torch.dtype:
-    """The type of what trains beside a frozen weight: the weight's own, but beside codes torch's default, float32."""
+    """The type of what trains beside a frozen weight: the weight's own, float32 at least; beside codes torch's default."""
     if weight.is_floating_point():
-        return weight.dtype
+        return torch.promote_types(weight.dtype, torch.float32)
     return torch.get_default_dtype()
 
 

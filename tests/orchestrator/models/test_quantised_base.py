@@ -89,6 +89,9 @@ def own_tuning_methods() -> list[str]:
     return [name for name, kind in METHODS.items() if issubclass(kind, TuningMethod)]
 
 
+FREEZE_NOTHING = ("full", "slca", "demix", "osf")
+
+
 @pytest.mark.parametrize("name", own_tuning_methods())
 def test_every_tuning_method_works_on_it_or_says_why_not(name: str, learner_of: MakeLearner) -> None:
     card = METHODS[name].card
@@ -102,7 +105,7 @@ def test_every_tuning_method_works_on_it_or_says_why_not(name: str, learner_of: 
         ):
             learner_of(**changes)
         return
-    if name in ("full", "slca"):
+    if name in FREEZE_NOTHING[:2]:
         with pytest.raises(
             UserError, match=r"model\.base: 'nf4' is for linear layers that the tuning method freezes, and"
         ):
@@ -113,6 +116,21 @@ def test_every_tuning_method_works_on_it_or_says_why_not(name: str, learner_of: 
     train_task(learner, 0, lambda event: None)
     for weight in learner.weights().values():
         assert weight.dtype == torch.float32
+
+
+# the others freeze nothing, or train parts of what they froze
+@pytest.mark.parametrize("name", sorted({*own_tuning_methods()} - {*FREEZE_NOTHING}))
+def test_what_grows_beside_a_base_of_half_precision_is_float32(name: str, learner_of: MakeLearner) -> None:
+    card = METHODS[name].card
+    settings = {"name": name, **card.quick}
+    changes: dict[str, Any] = {"base": "bf16", "precision": "bf16", "stream": {"first": 2, "max_train": 8}}
+    if card.requires_head:
+        changes["model"] = "tiny-bert"
+    learner = learner_of(methods=[{"tuning": settings}], **changes)
+    for task_id in (0, 1):
+        train_task(learner, task_id, lambda event: None)
+        for weight_name, weight in learner.weights().items():
+            assert weight.dtype == torch.float32, weight_name
 
 
 def test_a_plugin_that_writes_base_weights_is_refused(learner_of: MakeLearner) -> None:
