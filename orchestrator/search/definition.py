@@ -233,7 +233,10 @@ def _check_scenario(
 
 
 def _scenario(config: RunConfig, method: MethodEntry, stream: Stream) -> tuple[TaskSize, ...]:
-    training = config.training_for(method)
+    try:
+        training = config.training_on(method, stream)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     sizes = []
     for task in stream.tasks:
         examples = len(task.read("train"))
