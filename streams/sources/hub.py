@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from streams.sources.folder import canonical
-from streams.sources.source import Source, SourceSettings
+from streams.sources.source import Source, SourceSettings, times_of
 from streams.splits import Example, Limits, RawSplit
 from streams.stream import Stream
 from streams.task import Task
@@ -22,7 +22,7 @@ class HubTask(SourceSettings):
     `revision` (a commit) is required for a hub id, so that the data cannot change under an experiment; a local folder
     is named by its content. `labels` gives the label texts: by class index where the label column holds integers,
     and by text where it holds strings; null takes the names that the data set declares, an empty list means that
-    answers are open.
+    answers are open. `time` is the column that says when a row is from, by which the scenario `time-slices` cuts.
     """
 
     name: str
@@ -32,6 +32,7 @@ class HubTask(SourceSettings):
     text: str | tuple[str, ...] = "text"
     label: str = "label"
     labels: tuple[str, ...] | None = None
+    time: str | None = None
     instruction: str = ""
     category: str = ""
     train_split: str = "train"
@@ -153,15 +154,21 @@ def _load(spec: HubTask, labels: tuple[str, ...], split: RawSplit) -> Sequence[E
     # data sets call their splits by names of their own (`validation` often is the public test split)
     name_on_hub = {"train": spec.train_split, "test": spec.test_split}[split]
     data = _dataset(spec, name_on_hub)
-    for column in (*spec.text_columns, spec.label):
+    needed = [*spec.text_columns, spec.label]
+    if spec.time is not None:
+        needed.append(spec.time)
+    for column in needed:
         if column not in data.column_names:
             has = ", ".join(data.column_names)
             raise ValueError(f"task {spec.name!r}: {spec.hub!r} has no column {column!r} (it has {has})")
+    times: list[float | str | None] = [None] * len(data)
+    if spec.time is not None:
+        times = [*times_of(data[spec.time], f"task {spec.name!r}: column {spec.time!r}")]
     examples = []
-    for row in data:
+    for row, time in zip(data, times, strict=True):
         columns = [str(row[column]) for column in spec.text_columns]
         text = "\n".join(columns)
-        examples.append(Example(text, _label_text(row[spec.label], labels)))
+        examples.append(Example(text, _label_text(row[spec.label], labels), time=time))
     return examples
 
 
