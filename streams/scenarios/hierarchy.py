@@ -45,12 +45,14 @@ class Hierarchy(ScenarioOfOneTask):
         depths = sorted({len(path) for path in paths})
         if len(depths) != 1:
             raise ValueError(f"its labels are at different depths: {', '.join(map(str, depths))}")
-        names: dict[str, tuple[str, ...]] = {}
+        # the place of a label is the way to it; at two of them, it would be one label to a classifier
+        place_of: dict[str, tuple[str, ...]] = {}
         for path in paths:
-            for level in range(len(path)):
-                # a name at two places would be one label to a classifier
-                if names.setdefault(path[level], path[:level]) != path[:level] or paths.count(path) > 1:
-                    raise ValueError(f"the label {path[level]!r} is at two places")
+            if paths.count(path) > 1:
+                raise ValueError(f"the label {path[-1]!r} is at two places")
+            for level, label in enumerate(path):
+                if place_of.setdefault(label, path[:level]) != path[:level]:
+                    raise ValueError(f"the label {label!r} is at two places")
         return value
 
     def apply(self, stream: Stream) -> Stream:
