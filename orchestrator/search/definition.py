@@ -130,6 +130,8 @@ def _dataset_names(streams: list[Stream]) -> list[str]:
     for stream in streams:
         for task in stream.tasks:
             names.add(task.dataset)
+            # what is mixed into a task is trained on too
+            names.update(guest.dataset for guest in task.guest_tasks)
     return sorted(names)
 
 

@@ -209,3 +209,9 @@ def test_predictions_are_those_of_a_plain_loop(
         expected = asked_alone(learner, task)
         assert [prediction.prediction for prediction in score.predictions] == expected
     assert len(set(expected)) > 2
+
+
+def test_a_task_that_comes_again_is_scored_once(sequence_of: Callable[..., SequencePlan]) -> None:
+    stream = {"scenario": {"name": "order", "tasks": ["reviews", "headlines", "reviews", "reviews"]}}
+    sequence = sequence_of(stream=stream)
+    assert missing_scores(sequence, 1, Store(Path(sequence.out))) == [0, 1]

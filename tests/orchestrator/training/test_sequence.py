@@ -357,3 +357,26 @@ def test_a_state_that_is_gone_when_it_is_to_be_scored_is_an_error_unless_its_sco
     monkeypatch.setattr(Learner, "__init__", meanwhile)
     score_state(sequence, 2)
     assert not missing_scores(sequence, 2, store)
+
+
+def test_tasks_that_come_again_are_trained_again_and_scored_once(sequence_of: Callable[..., SequencePlan]) -> None:
+    scenario = {"name": "recurrence", "positions": 6, "every": 3, "seed": 2}
+    stream = {"first": 5, "scenario": [{"name": "order", "tasks": ["reviews", "headlines"]}, scenario]}
+    sequence = sequence_of(stream=stream)
+    # six positions, of which the first five are taken
+    assert trained(sequence) == list(sequence.tasks)
+    view = read_view(sequence.out, sequence.id)
+    matrix = view.matrix()
+    assert matrix.shape == (6, 5)
+    assert not np.isnan(matrix).any()
+    assert view.status == "finished"
+    # the columns of one task are alike in every state
+    firsts = [name.partition("@")[0] for name in sequence.tasks]
+    assert len(set(firsts)) == 2
+    for column, first in enumerate(firsts):
+        np.testing.assert_array_equal(matrix[:, column], matrix[:, firsts.index(first)])
+    assert len(list((Path(sequence.out) / "scores").glob("*.json"))) == 6 * 2
+    # trained again: the weights go on changing
+    states = [stored(sequence, tasks_seen).weights for tasks_seen in (1, 2)]
+    assert sequence.tasks[1] == "reviews@2"
+    assert not equal(*states)
