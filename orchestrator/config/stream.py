@@ -142,10 +142,16 @@ class StreamConfig(Section):
         return self
 
     def for_seed(self, seed: int) -> StreamConfig:
-        """The stream that the runs of a seed train on: the same for all, unless the order of classes goes by the seed."""
-        if self.class_order != "by-seed":
+        """The stream that the runs of a seed train on: the same for all, unless what is drawn goes by the seed."""
+        changes: dict[str, Any] = {}
+        if self.class_order == "by-seed":
+            changes["class_order"] = seed
+        scenarios = tuple(scenario.for_seed(seed) for scenario in self.scenario)
+        if scenarios != self.scenario:
+            changes["scenario"] = scenarios
+        if not changes:
             return self
-        return self.model_copy(update={"class_order": seed})
+        return self.model_copy(update=changes)
 
     def located(self) -> StreamConfig:
         """The same with full paths, so that a worker on another machine needs no variable of this one."""
@@ -168,7 +174,7 @@ class StreamConfig(Section):
         if self.labels_per_task is not None:
             stream = self._cut_by_labels(stream, self.labels_per_task)
         for scenario in self.scenario:
-            stream = scenario.apply(stream)
+            stream = scenario.applied(stream)
         if self.first is not None:
             if self.first > len(stream.tasks):
                 raise ValueError(f"stream {self.name!r}: first = {self.first}, but it has {len(stream.tasks)} tasks")

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from streams.label_splits import tasks_of_labels
 from streams.names import unknown_name
-from streams.scenarios.scenario import Scenario
+from streams.scenarios.scenario import Scenario, Seed
 from streams.stream import Stream
 from streams.task import Task
 
@@ -28,7 +28,7 @@ class ClassIncremental(Scenario):
     name: Literal["class-incremental"] = "class-incremental"
     task: str | None = Field(None, description="the task that is cut; by default every one, and the others stay out")
     labels_per_task: int = Field(ge=2)
-    seed: int | None = Field(None, ge=0, description="draws the order of the labels")
+    seed: Seed | None = Field(None, description="draws the order of the labels")
     order: tuple[str, ...] | None = Field(None, description="the labels in the order in which they come")
 
     @model_validator(mode="after")
@@ -47,10 +47,13 @@ class ClassIncremental(Scenario):
                     stream, f"`order` is of one task: give `task`, one of {', '.join(stream.task_names)}"
                 )
             self._check_order(stream, tasks[0], self.order)
+        seed = None
+        if self.seed is not None:
+            seed = int(self.seed)
         parts: list[Task] = []
         for task in tasks:
             try:
-                parts += tasks_of_labels(task, self.labels_per_task, self.seed, self.order)
+                parts += tasks_of_labels(task, self.labels_per_task, seed, self.order)
             except ValueError as error:
                 raise self.problem(stream, str(error)) from None
         return replace(stream, tasks=tuple(parts))

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from streams.names import unknown_name
 from streams.scenarios.draws import draw, in_drawn_order
-from streams.scenarios.scenario import ScenarioOfOneTask
+from streams.scenarios.scenario import ScenarioOfOneTask, Seed
 from streams.scorer_names import check_labels
 from streams.splits import Example, RawSplit, Split
 from streams.stream import Stream
@@ -36,7 +36,7 @@ class Hierarchy(ScenarioOfOneTask):
     hierarchy: dict[str, Any]
     expansions: int = Field(1, ge=1, description="the tasks in which a finer level comes")
     data: Literal["disjoint", "overlapping"] = "disjoint"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     @field_validator("hierarchy")
     @classmethod
@@ -144,7 +144,7 @@ class AtLevel:
     labels: frozenset[str]
     level: int
     count: int
-    seed: int
+    seed: Seed
     is_disjoint: bool
 
     def __call__(self, split: Split, examples: Sequence[Example]) -> Sequence[Example]:

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from streams.catalogue import resolve_source
 from streams.names import unknown_name
 from streams.scenarios.draws import draw
-from streams.scenarios.scenario import Scenario
+from streams.scenarios.scenario import Scenario, Seed
 from streams.sources.source import Source
 from streams.splits import Example
 from streams.stream import Stream
@@ -38,7 +38,7 @@ class Mixture(Scenario):
         None, description="a stream's name, or its entry: `name` and its source's keys"
     )
     tasks: tuple[str, ...] | None = Field(None, min_length=1, description="the tasks of this stream that guests are of")
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     @field_validator("general", mode="before")
     @classmethod
@@ -105,7 +105,7 @@ class Guests:
     host: str
     tasks: tuple[Task, ...]
     share: float
-    seed: int
+    seed: Seed
 
     def __call__(self, num_own: int) -> list[Example]:
         # a task of which alone guests were to be has none itself

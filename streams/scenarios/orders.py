@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from streams.scenarios.draws import in_drawn_order
-from streams.scenarios.scenario import Scenario, occurrences
+from streams.scenarios.scenario import Scenario, Seed, occurrences
 from streams.stream import Stream
 
 
@@ -29,7 +29,7 @@ class Permuted(Scenario):
     summary: ClassVar[str] = "the tasks in an order that a seed draws"
 
     name: Literal["permuted"] = "permuted"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     def apply(self, stream: Stream) -> Stream:
         tasks = []

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from streams.scenarios.draws import draw, weighted_choice
-from streams.scenarios.scenario import Scenario, occurrences
+from streams.scenarios.scenario import Scenario, Seed, occurrences
 from streams.stream import Stream
 from streams.task import Task
 
@@ -37,7 +37,7 @@ class Recurrence(Scenario):
     law: Literal["power", "exponential", "uniform"] = "power"
     alpha: float = Field(1, ge=0, le=100)
     every: int = Field(2, ge=1, description="a new task comes every so many positions, until all have come")
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     def apply(self, stream: Stream) -> Stream:
         last_new = 1 + self.every * (len(stream.tasks) - 1)

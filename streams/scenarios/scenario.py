@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from streams.names import unknown_name
 from streams.sources.source import SourceSettings
 from streams.stream import Stream
 from streams.task import Task
+
+BY_SEED = "by-seed"
+
+
+def _is_seed(value: int | str) -> int | str:
+    if value == BY_SEED or (isinstance(value, int) and value >= 0):
+        return value
+    raise ValueError(f"{value!r} is neither {BY_SEED} nor a number from 0")
+
+
+# what draws: a number, or that each seed of the experiment draws for its own runs
+Seed = Annotated[int | str, AfterValidator(_is_seed)]
 
 
 class Scenario(SourceSettings):
@@ -32,6 +44,18 @@ class Scenario(SourceSettings):
     def located(self) -> Self:
         """The same with full paths, so that a worker on another machine needs no variable of this one."""
         return self
+
+    def for_seed(self, seed: int) -> Self:
+        """The scenario of the runs of a seed: the same for all, unless its draws go by the seed."""
+        if getattr(self, "seed", None) != BY_SEED:
+            return self
+        return self.model_copy(update={"seed": seed})
+
+    def applied(self, stream: Stream) -> Stream:
+        """What `apply` makes. Raises ValueError too where only a run knows the seed."""
+        if getattr(self, "seed", None) == BY_SEED:
+            raise self.problem(stream, f"seed: {BY_SEED!r} needs the seed of a run")
+        return self.apply(stream)
 
     def apply(self, stream: Stream) -> Stream:
         """The stream of the same name that the scenario makes. Raises ValueError where it cannot be made of this one."""

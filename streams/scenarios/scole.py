@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from streams.scenarios.draws import draw, in_drawn_order, weighted_choice
-from streams.scenarios.scenario import ScenarioOfOneTask
+from streams.scenarios.scenario import ScenarioOfOneTask, Seed
 from streams.splits import Example, Split
 from streams.stream import Stream
 
@@ -35,7 +35,7 @@ class Scole(ScenarioOfOneTask):
     classes_per_task: int = Field(2, ge=1)
     step: float = Field(0.05, ge=0, description="f: how fast the probabilities fall from class to class")
     entropy_decrease: float = Field(0, ge=0, le=1000, description="e: the power that sharpens them; 0: all alike")
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     def apply(self, stream: Stream) -> Stream:
         task = self.one_task(stream)

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from streams.scenarios.draws import draw, in_drawn_order
-from streams.scenarios.scenario import ScenarioOfOneTask
+from streams.scenarios.scenario import ScenarioOfOneTask, Seed
 from streams.splits import Example, Split
 from streams.stream import Stream
 from streams.text import normal_text
@@ -36,7 +36,7 @@ class SiBlurry(ScenarioOfOneTask):
     num_tasks: int = Field(ge=2)
     disjoint: float = Field(0.5, ge=0, le=1, description="share of the classes that are in one task alone")
     blurry: float = Field(0.1, ge=0, le=1, description="share of the other classes' rows that are moved")
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     def apply(self, stream: Stream) -> Stream:
         task = self.one_task(stream)
@@ -94,7 +94,7 @@ class SiBlurry(ScenarioOfOneTask):
 class Strays:
     """Says of a row of a blurry class to which task it is moved."""
 
-    seed: int
+    seed: Seed
     share: float
     labels: frozenset[str]
     cuts: tuple[float, ...]

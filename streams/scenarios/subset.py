@@ -50,5 +50,5 @@ class Share:
         if split != "train":
             return examples
         whole = examples[: self.most]
-        # rounded first: 0.1 x 30 is a little more than 3 as a float, and would be 4
+        # rounded first: 0.07 x 100 is a little more than 7 as a float, and would be 8
         return whole[: math.ceil(round(self.fraction * len(whole), 6))]

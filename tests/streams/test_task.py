@@ -12,6 +12,7 @@ from streams import (
     SPLITS,
     Example,
     Limits,
+    Prompt,
     SealedSplit,
     Task,
     find_prompt,
@@ -167,8 +168,8 @@ def test_parts_read_once_and_have_each_row_in_the_split_of_the_whole() -> None:
 
 def test_a_part_of_a_part_has_what_both_choose() -> None:
     first = task().part("u", with_labels("yes"))
-    second = first.part("v", lambda split, examples: examples[:3])
-    assert second.read("train") == first.read("train")[:3]
+    second = first.part("v", lambda split, examples: examples[:9])
+    assert second.read("train") == first.read("train")[:9]
     # the caps come last
     capped = task(limits=Limits(max_train=5)).part("u", with_labels("yes"))
     assert [len(capped.read("train")), len(first.read("train"))] == [5, 18]
@@ -190,3 +191,15 @@ def test_another_occurrence_has_the_content_of_the_first() -> None:
     assert again.test_hash == task(name="t").test_hash != task(name="t@3").test_hash
     # a part of it is a task of its own
     assert again.part("w").content_name == "w"
+
+
+def test_how_a_guest_is_asked_is_part_of_the_content() -> None:
+    def hash_with(prompt: Prompt | None) -> str:
+        guests = [Example("a guest", "maybe", prompt=prompt)]
+        host = task().part("t", guests=lambda own: guests)
+        assert host.read("train") == (*task().read("train"), *guests)
+        assert host.test_hash == task().test_hash
+        return host.train_hash
+
+    prompts = [None, Prompt("Well? ", "a guest", ""), Prompt("", "a guest", " Well? "), Prompt("", "a guest", "")]
+    assert len({task().train_hash, *map(hash_with, prompts)}) == 5

@@ -104,6 +104,14 @@ def test_a_source_of_ones_own_is_named_by_its_path(tmp_path: Path, monkeypatch: 
         ("{name: embedded, scenario: {name: scole, positions: 0}}", "streams.0.scenario.positions: Input should be"),
         ("{name: embedded, scenario: [reversed, {name: permuted, sed: 1}]}", "unknown key 'sed'. Did you mean 'seed'?"),
         ("{name: embedded, scenario: {name: subset, fraction: true}}", "scenario.fraction: found True where a number"),
+        (
+            "{name: embedded, scenario: {name: permuted, seed: by_seed}}",
+            "seed: 'by_seed' is neither by-seed nor a number",
+        ),
+        (
+            "{name: embedded, scenario: {name: permuted, seed: -1}}",
+            "streams.0.scenario.seed: -1 is neither by-seed nor",
+        ),
         ("{name: embedded, scenaro: reversed}", "unknown key 'scenaro'. Did you mean 'scenario'?"),
     ],
 )
@@ -152,7 +160,8 @@ def test_a_scenario_reads_and_is_written_as_a_user_would(scenario: str) -> None:
     for same in (stream, stream.located()):
         assert StreamConfig.model_validate(same.model_dump(mode="json")) == same
         assert StreamConfig.model_validate_json(same.model_dump_json()) == same
-    assert stream.build().tasks
+        assert [task.train_hash for task in same.build().tasks] == [task.train_hash for task in stream.build().tasks]
+    assert [scenario.name for scenario in stream.located().scenario] == [scenario.name for scenario in stream.scenario]
 
 
 def test_without_a_scenario_a_stream_is_written_as_before() -> None:
@@ -174,3 +183,15 @@ def test_scenarios_come_one_after_the_other_before_the_first_tasks_are_taken() -
     parts = stream_of("{name: embedded, prompt: {riddles: plain}, labels_per_task: 2, scenario: reversed}").build()
     assert parts.task_names[:2] == ("riddles-2", "riddles-1")
     assert str(parts.tasks[0].prompt("A.")) == "A."
+
+
+def test_what_a_scenario_draws_goes_by_the_seed_where_that_is_asked_for() -> None:
+    config = stream_of("{name: embedded, scenario: [{name: permuted, seed: by-seed}, {name: subset, fraction: 0.5}]}")
+    assert len({config.for_seed(seed).build().task_names for seed in range(9)}) > 6
+    three = config.for_seed(3)
+    assert three == stream_of("{name: embedded, scenario: [{name: permuted, seed: 3}, {name: subset, fraction: 0.5}]}")
+    assert three.for_seed(4) is three
+    with pytest.raises(
+        ValueError, match="stream 'embedded': scenario 'permuted': seed: 'by-seed' needs the seed of a run"
+    ):
+        config.build()

@@ -28,8 +28,9 @@ def test_every_row_is_in_one_task() -> None:
         assert sorted(found) == texts(TASK, split)  # type: ignore[arg-type]
 
 
-def test_classes_are_dealt_and_rows_stray_as_written_out() -> None:
-    seed, num_tasks, share = 5, 3, 0.4
+@pytest.mark.parametrize("seed", [0, 5, 6])
+def test_classes_are_dealt_and_rows_stray_as_written_out(seed: int) -> None:
+    num_tasks, share = 3, 0.4
     ranked = sorted(LABELS, key=lambda label: digest(seed, "si-blurry", label))
     # 0.3 x 10 disjoint classes, dealt by two cuts; the seven others: three, two and two
     disjoint, blurry = ranked[:3], ranked[3:]

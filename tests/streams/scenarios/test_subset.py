@@ -24,6 +24,9 @@ def test_a_share_of_train_is_kept_rounded_up(fraction: float, count: int) -> Non
 
 
 def test_the_share_is_of_what_a_cap_leaves() -> None:
+    hundred = task_of("a b", each=50)
+    # as floats, 0.07 x 100 is more than 7
+    assert len(Subset(fraction=0.07).apply(stream_of(hundred)).tasks[0].read("train")) == 7
     capped = task_of("a b c", each=10, limits=Limits(max_train=12, dev_fraction=0))
     (part,) = Subset(fraction=0.5, epochs=3).apply(stream_of(capped)).tasks
     assert part.read("train") == capped.read("train")[:6]
