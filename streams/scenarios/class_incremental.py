@@ -55,6 +55,7 @@ class ClassIncremental(Scenario):
             try:
                 parts += tasks_of_labels(task, self.labels_per_task, seed, self.order)
             except ValueError as error:
+                # a configuration may have several streams with a task of this name
                 raise self.problem(stream, str(error)) from None
         return replace(stream, tasks=tuple(parts))
 

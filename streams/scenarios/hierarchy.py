@@ -61,6 +61,7 @@ class Hierarchy(ScenarioOfOneTask):
         self._check(stream, task, paths)
         tasks = []
         for level in range(len(paths[0])):
+            # what this level calls each of the data's own labels
             called = {}
             for path in paths:
                 called[path[-1]] = path[level]
@@ -90,6 +91,7 @@ class Hierarchy(ScenarioOfOneTask):
 
     def _groups(self, stream: Stream, paths: Sequence[tuple[str, ...]], level: int) -> list[tuple[str, ...]]:
         """The labels of each task of a level."""
+        # above the coarsest there is nothing that could bring them in turn
         if level == 0:
             return [tuple(dict.fromkeys(path[0] for path in paths))]
         parents = list(dict.fromkeys(path[level - 1] for path in paths))

@@ -111,6 +111,7 @@ class Guests:
         # a task of which alone guests were to be has none itself
         if not self.tasks:
             return []
+        # share = count / (num_own + count)
         count = round(num_own * self.share / (1 - self.share))
         if count > len(self._in_drawn_order):
             raise ValueError(

@@ -51,6 +51,7 @@ class Recurrence(Scenario):
         last_trained: list[int] = []
         for position in range(1, self.positions + 1):
             num_seen = len(last_trained)
+            # by the position alone, whatever was drawn before
             is_new_due = (position - 1) % self.every == 0 and num_seen < len(stream.tasks)
             if is_new_due:
                 index = num_seen

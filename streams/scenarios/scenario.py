@@ -105,6 +105,7 @@ def occurrences(tasks: Sequence[Task]) -> tuple[Task, ...]:
     named = []
     for task in tasks:
         times[task.name] += 1
+        # the first keeps its name: up to there it is the stream in which it comes once
         if times[task.name] > 1:
             task = task.again(f"{task.name}@{times[task.name]}")
         named.append(task)

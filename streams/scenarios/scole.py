@@ -77,6 +77,7 @@ class Scole(ScenarioOfOneTask):
         remaining = dict(weights)
         drawn: list[str] = []
         while len(drawn) < self.classes_per_task:
+            # a draw of its own for each class, or the second would follow from the first
             number = draw(self.seed, "scole", position, len(drawn))
             label = list(remaining)[weighted_choice(list(remaining.values()), number)]
             del remaining[label]

@@ -68,6 +68,7 @@ class SiBlurry(ScenarioOfOneTask):
         """The task of each label."""
         home_of = {}
         for number, label in enumerate(blurry):
+            # where they are fewer than the tasks, one each for the first tasks
             home_of[label] = number * self.num_tasks // max(len(blurry), self.num_tasks)
         without = []
         for index in range(self.num_tasks):
