@@ -24,7 +24,7 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     summary = experiment.folder / "summary.csv"
     # the number of runs in each row: who averages over a method's rows sees that some are missing
     runs = ["seconds", *USAGE_UNITS, "status", "runs_finished", "runs_planned"]
-    columns = ["method", "stream", "seed", "unit", *METRICS, *runs]
+    columns = ["method", "stream", "seed", "scoring", "unit", *METRICS, *runs]
     # the csv module writes line ends itself
     with summary.open("w", newline="") as stream:
         # a result holds more than a table can, such as its matrices

@@ -82,6 +82,7 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         "reference": sequence.method.reference,
         "tuning": sequence.method.tuning.name,
         "tasks": list(sequence.tasks),
+        "scoring": sequence.model.scoring,
         **named_measure(sequence.scorers),
         "test_sizes": test_sizes,
         "rows": view.rows,

@@ -29,6 +29,10 @@ SEEN_NOTE = (
     "evaluation.rows is seen: no state is scored on a task before it was trained, so there is no forward transfer (fwt), and "
     "forgetting is measured from the best state since then; `all` computes what is missing"
 )
+CHOOSING_NOTES = {
+    "rank": "model.scoring is rank: an answer is that of its task's own labels which is likeliest as a whole",
+    "constrained": "model.scoring is constrained: answers are generated, of tokens that go on with a label of their own task",
+}
 DEVIATION_LEGEND = "a ± b mean and sample standard deviation (n - 1) over the seeds"
 LOWER_LEGEND = "where a lower score is better, a change above 0 is still one for the better, and forgetting is a rise"
 TRAIN_LEGEND = "train what training took, also in tokens and FLOPs where there is room (else see summary.csv)"
@@ -200,6 +204,8 @@ def _print_reference_runs(sequences: Sequence[Result], console: Console) -> None
 
 def _print_notes(sequences: Sequence[Result], console: Console) -> None:
     """Scores that were not asked for, rows that were dropped from the data, and why sequences failed."""
+    if sequences[0].get("scoring") in CHOOSING_NOTES:
+        console.print(CHOOSING_NOTES[sequences[0]["scoring"]], style="dim", highlight=False)
     # a store may have all scores nevertheless, from an earlier run
     if any(sequence.get("rows") == "seen" and sequence["fwt"] is None for sequence in sequences):
         console.print(SEEN_NOTE, style="dim", highlight=False)

@@ -244,3 +244,19 @@ def test_perplexity_and_bits_per_byte_are_of_a_plain_loops_cross_entropy(
         assert prediction.target == example.label
         assert prediction.score == pytest.approx(loss / math.log(2) / len(example.label), rel=1e-4)
     assert learner.family.module.training
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_a_state_that_was_trained_for_free_answers_is_scored_by_choices_too(
+    scoring: str, sequence_of: Callable[..., SequencePlan]
+) -> None:
+    run_sequence(sequence_of(stream={"first": 1}))
+    sequence = sequence_of(stream={"first": 1}, scoring=scoring)
+    view = run_sequence(sequence)
+    checkpoint = view.by_task[0].checkpoint
+    assert checkpoint is not None and checkpoint.reused
+    predictions = load_predictions(Path(sequence.out), sequence.score_keys[1][0])
+    assert predictions is not None
+    labels = sequence.open_stream().tasks[0].labels
+    assert {prediction.prediction for prediction in predictions} <= set(labels)
+    assert view.matrix()[1, 0] == 100 * sum(p.prediction == p.target for p in predictions) / len(predictions)
