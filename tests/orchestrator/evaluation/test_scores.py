@@ -39,7 +39,13 @@ def test_answers_are_scored_one_by_one_and_together() -> None:
     assert [p.correct for p in found.predictions] == [True, False, False]
     assert [(p.example, p.row) for p in found.predictions] == [(0, 4), (1, 9), (2, 2)]
     assert [(p.target, p.prediction, p.option) for p in found.predictions][1] == ("bad", "good", "bad")
-    assert found.record() == {"score": found.score, "score_options": found.score_options, "correct": 1, "n": 3}
+    assert found.record() == {
+        "score": found.score,
+        "score_options": found.score_options,
+        "correct": 1,
+        "n": 3,
+        "interval": (0.0, 100.0),
+    }
 
 
 def test_answers_without_options_have_no_score_among_options() -> None:
