@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.evaluation.scorers import Array, Scorer
+from orchestrator.evaluation.scorer import Array, Scorer
 
 LEVEL = 0.95
 RESAMPLES = 1000

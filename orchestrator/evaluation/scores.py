@@ -16,7 +16,9 @@ import torch.nn.functional as F
 
 from methods import Stack
 from orchestrator.evaluation.intervals import Interval, bootstrap_interval
-from orchestrator.evaluation.scorers import Likelihood, LikelihoodScorer, Scorer, addends_of, scorer_of
+from orchestrator.evaluation.likelihoods import Likelihood, LikelihoodScorer
+from orchestrator.evaluation.scorer import Scorer, addends_of
+from orchestrator.evaluation.scorers import scorer_of
 from orchestrator.evaluation.texts import KEPT, batches_by_length
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.family import Family, Feature, column

@@ -75,7 +75,7 @@ def _by_scorer(sequences: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def _all_parts(sequences: Sequence[Result]) -> list[Result]:
-    parts = []
+    parts: list[Result] = []
     for sequence in sequences:
         parts += parts_by_scorer(sequence)
     return parts
@@ -252,8 +252,8 @@ def _legend(columns: Sequence[Metric], sequences: Sequence[Result], has_deviatio
     """What each column says, and from which reference runs intransigence is measured."""
     measured_from = _values(sequences, "measured_from")
     measures = set(map(result_measure, sequences))
-    for part in _all_parts(sequences):
-        measures.add(result_measure(part))
+    for result in _all_parts(sequences):
+        measures.add(result_measure(result))
     beginning = ""
     if PERCENT in measures:
         beginning = "In %: "

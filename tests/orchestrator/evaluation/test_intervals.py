@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from orchestrator.evaluation.intervals import bootstrap_interval
-from orchestrator.evaluation.scorers import SCORERS, ExampleScore, Likelihood, LikelihoodScorer, addends_of
+from orchestrator.evaluation.likelihoods import Likelihood, LikelihoodScorer
+from orchestrator.evaluation.scorer import ExampleScore, addends_of
+from orchestrator.evaluation.scorers import SCORERS
 from streams import Example
 
 
