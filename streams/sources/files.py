@@ -47,7 +47,7 @@ class FileTask(ColumnTask):
 
     def example(self, row: Row, labels: Sequence[str]) -> Example:
         """A row as an example; a cell of CSV, which holds texts alone, may hold an index too."""
-        value = row[self.label]
+        value = row.get(self.label)
         if isinstance(value, str) and value not in labels and value.isascii() and value.isdigit():
             row = {**row, self.label: int(value)}
         return super().example(row, labels)
