@@ -40,6 +40,7 @@ def program_of(text: str, answer: str, checks: str) -> str:
     A whole program is one that defines the last function of the text itself, or stands in a fence. Of an answer that goes
     on with a function, what it begins behind that is left out.
     """
+    answer = _aligned(answer)
     fenced = _FENCED.search(answer)
     if fenced:
         return f"{_imports(text)}{fenced[1]}\n{checks}\n"
@@ -48,6 +49,16 @@ def program_of(text: str, answer: str, checks: str) -> str:
         return f"{_imports(text)}{answer}\n{checks}\n"
     own = _BEHIND_THE_FUNCTION.split(answer)[0]
     return f"{text}{own}\n{checks}\n"
+
+
+def _aligned(answer: str) -> str:
+    """The answer with the blank that stands before an answer's first word taken off, or given back where decoding took it."""
+    indent = len(answer) - len(answer.lstrip(" "))
+    if indent % 4 == 1:
+        return answer[1:]
+    if indent % 4 == 3:
+        return f" {answer}"
+    return answer
 
 
 def _imports(text: str) -> str:
