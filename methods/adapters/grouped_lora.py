@@ -61,7 +61,9 @@ class LoraGroup:
         """[N, ..., O]: each model's rows of x [N, ..., I] times its own weight [O, I]."""
         # DeBERTa's projections read relative positions too, and experts of a mixture some tokens: those are no model's rows
         if len(x) != self.rows:
-            raise ValueError(f"a layer reads {len(x)} rows where there are {self.rows} texts, so its models cannot be told apart")
+            raise ValueError(
+                f"a layer reads {len(x)} rows where there are {self.rows} texts, so its models cannot be told apart"
+            )
         x_KMI = x.reshape(self.size, -1, x.shape[-1])
         product_KMO = torch.bmm(x_KMI, torch.stack(list(weights)).transpose(1, 2))
         return product_KMO.reshape(*x.shape[:-1], -1)

@@ -27,6 +27,7 @@ from orchestrator.store.checkpoints import Store
 from orchestrator.store.view import View, read_view
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.sequence import run_sequence
+from orchestrator.training.step import seed_generators
 
 FORWARD = 0
 BACKWARD = 1
@@ -45,7 +46,7 @@ def run_fused(sequences: Sequence[SequencePlan], evaluate: bool = True, until: i
         reason = "several workers share each sequence"
     if reason:
         raise ValueError(f"these sequences cannot be trained in one pass: {reason}")
-    meeting = Meeting(len(sequences))
+    meeting = Meeting(len(sequences), alone.device)
     with _exclusive(sequences), ThreadPoolExecutor(len(sequences)) as threads:
         running = []
         for number, sequence in enumerate(sequences):
@@ -121,7 +122,8 @@ class Seat:
 class Meeting:
     """Where the threads of a group wait for each other. Who holds `turn` runs; to wait is to give it up."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.device = device
         self.turn = threading.Condition()
         self.present = set(range(size))
         self.seats: dict[int, Seat] = {}
@@ -192,7 +194,7 @@ class Meeting:
         if self._group is None or seats != self._seats:
             self._seats = seats
             self._group = LoraGroup([seat.model for seat in seats])
-        torch.manual_seed(seats[0].seed)
+        seed_generators(self.device, seats[0].seed)
         for seat, logits in zip(seats, self._group.logits(seats[0].inputs), strict=True):
             seat.answer = logits
 
@@ -211,7 +213,8 @@ def _backward(seats: Sequence[Seat]) -> None:
 class FusedParallel(Parallel):
     """The one worker of a sequence whose steps are computed with those of others."""
 
-    meeting: Meeting = field(default_factory=lambda: Meeting(1))
+    # of one sequence alone, where none is given: the fields before have defaults, so these must
+    meeting: Meeting = field(default_factory=lambda: Meeting(1, torch.device("cpu")))
     number: int = 0
 
     def place(self, model: nn.Module, head: Sequence[nn.Parameter], precision: torch.dtype | None) -> nn.Module:
