@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from orchestrator.models.families import load_family
 from orchestrator.models.source import find_model
@@ -75,8 +76,8 @@ def _reason_of_model(sequence: SequencePlan) -> str:
     source = find_model(sequence.model)
     if source.sentence_encoder:
         return "a sentence encoder reads label texts beside the batch"
-    skeleton = load_family(replace(source, has_values=False), sequence.model, LABELS, seed=0)
-    for name, value in skeleton.module.config.to_dict().items():
+    skeleton: Any = load_family(replace(source, has_values=False), sequence.model, LABELS, seed=0).module
+    for name, value in skeleton.config.to_dict().items():
         if "drop" in name and isinstance(value, float) and value > 0:
             return f"the model has dropout ({name} = {value:g})"
     return ""
