@@ -22,7 +22,7 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
-from orchestrator.training.fused import run_fused
+from orchestrator.training.fused.sequences import run_fused
 from orchestrator.training.sequence import run_sequence
 
 GLOBAL_BATCH = 8
