@@ -11,6 +11,7 @@ from streams.catalogue import (
 from streams.doubts import doubts
 from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level, Proof, prove
 from streams.label_splits import half_of_labels, tasks_of_labels
+from streams.leaks import Leak, LeakKind, find_leaks
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
 from streams.scorer_names import NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
@@ -48,6 +49,8 @@ __all__ = [
     "HoldoutViolation",
     "HubSource",
     "HubTask",
+    "Leak",
+    "LeakKind",
     "Level",
     "Limits",
     "Prompt",
@@ -65,6 +68,7 @@ __all__ = [
     "check_labels",
     "check_scorer",
     "doubts",
+    "find_leaks",
     "find_prompt",
     "find_source",
     "half_of_labels",

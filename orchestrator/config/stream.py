@@ -18,6 +18,7 @@ from pydantic import (
 from methods import unknown
 from orchestrator.config.section import Section
 from streams import (
+    LeakKind,
     Limits,
     Source,
     Stream,
@@ -64,6 +65,8 @@ class StreamConfig(Section):
     prompt: PerTask | None = Field(None, description="a prompt's name or template, for all tasks or by task name")
     scorer: PerTask | None = Field(None, description="a scorer's name, for all tasks or by task name")
 
+    allow: tuple[LeakKind, ...] = Field((), description="leaks of its data with which it is trained all the same")
+
     @model_validator(mode="before")
     @classmethod
     def _with_source(cls, entry: Any) -> Any:
@@ -94,6 +97,9 @@ class StreamConfig(Section):
         """The form in which a user writes it, so that a saved configuration reads like a written one."""
         values: dict[str, Any] = dump(self)
         settings = values.pop("settings")
+        # added later: what was saved without it stays what it is
+        if not self.allow:
+            values.pop("allow", None)
         return {**values, **settings}
 
     @field_validator("class_order")

@@ -20,7 +20,7 @@ from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.access_log import TestAccessLog
-from streams import Stream, Task, doubts
+from streams import LeakKind, Stream, Task, doubts, find_leaks
 
 ParentRuns = tuple[tuple[str, str], ...]
 
@@ -108,8 +108,25 @@ class Planner:
                 if not stream.only:
                     self._check_epochs(built)
                 self._tell(doubts(built))
+                self._check_leaks(built, stream.allow)
             self._streams[cache_key] = built
         return self._streams[cache_key]
+
+    def _check_leaks(self, stream: Stream, allow: Sequence[LeakKind]) -> None:
+        """Refuse data that leaks more than chance leaves, unless it is allowed; tell of the rest."""
+        refused: dict[LeakKind, None] = {}
+        refused_lines = []
+        for leak in find_leaks(stream):
+            if not leak.is_refused:
+                self._tell([leak.line])
+            elif leak.kind in allow:
+                self._tell([f"{leak.line} (allowed)"])
+            else:
+                refused[leak.kind] = None
+                refused_lines.append(leak.line)
+        if refused_lines:
+            refused_lines[-1] += f"; `allow: [{', '.join(refused)}]` in the stream's entry trains on it all the same"
+            raise UserError("\n".join(refused_lines))
 
     def _tell(self, lines: Iterable[str]) -> None:
         """Warn of each thing once."""
