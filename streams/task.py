@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from streams.manifest import FileCheck
 from streams.prompts import BENCHMARK, Prompt, PromptTemplate
 from streams.splits import Example, Limits, RawSplit, Split, carve_dev, in_seeded_order
 
@@ -27,8 +29,13 @@ class UsableRows:
     """The rows of a raw split that are used, and those dropped because their label is not in the label set."""
 
     examples: list[Example]
-    num_dropped: int
+    dropped_labels: Counter[str]
     first_dropped: Example | None
+
+    @property
+    def num_dropped(self) -> int:
+        """How many rows were dropped."""
+        return self.dropped_labels.total()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +50,8 @@ class Task:
     (default: the name). `other_labels` are those that the data set has and this task leaves to other tasks: their rows
     are not used, and not counted as dropped either. Where `lists_options` is False the texts themselves say what there is
     to choose from, and no prompt lists it again. A `sealed` task refuses its test split; another one calls
-    `on_test_read` once, right before it first gives of that split, whether or not it was loaded before.
+    `on_test_read` once, right before it first gives of that split, whether or not it was loaded before. `check_files`
+    compares the files of raw splits with published ones, where the data has any.
 
     What was read and hashed is kept, also for the tasks that `sharing` makes of this one.
     """
@@ -63,6 +71,7 @@ class Task:
     shown_name: str = ""
     other_labels: frozenset[str] = frozenset()
     lists_options: bool = True
+    check_files: Callable[[Sequence[RawSplit]], list[FileCheck]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         # frozen, so defaults that depend on another field are set past the guard
@@ -154,7 +163,7 @@ class Task:
 
     def _usable(self, rows: Sequence[Example]) -> UsableRows:
         examples: list[Example] = []
-        num_dropped = 0
+        dropped_labels: Counter[str] = Counter()
         first_dropped = None
         # numbered before anything is left out: a message about row 12 must point at row 12 of the file
         for number, row in enumerate(rows, start=1):
@@ -162,11 +171,11 @@ class Task:
                 continue
             numbered = Example(row.text, row.label, number)
             if self.labels and row.label not in self.labels:
-                num_dropped += 1
+                dropped_labels[row.label] += 1
                 first_dropped = first_dropped or numbered
                 continue
             examples.append(numbered)
-        return UsableRows(examples, num_dropped, first_dropped)
+        return UsableRows(examples, dropped_labels, first_dropped)
 
     @property
     def has_dev(self) -> bool:
@@ -175,9 +184,15 @@ class Task:
 
     def dropped_rows(self, split: RawSplit) -> int:
         """How many rows of the raw split have a label outside the label set."""
+        return sum(self.dropped_labels(split).values())
+
+    def dropped_labels(self, split: RawSplit) -> dict[str, int]:
+        """How many rows of the raw split have each label outside the label set, the most frequent first."""
         if split == "train":
-            return self._raw_train.num_dropped
-        return self._raw_test.num_dropped
+            rows = self._raw_train
+        else:
+            rows = self._raw_test
+        return dict(rows.dropped_labels.most_common())
 
     @cached_property
     def _prompt_fields(self) -> dict[str, str]:

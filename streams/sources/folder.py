@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from streams.manifest import file_checker
 from streams.sources.source import Source
 from streams.splits import Example, Limits, RawSplit
 from streams.stream import Stream
@@ -121,6 +122,7 @@ def folder_task(path: Path, limits: Limits = Limits()) -> Task:
         load=partial(_load, path),
         limits=limits,
         dataset=canonical(path.name),
+        check_files=file_checker(path, canonical(path.name)),
         lists_options=lists_options,
     )
 
