@@ -75,7 +75,10 @@ class ColumnTask(SourceSettings):
                 if column:
                     pieces.append(_as_text(row[column]))
             return "".join(pieces)
-        return "\n".join(_as_text(row[column]) for column in self.text_columns)
+        lines = []
+        for column in self.text_columns:
+            lines.append(_as_text(row[column]))
+        return "\n".join(lines)
 
     def check_columns(self, has: Iterable[str], where: str) -> None:
         """Raises ValueError where a table lacks a column that is read."""

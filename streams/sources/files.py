@@ -66,8 +66,9 @@ class FilesSource(Source):
     def located(self) -> Self:
         tasks = []
         for task in self.tasks:
-            paths = {split: tuple(map(_full_path, _listed(getattr(task, split)))) for split in ("train", "test")}
-            tasks.append(task.model_copy(update=paths))
+            train = tuple(map(_full_path, _listed(task.train)))
+            test = tuple(map(_full_path, _listed(task.test)))
+            tasks.append(task.model_copy(update={"train": train, "test": test}))
         return self.model_copy(update={"tasks": tuple(tasks)})
 
     def stream(self, name: str, limits: Limits) -> Stream:
@@ -89,7 +90,9 @@ def file_task(spec: FileTask, limits: Limits = Limits()) -> Task:
 
 
 def _labels_in(spec: FileTask) -> tuple[str, ...]:
-    labels = {example.label for example in _load(spec, (), "train")}
+    labels = set()
+    for example in _load(spec, (), "train"):
+        labels.add(example.label)
     if len(labels) > MOST_LABELS:
         raise ValueError(
             f"task {spec.name!r}: column {spec.label!r} has {len(labels)} different texts; give `labels` ([]: answers are open)"
