@@ -134,6 +134,22 @@ def test_numeric_compares_the_last_numbers(answer: str, target: str, correct: bo
     assert (result.correct, result.score) == (correct, float(correct))
 
 
+@pytest.mark.parametrize(
+    ("answer", "target", "correct"),
+    [
+        ("Answer: B\nBecause it floats", "Answer: B\nBecause wood is light", True),
+        ("(B) because", "B", True),
+        ("Answer: A\nBecause B is wrong", "B\nBecause", False),
+        ("Boats", "B", False),
+        ("b", "B", False),
+        ("", "B", False),
+        ("?!", "B", False),
+    ],
+)
+def test_a_choice_is_the_first_word_whatever_the_reasons(answer: str, target: str, correct: bool) -> None:
+    assert SCORERS["choice"].score_example(answer, Example("", target)).correct is correct
+
+
 def test_perplexity_and_bits_per_byte_by_hand() -> None:
     """Two targets: 2 tokens of probability 1/4 each in 3 bytes, and 1 of probability 1/2 in 5 bytes."""
     likelihoods = [Likelihood(2 * math.log(4), 2, 3), Likelihood(math.log(2), 1, 5)]
