@@ -13,7 +13,7 @@ from rich.table import Table
 from orchestrator.config.loading import load_config
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
-from streams import DESCRIPTIONS, FOLDER_STREAMS, RawSplit, Stream, Task, find_leaks
+from streams import DESCRIPTIONS, READ_FROM_FOLDER, RawSplit, Stream, Task, find_leaks
 
 Report = dict[str, Any]
 # of labels outside the label set: a column of free text would fill the screen
@@ -42,7 +42,7 @@ def _streams(name: str, folder: str | None) -> tuple[StreamConfig, ...]:
         entry: dict[str, Any] = {"name": name}
         if folder is not None:
             entry["folder"] = folder
-        if folder is not None and name not in FOLDER_STREAMS:
+        if folder is not None and name not in READ_FROM_FOLDER:
             raise UserError(f"--folder: stream {name!r} reads no folder")
         return (StreamConfig.model_validate(entry),)
     settings = [f"streams.folder={folder}"] if folder is not None else []

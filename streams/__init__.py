@@ -5,6 +5,7 @@ from streams.catalogue import (
     DESCRIPTIONS,
     FOLDER_STREAMS,
     ORDERS,
+    READ_FROM_FOLDER,
     named_stream,
     resolve_source,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "NORMAL_FORMS",
     "ORDERS",
     "PROMPTS",
+    "READ_FROM_FOLDER",
     "RELATED",
     "SCORER_VERSIONS",
     "SOURCES",

@@ -151,6 +151,8 @@ class StreamConfig(Section):
         stream = stream.changed(self._asked_and_scored)
         # before anything is cut: labels that are one to the scorer are so in two tasks too
         for task in stream.tasks:
+            # a scorer that the source gave; one that the user gave is checked where it is read
+            check_scorer(task.scorer)
             check_labels(task)
         if self.label_half is not None:
             half = self.label_half

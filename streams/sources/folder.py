@@ -128,7 +128,7 @@ def folder_task(path: Path, limits: Limits = Limits()) -> Task:
 
 
 def _read_labels(file: Path) -> tuple[str, ...]:
-    labels = _read_json(file)
+    labels = read_json(file)
     if isinstance(labels, list) and all(isinstance(label, str) and label.strip() for label in labels):
         return tuple(labels)
     raise ValueError(f"{file}: expected a list of label texts ([]: answers are open)")
@@ -136,7 +136,7 @@ def _read_labels(file: Path) -> tuple[str, ...]:
 
 def _load(path: Path, split: RawSplit) -> Sequence[Example]:
     file = path / f"{split}.json"
-    rows = _read_json(file)
+    rows = read_json(file)
     if not isinstance(rows, list):
         raise ValueError(f"{file}: expected a list of rows, found {type(rows).__name__}")
     if not rows:
@@ -153,7 +153,8 @@ def _is_row(row: Any) -> bool:
     return isinstance(row, dict) and isinstance(row.get("sentence"), str) and isinstance(row.get("label"), str)
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """What a JSON file holds. Raises ValueError with the file, and the line where it is no JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -54,6 +54,21 @@ def test_real_text_on_the_real_sentence_encoder(tmp_path: Path, benchmark_folder
     assert view.start.data[2]["dropped_rows"] == {"train": 0, "test": 131}
 
 
+def test_trace_is_planned_as_it_was_trained(tmp_path: Path) -> None:
+    """On small files of its layout and a small model: eight tasks of four metrics, with the released scripts' epochs."""
+    tasks = ["C-STANCE", "FOMC", "MeetingBank", "Py150", "ScienceQA", "NumGLUE-cm", "NumGLUE-ds", "20Minuten"]
+    for task in tasks:
+        (tmp_path / task).mkdir()
+        for split in ("train", "test"):
+            rows = [{"prompt": f"{task} {split} {i}", "answer": f"{i}"} for i in range(4)]
+            (tmp_path / task / f"{split}.json").write_text(json.dumps(rows))
+    less = ["model={name: tiny-llama}", "methods=[lora]", f"streams.folder={tmp_path}"]
+    config = load_config("trace-llama", less, str(tmp_path / "out"))
+    assert [sequence.tasks for sequence in plan(config)] == [tuple(tasks)]
+    epochs = [config.training.epochs_of(task) for task in tasks]
+    assert epochs == [5, 3, 7, 5, 3, 5, 5, 7]
+
+
 ORDERS = [f"order{number}-t5" for number in range(1, 7)]
 
 
