@@ -8,6 +8,7 @@ from streams.catalogue import (
     READ_FROM_FOLDER,
     named_stream,
     resolve_source,
+    stream_sizes,
 )
 from streams.doubts import doubts
 from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level, Proof, prove
@@ -81,6 +82,7 @@ __all__ = [
     "refuse_boolean",
     "resolve_source",
     "source_names",
+    "stream_sizes",
     "tasks_of_labels",
     "unknown_name",
     "vocabulary",

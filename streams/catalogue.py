@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from streams.manifest import published_sizes
 from streams.names import unknown_name
 from streams.sources import SOURCES, find_source
 from streams.sources.embedded import GENERATED
 from streams.sources.source import Source
+from streams.sources.trace import TRACE_ROWS, TRACE_SCORERS
 from streams.splits import Limits
 from streams.stream import Stream
 
@@ -50,6 +52,21 @@ DESCRIPTIONS: dict[str, str] = {
     "benchmark-evaluation": "6 tasks of the same profiles from other data: to evaluate on",
     "trace": "the 8 tasks of TRACE (arXiv 2310.06762), from a folder: answers of several kinds, in three languages and code",
 }
+
+
+def stream_sizes(name: str) -> dict[str, tuple[int | None, int | None]]:
+    """By task, in order, the (train, test) rows of a stream of the catalogue, as published; None where that is not known.
+
+    Reads no folder: what lies in one may be another sample (see `streams.manifest`).
+    """
+    if name == "trace":
+        return dict.fromkeys(TRACE_SCORERS, TRACE_ROWS)
+    if name in FOLDER_STREAMS:
+        return {task: published_sizes(task) for task in FOLDER_STREAMS[name]}
+    sizes: dict[str, tuple[int | None, int | None]] = {}
+    for task in named_stream(name, Limits(dev_fraction=0)).tasks:
+        sizes[task.name] = (len(task.read("train")), len(task.read("test")))
+    return sizes
 
 
 def catalogue_entry(name: str) -> dict[str, Any]:

@@ -40,6 +40,10 @@ TRACE_SCORERS: dict[str, str] = {
 }
 
 
+# rows of each task's train and test file, as the paper says
+TRACE_ROWS = (5000, 2000)
+
+
 class TraceSource(Source):
     """Tasks of TRACE, each asked by its own prompt as it stands, with open answers and its own metric."""
 

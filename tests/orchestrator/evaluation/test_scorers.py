@@ -138,6 +138,8 @@ def test_numeric_compares_the_last_numbers(answer: str, target: str, correct: bo
     ("answer", "target", "correct"),
     [
         ("Answer: B\nBecause it floats", "Answer: B\nBecause wood is light", True),
+        ("Answer: A\nBecause it floats", "Answer: B\nBecause wood is light", False),
+        ("I say: no. Answer: B", "B, as wood is light", True),
         ("(B) because", "B", True),
         ("Answer: A\nBecause B is wrong", "B\nBecause", False),
         ("Boats", "B", False),
