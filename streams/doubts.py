@@ -7,7 +7,7 @@ from streams.task import Task
 
 
 def doubts(stream: Stream) -> list[str]:
-    """A line for each task of one label, or of one class in train. Reads train alone."""
+    """A line for each task of one label, of one class in train, or with empty texts there. Reads train alone."""
     lines = []
     for task in stream.tasks:
         for doubt in _doubts_of(task):
@@ -23,4 +23,9 @@ def _doubts_of(task: Task) -> list[str]:
         lines.append(f"{task.labels[0]!r} is its only label: there is nothing to tell apart")
     elif len(answers) == 1:
         lines.append(f"all {len(train)} train rows have the label {train[0].label!r}: nothing is learnt but to say so")
+    num_empty = 0
+    for example in train:
+        num_empty += not example.text.strip()
+    if num_empty:
+        lines.append(f"{num_empty} of {len(train)} train texts are empty: their answers can only be guessed")
     return lines

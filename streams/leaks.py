@@ -72,7 +72,7 @@ def _leaks_of(stream: Stream, task: Task) -> Iterator[Leak]:
         num_seen += text in seen
     if num_seen:
         share = 100 * num_seen / len(test)
-        line = f"{where}: {num_seen} of {len(test)} test texts ({share:.2g} %) are train texts too"
+        line = f"{where}: {num_seen} of {len(test)} test texts ({share:.3g} %) are train texts too"
         yield Leak("train-test-overlap", line, is_too_much(num_seen, len(test)))
 
 
@@ -105,7 +105,7 @@ def _same_tasks(stream: Stream) -> Iterator[Leak]:
             share = 100 * common / smaller
             line = (
                 f"stream {stream.name!r}, tasks {one.name!r} and {other.name!r}: {common} rows with one text and one answer are "
-                f"in both, {share:.2g} % of the smaller"
+                f"in both, {share:.3g} % of the smaller"
             )
             yield Leak("same-task-twice", line, common >= SAME_TASK * smaller)
 
@@ -145,5 +145,4 @@ def _hashes(task: Task, split: Split) -> tuple[list[bytes], list[bytes]]:
 
 
 def _hash(text: str) -> bytes:
-    # a lone surrogate, which JSON can hold, is no UTF-8
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -170,6 +170,7 @@ class Task:
             if row.label in self.other_labels or not self.limits.keeps(row.text):
                 continue
             numbered = Example(row.text, row.label, number)
+            _check_characters(self.name, numbered)
             if self.labels and row.label not in self.labels:
                 dropped_labels[row.label] += 1
                 first_dropped = first_dropped or numbered
@@ -238,3 +239,18 @@ class Task:
             wording.append("options in the text")
         rows = [[example.text, example.label] for example in examples]
         return hashlib.sha256(json.dumps([wording, rows]).encode()).hexdigest()
+
+
+def _check_characters(task: str, example: Example) -> None:
+    """Raises ValueError for a row with half of a character, which JSON can write (`\\ud83d`) and no tokenizer can read."""
+    for text in (example.text, example.label):
+        # most texts need no look at their characters
+        if text.isascii():
+            continue
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            shown = ascii(text[max(0, error.start - 20) : error.end])
+            raise ValueError(
+                f"task {task!r}: row {example.row} holds half of a character (a lone surrogate), at {shown}"
+            ) from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from methods import TuningMethod, is_ours, source_of
 from methods.shared.quantised import check_installed
@@ -15,13 +17,16 @@ from orchestrator.config.model import ModelConfig
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
+from orchestrator.models.loading import load_tokenizer
 from orchestrator.models.source import find_model
 from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
+from orchestrator.planning.leaks import check_leaks
+from orchestrator.planning.room import doubts_about_room
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.access_log import TestAccessLog
-from streams import FROM_LIKELIHOOD, LeakKind, Stream, Task, doubts, find_leaks
+from streams import FROM_LIKELIHOOD, Stream, Task, doubts
 
 ParentRuns = tuple[tuple[str, str], ...]
 
@@ -111,25 +116,16 @@ class Planner:
                 if not stream.only:
                     self._check_epochs(built)
                 self._tell(doubts(built))
-                self._check_leaks(built, stream.allow)
+                self._tell(check_leaks(built, stream.allow))
+                # a tokenizer takes a second to load: only for who is told what it finds
+                if self.warn is not None and self.family.generates:
+                    self._tell(doubts_about_room(self._tokenizer, self.config.model, built))
             self._streams[cache_key] = built
         return self._streams[cache_key]
 
-    def _check_leaks(self, stream: Stream, allow: Sequence[LeakKind]) -> None:
-        """Refuse data that leaks more than chance leaves, unless it is allowed; tell of the rest."""
-        refused: dict[LeakKind, None] = {}
-        refused_lines = []
-        for leak in find_leaks(stream):
-            if not leak.is_refused:
-                self._tell([leak.line])
-            elif leak.kind in allow:
-                self._tell([f"{leak.line} (allowed)"])
-            else:
-                refused[leak.kind] = None
-                refused_lines.append(leak.line)
-        if refused_lines:
-            refused_lines[-1] += f"; `allow: [{', '.join(refused)}]` in the stream's entry trains on it all the same"
-            raise UserError("\n".join(refused_lines))
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self.source, self.config.model)
 
     def _tell(self, lines: Iterable[str]) -> None:
         """Warn of each thing once."""

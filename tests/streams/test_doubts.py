@@ -38,3 +38,9 @@ def test_no_test_split_is_read() -> None:
         return TRAIN
 
     assert doubts(Stream("s", (Task("t", "", "", ("yes", "no"), "here", load),))) == []
+
+
+def test_empty_texts() -> None:
+    rows = [Example(text, "yes" if i % 2 else "no") for i, text in enumerate(["", " \n\t", "a", "b", "c"])]
+    (line,) = doubts(stream_of(rows, TEST))
+    assert line == "stream 's', task 't': 2 of 5 train texts are empty: their answers can only be guessed"

@@ -143,3 +143,13 @@ def test_a_split_whose_labels_are_all_unknown_says_so() -> None:
     # there are rows of the label set, and none was held out
     with pytest.raises(ValueError, match=r"the dev split is empty \(here\)"):
         task([*ROWS, *rows], limits=Limits(dev_fraction=0)).read("dev")
+
+
+@pytest.mark.parametrize("example", [Example("half \ud83d of one", "yes"), Example("text", "yes \udc00")])
+def test_half_of_a_character_is_refused_with_its_row(example: Example) -> None:
+    with pytest.raises(ValueError, match=r"task 't': row 41 holds half of a character .*\\ud") as caught:
+        task([*ROWS, example]).read("train")
+    # what is said can be printed
+    assert str(caught.value).isascii()
+    whole = Example("whole \U0001f642 مرحبا 你好", "yes")
+    assert whole in task([*ROWS, whole]).read("train")
