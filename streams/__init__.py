@@ -16,6 +16,7 @@ from streams.label_splits import half_of_labels, tasks_of_labels
 from streams.leaks import Leak, LeakKind, find_leaks
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
+from streams.scenarios import SCENARIOS, Scenario, find_scenarios
 from streams.scorer_names import FROM_LIKELIHOOD, NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
 from streams.sources import SOURCES, find_source, source_names
 from streams.sources.embedded import EmbeddedSource, vocabulary
@@ -41,6 +42,7 @@ __all__ = [
     "PROMPTS",
     "READ_FROM_FOLDER",
     "RELATED",
+    "SCENARIOS",
     "SCORER_VERSIONS",
     "SOURCES",
     "SPLITS",
@@ -61,6 +63,7 @@ __all__ = [
     "PromptTemplate",
     "Proof",
     "RawSplit",
+    "Scenario",
     "SealedSplit",
     "Source",
     "SourceSettings",
@@ -74,6 +77,7 @@ __all__ = [
     "doubts",
     "find_leaks",
     "find_prompt",
+    "find_scenarios",
     "find_source",
     "half_of_labels",
     "named_stream",

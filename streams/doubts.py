@@ -9,7 +9,12 @@ from streams.task import Task
 def doubts(stream: Stream) -> list[str]:
     """A line for each task of one label, of one class in train, or with empty texts there. Reads train alone."""
     lines = []
+    contents = set()
     for task in stream.tasks:
+        # said of a task that comes again, it would be said as often
+        if task.train_hash in contents:
+            continue
+        contents.add(task.train_hash)
         for doubt in _doubts_of(task):
             lines.append(f"stream {stream.name!r}, task {task.name!r}: {doubt}")
     return lines

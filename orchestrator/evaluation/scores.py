@@ -71,7 +71,7 @@ def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) ->
     if isinstance(scorer, LikelihoodScorer):
         compute = partial(_losses, model)
     found: dict[int, Any] = {}
-    with _evaluating(model.family), model.precision():
+    with evaluating(model.family), model.precision():
         for indices in batches_by_length(texts.lengths, batch_size, model.device.type == "cpu"):
             of_batch = compute(list(map(texts.feature, indices)))
             found.update(zip(indices, of_batch, strict=True))
@@ -147,7 +147,8 @@ def _answers(model: ScoredModel, task: Task, features: list[Feature]) -> list[An
 
 
 @contextlib.contextmanager
-def _evaluating(family: Family) -> Iterator[None]:
+def evaluating(family: Family) -> Iterator[None]:
+    """A context in which the model answers, without dropout."""
     family.module.eval()
     try:
         yield
@@ -157,11 +158,17 @@ def _evaluating(family: Family) -> Iterator[None]:
 
 
 def missing_scores(sequence: SequencePlan, tasks_seen: int, store: Store) -> list[int]:
-    """The tasks on which the state after `tasks_seen` tasks (0: the initial model) is to be scored, and nobody has."""
+    """The tasks on which the state after `tasks_seen` tasks (0: the initial model) is to be scored, and nobody has.
+
+    Of a task that comes again in the stream the first occurrence alone: its score is that of the others too.
+    """
     missing = []
+    asked = set()
     for task_id in sequence.tasks_to_score(tasks_seen):
-        if store.load_score(sequence.score_keys[tasks_seen][task_id]) is None:
+        key = sequence.score_keys[tasks_seen][task_id]
+        if key not in asked and store.load_score(key) is None:
             missing.append(task_id)
+        asked.add(key)
     return missing
 
 
@@ -193,14 +200,3 @@ def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Itera
         assert record is not None
         task = sequence.tasks[task_id]
         yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=task, key=key, **record)
-
-
-def is_complete(sequence: SequencePlan, store: Store) -> bool:
-    """Whether every score of a sequence is there, and every state that was not pruned."""
-    for key in sequence.keys[1:]:
-        if not store.has(key) and not store.is_pruned(key):
-            return False
-    for tasks_seen in range(len(sequence.keys)):
-        if missing_scores(sequence, tasks_seen, store):
-            return False
-    return True

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from methods import TuningMethod, is_ours, source_of
 from methods.shared.quantised import check_installed
@@ -17,12 +15,12 @@ from orchestrator.config.model import ModelConfig
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
-from orchestrator.models.loading import load_tokenizer
 from orchestrator.models.source import find_model
+from orchestrator.planning.data_checks import check_dev, check_leaks
 from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
-from orchestrator.planning.leaks import check_leaks
+from orchestrator.planning.probes import check_probes, probe_keys
 from orchestrator.planning.room import doubts_about_room
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.access_log import TestAccessLog
@@ -83,6 +81,9 @@ class Planner:
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
         self._check_family()
+        with _as_user_error():
+            if config.evaluation.probes is not None:
+                check_probes(config.evaluation.probes.located(), self.source.kind, config.model.name)
         self.model = _with_precision(config.model, gpu)
         if tries_models:
             self.try_models()
@@ -107,11 +108,12 @@ class Planner:
                 built = located.build()
                 if split == "dev":
                     built = built.sealed()
-                    _check_dev(built)
+                    check_dev(built)
                 else:
                     built = built.watched(self._test_reads.append)
                 self._check_open_answers(built)
                 self._check_likelihoods(built)
+                self._check_guests(built)
                 # one task alone is a part of a stream whose names were checked as a whole
                 if not stream.only:
                     self._check_epochs(built)
@@ -119,13 +121,9 @@ class Planner:
                 self._tell(check_leaks(built, stream.allow))
                 # a tokenizer takes a second to load: only for who is told what it finds
                 if self.warn is not None and self.family.generates:
-                    self._tell(doubts_about_room(self._tokenizer, self.config.model, built))
+                    self._tell(doubts_about_room(self.source, self.config.model, built))
             self._streams[cache_key] = built
         return self._streams[cache_key]
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return load_tokenizer(self.source, self.config.model)
 
     def _tell(self, lines: Iterable[str]) -> None:
         """Warn of each thing once."""
@@ -184,9 +182,15 @@ class Planner:
     ) -> SequencePlan:
         data = self.stream(stream, split)
         with _as_user_error():
-            training = self.config.training_for(method)
+            training = self.config.training_on(method, data)
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
             keys_of_scores = score_keys(keys, self.model, data, method, split)
+        evaluation = self.config.evaluation
+        probes = None
+        # a benchmark's rows are no tuning data, and an expert's one task says nothing of a stream
+        if evaluation.probes and split == "test" and not method.run_kind.one_sequence_per_task:
+            probes = evaluation.probes.located()
+        evaluation = evaluation.model_copy(update={"probes": probes})
         name_parts = [prefix + method.label, data.name, f"s{seed}"]
         if stream.only:
             name_parts.insert(2, stream.only)
@@ -203,7 +207,7 @@ class Planner:
             method=method.model_copy(update={"space": {}}),
             code=code_of(method),
             training=training,
-            evaluation=self.config.evaluation,
+            evaluation=evaluation,
             checkpoints=self.config.checkpoints,
             seed=seed,
             split=split,
@@ -212,6 +216,7 @@ class Planner:
             scorers=tuple(task.scorer for task in data.tasks),
             keys=tuple(keys),
             score_keys=keys_of_scores,
+            probe_keys=probe_keys(evaluation.probes, keys),
             out=self.config.out,
         )
 
@@ -258,6 +263,24 @@ class Planner:
                 if not _generates_answers(method):
                     raise UserError(f"{scorer}, and method {method.label!r} compares embeddings of labels")
 
+    def _check_guests(self, stream: Stream) -> None:
+        """Refuses guests of labels that nobody has met by then, where answers are chosen among labels."""
+        by_labels = [method.label for method in self.config.methods if not _generates_answers(method)]
+        if self.family.generates and not by_labels:
+            return
+        who = f"{self.config.model.name!r} is an encoder, which answers"
+        if self.family.generates:
+            who = f"method {by_labels[0]!r} answers"
+        for task_id, task in enumerate(stream.tasks):
+            known = stream.labels_until(task_id + 1)
+            for guest_task in task.guest_tasks:
+                for label in guest_task.labels or ("any answer",):
+                    if label not in known:
+                        raise UserError(
+                            f"stream {stream.name!r}: task {task.name!r} has guests of task {guest_task.name!r}, whose label "
+                            f"{label!r} no task has brought by then, and {who} with one of the labels"
+                        )
+
     def _check_epochs(self, stream: Stream) -> None:
         for method in self.config.methods:
             for name in self.config.training_for(method).epochs_per_task:
@@ -271,14 +294,6 @@ def _generates_answers(method: MethodEntry) -> bool:
     tuning = method.types[0]
     assert issubclass(tuning, TuningMethod)
     return tuning.trains_by_gradient
-
-
-def _check_dev(stream: Stream) -> None:
-    for task in stream.tasks:
-        if not task.has_dev:
-            raise UserError(
-                f"search.streams: task {task.name!r} of stream {stream.name!r} has no dev split; raise dev_fraction"
-            )
 
 
 @contextlib.contextmanager

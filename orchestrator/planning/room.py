@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from orchestrator.config.model import ModelConfig
+from orchestrator.models.loading import load_tokenizer
+from orchestrator.models.source import ModelSource
 from streams import Stream, Task
 
 
-def doubts_about_room(tokenizer: Any, model: ModelConfig, stream: Stream) -> list[str]:
+def doubts_about_room(source: ModelSource, model: ModelConfig, stream: Stream) -> list[str]:
     """A line for each task of which a model that writes its answers sees no text, or can never write a label.
 
     Neither is a mistake of form, and both leave scores that say nothing. Reads no split.
     """
+    tokenizer = _tokenizer(source, model.model_dump_json())
     lines = []
     for task in stream.tasks:
         for doubt in _doubts_of(tokenizer, model, task):
             lines.append(f"stream {stream.name!r}, task {task.name!r}: {doubt}")
     return lines
+
+
+# Cached: each stream and seed asks again. By JSON, as a model's settings cannot be hashed
+@cache
+def _tokenizer(source: ModelSource, config_json: str) -> Any:
+    return load_tokenizer(source, ModelConfig.model_validate_json(config_json))
 
 
 def _doubts_of(tokenizer: Any, model: ModelConfig, task: Task) -> list[str]:

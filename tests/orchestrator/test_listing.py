@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 
 from methods import PRESETS, REFERENCE_RUNS
-from orchestrator.listing import methods, print_listing, streams
-from streams import DESCRIPTIONS, named_stream
+from orchestrator.listing import LISTINGS, methods, print_listing, streams
+from streams import DESCRIPTIONS, SCENARIOS, named_stream
 
 
 def test_every_row_of_a_listing_has_the_same_columns() -> None:
@@ -59,3 +59,12 @@ def test_streams_are_listed_with_their_totals() -> None:
     assert "9,000 + ?" in rows["order1", "folder"] and "22,800 + ?" in rows["order1", "folder"]
     assert " 5 " in rows["embedded-tuning", "embedded"] and "4,000 " in rows["embedded-tuning", "embedded"]
     assert ("order1", "dbpedia") in rows
+
+
+def test_scenarios_are_listed_with_what_they_need() -> None:
+    by_name = {row["name"]: row for row in LISTINGS["scenarios"]()}
+    assert set(by_name) == set(SCENARIOS)
+    assert by_name["scole"]["arXiv"] == "2207.04543"
+    assert by_name["recurrence"]["settings"] == "positions [law power] [alpha 1] [every 2] [seed 0]"
+    assert by_name["mixture"]["settings"] == "share [general] [tasks] [seed 0]"
+    assert by_name["reversed"]["settings"] == ""

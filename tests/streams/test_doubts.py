@@ -44,3 +44,8 @@ def test_empty_texts() -> None:
     rows = [Example(text, "yes" if i % 2 else "no") for i, text in enumerate(["", " \n\t", "a", "b", "c"])]
     (line,) = doubts(stream_of(rows, TEST))
     assert line == "stream 's', task 't': 2 of 5 train texts are empty: their answers can only be guessed"
+
+
+def test_a_task_that_comes_again_is_doubted_once() -> None:
+    (task,) = stream_of(TRAIN[1::2], TEST).tasks
+    assert len(doubts(Stream("s", (task, task.again("t@2"))))) == 1

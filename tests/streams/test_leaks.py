@@ -113,6 +113,22 @@ def test_other_questions_about_one_text_and_parts_of_one_task_are_no_repetition(
     assert found(one, replace(one, name="again")) == []
 
 
+def test_a_task_that_comes_again_is_said_once_and_guests_are_no_repetition() -> None:
+    train, test = rows("a", 0, 60), rows("a", 50, 40)
+    one = task("t", train, test)
+    assert found(one, one.again("t@2")) == [("train-test-overlap", True)]
+    guest_task = task("g", rows("g", 0, 60), rows("g", 60, 9))
+    guests = [replace(row, prompt=guest_task.prompt(row.text)) for row in guest_task.read("train")]
+    host = task("h", rows("h", 0, 60), rows("h", 60, 9)).part("h", guests=lambda own: guests)
+    assert len(host.read("train")) == 120
+    assert found(host, guest_task) == []
+    # but what a guest brings of the host's own test is seen in training
+    telling = [replace(row, prompt=guest_task.prompt(row.text)) for row in rows("h", 60, 9)]
+    assert found(task("h", rows("h", 0, 60), rows("h", 60, 9)).part("h", guests=lambda own: telling)) == [
+        ("train-test-overlap", True)
+    ]
+
+
 def test_a_sealed_test_split_is_not_read() -> None:
     train = rows("a", 0, 40)
     leaking = Stream("s", (task("t", train, train), task("u", train, train)))

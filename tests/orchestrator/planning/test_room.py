@@ -8,7 +8,6 @@ import pytest
 
 from orchestrator.config.loading import load_config
 from orchestrator.config.model import ModelConfig
-from orchestrator.models.loading import load_tokenizer
 from orchestrator.models.source import find_model
 from orchestrator.planning.planner import plan
 from orchestrator.planning.room import doubts_about_room
@@ -22,9 +21,8 @@ def doubts(labels: tuple[str, ...], max_source: int, max_target: int, **model: s
     described = ModelConfig.model_validate(
         {"name": "tiny-t5", "max_source": max_source, "max_target": max_target, **model}
     )
-    tokenizer = load_tokenizer(find_model(described), described)
     stream = Stream("s", (Task("t", "", "", labels, "here", load),))  # type: ignore[arg-type]
-    return doubts_about_room(tokenizer, described, stream)
+    return doubts_about_room(find_model(described), described, stream)
 
 
 def test_a_prompt_that_leaves_no_room_for_a_text_is_told() -> None:

@@ -1,11 +1,11 @@
-"""Which leaks a plan takes."""
+"""What of a stream's data a plan takes."""
 
 from __future__ import annotations
 
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.planning.leaks import check_leaks
+from orchestrator.planning.data_checks import check_leaks
 from streams import Example, Limits, RawSplit, Stream, Task
 
 

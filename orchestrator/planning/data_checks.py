@@ -1,4 +1,4 @@
-"""Which leaks of a stream's data a plan takes: what chance leaves, and what the user allows."""
+"""What of a stream's data a plan takes: leaks that chance leaves or that the user allows, and tasks to tune on."""
 
 from __future__ import annotations
 
@@ -26,3 +26,12 @@ def check_leaks(stream: Stream, allow: Sequence[LeakKind]) -> list[str]:
         refused_lines[-1] += f"; `allow: [{', '.join(refused)}]` in the stream's entry trains on it all the same"
         raise UserError("\n".join(refused_lines))
     return told
+
+
+def check_dev(stream: Stream) -> None:
+    """Raises UserError for a task to tune on without a dev split."""
+    for task in stream.tasks:
+        if not task.has_dev:
+            raise UserError(
+                f"search.streams: task {task.name!r} of stream {stream.name!r} has no dev split; raise dev_fraction"
+            )
