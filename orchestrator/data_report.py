@@ -13,7 +13,7 @@ from rich.table import Table
 from orchestrator.config.loading import load_config
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
-from streams import DESCRIPTIONS, READ_FROM_FOLDER, RawSplit, Stream, Task, find_leaks
+from streams import DESCRIPTIONS, READ_FROM_FOLDER, RawSplit, Stream, Task, doubts, find_leaks
 
 Report = dict[str, Any]
 # of labels outside the label set: a column of free text would fill the screen
@@ -25,7 +25,8 @@ def report(name: str, folder: str | None = None) -> list[Report]:
     """What each stream of a recipe or file is, or the one of the catalogue, as plain values. Raises UserError.
 
     A report has its tasks as `Stream.manifest` describes them, with `dropped_labels` (by split the labels outside the label
-    set, with their rows), `skipped_texts` and `files` beside; and the leaks, which are `refused` where a run refuses them.
+    set, with their rows), `skipped_texts` and `files` beside; the doubts about them; and the leaks, which are `refused` where
+    a run refuses them.
     """
     reports = []
     for config in _streams(name, folder):
@@ -62,7 +63,7 @@ def _report(config: StreamConfig, stream: Stream) -> Report:
     for leak in find_leaks(stream):
         is_refused = leak.is_refused and leak.kind not in config.allow
         leaks.append({"kind": leak.kind, "line": leak.line, "refused": is_refused})
-    return {"stream": stream.name, "source": config.source, "tasks": tasks, "leaks": leaks}
+    return {"stream": stream.name, "source": config.source, "tasks": tasks, "doubts": doubts(stream), "leaks": leaks}
 
 
 def _skipped(task: Task) -> list[str]:
@@ -113,6 +114,7 @@ def _lines(one: Report) -> list[str]:
         skipped.update(task["skipped_texts"])
     if skipped:
         lines.append(f"rows with these texts are left out of all tasks: {', '.join(map(repr, sorted(skipped)))}")
+    lines += one["doubts"]
     for leak in one["leaks"]:
         word = "refused" if leak["refused"] else "not refused"
         lines.append(f"leak, {word}: {leak['line']}")

@@ -32,6 +32,9 @@ def write_tasks(folder: Path) -> str:
             rows = [{"sentence": f"text {i}", "label": "ab"[i % 2]} for i in range(first, first + 20)]
             if name == "one" and split == "test":
                 rows += [{"sentence": f"odd text {i}", "label": "vwxyz"[min(i, 4)]} for i in range(6)]
+            rows[1]["sentence"] += " "
+            if name == "two" and split == "train":
+                rows[0]["sentence"] = " "
             (task / f"{split}.json").write_text(json.dumps(rows))
     file = folder / "mine.yaml"
     file.write_text(f"streams: [{{name: mine, folder: {folder}, tasks: [one, two], max_test: 10}}]\nmethods: [ft]\n")
@@ -49,7 +52,8 @@ def test_a_user_s_own_data(tmp_path: Path) -> None:
         "one, test: left out for labels outside the label set: 'z' (2 rows), 'v' (1 rows), 'w' (1 rows) and 2 more labels"
         in text
     )
-    assert "leak, refused: stream 'mine', tasks 'one' and 'two': 30 rows" in text
+    assert "leak, refused: stream 'mine', tasks 'one' and 'two': 29 rows" in text
+    assert "task 'two': 1 of 18 train texts are empty: their answers can only be guessed" in text
     assert "published" not in text
 
 
