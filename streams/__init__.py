@@ -17,7 +17,7 @@ from streams.leaks import Leak, LeakKind, find_leaks
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
 from streams.scenarios import SCENARIOS, Scenario, find_scenarios
-from streams.scorer_names import FROM_LIKELIHOOD, NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
+from streams.scorer_names import FROM_LIKELIHOOD, NORMAL_FORMS, RUNS_CODE, SCORER_VERSIONS, check_labels, check_scorer
 from streams.sources import SOURCES, find_source, source_names
 from streams.sources.embedded import EmbeddedSource, vocabulary
 from streams.sources.files import FilesSource, FileTask
@@ -42,6 +42,7 @@ __all__ = [
     "PROMPTS",
     "READ_FROM_FOLDER",
     "RELATED",
+    "RUNS_CODE",
     "SCENARIOS",
     "SCORER_VERSIONS",
     "SOURCES",

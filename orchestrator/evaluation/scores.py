@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from methods import Stack
-from orchestrator.evaluation.scorers import Likelihood, LikelihoodScorer, Scorer, scorer_of
+from orchestrator.evaluation.intervals import Interval, bootstrap_interval
+from orchestrator.evaluation.likelihoods import Likelihood, LikelihoodScorer
+from orchestrator.evaluation.scorer import Scorer, addends_of
+from orchestrator.evaluation.scorers import scorer_of
 from orchestrator.evaluation.texts import KEPT, batches_by_length
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.family import Family, Feature, column
@@ -47,7 +50,8 @@ class ScoredModel:
 class TaskScore:
     """The score of one state on one task, in the unit of the task's scorer, over `n` examples.
 
-    `score_options` is the score when only the task's own options compete; None for models that generate.
+    `score_options` is the score when only the task's own options compete; None for models that generate. `interval` is the
+    bootstrap interval of `score` over the examples.
     """
 
     score: float
@@ -55,10 +59,17 @@ class TaskScore:
     correct: int
     n: int
     predictions: tuple[Prediction, ...]
+    interval: Interval | None = None
 
     def record(self) -> dict[str, Any]:
         """What is cached under the score's key: all but the predictions, which lie beside it."""
-        return {"score": self.score, "score_options": self.score_options, "correct": self.correct, "n": self.n}
+        return {
+            "score": self.score,
+            "score_options": self.score_options,
+            "correct": self.correct,
+            "n": self.n,
+            "interval": self.interval,
+        }
 
 
 @torch.no_grad()
@@ -102,7 +113,8 @@ def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence
     score_options = None
     if results_of_options:
         score_options = scorer.combined(results_of_options)
-    return TaskScore(score, score_options, num_correct, len(examples), tuple(predictions))
+    interval = bootstrap_interval(scorer, addends_of(results))
+    return TaskScore(score, score_options, num_correct, len(examples), tuple(predictions), interval)
 
 
 def score_likelihoods(
@@ -115,7 +127,8 @@ def score_likelihoods(
         result = scorer.score_likelihood(likelihood)
         predictions.append(Prediction(index, example.row, example.label, "", result.correct, result.score))
         results.append(result)
-    return TaskScore(scorer.combined(results), None, 0, len(examples), tuple(predictions))
+    interval = bootstrap_interval(scorer, addends_of(results))
+    return TaskScore(scorer.combined(results), None, 0, len(examples), tuple(predictions), interval)
 
 
 def _losses(model: ScoredModel, features: list[Feature]) -> list[float]:

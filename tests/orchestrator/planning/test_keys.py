@@ -221,3 +221,19 @@ def test_a_task_that_comes_again_is_another_state_and_the_same_score(sequence_of
     # a method that is told the position answers one text differently for two of them
     told = sequence_of(stream=stream, methods=["progprompt"])
     assert told.score_keys[1][0] != told.score_keys[1][2]
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_a_way_of_choosing_labels_trains_nothing_anew_and_has_scores_of_its_own(
+    scoring: str, sequence_of: SequenceOf
+) -> None:
+    stream = {"scorer": {"headlines": "perplexity"}}
+    free = sequence_of(stream=stream)
+    chosen = sequence_of(stream=stream, scoring=scoring)
+    assert chosen.keys == free.keys
+    other = "constrained" if scoring == "rank" else "rank"
+    for task_id, task in enumerate(free.tasks):
+        same = chosen.score_keys[1][task_id] == free.score_keys[1][task_id]
+        # nothing is answered where likelihoods are scored
+        assert same == (task == "headlines")
+    assert sequence_of(stream=stream, scoring=other).score_keys[1][0] != chosen.score_keys[1][0]
