@@ -45,8 +45,8 @@ CASES = (
     Case("tiny-t5", "tiny-t5"),
     Case("tiny-bert", "tiny-bert"),
     Case("tiny-llama", "tiny-llama"),
-    Case("t5 (512 wide)", "tiny-t5", T5_SMALL, examples=32),
-    Case("llama (512 wide)", "tiny-llama", LLAMA | {"max_position_embeddings": 512}, examples=32),
+    Case("t5 (512 wide)", "tiny-t5", T5_SMALL, examples=16),
+    Case("llama (512 wide)", "tiny-llama", LLAMA | {"max_position_embeddings": 512}, examples=16),
 )
 
 
