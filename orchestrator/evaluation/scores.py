@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from methods import Stack
 from orchestrator.evaluation.scorers import Scorer, scorer_of
-from orchestrator.evaluation.texts import KEPT, batches_by_length
+from orchestrator.evaluation.texts import KEPT, Texts, batches_by_length
 from orchestrator.models.family import Family, Feature
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
@@ -59,11 +59,17 @@ class TaskScore:
         return {"score": self.score, "score_options": self.score_options, "correct": self.correct, "n": self.n}
 
 
-@torch.no_grad()
 def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) -> TaskScore:
     """Score a state on a split of a task, in batches of at most `batch_size` examples. The batch size changes no answer."""
     examples = task.read(split)
-    texts = KEPT.texts(model.family, task, split, examples)
+    return score_examples(model, task, examples, KEPT.texts(model.family, task, split, examples), batch_size)
+
+
+@torch.no_grad()
+def score_examples(
+    model: ScoredModel, task: Task, examples: Sequence[Example], texts: Texts, batch_size: int
+) -> TaskScore:
+    """Score a state on examples of a task, which come as token ids too."""
     answers: dict[int, Answer] = {}
     with _evaluating(model.family), model.precision():
         for indices in batches_by_length(texts.lengths, batch_size, model.device.type == "cpu"):

@@ -27,6 +27,7 @@ from streams import DEFAULT_SCORER, SCORER_VERSIONS, Stream, Task
 # micro-batches by length, which decides what dropout drops.
 CHECKPOINT_FORMAT = 4
 SCORE_FORMAT = 2
+POINTS_FORMAT = 1
 
 
 def code_of(method: MethodEntry) -> dict[str, str]:
@@ -167,6 +168,15 @@ def score_keys(
             keys_of_state.append(content_key(*parts))
         all_keys.append(tuple(keys_of_state))
     return tuple(all_keys)
+
+
+def points_key(sequence: SequencePlan, task_id: int) -> str:
+    """The name of a task's scores amid its training: made of how its state was trained, and of what was scored when."""
+    during = sequence.evaluation.during
+    assert during is not None
+    # a score's key names the state, whose key names each step on the way to it, and the whole of the scored split
+    scored = sequence.score_keys[task_id + 1][: task_id + 1]
+    return content_key("points", POINTS_FORMAT, scored, during.every, during.examples)
 
 
 def _scorer_parts(task: Task) -> list[list[Any]]:

@@ -6,9 +6,10 @@ plan. `run_sequence` appends what is missing to the journal; a report recovers i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from orchestrator.planning.keys import points_key
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import (
@@ -28,7 +29,8 @@ from orchestrator.store.view import TaskView, View, read_view
 def recovered_view(sequence: SequencePlan) -> View:
     """What a sequence's journal says, with what was lost of it. Nothing is written."""
     view = read_view(sequence.out, sequence.id)
-    if has_lost_facts(view):
+    # scores amid training are no part of what makes a journal whole: some states are found without them
+    if has_lost_facts(view) or (view.damaged and sequence.evaluation.during is not None):
         _add_missing(sequence, view)
     # The last line may be the one that was lost, of a journal that lacks nothing else
     if view.last_word == "running" and view.is_whole():
@@ -63,6 +65,7 @@ def missing_events(sequence: SequencePlan, view: View, store: Store) -> Iterator
         task = view.by_task.get(task_id, TaskView())
         if not task.is_whole():
             yield from _task_events(sequence, task_id, task, store)
+        yield from point_events(sequence, task_id, store)
     for tasks_seen, keys in enumerate(sequence.score_keys):
         for task_id in sequence.tasks_to_score(tasks_seen):
             if (tasks_seen, task_id) in view.scores:
@@ -72,6 +75,21 @@ def missing_events(sequence: SequencePlan, view: View, store: Store) -> Iterator
             if record is not None:
                 name = sequence.tasks[task_id]
                 yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=name, key=key, **record)
+
+
+def point_events(sequence: SequencePlan, task_id: int, store: Store) -> list[Event]:
+    """The scores amid the training of a task, if any were asked for; none where its state was trained without them."""
+    if sequence.evaluation.during is None:
+        return []
+    record = store.load_score(points_key(sequence, task_id))
+    if record is None:
+        return []
+    return list(map(parse_event, record["points"]))
+
+
+def save_points(sequence: SequencePlan, task_id: int, points: Sequence[Event], store: Store) -> None:
+    """Keep the scores amid the training of a task for those who find its state."""
+    store.save_score(points_key(sequence, task_id), {"points": [point.to_json() for point in points]})
 
 
 def checkpoint_event(sequence: SequencePlan, task_id: int, store: Store, time: int | None = None) -> CheckpointSaved:

@@ -71,5 +71,10 @@ class SequencePlan(Section):
         for task in stream.tasks:
             note(task)
 
+    def note_test_read(self, task: Task, why: str) -> None:
+        """Write to the test-access log that one task's test split is read."""
+        if self.split == "test":
+            self._test_reader(why)(task)
+
     def _test_reader(self, why: str) -> Callable[[Task], None]:
         return TestAccessLog(Path(self.out)).reader(self.experiment, self.id, why)

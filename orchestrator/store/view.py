@@ -16,6 +16,7 @@ from orchestrator.store.events import (
     CheckpointCorrupt,
     CheckpointSaved,
     Event,
+    PointScored,
     ReferenceScored,
     ScoreComputed,
     ScoringFailed,
@@ -28,35 +29,7 @@ from orchestrator.store.events import (
     parse_event,
 )
 from orchestrator.store.integrity import unseal
-from orchestrator.store.journal import DamagedLine, Tail, journal_folder, step_numbers
-
-
-@dataclass
-class StepNumbers:
-    """Which steps are known, from 1 on. Of steps that came in their order only the last number is kept."""
-
-    without_gap: int = 0
-    after_gap: set[int] = field(default_factory=set)
-
-    def __len__(self) -> int:
-        return self.without_gap + len(self.after_gap)
-
-    def __contains__(self, number: int) -> bool:
-        return 0 < number <= self.without_gap or number in self.after_gap
-
-    def add(self, number: int) -> bool:
-        """Note a step; False if it is known."""
-        if number != self.without_gap + 1:
-            if number in self:
-                return False
-            self.after_gap.add(number)
-            return True
-        self.without_gap = number
-        # lines that were damaged, and are told again by the store, fill their gap
-        while self.without_gap + 1 in self.after_gap:
-            self.without_gap += 1
-            self.after_gap.remove(self.without_gap)
-        return True
+from orchestrator.store.journal import DamagedLine, StepNumbers, Tail, journal_folder, step_numbers
 
 
 @dataclass
@@ -109,6 +82,8 @@ class View:
     start: SequenceStarted | None = None
     by_task: dict[int, TaskView] = field(default_factory=dict)
     scores: dict[tuple[int, int], ScoreComputed] = field(default_factory=dict)
+    # scores amid training, by (task, step, scored task)
+    points: dict[tuple[int, int, int], PointScored] = field(default_factory=dict)
     reference: ReferenceScored | None = None
     failure: str = ""
     failed: SequenceFailed | None = None
@@ -190,6 +165,14 @@ class View:
     @add.register
     def _(self, event: Step) -> bool:
         return self._task(event.task_id).add_step(event.step, event)
+
+    @add.register
+    def _(self, event: PointScored) -> bool:
+        position = (event.task_id, event.step, event.scored_id)
+        if position in self.points:
+            return False
+        self.points[position] = event
+        return True
 
     @add.register
     def _(self, event: CheckpointSaved) -> bool:

@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator.store.events import ScoringFailed, SearchChosen, SequenceFailed, SequenceFinished, TaskStarted
 from orchestrator.store.integrity import seal
-from orchestrator.store.journal import Journal, Tail, journal_folder
-from orchestrator.store.view import StepNumbers, View, fold, read_view
+from orchestrator.store.journal import Journal, StepNumbers, Tail, journal_folder
+from orchestrator.store.view import View, fold, read_view
 from tests.orchestrator.store.examples import checkpoint, score, started, step
 
 STARTED = started("a", "b")
