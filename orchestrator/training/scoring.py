@@ -126,7 +126,8 @@ class PointScorer:
         # in float64, in which scores are computed
         found = torch.zeros(self.task_id + 1, 3, dtype=torch.float64, device=parallel.device)
         with undisturbed(model):
-            for task_id in parallel.share_of(range(self.task_id + 1)):
+            # the oldest last: what a method then fails to put back shows with one worker as with several
+            for task_id in parallel.share_of(range(self.task_id, -1, -1)):
                 began = time.monotonic()
                 result = self.looks.score(model, task_id)
                 if parallel.keeps_scores:
