@@ -29,7 +29,7 @@ from orchestrator.training.sequence import run_sequence
 RATIOS = (0.1, 0.3, 0.5)
 RATES = (5e-4, 1e-3)
 # The recipe `embedded-quick`, with more trials and stopped at rungs
-SEARCH = ("search.trials=12", "search.scheduler=asha", "search.grace=2", "search.at_once=2")
+SEARCH = ("search.trials=12", "search.scheduler=asha", "search.grace=2", "search.at_once=1")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,11 @@ class ScalingConfig(Section):
     )
     max_failures: int = Field(2, ge=0, description="how often a crashed group of workers is started again")
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each worker holds a part of the model alone; a single one has the whole under every strategy."""
+        return self.strategy != "ddp" and self.workers > 1
+
     @model_validator(mode="after")
     def _a_gpu_each(self) -> ScalingConfig:
         # two workers of one group on one GPU cannot exchange anything: NCCL refuses them

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from orchestrator.evaluation.measure import Direction
 from orchestrator.evaluation.metrics import Matrix
-from orchestrator.evaluation.scorers import Direction
 
 NO_GAIN = "no gain"
 

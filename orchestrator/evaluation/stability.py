@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from orchestrator.evaluation.scorers import Direction
+from orchestrator.evaluation.measure import Direction
 
 NAN = float("nan")
 

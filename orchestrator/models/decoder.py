@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from methods import IGNORED, Batch, TokenStream
+from methods.shared.reader import cache_name
 from orchestrator.config.model import ModelConfig
-from orchestrator.models.encoder_decoder import EncoderDecoder
-from orchestrator.models.family import Answer, Family, Feature, column, summed_cross_entropy
+from orchestrator.models.chat import ChatTemplate
+from orchestrator.models.encoder_decoder import EncoderDecoder, ReadPrompts
+from orchestrator.models.family import Answer, Family, Feature, column, summed_by_example, summed_cross_entropy
 from orchestrator.models.loading import load_module
 from orchestrator.models.padding import pad_left, pad_right, token_stream
 from orchestrator.models.source import ModelSource
-from streams import Example, Task
+from streams import Example, Prompt, Task
 
 
 class Decoder(EncoderDecoder):
@@ -25,24 +28,55 @@ class Decoder(EncoderDecoder):
         from transformers import AutoModelForCausalLM
 
         Family.__init__(self, source, config, labels, seed)
+        self.chat: ChatTemplate | None = None
+        # what an answer begins with: the space belongs to its first token, as it does within a text
+        self.lead = " "
+        self.end = [self.tokenizer.eos_token_id]
+        if config.input == "chat":
+            self._use_chat()
         self.module = load_module(source, config, AutoModelForCausalLM, seed)
 
+    def _use_chat(self) -> None:
+        self.chat = ChatTemplate.of(self.tokenizer, self.config.name)
+        self.lead = self.chat.lead
+        self.end = self.chat.end_tokens(self.tokenizer)
+        # the template writes them itself
+        self.adds_special_tokens = False
+
+    def use_text(self, task: Task, example: Example) -> Prompt:
+        if self.chat is not None:
+            return self.chat.ask(task.prompt(example.text))
+        return super().use_text(task, example)
+
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:
-        end = self.tokenizer.eos_token_id
-        # room for the end, without which the model would never learn to stop
-        limit = self.config.max_target - 1
         sources = self.encode_texts(task, examples)
-        # the space belongs to the answer's first token, as it does within a text
-        answers = [" " + example.label for example in examples]
-        targets = self.tokenizer(answers, add_special_tokens=False).input_ids
+        targets = self.answer_ids([example.label for example in examples])
         found: list[Feature] = []
         for source, target, example in zip(sources, targets, examples, strict=True):
             # the prompt goes on with the answer: a tokenizer's own end must not stand between them
-            if len(source) > 1 and source[-1] == end:
+            if self.adds_special_tokens and len(source) > 1 and source[-1] == self.tokenizer.eos_token_id:
                 source = source[:-1]
             class_index = self.class_index(task, example)
-            found.append({"source": source, "target": [*target[:limit], end], "class_index": class_index})
+            found.append({"source": source, "target": target, "class_index": class_index})
         return found
+
+    def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
+        # room for the end, without which the model would never learn to stop
+        limit = self.config.max_target - len(self.end)
+        ended = []
+        for ids in self._begun_answers(answers):
+            ended.append([*ids[:limit], *self.end])
+        return ended
+
+    def whole_answer_ids(self, answer: str) -> list[int]:
+        (ids,) = self._begun_answers([answer])
+        return [*ids, *self.end]
+
+    def _begun_answers(self, answers: Sequence[str]) -> list[list[int]]:
+        """The ids of answers without their end."""
+        texts = [self.lead + answer for answer in answers]
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False).input_ids
+        return ids
 
     def length(self, feature: Feature) -> int:
         # the answer stands behind the text
@@ -84,16 +118,68 @@ class Decoder(EncoderDecoder):
         return "logits_to_keep" in self.known_arguments and not is_watched
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
+        source = self._padded_left(features).to(device)
+        return self.generate(task, source, skip=source.ids.shape[1])
+
+    def _padded_left(self, features: Sequence[Feature]) -> TokenStream:
+        """The prompts with padding before them, so that every example's answer begins at the same position."""
         sources = column(features, "source")
-        # padding comes first, so that every example's answer begins at the same position
-        ids = pad_left(sources, self.pad)
-        mask = pad_left([[1] * len(source) for source in sources], 0)
-        return self.generate(task, TokenStream(ids, mask).to(device), skip=ids.shape[1])
+        return TokenStream(pad_left(sources, self.pad), pad_left([[1] * len(source) for source in sources], 0))
+
+    def read(self, features: Sequence[Feature], device: torch.device) -> ReadPrompts:
+        # from its state it reads one token at a time, and has no mask for padding that stood before it
+        if getattr(self.module, "_is_stateful", False):
+            raise ValueError(
+                f"{self.config.name!r} keeps a state of what it has read and no keys and values: neither perplexity and bits "
+                "per byte nor model.scoring: rank are computed with it"
+            )
+        source = self._padded_left(features).to(device)
+        arguments: dict[str, Any] = {"use_cache": True}
+        if self._may_leave_logits_out:
+            arguments["logits_to_keep"] = 1
+        output = self.module(
+            input_ids=source.ids, attention_mask=source.mask, **self._positions(source.mask), **arguments
+        )
+        cache = getattr(output, cache_name(self.module))
+        return ReadPrompts(source.mask, cache, output.logits[:, -1])
+
+    def answer_losses(self, prompts: ReadPrompts, answers: Sequence[Sequence[int]]) -> Tensor:
+        assert prompts.next_logits is not None
+        labels_BL = pad_right(answers, IGNORED).to(prompts.mask.device)
+        logits_BLV = prompts.next_logits[:, None]
+        # the last label is predicted, and not read
+        read_BL = labels_BL[:, :-1]
+        if read_BL.shape[1]:
+            later_BLV = self._go_on(prompts, read_BL.masked_fill(read_BL == IGNORED, self.pad))
+            logits_BLV = torch.cat([logits_BLV, later_BLV], dim=1)
+        return summed_by_example(logits_BLV, labels_BL)
+
+    def _go_on(self, prompts: ReadPrompts, ids_BL: Tensor) -> Tensor:
+        """[B, L, V]: the logits at tokens that stand behind the prompts, of which the model keeps no memory."""
+        mask = torch.cat([prompts.mask, torch.ones_like(ids_BL)], dim=1)
+        positions = {}
+        for name, ids_BS in self._positions(mask).items():
+            positions[name] = ids_BS[:, prompts.mask.shape[1] :]
+        # a copy: the next answer goes on from the prompts again, and not every kind of cache can be cut back
+        cache = {cache_name(self.module): copy.deepcopy(prompts.states)}
+        # padding behind an answer is masked by nothing: real tokens look back only
+        logits_BLV: Tensor = self.module(
+            input_ids=ids_BL, attention_mask=mask, use_cache=True, **cache, **positions
+        ).logits
+        return logits_BLV
+
+    def _positions(self, mask_BS: Tensor) -> dict[str, Tensor]:
+        """The positions of tokens behind padding, which the model would count too."""
+        if "position_ids" in self.known_arguments:
+            return {"position_ids": (mask_BS.cumsum(1) - 1).clamp(min=0)}
+        return {}
 
     def max_new_tokens(self, task: Task) -> int:
         if not task.labels:
             return self.config.max_target
-        answers = [" " + label for label in task.labels]
-        longest = max(map(len, self.tokenizer(answers, add_special_tokens=False).input_ids))
+        longest = max(map(len, self._begun_answers(task.labels)))
         # the end is a token too, and one more makes an answer that is too long differ from the label
-        return min(self.config.max_target, longest + 2)
+        return min(self.config.max_target, longest + len(self.end) + 1)
+
+    def last_tokens(self) -> list[int]:
+        return [self.end[-1]]

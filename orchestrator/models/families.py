@@ -21,6 +21,10 @@ def load_family(source: ModelSource, config: ModelConfig, labels: Sequence[str],
 def family_of(source: ModelSource, config: ModelConfig) -> type[Family]:
     """The family's class, without loading weights. Raises ValueError where model and scoring do not go together."""
     scoring = config.scoring
+    if config.input == "chat" and source.kind != "decoder":
+        raise ValueError(
+            f"model.input: 'chat' goes with decoders; {config.name!r} is none; allowed: auto, prompt, text"
+        )
     if source.kind != "encoder":
         if scoring not in ("auto", "generate"):
             raise ValueError(f"model.scoring: {scoring!r} goes with encoders; {config.name!r} is no encoder")

@@ -40,6 +40,8 @@ class Family:
     module: nn.Module
     generates = False
     has_head = False
+    # whether the tokenizer puts its own tokens around a text
+    adds_special_tokens = True
 
     def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
         self.source = source
@@ -95,6 +97,14 @@ class Family:
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
         """The answer to each example."""
+        raise NotImplementedError
+
+    def read(self, features: Sequence[Feature], device: torch.device) -> Any:
+        """What is left of the prompts when they are read once, for `answer_losses`; of a model that writes its answers."""
+        raise NotImplementedError
+
+    def answer_losses(self, prompts: Any, answers: Sequence[Sequence[int]]) -> Tensor:
+        """[B]: -log p of each answer, all of its tokens and the end, given its prompt; in float32 at least."""
         raise NotImplementedError
 
     def embed(self, batch: Batch) -> Tensor:
@@ -158,11 +168,15 @@ class Family:
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of at most max_source; where that is too little, the text between prefix and suffix is shortened."""
         limit = self.config.max_source
-        encoded: list[list[int]] = self.tokenizer(list(map(str, prompts))).input_ids
+        encoded = self._ids(list(map(str, prompts)))
         for i, prompt in enumerate(prompts):
             if len(encoded[i]) > limit:
                 encoded[i] = self._shorten(prompt, limit)
         return encoded
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=self.adds_special_tokens).input_ids
+        return ids
 
     def _shorten(self, prompt: Prompt, limit: int) -> list[int]:
         """Cut the text at a token's end until the whole fits; only then, if that is not enough, cut the whole."""
@@ -172,7 +186,7 @@ class Family:
             text = ""
             if keep:
                 text = prompt.text[: offsets[keep - 1][1]]
-            ids: list[int] = self.tokenizer(prompt.prefix + text + prompt.suffix).input_ids
+            (ids,) = self._ids([prompt.prefix + text + prompt.suffix])
             if len(ids) <= limit or not keep:
                 return ids[:limit]
             # tokens at the seams may join or part, so the length is measured again
@@ -196,6 +210,14 @@ def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
 def summed_cross_entropy(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
     """Cross-entropy summed over all answers, in float32 at least."""
     return F.cross_entropy(at_least_float32(logits_NK), labels_N, ignore_index=IGNORED, reduction="sum")
+
+
+def summed_by_example(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
+    """[B]: cross-entropy summed over the labels of each example, in float32 at least."""
+    losses_BL = F.cross_entropy(
+        at_least_float32(logits_BLV).transpose(1, 2), labels_BL, ignore_index=IGNORED, reduction="none"
+    )
+    return losses_BL.sum(1)
 
 
 def column(features: Sequence[Feature], name: str) -> list[Any]:

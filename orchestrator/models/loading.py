@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from orchestrator.models.builtin import BUILTIN, TEMPLATES, builtin_tokenizer_json
-from orchestrator.models.saved_parts import SavedParts, with_placeholders
 from orchestrator.models.source import ModelSource, quiet_transformers
+from orchestrator.models.weights.saved_parts import SavedParts, with_placeholders
 
 if TYPE_CHECKING:
     from orchestrator.config.model import ModelConfig

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import logging as python_logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,7 +42,9 @@ class ModelSource:
     path: str | None  # None: built in
     revision: str | None
     has_values: bool = True  # without, the model is built from its configuration on the meta device: shapes alone
-    in_parts: bool = False  # its values may be read later, a part at a time (see `orchestrator.models.saved_parts`)
+    in_parts: bool = (
+        False  # its values may be read later, a part at a time (see `orchestrator.models.weights.saved_parts`)
+    )
 
 
 def find_model(config: ModelConfig) -> ModelSource:
@@ -197,10 +200,14 @@ def _sha(text: str) -> str:
 
 @cache
 def quiet_transformers() -> None:
-    """Silence what transformers says of weights and lengths that this project handles itself, and its hub client of retries."""
+    """Silence what transformers says of weights and lengths that this project handles itself, and its hub client of retries.
+
+    So too bitsandbytes, which peft imports where it is installed, and which names faster kernels that it could have.
+    """
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     hub_logging.set_verbosity_error()
+    python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)

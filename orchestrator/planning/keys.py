@@ -17,7 +17,7 @@ from methods import Context
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
 from orchestrator.config.training import TrainingConfig, outer_factor
-from orchestrator.models.other_models import identity_of
+from orchestrator.models.weights.other_models import identity_of
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from streams import DEFAULT_SCORER, SCORER_VERSIONS, Stream, Task
 
@@ -79,6 +79,9 @@ def state_keys(
     for setting, default in (("base", "float32"), ("attention", "auto")):
         if getattr(model, setting) != default:
             reading[setting] = getattr(model, setting)
+    if model.base == "bf16":
+        # what grew beside such a base was once bf16 too
+        reading["grown"] = "float32"
     initial_key = content_key(CHECKPOINT_FORMAT, identity, reading, dict(stack.initial_cache_fields()), seed)
     keys = [initial_key]
     kind = method.run_kind

@@ -10,12 +10,18 @@ from pathlib import Path
 
 from streams.names import unknown_name
 from streams.sources.embedded import EmbeddedSource
+from streams.sources.files import FilesSource
 from streams.sources.folder import FolderSource
 from streams.sources.hub import HubSource
 from streams.sources.source import Source
 
 ENTRY_POINT_GROUP = "continual_orchestrator.streams"
-SOURCES: dict[str, type[Source]] = {"embedded": EmbeddedSource, "folder": FolderSource, "hub": HubSource}
+SOURCES: dict[str, type[Source]] = {
+    "embedded": EmbeddedSource,
+    "folder": FolderSource,
+    "files": FilesSource,
+    "hub": HubSource,
+}
 
 
 def source_names() -> list[str]:

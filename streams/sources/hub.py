@@ -7,16 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from streams.sources.columns import ColumnTask
 from streams.sources.folder import canonical
-from streams.sources.source import Source, SourceSettings
+from streams.sources.source import Source
 from streams.splits import Example, Limits, RawSplit
 from streams.stream import Stream
 from streams.task import Task
 
 
-class HubTask(SourceSettings):
+class HubTask(ColumnTask):
     """Where a task lies on the hub and how its columns read.
 
     `revision` (a commit) is required for a hub id, so that the data cannot change under an experiment; a local folder
@@ -25,25 +26,11 @@ class HubTask(SourceSettings):
     answers are open.
     """
 
-    name: str
     hub: str
     revision: str | None = None
     config: str | None = None
-    text: str | tuple[str, ...] = "text"
-    label: str = "label"
-    labels: tuple[str, ...] | None = None
-    instruction: str = ""
-    category: str = ""
     train_split: str = "train"
     test_split: str = "test"
-
-    @field_validator("text")
-    @classmethod
-    def _some_column(cls, text: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        # every text would be empty, and its label a guess
-        if not text:
-            raise ValueError("expected a column's name, or a list of at least one")
-        return text
 
     @model_validator(mode="after")
     def _pinned(self) -> HubTask:
@@ -69,13 +56,6 @@ class HubTask(SourceSettings):
         if self.config:
             name += f"/{self.config.lower()}"
         return name
-
-    @property
-    def text_columns(self) -> tuple[str, ...]:
-        """The columns whose texts make up an example's text, a line each."""
-        if isinstance(self.text, str):
-            return (self.text,)
-        return self.text
 
 
 class HubSource(Source):
@@ -113,16 +93,7 @@ def hub_task(spec: HubTask, limits: Limits = Limits()) -> Task:
     source = f"hub-folder:{Path(spec.hub).name}"
     if spec.revision:
         source = f"hub:{spec.hub}@{spec.revision}"
-    return Task(
-        name=spec.name,
-        category=spec.category,
-        instruction=spec.instruction,
-        labels=labels,
-        source=source,
-        load=partial(_load, spec, labels),
-        limits=limits,
-        dataset=spec.identity,
-    )
+    return spec.task(labels, source, partial(_load, spec, labels), limits, spec.identity)
 
 
 def _dataset(spec: HubTask, split: str) -> Any:
@@ -153,20 +124,8 @@ def _load(spec: HubTask, labels: tuple[str, ...], split: RawSplit) -> Sequence[E
     # data sets call their splits by names of their own (`validation` often is the public test split)
     name_on_hub = {"train": spec.train_split, "test": spec.test_split}[split]
     data = _dataset(spec, name_on_hub)
-    for column in (*spec.text_columns, spec.label):
-        if column not in data.column_names:
-            has = ", ".join(data.column_names)
-            raise ValueError(f"task {spec.name!r}: {spec.hub!r} has no column {column!r} (it has {has})")
+    spec.check_columns(data.column_names, repr(spec.hub))
     examples = []
     for row in data:
-        columns = [str(row[column]) for column in spec.text_columns]
-        text = "\n".join(columns)
-        examples.append(Example(text, _label_text(row[spec.label], labels)))
+        examples.append(spec.example(row, labels))
     return examples
-
-
-def _label_text(value: object, labels: tuple[str, ...]) -> str:
-    # an index outside the label set (-1 marks unlabelled rows) becomes a text that no label has: the row is dropped
-    if isinstance(value, int) and 0 <= value < len(labels):
-        return labels[value]
-    return str(value)

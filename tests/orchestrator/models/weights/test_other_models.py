@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from methods import OWN_MODEL
-from orchestrator.models.other_models import identity_of, weights_of
 from orchestrator.models.source import find_model
+from orchestrator.models.weights.other_models import identity_of, weights_of
 from orchestrator.training.learner import Learner
 
 

@@ -12,8 +12,8 @@ import torch
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family
-from orchestrator.models.saved_parts import SavedParts, saved_parts_of
 from orchestrator.models.source import find_model
+from orchestrator.models.weights.saved_parts import SavedParts, saved_parts_of
 from tests.conftest import SMALL
 from tests.gloo import in_workers
 
