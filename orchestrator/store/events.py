@@ -149,6 +149,14 @@ class ReferenceScored(Event):
     scores: list[float]
 
 
+class Measured(Event):
+    """Metrics that a report computes from more than one sequence's journal, by name; and the expert that they are beside."""
+
+    name = "measured"
+    expert: str | None
+    values: dict[str, float]
+
+
 class SequenceFinished(Event):
     """Every task was trained, and scored where the workers do that."""
 
@@ -282,7 +290,7 @@ class TrialProblem(Event):
 
 # Listed by hand: a base class such as TrialEvent is a kind of events, and none that is ever recorded
 _OF_TRAINING = (TaskStarted, Step, PointScored, SystemSample, CheckpointSaved, CheckpointCorrupt)
-_OF_SCORING = (ScoreComputed, ReferenceScored, ScoringFailed)
+_OF_SCORING = (ScoreComputed, ReferenceScored, Measured, ScoringFailed)
 _OF_SEQUENCES = (SequenceStarted, *_OF_TRAINING, *_OF_SCORING, SequenceFinished, SequenceFailed)
 _OF_TRIALS = (TrialSuggested, RungDecided, TrialReopened, TrialEnded, TrialProblem)
 _OF_SEARCHES = (SearchStarted, SearchChosen, SearchFrozen, SearchFinished, *_OF_TRIALS)

@@ -16,6 +16,7 @@ from orchestrator.store.events import (
     CheckpointCorrupt,
     CheckpointSaved,
     Event,
+    Measured,
     PointScored,
     ReferenceScored,
     ScoreComputed,
@@ -85,6 +86,7 @@ class View:
     # scores amid training, by (task, step, scored task)
     points: dict[tuple[int, int, int], PointScored] = field(default_factory=dict)
     reference: ReferenceScored | None = None
+    measured: Measured | None = None
     failure: str = ""
     failed: SequenceFailed | None = None
     # by tasks seen, the last of each; what was scored later is among them still (see `unscored`)
@@ -196,6 +198,14 @@ class View:
             return False
         # the one fact that may change: an experiment may get a reference run later, or another one
         self.reference = event
+        return True
+
+    @add.register
+    def _(self, event: Measured) -> bool:
+        # it may change as the reference may
+        if self.measured is not None and event.says_the_same_as(self.measured):
+            return False
+        self.measured = event
         return True
 
     @add.register

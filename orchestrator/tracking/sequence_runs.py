@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from methods import run_kind
-from orchestrator.evaluation.view_metrics import scorers_of, summaries_of
-from orchestrator.report.plots import heat_map
+from methods import RunKind, run_kind
+from orchestrator.evaluation.view_metrics import scorers_of, stability_of, summaries_of
 from orchestrator.store.events import (
     CheckpointSaved,
     Event,
+    Measured,
+    PointScored,
     ReferenceScored,
     ScoreComputed,
     SequenceFailed,
@@ -27,6 +28,7 @@ from orchestrator.store.events import (
 from orchestrator.store.identities import SEQUENCE_TAG, WHOLE_SEQUENCE, RunIdentity
 from orchestrator.store.journal import ResumableTail, journal_folder
 from orchestrator.store.view import View
+from orchestrator.tracking.figures import log_curves, log_matrix
 from orchestrator.tracking.metric_batches import MetricBatches
 from orchestrator.tracking.names import flatten, scores_by_key
 from orchestrator.tracking.notes import Note, Notes
@@ -113,6 +115,10 @@ class SequenceRuns:
         assert self.view.start is not None
         return self.view.start
 
+    @property
+    def _kind(self) -> RunKind:
+        return run_kind(self._start.sequence["method"].get("reference"))
+
     def _run(self, task_id: int) -> str:
         """The run of a task, or the parent run: found by its identity, or else created."""
         if task_id not in self.run_ids:
@@ -176,6 +182,12 @@ class SequenceRuns:
         if event.step == total or event.step % max(1, total // CURVE_POINTS) == 0:
             self._log(WHOLE_SEQUENCE, values, event.time, self._steps_before(event.task_id) + event.step)
 
+    @_copy.register
+    def _(self, event: PointScored) -> None:
+        values = {f"during/{event.scored_task}": event.score}
+        self._log(event.task_id, values, event.time, event.step)
+        self._log(WHOLE_SEQUENCE, values, event.time, self._steps_before(event.task_id) + event.step)
+
     def _steps_before(self, task_id: int) -> int:
         """The number of steps of the tasks before, so that the parent's curves run on."""
         steps = 0
@@ -211,6 +223,10 @@ class SequenceRuns:
         self._log(WHOLE_SEQUENCE, cost, event.time, event.task_id + 1)
         for name, value in event.diagnostics.items():
             self._copy_diagnostic(event, name, value)
+        if self.view.points:
+            stability = stability_of(self.view, self._kind, event.task_id + 1)
+            self._log(WHOLE_SEQUENCE, stability, event.time, event.task_id + 1)
+            log_curves(self.client, self._run(WHOLE_SEQUENCE), self.view)
         self.client.set_terminated(run_id, "FINISHED", event.time)
 
     def _copy_diagnostic(self, event: CheckpointSaved, name: str, value: Any) -> None:
@@ -224,37 +240,20 @@ class SequenceRuns:
                 self._log(event.task_id, {name: number}, event.time, layer)
             self._log(WHOLE_SEQUENCE, {name: sum(value) / len(value)}, event.time, tasks_seen)
         elif value:
-            run_id = self._run(WHOLE_SEQUENCE)
-            tasks = list(self.view.tasks[: len(value)])
-            file = f"diagnostics/{name.replace('/', '-')}-after-{tasks_seen}"
-            self.client.log_dict(run_id, {"tasks": tasks, name: value}, f"{file}.json")
-            self.client.log_figure(run_id, heat_map(value, tasks, name), f"{file}.png")
+            tasks = self.view.tasks[: len(value)]
+            log_matrix(self.client, self._run(WHOLE_SEQUENCE), name, value, tasks, tasks_seen)
 
     def _model(self, event: CheckpointSaved, run_id: str) -> str:
-        """The logged model that points to a checkpoint, found by its identity, or else created; no bytes are copied."""
-        import mlflow
-
-        identity = RunIdentity(self.view.id, event.task_id).model_tags()
-        query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in identity.items())
-        found = self.client.search_logged_models([self.runs.experiment_id], query, max_results=1)
-        if found:
-            return str(found[0].model_id)
+        """The logged model that points to a checkpoint."""
         tags = {
-            **identity,
             "checkpoint_uri": Path(event.path).as_uri(),
             "key": event.key,
             "bytes": str(event.bytes),
             "reused": str(event.reused).lower(),
         }
-        model = mlflow.create_external_model(
-            name=model_name(self._start.sequence, event),
-            source_run_id=run_id,
-            tags=tags,
-            params={"task": event.task, "task_id": str(event.task_id), "key": event.key},
-            model_type="checkpoint",
-            experiment_id=self.runs.experiment_id,
-        )
-        return str(model.model_id)
+        params = {"task": event.task, "task_id": str(event.task_id), "key": event.key}
+        identity = RunIdentity(self.view.id, event.task_id).model_tags()
+        return self.runs.model(model_name(self._start.sequence, event), identity, run_id, tags, params=params)
 
     @_copy.register
     def _(self, event: ScoreComputed) -> None:
@@ -277,8 +276,7 @@ class SequenceRuns:
         return True
 
     def _log_summary(self, tasks_seen: int) -> None:
-        kind = run_kind(self._start.sequence["method"].get("reference"))
-        values = summaries_of(self.view, kind, tasks_seen)
+        values = summaries_of(self.view, self._kind, tasks_seen)
         # the latest time among its scores, whichever of them was read last: so that a second copy has the same point
         time = 0
         for (scored_after, _), score in self.view.scores.items():
@@ -296,12 +294,15 @@ class SequenceRuns:
 
     def _log_intransigence(self, reference: ReferenceScored) -> None:
         # NaN, which is not logged, until the sequence's own scores are there: the two are in no order
-        kind = run_kind(self._start.sequence["method"].get("reference"))
         numbers: dict[str, float | None] = {}
-        for key, value in summaries_of(self.view, kind, reference_T=np.array(reference.scores)).items():
+        for key, value in summaries_of(self.view, self._kind, reference_T=np.array(reference.scores)).items():
             if key.split("/")[0] == "intransigence":
                 numbers[key] = value
         self._log(WHOLE_SEQUENCE, numbers, reference.time, len(self.view.tasks))
+
+    @_copy.register
+    def _(self, event: Measured) -> None:
+        self._log(WHOLE_SEQUENCE, dict(event.values), event.time, len(self.view.tasks))
 
     @_copy.register
     def _(self, event: SequenceFinished) -> None:
