@@ -16,6 +16,7 @@ from typing import Any
 from methods import Context
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
+from orchestrator.config.running import DuringConfig
 from orchestrator.config.training import TrainingConfig, outer_factor
 from orchestrator.models.weights.other_models import identity_of
 from orchestrator.planning.sequence_plan import SequencePlan, Split
@@ -173,13 +174,23 @@ def score_keys(
     return tuple(all_keys)
 
 
-def points_key(sequence: SequencePlan, task_id: int) -> str:
-    """The name of a task's scores amid its training: made of how its state was trained, and of what was scored when."""
-    during = sequence.evaluation.during
-    assert during is not None
-    # a score's key names the state, whose key names each step on the way to it, and the whole of the scored split
-    scored = sequence.score_keys[task_id + 1][: task_id + 1]
-    return content_key("points", POINTS_FORMAT, scored, during.every, during.examples)
+def points_keys(
+    keys: Sequence[str], model: ModelConfig, stream: Stream, split: Split, during: DuringConfig, generates: bool
+) -> tuple[str, ...]:
+    """[T]: by task, the name of its scores amid training: by the state that it led to, and by what was scored when.
+
+    The state's own key names all that was done on the way to it. The stream's labels count where answers are chosen among
+    them alone: so the expert of a stream's first task has the points of whoever has trained it in a sequence.
+    """
+    labels = () if generates else stream.labels_until(len(stream.tasks))
+    names = []
+    scored: list[Any] = []
+    for state, task in zip(keys[1:], stream.tasks, strict=True):
+        scored.append([task.split_hash(split), *_scorer_parts(task)])
+        names.append(
+            content_key("points", POINTS_FORMAT, state, scored, model.max_target, labels, during.every, during.examples)
+        )
+    return tuple(names)
 
 
 def _scorer_parts(task: Task) -> list[list[Any]]:

@@ -18,7 +18,7 @@ from orchestrator.models.families import family_of
 from orchestrator.models.source import find_model
 from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
-from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
+from orchestrator.planning.keys import code_of, content_key, points_keys, score_keys, state_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.access_log import TestAccessLog
 from streams import FROM_LIKELIHOOD, Stream, Task, doubts
@@ -174,6 +174,7 @@ class Planner:
             training = self.config.training_for(method)
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
             keys_of_scores = score_keys(keys, self.model, data, method, split)
+            keys_of_points = self._points_keys(keys, data, split)
         name_parts = [prefix + method.label, data.name, f"s{seed}"]
         if stream.only:
             name_parts.insert(2, stream.only)
@@ -199,8 +200,15 @@ class Planner:
             scorers=tuple(task.scorer for task in data.tasks),
             keys=tuple(keys),
             score_keys=keys_of_scores,
+            points_keys=keys_of_points,
             out=self.config.out,
         )
+
+    def _points_keys(self, keys: Sequence[str], data: Stream, split: Split) -> tuple[str, ...]:
+        during = self.config.evaluation.during
+        if during is None:
+            return ()
+        return points_keys(keys, self.model, data, split, during, self.family.generates)
 
     def _check_family(self) -> None:
         """Refuses a method that needs what the model's family does not do."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.planning.keys import points_key
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import (
@@ -79,9 +78,9 @@ def missing_events(sequence: SequencePlan, view: View, store: Store) -> Iterator
 
 def point_events(sequence: SequencePlan, task_id: int, store: Store) -> list[Event]:
     """The scores amid the training of a task, if any were asked for; none where its state was trained without them."""
-    if sequence.evaluation.during is None:
+    if not sequence.points_keys:
         return []
-    record = store.load_score(points_key(sequence, task_id))
+    record = store.load_score(sequence.points_keys[task_id])
     if record is None:
         return []
     return list(map(parse_event, record["points"]))
@@ -89,7 +88,7 @@ def point_events(sequence: SequencePlan, task_id: int, store: Store) -> list[Eve
 
 def save_points(sequence: SequencePlan, task_id: int, points: Sequence[Event], store: Store) -> None:
     """Keep the scores amid the training of a task for those who find its state."""
-    store.save_score(points_key(sequence, task_id), {"points": [point.to_json() for point in points]})
+    store.save_score(sequence.points_keys[task_id], {"points": [point.to_json() for point in points]})
 
 
 def checkpoint_event(sequence: SequencePlan, task_id: int, store: Store, time: int | None = None) -> CheckpointSaved:
@@ -145,7 +144,7 @@ def _start_of(sequence: SequencePlan) -> SequenceStarted:
     return SequenceStarted(
         id=sequence.id,
         tasks=sequence.tasks,
-        sequence=sequence.model_dump(mode="json", exclude={"score_keys"}),
+        sequence=sequence.model_dump(mode="json", exclude={"score_keys", "points_keys"}),
         data=[],
         workers=0,
         device="unknown",

@@ -45,6 +45,9 @@ class SequencePlan(Section):
     scorers: tuple[str, ...] = Field(description="of each task, by name")
     keys: tuple[str, ...]
     score_keys: tuple[tuple[str, ...], ...]
+    points_keys: tuple[str, ...] = Field(
+        (), description="of each task's scores amid training, where these are asked for"
+    )
     out: str
 
     @model_validator(mode="before")

@@ -51,7 +51,7 @@ class SequenceRecord:
         started = events.SequenceStarted(
             id=sequence.id,
             tasks=sequence.tasks,
-            sequence=sequence.model_dump(mode="json", exclude={"score_keys"}),
+            sequence=sequence.model_dump(mode="json", exclude={"score_keys", "points_keys"}),
             data=stream.manifest(),
             workers=self.parallel.count,
             device=str(self.parallel.device),

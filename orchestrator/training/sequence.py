@@ -227,7 +227,7 @@ class _SequenceRun:
         # The loss of the last step was taken before that step changed the weights
         if not self.parallel.all_finite(tensors):
             raise NonFiniteLoss(f"the weights are not finite after task {task!r}")
-        if points and self.parallel.writes:
+        if points and self.sequence.points_keys and self.parallel.writes:
             # before the state, with which another sequence will look for them
             save_points(self.sequence, task_id, points, self.store)
         self.saver.start(task_id, state, held)

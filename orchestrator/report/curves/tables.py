@@ -57,8 +57,14 @@ def _print_stability(stream: str, results: Sequence[Result], console: Console) -
         rows.append([name, *_cells(metrics, of_method, digits), f"{seconds:.1f} s"])
     _print(table, rows, metrics, console, "looks the time that scoring amid training took, no part of train")
     for name, of_method in _by_method(with_points).items():
-        if any(result["status"] == "finished" and result["wf"] is None for result in of_method):
+        if any(map(_lacks_points, of_method)):
             console.print(f"{name}: {NO_POINTS}", style="yellow", highlight=False)
+
+
+def _lacks_points(result: Result) -> bool:
+    """Whether a finished run has no points of some task. One that makes no steps has none to look after."""
+    with_points = {point[0] for point in result["points"]}
+    return result["status"] == "finished" and bool(result["steps"]) and len(with_points) < len(result["tasks"])
 
 
 def _print_lifelong(stream: str, results: Sequence[Result], console: Console) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.config.running import DuringConfig, EvaluationConfig
 from orchestrator.evaluation.during import Looks, drawn_examples
 from orchestrator.evaluation.scores import ScoredModel, TaskScore, score_examples
 from orchestrator.planning.planner import Planner
@@ -235,9 +234,10 @@ def test_a_task_that_is_trained_again_or_found_has_the_same_points(sequence_of: 
     other = stopped.model_copy(update={"id": "other"})
     assert points_of(run_sequence(other, evaluate=False)) == whole
     # one that asks for others finds none of them, and trains nothing again
-    during = DuringConfig(every=1, examples=6)
-    third = stopped.model_copy(update={"id": "third", "evaluation": EvaluationConfig(during=during)})
-    assert points_of(run_sequence(third, evaluate=False)) == []
+    for during in ({"every": 1, "examples": 6}, {"every": 2, "examples": 5}):
+        third = sequence_of("stopped", **{**few, "evaluation": {"during": during}})
+        third = third.model_copy(update={"id": f"third {during}"})
+        assert points_of(run_sequence(third, evaluate=False)) == []
 
 
 def test_points_of_damaged_lines_are_told_by_the_store(sequence_of: Callable[..., SequencePlan]) -> None:
