@@ -180,9 +180,9 @@ class StreamConfig(Section):
                 raise ValueError(f"stream {self.name!r}: first = {self.first}, but it has {len(stream.tasks)} tasks")
             stream = stream.first(self.first)
         # of the tasks that are trained in the end
-        for task in self.fuar.tasks if self.fuar else ():
-            if task not in stream.task_names:
-                raise ValueError(f"stream {self.name!r}: fuar: " + unknown("task", task, stream.task_names))
+        for name in self.fuar.tasks if self.fuar else ():
+            if name not in stream.task_names:
+                raise ValueError(f"stream {self.name!r}: fuar: " + unknown("task", name, stream.task_names))
         return self._only(stream)
 
     def _cut_by_labels(self, stream: Stream, labels_per_task: int) -> Stream:

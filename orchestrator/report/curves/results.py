@@ -76,10 +76,11 @@ def knowledge_result(sequence: SequencePlan, matrix: Matrix, is_scored: bool) ->
     measure = measure_of(sequence.scorers)
     if not is_scored or measure is None:
         return {"fuar": None}
-    numbers = []
-    for names in (sets.forgotten, sets.updated, sets.acquired):
-        numbers.append([sequence.tasks.index(name) for name in names])
-    value = fuar(matrix, *numbers, better=measure.better)
+    number_of = sequence.tasks.index
+    forgotten = list(map(number_of, sets.forgotten))
+    updated = list(map(number_of, sets.updated))
+    acquired = list(map(number_of, sets.acquired))
+    value = fuar(matrix, forgotten, updated, acquired, measure.better)
     if isinstance(value, float):
         return {"fuar": plain_number(value)}
     return {"fuar": value}
