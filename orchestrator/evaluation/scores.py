@@ -77,7 +77,7 @@ def score_examples(
     if isinstance(scorer, LikelihoodScorer):
         compute = partial(_losses, model)
     found: dict[int, Any] = {}
-    with _evaluating(model.family), model.precision():
+    with evaluating(model.family), model.precision():
         for indices in batches_by_length(texts.lengths, batch_size, model.device.type == "cpu"):
             of_batch = compute(list(map(texts.feature, indices)))
             found.update(zip(indices, of_batch, strict=True))
@@ -153,7 +153,8 @@ def _answers(model: ScoredModel, task: Task, features: list[Feature]) -> list[An
 
 
 @contextlib.contextmanager
-def _evaluating(family: Family) -> Iterator[None]:
+def evaluating(family: Family) -> Iterator[None]:
+    """A context in which the model answers, without dropout."""
     family.module.eval()
     try:
         yield
@@ -199,14 +200,3 @@ def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Itera
         assert record is not None
         task = sequence.tasks[task_id]
         yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=task, key=key, **record)
-
-
-def is_complete(sequence: SequencePlan, store: Store) -> bool:
-    """Whether every score of a sequence is there, and every state that was not pruned."""
-    for key in sequence.keys[1:]:
-        if not store.has(key) and not store.is_pruned(key):
-            return False
-    for tasks_seen in range(len(sequence.keys)):
-        if missing_scores(sequence, tasks_seen, store):
-            return False
-    return True

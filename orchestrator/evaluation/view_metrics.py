@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from methods.reference_runs import RunKind
 from orchestrator.config.running import DuringConfig
 from orchestrator.evaluation import metrics
+from orchestrator.evaluation.curves.stability import Point, stability
 from orchestrator.evaluation.scorers import SCORERS, measure_of, tasks_by_scorer
-from orchestrator.evaluation.stability import Point, stability
 from orchestrator.store.view import View
 from streams import DEFAULT_SCORER
 

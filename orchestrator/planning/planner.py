@@ -19,6 +19,7 @@ from orchestrator.models.source import find_model
 from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, points_keys, score_keys, state_keys
+from orchestrator.planning.probes import check_probes, probe_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.access_log import TestAccessLog
 from streams import FROM_LIKELIHOOD, Stream, Task, doubts
@@ -78,6 +79,9 @@ class Planner:
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
         self._check_family()
+        with _as_user_error():
+            if config.evaluation.probes is not None:
+                check_probes(config.evaluation.probes.located(), self.source.kind, config.model.name)
         self.model = _with_precision(config.model, gpu)
         if tries_models:
             self.try_models()
@@ -175,6 +179,12 @@ class Planner:
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
             keys_of_scores = score_keys(keys, self.model, data, method, split)
             keys_of_points = self._points_keys(keys, data, split)
+        evaluation = self.config.evaluation
+        probes = None
+        # a benchmark's rows are no tuning data, and an expert's one task says nothing of a stream
+        if evaluation.probes and split == "test" and not method.run_kind.one_sequence_per_task:
+            probes = evaluation.probes.located()
+        evaluation = evaluation.model_copy(update={"probes": probes})
         name_parts = [prefix + method.label, data.name, f"s{seed}"]
         if stream.only:
             name_parts.insert(2, stream.only)
@@ -191,7 +201,7 @@ class Planner:
             method=method.model_copy(update={"space": {}}),
             code=code_of(method),
             training=training,
-            evaluation=self.config.evaluation,
+            evaluation=evaluation,
             checkpoints=self.config.checkpoints,
             seed=seed,
             split=split,
@@ -201,6 +211,7 @@ class Planner:
             keys=tuple(keys),
             score_keys=keys_of_scores,
             points_keys=keys_of_points,
+            probe_keys=probe_keys(evaluation.probes, keys),
             out=self.config.out,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.evaluation.stability import Point
+from orchestrator.evaluation.curves.stability import Point
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

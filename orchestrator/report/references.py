@@ -10,7 +10,7 @@ import numpy as np
 from methods import run_kind
 from methods.reference_runs import REFERENCE_RUNS, Expert
 from orchestrator.evaluation import metrics
-from orchestrator.evaluation.lifelong import LIFELONG, lifelong
+from orchestrator.evaluation.curves.lifelong import LIFELONG, lifelong
 from orchestrator.report.curves.results import points_in
 from orchestrator.report.measures import result_measure
 from orchestrator.report.numbers import plain_number

@@ -16,8 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.store.events import Event, PointScored, Step, SystemSample, parse_event
+from orchestrator.store.events import PointScored, Step, SystemSample, parse_event
 from orchestrator.store.integrity import is_sound, seal, unseal
+from orchestrator.store.records.event import Event
 
 logger = logging.getLogger(__name__)
 
@@ -126,34 +127,6 @@ def step_numbers(line: bytes) -> tuple[int, int] | None:
     if match is None or not is_sound(line):
         return None
     return int(match[1]), int(match[2])
-
-
-@dataclass
-class StepNumbers:
-    """Which steps are known, from 1 on. Of steps that came in their order only the last number is kept."""
-
-    without_gap: int = 0
-    after_gap: set[int] = field(default_factory=set)
-
-    def __len__(self) -> int:
-        return self.without_gap + len(self.after_gap)
-
-    def __contains__(self, number: int) -> bool:
-        return 0 < number <= self.without_gap or number in self.after_gap
-
-    def add(self, number: int) -> bool:
-        """Note a step; False if it is known."""
-        if number != self.without_gap + 1:
-            if number in self:
-                return False
-            self.after_gap.add(number)
-            return True
-        self.without_gap = number
-        # lines that were damaged, and are told again by the store, fill their gap
-        while self.without_gap + 1 in self.after_gap:
-            self.without_gap += 1
-            self.after_gap.remove(self.without_gap)
-        return True
 
 
 @dataclass(frozen=True)

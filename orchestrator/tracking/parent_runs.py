@@ -59,26 +59,6 @@ class ParentRuns:
             parent = self._ids[key]
         return parent
 
-    def model(
-        self, name: str, identity: Mapping[str, str], source_run: str, tags: Mapping[str, str], **more: Any
-    ) -> str:
-        """The id of the logged model that points to a checkpoint: found by its identity, or created; no bytes are copied."""
-        import mlflow
-
-        query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in identity.items())
-        found = self.client.search_logged_models([self.experiment_id], query, max_results=1)
-        if found:
-            return str(found[0].model_id)
-        made = mlflow.create_external_model(
-            name=name,
-            source_run_id=source_run,
-            tags={**identity, **tags},
-            model_type="checkpoint",
-            experiment_id=self.experiment_id,
-            **more,
-        )
-        return str(made.model_id)
-
     def log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
         """Log the parameters that a run does not have yet: MLflow lets none change."""
         from mlflow.entities import Param

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property, singledispatchmethod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from methods import RunKind, run_kind
 from orchestrator.evaluation.view_metrics import scorers_of, stability_of, summaries_of
 from orchestrator.store.events import (
     CheckpointSaved,
-    Event,
     Measured,
     PointScored,
+    ProbeComputed,
     ReferenceScored,
     ScoreComputed,
     SequenceFailed,
@@ -27,13 +26,15 @@ from orchestrator.store.events import (
 )
 from orchestrator.store.identities import SEQUENCE_TAG, WHOLE_SEQUENCE, RunIdentity
 from orchestrator.store.journal import ResumableTail, journal_folder
+from orchestrator.store.records.event import Event
 from orchestrator.store.view import View
 from orchestrator.tracking.figures import log_curves, log_matrix
+from orchestrator.tracking.logged_models import logged_model
 from orchestrator.tracking.metric_batches import MetricBatches
-from orchestrator.tracking.names import flatten, scores_by_key
+from orchestrator.tracking.names import flatten, probes_by_key, scores_by_key
 from orchestrator.tracking.notes import Note, Notes
 from orchestrator.tracking.parent_runs import ParentRuns
-from orchestrator.tracking.sequence_names import dataset_inputs, model_name, run_tags, sequence_name
+from orchestrator.tracking.sequence_names import dataset_inputs, run_tags, sequence_name
 
 STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
 ENVIRONMENT = ("versions", "git_commit", "machine", "workers", "device")
@@ -210,7 +211,7 @@ class SequenceRuns:
         from mlflow.entities import LoggedModelOutput
 
         run_id = self._run(event.task_id)
-        model_id = self._model(event, run_id)
+        model_id = logged_model(self.runs, self.view.id, self._start.sequence, event, run_id)
         self.model_ids[event.task_id] = model_id
         outputs = None
         if not self._is_new:
@@ -243,18 +244,6 @@ class SequenceRuns:
             tasks = self.view.tasks[: len(value)]
             log_matrix(self.client, self._run(WHOLE_SEQUENCE), name, value, tasks, tasks_seen)
 
-    def _model(self, event: CheckpointSaved, run_id: str) -> str:
-        """The logged model that points to a checkpoint."""
-        tags = {
-            "checkpoint_uri": Path(event.path).as_uri(),
-            "key": event.key,
-            "bytes": str(event.bytes),
-            "reused": str(event.reused).lower(),
-        }
-        params = {"task": event.task, "task_id": str(event.task_id), "key": event.key}
-        identity = RunIdentity(self.view.id, event.task_id).model_tags()
-        return self.runs.model(model_name(self._start.sequence, event), identity, run_id, tags, params=params)
-
     @_copy.register
     def _(self, event: ScoreComputed) -> None:
         values = scores_by_key(event, scorers_of(self.view)[event.task_id])
@@ -286,6 +275,12 @@ class SequenceRuns:
         self._log(tasks_seen - 1, {"aa": values["aa"]}, time, tasks_seen, of_model=True)
         if self.view.reference is not None and tasks_seen == len(self.view.tasks):
             self._log_intransigence(self.view.reference)
+
+    @_copy.register
+    def _(self, event: ProbeComputed) -> None:
+        self._log(WHOLE_SEQUENCE, probes_by_key(event), event.time, event.tasks_seen)
+        if event.tasks_seen > 0:
+            self._log(event.tasks_seen - 1, probes_by_key(event), event.time, event.tasks_seen, of_model=True)
 
     @_copy.register
     def _(self, event: ReferenceScored) -> None:

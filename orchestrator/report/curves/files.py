@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.evaluation.lifelong import LIFELONG
-from orchestrator.evaluation.stability import STABILITY
+from orchestrator.evaluation.curves.lifelong import LIFELONG
+from orchestrator.evaluation.curves.stability import STABILITY
 from orchestrator.report.curves.results import POINT_FIELDS, points_in
 from orchestrator.report.plots import score_curves
 

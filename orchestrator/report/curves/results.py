@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.evaluation.knowledge import fuar
+from orchestrator.evaluation.curves.knowledge import fuar
+from orchestrator.evaluation.curves.stability import STABILITY, Point
 from orchestrator.evaluation.metrics import Matrix
 from orchestrator.evaluation.scorers import measure_of
-from orchestrator.evaluation.stability import STABILITY, Point
 from orchestrator.evaluation.view_metrics import stability_of
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.numbers import plain_number

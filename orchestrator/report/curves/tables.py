@@ -11,9 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.evaluation.knowledge import NO_GAIN
-from orchestrator.evaluation.lifelong import LIFELONG
-from orchestrator.evaluation.stability import STABILITY, CurveMetric
+from orchestrator.evaluation.curves.knowledge import NO_GAIN
+from orchestrator.evaluation.curves.lifelong import LIFELONG
+from orchestrator.evaluation.curves.stability import STABILITY, CurveMetric
 from orchestrator.report.measures import result_measure
 from orchestrator.report.numbers import known_of, mean_and_deviation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from orchestrator.evaluation.stability import Point
+from orchestrator.evaluation.curves.stability import Point
 from orchestrator.report.plots import first_steps, heat_map, score_curves
 
 MATRIX = [[1.0, 0.25, 0.599], [0.5, 0.6, 0.0]]

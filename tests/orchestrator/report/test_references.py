@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.evaluation.lifelong import LIFELONG
+from orchestrator.evaluation.curves.lifelong import LIFELONG
 from orchestrator.report.references import add_intransigence, add_lifelong, record_references, reference_scores
 from orchestrator.store.view import read_view
 from tests.orchestrator.report.examples import mixed_result_of, result_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.store.events import CheckpointSaved, PointScored, ScoreComputed, SequenceStarted, Step
+from orchestrator.store.events import CheckpointSaved, PointScored, ProbeComputed, ScoreComputed, SequenceStarted, Step
 
 
 def started(*tasks: str) -> SequenceStarted:
@@ -38,3 +38,11 @@ def point(task_id: int, step: int, scored_id: int, score: float) -> PointScored:
     return PointScored(
         task_id=task_id, step=step, scored_id=scored_id, scored_task=str(scored_id), score=score, n=8, seconds=0.5
     )
+
+
+def probe(tasks_seen: int, name: str, percent: float) -> ProbeComputed:
+    """A result in a benchmark of that name, with five rows."""
+    return ProbeComputed(
+        tasks_seen=tasks_seen, probe=name, key="k", metric="acc", score=percent, better="higher", n=5,
+        numbers={"acc": percent, "acc_norm (x)": 1.0}, seconds=1.0,
+    )  # fmt: skip

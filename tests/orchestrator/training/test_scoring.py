@@ -18,9 +18,10 @@ from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.access_log import TestAccessLog
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import Event, PointScored
+from orchestrator.store.events import PointScored
 from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.predictions import load_predictions
+from orchestrator.store.records.event import Event
 from orchestrator.store.view import View, read_view
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.evaluation.stability import Point
+from orchestrator.evaluation.curves.stability import Point
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.curves.results import knowledge_result, merged_points, point_results, points_in
-from orchestrator.store.events import CheckpointSaved, Event, PointScored
+from orchestrator.store.events import CheckpointSaved, PointScored
+from orchestrator.store.records.event import Event
 from orchestrator.store.view import View, fold
 from tests.conftest import small_config
 from tests.orchestrator.report.curves.examples import POINTS

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.evaluation.lifelong import LIFELONG
+from orchestrator.evaluation.curves.lifelong import LIFELONG
 from orchestrator.report.curves.tables import print_curves
 from tests.orchestrator.report.curves.examples import POINTS, looked_at
 from tests.orchestrator.report.examples import result_of

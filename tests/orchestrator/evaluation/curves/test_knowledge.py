@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.evaluation.knowledge import NO_GAIN, fuar
+from orchestrator.evaluation.curves.knowledge import NO_GAIN, fuar
 
 # four tasks; rows: before training, then after each
 FULL = np.array(

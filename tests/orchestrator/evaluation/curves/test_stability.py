@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from orchestrator.evaluation.stability import STABILITY, Point, curves, deepest_fall, stability, worst_scores
+from orchestrator.evaluation.curves.stability import STABILITY, Point, curves, deepest_fall, stability, worst_scores
 
 # two tasks: the first falls from 90 to 20 after one step of the second, and is back at 70 in the end
 GAP = [

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.evaluation.curves.stability import NAN, CurveMetric, Point
 from orchestrator.evaluation.measure import Direction
 from orchestrator.evaluation.metrics import Matrix
-from orchestrator.evaluation.stability import NAN, CurveMetric, Point
 
 Curve = NDArray[np.float64]
 

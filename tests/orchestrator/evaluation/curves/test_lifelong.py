@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.evaluation.lifelong import LIFELONG, learning_curve, lifelong
-from orchestrator.evaluation.stability import Point
+from orchestrator.evaluation.curves.lifelong import LIFELONG, learning_curve, lifelong
+from orchestrator.evaluation.curves.stability import Point
 
 FULL = np.array([[10.0, 20.0, 30.0], [90.0, 25.0, 35.0], [60.0, 80.0, 40.0], [70.0, 50.0, 100.0]])
 

@@ -1,0 +1,1 @@
+"""Formulas over what happened amid training, and over more than one run."""
