@@ -13,6 +13,7 @@ from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level
 from streams.label_splits import half_of_labels, tasks_of_labels
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
+from streams.scenarios import SCENARIOS, Scenario, find_scenarios
 from streams.scorer_names import FROM_LIKELIHOOD, NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
 from streams.sources import SOURCES, find_source, source_names
 from streams.sources.embedded import EmbeddedSource, vocabulary
@@ -37,6 +38,7 @@ __all__ = [
     "ORDERS",
     "PROMPTS",
     "RELATED",
+    "SCENARIOS",
     "SCORER_VERSIONS",
     "SOURCES",
     "SPLITS",
@@ -55,6 +57,7 @@ __all__ = [
     "PromptTemplate",
     "Proof",
     "RawSplit",
+    "Scenario",
     "SealedSplit",
     "Source",
     "SourceSettings",
@@ -67,6 +70,7 @@ __all__ = [
     "check_scorer",
     "doubts",
     "find_prompt",
+    "find_scenarios",
     "find_source",
     "half_of_labels",
     "named_stream",

@@ -34,9 +34,10 @@ def point_steps(num_steps: int, every: int) -> list[int]:
     return sorted(steps)
 
 
-def drawn_examples(examples: Sequence[Example], most: int, seed: int, task: str) -> list[Example]:
-    """At most so many of a split's examples, drawn by the sequence's seed, in the split's order."""
-    order = torch.randperm(len(examples), generator=generator(seed, "points", task))
+def drawn_examples(examples: Sequence[Example], most: int, seed: int, content: str) -> list[Example]:
+    """At most so many of a split's examples, drawn by the sequence's seed and the split's hash, in the split's order."""
+    # not by the task's name: where a task comes again under another one, the same examples are scored
+    order = torch.randperm(len(examples), generator=generator(seed, "points", content))
     return [examples[index] for index in sorted(order[:most].tolist())]
 
 
@@ -90,5 +91,6 @@ class Looks:
         sequence = self.sequence
         # before it is read, and in its own words: the log must show that a test split was looked at amid training
         sequence.note_test_read(task, WHY)
-        examples = drawn_examples(task.read(sequence.split), self.during.examples, sequence.seed, task.name)
+        content = task.split_hash(sequence.split)
+        examples = drawn_examples(task.read(sequence.split), self.during.examples, sequence.seed, content)
         return _Drawn(examples, Texts.packed(model.family.features(task, examples)))

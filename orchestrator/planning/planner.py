@@ -111,6 +111,7 @@ class Planner:
                     built = built.watched(self._test_reads.append)
                 self._check_open_answers(built)
                 self._check_likelihoods(built)
+                self._check_guests(built)
                 # one task alone is a part of a stream whose names were checked as a whole
                 if not stream.only:
                     self._check_epochs(built)
@@ -175,7 +176,7 @@ class Planner:
     ) -> SequencePlan:
         data = self.stream(stream, split)
         with _as_user_error():
-            training = self.config.training_for(method)
+            training = self.config.training_on(method, data)
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
             keys_of_scores = score_keys(keys, self.model, data, method, split)
             keys_of_points = self._points_keys(keys, data, split)
@@ -263,6 +264,24 @@ class Planner:
             for method in self.config.methods:
                 if not _generates_answers(method):
                     raise UserError(f"{scorer}, and method {method.label!r} compares embeddings of labels")
+
+    def _check_guests(self, stream: Stream) -> None:
+        """Refuses guests of labels that nobody has met by then, where answers are chosen among labels."""
+        by_labels = [method.label for method in self.config.methods if not _generates_answers(method)]
+        if self.family.generates and not by_labels:
+            return
+        who = f"{self.config.model.name!r} is an encoder, which answers"
+        if self.family.generates:
+            who = f"method {by_labels[0]!r} answers"
+        for task_id, task in enumerate(stream.tasks):
+            known = stream.labels_until(task_id + 1)
+            for guest_task in task.guest_tasks:
+                for label in guest_task.labels or ("any answer",):
+                    if label not in known:
+                        raise UserError(
+                            f"stream {stream.name!r}: task {task.name!r} has guests of task {guest_task.name!r}, whose label "
+                            f"{label!r} no task has brought by then, and {who} with one of the labels"
+                        )
 
     def _check_epochs(self, stream: Stream) -> None:
         for method in self.config.methods:

@@ -90,9 +90,11 @@ def point_events(sequence: SequencePlan, task_id: int, store: Store) -> list[Eve
     if not sequence.points_keys:
         return []
     record = store.load_score(sequence.points_keys[task_id])
-    if record is None:
-        return []
-    return list(map(parse_event, record["points"]))
+    points: list[Event] = []
+    for values in (record or {"points": ()})["points"]:
+        # by the name that the task has in this sequence: the same content may come under another one
+        points.append(parse_event({**values, "scored_task": sequence.tasks[values["scored_id"]]}))
+    return points
 
 
 def save_points(sequence: SequencePlan, task_id: int, points: Sequence[Event], store: Store) -> None:

@@ -134,6 +134,8 @@ def _dataset_names(streams: list[Stream]) -> list[str]:
     for stream in streams:
         for task in stream.tasks:
             names.add(task.dataset)
+            # what is mixed into a task is trained on too
+            names.update(guest.dataset for guest in task.guest_tasks)
     return sorted(names)
 
 
@@ -246,7 +248,10 @@ def _check_scenario(
 
 
 def _scenario(config: RunConfig, method: MethodEntry, stream: Stream) -> tuple[TaskSize, ...]:
-    training = config.training_for(method)
+    try:
+        training = config.training_on(method, stream)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     sizes = []
     for task in stream.tasks:
         examples = len(task.read("train"))

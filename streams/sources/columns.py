@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from streams.prompts import BENCHMARK, find_prompt
 from streams.scorer_names import check_scorer
-from streams.sources.source import SourceSettings
+from streams.sources.source import SourceSettings, times_of
 from streams.splits import Example, Limits, RawSplit
 from streams.task import DEFAULT_SCORER, Task
 
@@ -27,6 +28,7 @@ class ColumnTask(SourceSettings):
     )
     label: str = Field("label", description="the column of the answer")
     labels: tuple[str, ...] | None = Field(None, description="the label set; []: answers are open")
+    time: str | None = Field(None, description="the column that says when a row is from, by which `time-slices` cuts")
     instruction: str = ""
     category: str = ""
     prompt: str | None = Field(None, description="a prompt's name or template")
@@ -82,7 +84,10 @@ class ColumnTask(SourceSettings):
 
     def check_columns(self, has: Iterable[str], where: str) -> None:
         """Raises ValueError where a table lacks a column that is read."""
-        for column in (*self.text_columns, self.label):
+        needed = [*self.text_columns, self.label]
+        if self.time is not None:
+            needed.append(self.time)
+        for column in needed:
             if column not in has:
                 raise ValueError(f"task {self.name!r}: {where} has no column {column!r} (it has {', '.join(has)})")
 
@@ -92,6 +97,16 @@ class ColumnTask(SourceSettings):
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(labels):
             return Example(self.text_of(row), labels[value])
         return Example(self.text_of(row), _as_text(value))
+
+    def timed(self, examples: Sequence[Example], rows: Sequence[Row], where: str) -> Sequence[Example]:
+        """The examples with the times of their rows. Raises ValueError where these are no times."""
+        if self.time is None:
+            return examples
+        times = times_of([row[self.time] for row in rows], f"task {self.name!r}: {where}, column {self.time!r}")
+        timed = []
+        for example, time in zip(examples, times, strict=True):
+            timed.append(replace(example, time=time))
+        return timed
 
     def task(
         self,

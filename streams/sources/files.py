@@ -102,6 +102,7 @@ def _labels_in(spec: FileTask) -> tuple[str, ...]:
 
 def _load(spec: FileTask, labels: Sequence[str], split: RawSplit) -> Sequence[Example]:
     examples: list[Example] = []
+    rows: list[Row] = []
     for path in _listed({"train": spec.train, "test": spec.test}[split]):
         for file in _files(spec, path):
             checked: list[str] = []
@@ -111,7 +112,8 @@ def _load(spec: FileTask, labels: Sequence[str], split: RawSplit) -> Sequence[Ex
                     checked = list(row)
                     spec.check_columns(checked, f"{_name(file)}, row {len(examples) + 1}")
                 examples.append(spec.example(row, labels))
-    return examples
+                rows.append(row)
+    return spec.timed(examples, rows, f"the {split} files")
 
 
 def _listed(paths: Paths) -> tuple[str, ...]:

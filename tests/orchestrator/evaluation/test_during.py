@@ -74,7 +74,7 @@ def test_a_look_at_a_whole_split_is_its_score(learner_of: Callable[..., Learner]
     for most in (10, 4):
         looks = Looks(DuringConfig(every=1, examples=most), learner.sequence, learner.stream)
         found = looks.score(model, 0)
-        rows = {example.row for example in drawn_examples(task.read("test"), most, 7, task.name)}
+        rows = {example.row for example in drawn_examples(task.read("test"), most, 7, task.test_hash)}
         expected = [p.prediction for p in whole.predictions if p.row in rows]
         assert found.n == most
         assert [p.prediction for p in found.predictions] == expected

@@ -227,3 +227,28 @@ def test_the_expert_of_the_first_task_has_the_points_of_the_sequence_that_traine
         assert len(of_experts) == 5
         assert plans[0].keys[1] == plans[1].keys[1]
         assert len(of_experts & set(plans[0].points_keys)) == shared
+
+
+def test_a_longer_scenario_continues_a_shorter_one(sequence_of: SequenceOf) -> None:
+    for scenario in (
+        {"name": "recurrence", "positions": 9, "seed": 3},
+        {"name": "scole", "task": "requests", "positions": 9},
+    ):
+        short = sequence_of(stream={"scenario": scenario})
+        longer = sequence_of(stream={"scenario": {**scenario, "positions": 12}})
+        assert longer.keys[:10] == short.keys
+        assert len(set(longer.keys)) == 13
+
+
+def test_a_task_that_comes_again_is_another_state_and_the_same_score(sequence_of: SequenceOf) -> None:
+    stream = {"scenario": {"name": "order", "tasks": ["reviews", "headlines", "reviews"]}}
+    sequence = sequence_of(stream=stream)
+    assert sequence.tasks == ("reviews", "headlines", "reviews@2")
+    assert len(set(sequence.keys)) == 4
+    for keys_of_state in sequence.score_keys:
+        assert keys_of_state[0] == keys_of_state[2] != keys_of_state[1]
+    # the first two are those of a stream without the third
+    assert sequence_of(stream={"first": 2}).keys == sequence.keys[:3]
+    # a method that is told the position answers one text differently for two of them
+    told = sequence_of(stream=stream, methods=["progprompt"])
+    assert told.score_keys[1][0] != told.score_keys[1][2]

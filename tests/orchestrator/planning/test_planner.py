@@ -133,3 +133,37 @@ def test_likelihoods_are_refused_where_no_text_is_written(scorer: str, tmp_path:
         plan(small_config(tmp_path, streams=[stream], methods=["ft", "nmc"]))
     (sequence,) = plan(small_config(tmp_path, streams=[stream], methods=["ft"]))
     assert sequence.scorers == ("exact-match", scorer, *["exact-match"] * 3)
+
+
+def test_the_epochs_of_a_scenario_are_those_of_the_plan_and_of_its_keys(tmp_path: Path) -> None:
+    def keys(scenario: dict[str, Any], **changes: Any) -> tuple[str, ...]:
+        stream = {"scenario": {"name": "subset", "fraction": 0.5, **scenario}}
+        (sequence,) = plan(small_config(tmp_path, stream=stream, **changes))
+        return sequence.keys
+
+    thrice = keys({"epochs": 3})
+    assert thrice == keys({}, training={"epochs": 3}) != keys({})
+    with pytest.raises(UserError, match=r"its scenario gives epochs, and training\.budget takes the place"):
+        keys({"epochs": 3}, training={"budget": {"steps": 3}})
+    with pytest.raises(UserError, match=r"stream 'embedded': scenario 'recurrence': positions: 3, but the last of 5"):
+        plan(small_config(tmp_path, stream={"scenario": {"name": "recurrence", "positions": 3}}))
+
+
+def test_guests_of_labels_that_nobody_has_met_need_a_model_that_generates(tmp_path: Path) -> None:
+    def plan_mixed(model: str, methods: list[str], **guests: Any) -> None:
+        scenario = {"name": "mixture", "share": 0.2, **guests}
+        plan(small_config(tmp_path, model=model, methods=methods, stream={"scenario": scenario, "first": 2}))
+
+    plan_mixed("tiny-t5", ["ft"], general="embedded-tuning")
+    with pytest.raises(UserError) as caught:
+        plan_mixed("tiny-bert", ["ft"], general="embedded-tuning")
+    assert str(caught.value) == (
+        "stream 'embedded': task 'reviews' has guests of task 'verdicts', whose label 'approve' no task has brought by "
+        "then, and 'tiny-bert' is an encoder, which answers with one of the labels"
+    )
+    with pytest.raises(UserError, match="and method 'nmc' answers with one of the labels"):
+        plan_mixed("tiny-t5", ["nmc"], general="embedded-tuning")
+    # those of an earlier task are known, and those of a later one are not yet
+    plan_mixed("tiny-bert", ["ft"], tasks=["reviews"])
+    with pytest.raises(UserError, match="task 'reviews' has guests of task 'headlines', whose label 'sport' no task"):
+        plan_mixed("tiny-bert", ["ft"], tasks=["headlines"])

@@ -147,7 +147,7 @@ def test_after_an_error_nothing_is_kept(
         raise RuntimeError("no memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr("orchestrator.training.scoring.compute_score", fail)
+        patched.setattr("orchestrator.training.scoring.compute_column", fail)
         with pytest.raises(RuntimeError, match="no memory"):
             scorer.score(sequence, 0)
     scorer.score(sequence, 0)
@@ -207,7 +207,7 @@ def test_points_are_those_of_the_present_weights(sequence_of: Callable[..., Sequ
         for scored in range(task_id + 1):
             predictions = load_predictions(Path(sequence.out), sequence.score_keys[tasks_seen][scored])
             assert predictions
-            drawn = drawn_examples(tasks[scored].read("test"), 6, sequence.seed, tasks[scored].name)
+            drawn = drawn_examples(tasks[scored].read("test"), 6, sequence.seed, tasks[scored].test_hash)
             rows = {example.row for example in drawn}
             right = sum(prediction.correct for prediction in predictions if prediction.row in rows)
             assert found[task_id, step, scored] == 100 * right / 6
