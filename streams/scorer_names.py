@@ -84,12 +84,17 @@ def check_scorer(name: str) -> None:
 
 
 def check_labels(task: Task) -> None:
-    """Raises ValueError where the task's scorer cannot tell two of its labels apart, or takes one for no answer at all.
+    """Raises ValueError for an unknown scorer, and where it cannot tell two labels apart or takes one for no answer at all.
 
     After the published normalisation `C` equals `C++` and `-1` equals `1`, so that a model that always answers the one
     would be right about the other; and nothing is left of `+`, so that an empty answer would be right. A scorer of labels
     needs some.
     """
+    try:
+        check_scorer(task.scorer)
+    except ValueError as error:
+        # a source of the user's own may give its tasks any
+        raise ValueError(f"task {task.name!r}: {error}") from None
     if task.scorer in NEED_LABELS and not task.labels:
         raise ValueError(
             f"task {task.name!r} has no label set, which the scorer {task.scorer!r} needs; allowed for open answers: "

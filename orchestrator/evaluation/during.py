@@ -85,7 +85,9 @@ class Looks:
         drawn = self._drawn[task_id]
         position = self.sequence.method.run_kind.task_position(task_id)
         model.stack.before_scoring(model.family.module, position)
-        return score_examples(model, task, drawn.examples, drawn.texts, self.sequence.evaluation.batch)
+        batch = self.sequence.evaluation.batch
+        # a curve of many scores shows by itself how much they move
+        return score_examples(model, task, drawn.examples, drawn.texts, batch, resamples=False)
 
     def _draw(self, model: ScoredModel, task: Task) -> _Drawn:
         sequence = self.sequence

@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from methods import Stack
-from orchestrator.evaluation.scorers import Likelihood, LikelihoodScorer, Scorer, scorer_of
+from orchestrator.evaluation.intervals import Interval, bootstrap_interval
+from orchestrator.evaluation.likelihoods import Likelihood, LikelihoodScorer
+from orchestrator.evaluation.scorer import Scorer, addends_of
+from orchestrator.evaluation.scorers import scorer_of
 from orchestrator.evaluation.texts import KEPT, Texts, batches_by_length
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.family import Family, Feature, column
@@ -47,7 +50,8 @@ class ScoredModel:
 class TaskScore:
     """The score of one state on one task, in the unit of the task's scorer, over `n` examples.
 
-    `score_options` is the score when only the task's own options compete; None for models that generate.
+    `score_options` is the score when only the task's own options compete; None for models that generate. `interval` is the
+    bootstrap interval of `score` over the examples.
     """
 
     score: float
@@ -55,10 +59,17 @@ class TaskScore:
     correct: int
     n: int
     predictions: tuple[Prediction, ...]
+    interval: Interval | None = None
 
     def record(self) -> dict[str, Any]:
         """What is cached under the score's key: all but the predictions, which lie beside it."""
-        return {"score": self.score, "score_options": self.score_options, "correct": self.correct, "n": self.n}
+        return {
+            "score": self.score,
+            "score_options": self.score_options,
+            "correct": self.correct,
+            "n": self.n,
+            "interval": self.interval,
+        }
 
 
 def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) -> TaskScore:
@@ -69,9 +80,9 @@ def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) ->
 
 @torch.no_grad()
 def score_examples(
-    model: ScoredModel, task: Task, examples: Sequence[Example], texts: Texts, batch_size: int
+    model: ScoredModel, task: Task, examples: Sequence[Example], texts: Texts, batch_size: int, resamples: bool = True
 ) -> TaskScore:
-    """Score a state on examples of a task, which come as token ids too."""
+    """Score a state on examples of a task, which come as token ids too; `resamples`: with the score's interval."""
     scorer = scorer_of(task)
     compute: Callable[[list[Feature]], list[Any]] = partial(_answers, model, task)
     if isinstance(scorer, LikelihoodScorer):
@@ -86,11 +97,13 @@ def score_examples(
         likelihoods = []
         for index, example in enumerate(examples):
             likelihoods.append(_likelihood(model.family, example, in_order[index], texts.feature(index)["target"]))
-        return score_likelihoods(scorer, examples, likelihoods)
-    return score_answers(scorer, examples, in_order)
+        return score_likelihoods(scorer, examples, likelihoods, resamples)
+    return score_answers(scorer, examples, in_order, resamples)
 
 
-def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer]) -> TaskScore:
+def score_answers(
+    scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer], resamples: bool = True
+) -> TaskScore:
     """The score of a task from the answer to each of its examples."""
     predictions = []
     results = []
@@ -108,11 +121,12 @@ def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence
     score_options = None
     if results_of_options:
         score_options = scorer.combined(results_of_options)
-    return TaskScore(score, score_options, num_correct, len(examples), tuple(predictions))
+    interval = bootstrap_interval(scorer, addends_of(results)) if resamples else None
+    return TaskScore(score, score_options, num_correct, len(examples), tuple(predictions), interval)
 
 
 def score_likelihoods(
-    scorer: LikelihoodScorer, examples: Sequence[Example], likelihoods: Sequence[Likelihood]
+    scorer: LikelihoodScorer, examples: Sequence[Example], likelihoods: Sequence[Likelihood], resamples: bool = True
 ) -> TaskScore:
     """The score of a task from how likely each of its targets is. Nothing was answered, and no prediction has a text."""
     predictions = []
@@ -121,7 +135,8 @@ def score_likelihoods(
         result = scorer.score_likelihood(likelihood)
         predictions.append(Prediction(index, example.row, example.label, "", result.correct, result.score))
         results.append(result)
-    return TaskScore(scorer.combined(results), None, 0, len(examples), tuple(predictions))
+    interval = bootstrap_interval(scorer, addends_of(results)) if resamples else None
+    return TaskScore(scorer.combined(results), None, 0, len(examples), tuple(predictions), interval)
 
 
 def _losses(model: ScoredModel, features: list[Feature]) -> list[float]:

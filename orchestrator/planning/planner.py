@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from methods import TuningMethod, is_ours, source_of
+from methods import is_ours, source_of
 from methods.shared.quantised import check_installed
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
@@ -21,8 +21,9 @@ from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, points_keys, score_keys, state_keys
 from orchestrator.planning.probes import check_probes, probe_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
+from orchestrator.planning.suitability import check_epochs, check_family, check_stream
 from orchestrator.store.access_log import TestAccessLog
-from streams import FROM_LIKELIHOOD, Stream, Task, doubts
+from streams import Stream, Task, doubts
 
 ParentRuns = tuple[tuple[str, str], ...]
 
@@ -78,7 +79,7 @@ class Planner:
             check_installed(config.model.base)
             self.source = find_model(config.model)
             self.family = family_of(self.source, config.model)
-        self._check_family()
+        check_family(config, self.family)
         with _as_user_error():
             if config.evaluation.probes is not None:
                 check_probes(config.evaluation.probes.located(), self.source.kind, config.model.name)
@@ -109,12 +110,10 @@ class Planner:
                     _check_dev(built)
                 else:
                     built = built.watched(self._test_reads.append)
-                self._check_open_answers(built)
-                self._check_likelihoods(built)
-                self._check_guests(built)
+                check_stream(built, config=self.config, family=self.family)
                 # one task alone is a part of a stream whose names were checked as a whole
                 if not stream.only:
-                    self._check_epochs(built)
+                    check_epochs(built, self.config)
                 self._tell(doubts(built))
             self._streams[cache_key] = built
         return self._streams[cache_key]
@@ -221,81 +220,6 @@ class Planner:
         if during is None:
             return ()
         return points_keys(keys, self.model, data, split, during, self.family.generates)
-
-    def _check_family(self) -> None:
-        """Refuses a method that needs what the model's family does not do."""
-        name = self.config.model.name
-        for method in self.config.methods:
-            for part in method.types:
-                if part.card.requires_generation and not self.family.generates:
-                    raise UserError(
-                        f"methods: {method.label!r} needs a model that generates text; {name!r} is an encoder"
-                    )
-                if part.card.requires_head and not self.family.has_head:
-                    raise UserError(
-                        f"methods: {method.label!r} needs an encoder with a classification head; {name!r} has none"
-                    )
-
-    def _check_open_answers(self, stream: Stream) -> None:
-        """Refuses a task without a label set where answers are chosen among labels."""
-        for task in stream.tasks:
-            if task.labels:
-                continue
-            open_task = f"stream {stream.name!r}: task {task.name!r} has no label set"
-            if not self.family.generates:
-                raise UserError(
-                    f"{open_task}, and {self.config.model.name!r} is an encoder, which answers with one of the labels"
-                )
-            for method in self.config.methods:
-                # not `spec.trains_by_gradient`, which a reference run lacks that trains nothing and yet generates
-                if not _generates_answers(method):
-                    raise UserError(f"{open_task}, and method {method.label!r} answers with one of the labels")
-
-    def _check_likelihoods(self, stream: Stream) -> None:
-        """Refuses a scorer of likelihoods where no loss of an answer's text is computed."""
-        for task in stream.tasks:
-            if task.scorer not in FROM_LIKELIHOOD:
-                continue
-            scorer = f"stream {stream.name!r}: task {task.name!r}: the scorer {task.scorer!r} asks how likely a text is"
-            if not self.family.generates:
-                raise UserError(
-                    f"{scorer}, and {self.config.model.name!r} is an encoder, which chooses among labels and writes none"
-                )
-            for method in self.config.methods:
-                if not _generates_answers(method):
-                    raise UserError(f"{scorer}, and method {method.label!r} compares embeddings of labels")
-
-    def _check_guests(self, stream: Stream) -> None:
-        """Refuses guests of labels that nobody has met by then, where answers are chosen among labels."""
-        by_labels = [method.label for method in self.config.methods if not _generates_answers(method)]
-        if self.family.generates and not by_labels:
-            return
-        who = f"{self.config.model.name!r} is an encoder, which answers"
-        if self.family.generates:
-            who = f"method {by_labels[0]!r} answers"
-        for task_id, task in enumerate(stream.tasks):
-            known = stream.labels_until(task_id + 1)
-            for guest_task in task.guest_tasks:
-                for label in guest_task.labels or ("any answer",):
-                    if label not in known:
-                        raise UserError(
-                            f"stream {stream.name!r}: task {task.name!r} has guests of task {guest_task.name!r}, whose label "
-                            f"{label!r} no task has brought by then, and {who} with one of the labels"
-                        )
-
-    def _check_epochs(self, stream: Stream) -> None:
-        for method in self.config.methods:
-            for name in self.config.training_for(method).epochs_per_task:
-                if name not in stream.task_names:
-                    has = ", ".join(stream.task_names)
-                    raise UserError(f"training.epochs_per_task: stream {stream.name!r} has no task {name!r}: {has}")
-
-
-def _generates_answers(method: MethodEntry) -> bool:
-    """Whether the model itself answers; a tuning method without gradient steps compares embeddings with each label's."""
-    tuning = method.types[0]
-    assert issubclass(tuning, TuningMethod)
-    return tuning.trains_by_gradient
 
 
 def _check_dev(stream: Stream) -> None:

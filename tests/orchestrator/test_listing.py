@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 
 from methods import PRESETS, REFERENCE_RUNS
-from orchestrator.listing import LISTINGS, methods, print_listing
-from streams import SCENARIOS
+from orchestrator.listing import LISTINGS, methods, print_listing, scorers
+from streams import SCENARIOS, SCORER_VERSIONS
 
 
 def test_every_row_of_a_listing_has_the_same_columns() -> None:
@@ -42,3 +42,12 @@ def test_scenarios_are_listed_with_what_they_need() -> None:
     assert by_name["recurrence"]["settings"] == "positions [law power] [alpha 1] [every 2] [seed 0]"
     assert by_name["mixture"]["settings"] == "share [general] [tasks] [seed 0]"
     assert by_name["reversed"]["settings"] == ""
+
+
+def test_scorers_are_listed_with_their_unit_and_what_they_need() -> None:
+    rows = {row["name"]: row for row in scorers()}
+    assert list(rows) == list(SCORER_VERSIONS)
+    assert all(row["what"] and "\n" not in row["what"] for row in rows.values())
+    assert (rows["perplexity"]["better"], rows["perplexity"]["needs"]) == ("lower", "a model that writes")
+    assert (rows["rouge-l"]["unit"], rows["rouge-l"]["needs"]) == ("%", "the package rouge-score")
+    assert rows["macro-f1"]["needs"] == "a label set"

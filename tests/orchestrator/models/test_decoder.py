@@ -14,6 +14,7 @@ from orchestrator.models.decoder import Decoder
 from orchestrator.models.family import Family, Feature
 from orchestrator.training.learner import Learner
 from streams import Example, Prompt
+from tests.orchestrator.models.choices import assert_choices_are_the_loops
 from tests.orchestrator.models.greedy import assert_answers_are_greedy
 from tests.orchestrator.models.likelihoods import assert_losses_are_the_loops
 
@@ -164,3 +165,8 @@ def test_the_bytes_of_an_answer_that_is_cut_are_those_that_are_left(learner_of: 
     assert family.num_bytes("good " * 20, cut) == len("good good good good good good good")
     (exact,) = family.answer_ids(["good good good good good good bad"])
     assert (len(exact), family.num_bytes("good good good good good good  bad", exact)) == (8, 34)
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_labels_are_chosen_as_by_a_plain_loop(scoring: str, learner_of: Callable[..., Learner]) -> None:
+    assert_choices_are_the_loops(learner_of(model="tiny-llama"), scoring)

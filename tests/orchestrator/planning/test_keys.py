@@ -214,7 +214,13 @@ def test_scores_amid_training_go_by_what_is_scored_when(sequence_of: SequenceOf)
     assert keys_of(window=3) == ours, "the window is the report's alone"
     assert keys_of(scaling={"workers": 2}) == ours
     assert keys_of(stream={"first": 2}) == ours[:2]
-    for changes in ({"every": 3}, {"seeds": [8]}, {"stream": {"max_test": 9}}, {"training": {"lr": 0.5}}):
+    for changes in (
+        {"every": 3},
+        {"seeds": [8]},
+        {"stream": {"max_test": 9}},
+        {"training": {"lr": 0.5}},
+        {"scoring": "rank"},
+    ):
         assert not set(keys_of(**changes)) & set(ours)
 
 
@@ -252,3 +258,19 @@ def test_a_task_that_comes_again_is_another_state_and_the_same_score(sequence_of
     # a method that is told the position answers one text differently for two of them
     told = sequence_of(stream=stream, methods=["progprompt"])
     assert told.score_keys[1][0] != told.score_keys[1][2]
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_a_way_of_choosing_labels_trains_nothing_anew_and_has_scores_of_its_own(
+    scoring: str, sequence_of: SequenceOf
+) -> None:
+    stream = {"scorer": {"headlines": "perplexity"}}
+    free = sequence_of(stream=stream)
+    chosen = sequence_of(stream=stream, scoring=scoring)
+    assert chosen.keys == free.keys
+    other = "constrained" if scoring == "rank" else "rank"
+    for task_id, task in enumerate(free.tasks):
+        same = chosen.score_keys[1][task_id] == free.score_keys[1][task_id]
+        # nothing is answered where likelihoods are scored
+        assert same == (task == "headlines")
+    assert sequence_of(stream=stream, scoring=other).score_keys[1][0] != chosen.score_keys[1][0]

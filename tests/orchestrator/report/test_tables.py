@@ -144,8 +144,15 @@ def test_scorers_of_one_unit_have_a_mean_and_each_a_table() -> None:
     text = printed(result_of(**named_measure(scorers), by_scorer=parts), width=120)
     titles = [line.strip() for line in text.splitlines() if line.startswith("small:")]
     assert titles == [
-        "small: news, 2 tasks, seed 1",
+        "small: news, 2 tasks, seed 1, all scorers together",
         "small: news, 2 tasks, seed 1, of these sport by sari",
         "small: news, 2 tasks, seed 1, of these law by rouge-l",
     ]
     assert [line.split()[1] for line in text.splitlines() if line.split()[:1] == ["ft"]] == ["75.0", "60.0", "61.0"]
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_the_way_in_which_labels_are_chosen_is_said(scoring: str) -> None:
+    line = f"model.scoring is {scoring}: "
+    assert " ".join(printed(result_of(scoring=scoring), result_of(seed=2, scoring=scoring)).split()).count(line) == 1
+    assert "model.scoring" not in printed(result_of(scoring="auto"))

@@ -260,9 +260,9 @@ def test_looks_are_no_training_time_and_in_the_log(
         clock[0] += 0.001
         return clock[0]
 
-    def slow(*arguments: Any) -> TaskScore:
+    def slow(*arguments: Any, **options: Any) -> TaskScore:
         clock[0] += 1.0
-        return score_examples(*arguments)
+        return score_examples(*arguments, **options)
 
     monkeypatch.setattr("orchestrator.evaluation.during.score_examples", slow)
     for module in ("task", "scoring"):
