@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from orchestrator.evaluation.columns import column_name, compute_column, missing_columns
-from orchestrator.evaluation.during import Looks, point_steps, undisturbed
+from orchestrator.evaluation.curves.during import Looks, point_steps, undisturbed
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store

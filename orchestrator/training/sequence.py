@@ -12,7 +12,7 @@ import torch
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluation.columns import column_events, missing_columns
-from orchestrator.evaluation.during import Looks
+from orchestrator.evaluation.curves.during import Looks
 from orchestrator.planning.kept_streams import kept_stream
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.recovery import save_points

@@ -1,1 +1,1 @@
-"""Formulas over what happened amid training, and over more than one run."""
+"""Scores amid training, and formulas over these and over more than one run."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from methods import Context, Settings
-from orchestrator.evaluation.during import undisturbed
+from orchestrator.evaluation.curves.during import undisturbed
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.methods.reference import Noise

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.evaluation.during import Looks, drawn_examples
+from orchestrator.evaluation.curves.during import Looks, drawn_examples
 from orchestrator.evaluation.scores import ScoredModel, TaskScore, score_examples
 from orchestrator.planning.planner import Planner
 from orchestrator.planning.recovery import recovered_view
@@ -264,7 +264,7 @@ def test_looks_are_no_training_time_and_in_the_log(
         clock[0] += 1.0
         return score_examples(*arguments, **options)
 
-    monkeypatch.setattr("orchestrator.evaluation.during.score_examples", slow)
+    monkeypatch.setattr("orchestrator.evaluation.curves.during.score_examples", slow)
     for module in ("task", "scoring"):
         # in place of the module's own name: the clock of everyone else goes on
         monkeypatch.setattr(f"orchestrator.training.{module}.time", SimpleNamespace(monotonic=read))

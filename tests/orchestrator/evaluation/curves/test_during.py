@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from orchestrator.config.running import DuringConfig
-from orchestrator.evaluation.during import Looks, drawn_examples, point_steps, undisturbed
+from orchestrator.evaluation.curves.during import Looks, drawn_examples, point_steps, undisturbed
 from orchestrator.evaluation.scores import score_task
 from orchestrator.training.learner import Learner
 from streams import Example
