@@ -14,7 +14,7 @@ from streams.label_splits import half_of_labels, tasks_of_labels
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
 from streams.scenarios import SCENARIOS, Scenario, find_scenarios
-from streams.scorer_names import FROM_LIKELIHOOD, NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
+from streams.scorer_names import FROM_LIKELIHOOD, NORMAL_FORMS, RUNS_CODE, SCORER_VERSIONS, check_labels, check_scorer
 from streams.sources import SOURCES, find_source, source_names
 from streams.sources.embedded import EmbeddedSource, vocabulary
 from streams.sources.files import FilesSource, FileTask
@@ -38,6 +38,7 @@ __all__ = [
     "ORDERS",
     "PROMPTS",
     "RELATED",
+    "RUNS_CODE",
     "SCENARIOS",
     "SCORER_VERSIONS",
     "SOURCES",

@@ -26,9 +26,12 @@ SCORER_VERSIONS: dict[str, int] = {
     "numeric": 1,
     "perplexity": 1,
     "bits-per-byte": 1,
+    "pass@1": 1,
 }
 # those that need no answer: how likely the target is to a model that writes
 FROM_LIKELIHOOD = ("perplexity", "bits-per-byte")
+# those that run what a model writes
+RUNS_CODE = ("pass@1",)
 # those that hold an answer against a set of labels, and say nothing where there is none
 NEED_LABELS = ("accuracy", "macro-f1")
 # the module that a scorer needs, and the package that has it; both come with the extra of that name
@@ -66,6 +69,7 @@ NORMAL_FORMS: dict[str, Callable[[str], str]] = {
     "numeric": last_number,
     "perplexity": single_spaces,
     "bits-per-byte": single_spaces,
+    "pass@1": str.strip,
 }
 
 

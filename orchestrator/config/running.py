@@ -93,6 +93,9 @@ class EvaluationConfig(Section):
         "auto", description="async: on resources that training leaves free; inline: in the training workers"
     )
     during: DuringConfig | None = Field(None, description="score amid training too; null: never, which costs nothing")
+    run_code: bool = Field(
+        False, description="run programs that the model writes, for the scorer pass@1: with limits, but as this user"
+    )
     probes: ProbesConfig | None = Field(None, description="benchmarks of base abilities, taken by every state")
 
     @property

@@ -8,7 +8,7 @@ from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import CHOOSING
 from orchestrator.errors import UserError
 from orchestrator.models.family import Family
-from streams import FROM_LIKELIHOOD, Stream
+from streams import FROM_LIKELIHOOD, RUNS_CODE, Stream
 
 
 def check_family(config: RunConfig, family: type[Family]) -> None:
@@ -29,6 +29,7 @@ def check_stream(stream: Stream, config: RunConfig, family: type[Family]) -> Non
     _check_open_answers(stream, config, family)
     _check_likelihoods(stream, config, family)
     _check_guests(stream, config, family)
+    _check_programs(stream, config)
 
 
 def _check_open_answers(stream: Stream, config: RunConfig, family: type[Family]) -> None:
@@ -83,6 +84,20 @@ def _check_guests(stream: Stream, config: RunConfig, family: type[Family]) -> No
                         f"stream {stream.name!r}: task {task.name!r} has guests of task {guest_task.name!r}, whose label "
                         f"{label!r} no task has brought by then, and {who} with one of the labels"
                     )
+
+
+def _check_programs(stream: Stream, config: RunConfig) -> None:
+    """Refuses to run what a model writes, unless a user asks for it and it can be shut off from the network."""
+    for task in stream.tasks:
+        if task.scorer not in RUNS_CODE:
+            continue
+        scorer = f"stream {stream.name!r}: task {task.name!r}: the scorer {task.scorer!r} runs programs that the model writes"
+        if task.sealed:
+            raise UserError(f"{scorer}, by checks that only test rows have: a search cannot tune on it")
+        if task.labels:
+            raise UserError(f"{scorer}: its answers are open, so give `labels: []`")
+        if not config.evaluation.run_code:
+            raise UserError(f"{scorer}: evaluation.run_code: true allows it")
 
 
 def check_epochs(stream: Stream, config: RunConfig) -> None:

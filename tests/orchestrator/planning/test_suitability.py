@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.planning.planner import plan
+from orchestrator.search.definition import prepare
 from tests.conftest import small_config
 
 
@@ -79,3 +80,17 @@ def test_open_answers_cannot_be_chosen(scoring: str, tmp_path: Path) -> None:
         {"name": "mine", "folder": open_folder(tmp_path / "more"), "tasks": ["capitals"], "scorer": "perplexity"}
     ]
     plan(small_config(tmp_path / "out", streams=streams, scoring=scoring))
+
+
+def test_programs_are_run_where_a_user_says_so(tmp_path: Path) -> None:
+    streams = [{"name": "mine", "folder": open_folder(tmp_path / "data"), "tasks": ["capitals"], "scorer": "pass@1"}]
+    with pytest.raises(UserError, match=r"runs programs that the model writes: evaluation\.run_code: true allows it"):
+        plan(small_config(tmp_path, streams=streams))
+    allowed: dict[str, Any] = {"evaluation": {"run_code": True}}
+    (sequence,) = plan(small_config(tmp_path, streams=streams, **allowed))
+    assert sequence.scorers == ("pass@1",)
+    with pytest.raises(UserError, match="its answers are open, so give `labels: \\[\\]`"):
+        plan(small_config(tmp_path, stream={"scorer": "pass@1"}, **allowed))
+    tuning = {"streams": [{**streams[0], "name": "tuning", "dev_fraction": 0.5}], "holdout": "none"}
+    with pytest.raises(UserError, match="a search cannot tune on it"):
+        prepare(small_config(tmp_path, search={**tuning, "trials": 1}, **allowed), gpu=False)
