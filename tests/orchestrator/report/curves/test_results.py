@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from orchestrator.evaluation.curves.stability import Point
+from orchestrator.planning.experiment import Experiment
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.report.csv_files import write_csv
 from orchestrator.report.curves.results import knowledge_result, merged_points, point_results, points_in
+from orchestrator.report.results import results
+from orchestrator.report.tables import print_report
 from orchestrator.store.events import CheckpointSaved, PointScored
 from orchestrator.store.records.event import Event
 from orchestrator.store.view import View, fold
+from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
 from tests.orchestrator.report.curves.examples import POINTS
 from tests.orchestrator.store.examples import checkpoint, started
@@ -100,3 +109,37 @@ def test_fuar_of_a_stream_that_says_what_is_kept(tmp_path: Any) -> None:
     assert knowledge_result(joint, matrix, is_scored=True) == {}
     (plain,) = plan(small_config(tmp_path, stream={"first": 3}))
     assert knowledge_result(plain, matrix, is_scored=True) == {}
+
+
+def test_from_journals_to_table_and_files(tmp_path: Path) -> None:
+    """A run of two tasks beside its experts, of which the first has the run's own points."""
+    stream = {"first": 2, "fuar": {"forgotten": ["reviews"], "acquired": ["headlines"]}}
+    evaluation = {"during": {"every": 2, "examples": 5}}
+    config = small_config(tmp_path, methods=["ft", "expert"], stream=stream, evaluation=evaluation)
+    sequences = plan(config)
+    for sequence in sequences:
+        run_sequence(sequence)
+    experiment = Experiment(config, tuple(sequences))
+    experiment.save()
+    found = results(experiment)
+    own, expert = found["sequences"]
+    # three steps a task: 0, 1, 2 and the last
+    assert [point[:3] for point in own["points"]] == [
+        *([0, step, 0] for step in range(4)),
+        *([1, step, scored] for step in range(4) for scored in range(2)),
+    ]
+    assert [point[:3] for point in expert["points"]] == [[task, step, task] for task in range(2) for step in range(4)]
+    assert expert["points"][:4] == own["points"][:4]
+    assert own["expert"] == "expert"
+    assert own["fuar"] == "no gain" or own["fuar"] >= 0
+    assert own["wf"] is not None
+    write_csv(experiment, found)
+    with (experiment.folder / "summary.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert (float(row["wf"]), row["expert"]) == (own["wf"], "expert")
+    assert (experiment.folder / f"points-{own['id']}.csv").exists()
+    screen = io.StringIO()
+    print_report(found, Console(file=screen, width=200))
+    assert "amid training" in screen.getvalue()
+    assert "beside expert" in screen.getvalue()
+    assert "FUAR" in screen.getvalue()
