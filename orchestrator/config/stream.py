@@ -18,6 +18,7 @@ from pydantic import (
 from methods import unknown
 from orchestrator.config.section import Section, check_unique
 from streams import (
+    LeakKind,
     Limits,
     Scenario,
     Source,
@@ -90,6 +91,8 @@ class StreamConfig(Section):
         (), description="what makes another stream of these tasks; several are applied one after the other"
     )
 
+    allow: tuple[LeakKind, ...] = Field((), description="leaks of its data with which it is trained all the same")
+
     @model_validator(mode="before")
     @classmethod
     def _with_source(cls, entry: Any) -> Any:
@@ -123,6 +126,8 @@ class StreamConfig(Section):
         # added later: what was saved without it stays what it is
         if self.fuar is None:
             values.pop("fuar", None)
+        if not self.allow:
+            values.pop("allow", None)
         # added later: what was saved without one stays what it is
         if not self.scenario:
             values.pop("scenario", None)
@@ -191,6 +196,8 @@ class StreamConfig(Section):
         stream = stream.changed(self._asked_and_scored)
         # before anything is cut: labels that are one to the scorer are so in two tasks too
         for task in stream.tasks:
+            # a scorer that the source gave; one that the user gave is checked where it is read
+            check_scorer(task.scorer)
             check_labels(task)
         if self.label_half is not None:
             half = self.label_half

@@ -14,6 +14,7 @@ from streams.sources.files import FilesSource
 from streams.sources.folder import FolderSource
 from streams.sources.hub import HubSource
 from streams.sources.source import Source
+from streams.sources.trace import TraceSource
 
 ENTRY_POINT_GROUP = "continual_orchestrator.streams"
 SOURCES: dict[str, type[Source]] = {
@@ -21,6 +22,7 @@ SOURCES: dict[str, type[Source]] = {
     "folder": FolderSource,
     "files": FilesSource,
     "hub": HubSource,
+    "trace": TraceSource,
 }
 
 
