@@ -150,8 +150,11 @@ def lifelong(
             own = learning_curve(points, task_id)
             expert = learning_curve(expert_points, task_id)
             if len(own) and len(expert):
-                of_tasks.append(formula(own, expert, better))
-        values[name] = _mean([value for value in of_tasks if value == value])
+                value = formula(own, expert, better)
+                # NaN, which is not itself, says that there is no ratio
+                if value == value:
+                    of_tasks.append(value)
+        values[name] = _mean(of_tasks)
     return values
 
 

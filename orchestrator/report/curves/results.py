@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from orchestrator.evaluation.curves.knowledge import fuar
@@ -31,11 +33,11 @@ def point_results(sequence: SequencePlan, view: View) -> Result:
     points = []
     seconds = 0.0
     for event in sorted(view.points.values(), key=lambda point: (point.task_id, point.step, point.scored_id)):
-        points.append([getattr(event, name) for name in POINT_FIELDS])
+        points.append([*attrgetter(*POINT_FIELDS)(event)])
         seconds += event.seconds
     # a mean over what is there by now would pass for the metric of the whole sequence
     values: Mapping[str, float] = {}
-    if all(_is_trained(view, task_id) for task_id in range(len(sequence.tasks))):
+    if all(map(partial(_is_trained, view), range(len(sequence.tasks)))):
         values = stability_of(view, sequence.method.run_kind)
     result: Result = {"points": points, "window": during.window, "seconds_of_looks": round(seconds, 2)}
     for name in STABILITY:
@@ -56,7 +58,7 @@ def merged_points(parts: Sequence[Result]) -> Result:
     for task_id, part in enumerate(parts):
         for _, step, _, *others in part["points"]:
             points.append([task_id, step, task_id, *others])
-    seconds = sum(part["seconds_of_looks"] for part in parts)
+    seconds = sum(map(itemgetter("seconds_of_looks"), parts))
     return {"points": points, "seconds_of_looks": round(seconds, 2), **dict.fromkeys(STABILITY)}
 
 

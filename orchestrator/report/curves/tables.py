@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from rich import box
@@ -39,7 +40,7 @@ def print_curves(sequences: Sequence[Result], console: Console) -> None:
 
 
 def _print_stability(stream: str, results: Sequence[Result], console: Console) -> None:
-    with_points = [result for result in results if "points" in result]
+    with_points = _those_with("points", results)
     if not with_points:
         return
     window = with_points[0]["window"]
@@ -53,7 +54,7 @@ def _print_stability(stream: str, results: Sequence[Result], console: Console) -
     table.add_column("looks", justify="right")
     rows = []
     for name, of_method in _by_method(with_points).items():
-        seconds = sum(result["seconds_of_looks"] for result in of_method) / len(of_method)
+        seconds = sum(_values(of_method, "seconds_of_looks")) / len(of_method)
         rows.append([name, *_cells(metrics, of_method, digits), f"{seconds:.1f} s"])
     _print(table, rows, metrics, console, "looks the time that scoring amid training took, no part of train")
     for name, of_method in _by_method(with_points).items():
@@ -68,15 +69,15 @@ def _lacks_points(result: Result) -> bool:
 
 
 def _print_lifelong(stream: str, results: Sequence[Result], console: Console) -> None:
-    beside = [result for result in results if "expert" in result]
+    beside = _those_with("expert", results)
     metrics = []
     for metric in LIFELONG.values():
         # those of learning curves need points
-        if known_of([result[metric.name] for result in beside]):
+        if known_of(_values(beside, metric.name)):
             metrics.append(metric)
     if not metrics:
         return
-    experts = ", ".join(dict.fromkeys(result["expert"] for result in beside))
+    experts = ", ".join(dict.fromkeys(_values(beside, "expert")))
     table = _table(f"{stream}: beside {experts}", metrics)
     rows = []
     for name, of_method in _by_method(beside).items():
@@ -87,16 +88,34 @@ def _print_lifelong(stream: str, results: Sequence[Result], console: Console) ->
 
 
 def _print_fuar(stream: str, results: Sequence[Result], console: Console) -> None:
-    for name, of_method in _by_method([result for result in results if "fuar" in result]).items():
-        values = [result["fuar"] for result in of_method]
-        gained = [value for value in values if value != NO_GAIN]
+    for name, of_method in _by_method(_those_with("fuar", results)).items():
+        numbers: list[float | None] = []
+        without_gain = 0
+        for value in _values(of_method, "fuar"):
+            if value == NO_GAIN:
+                without_gain += 1
+            else:
+                numbers.append(value)
         words = []
-        if known_of(gained) or not values.count(NO_GAIN):
-            words.append(mean_and_deviation(gained, digits=2))
-        if values.count(NO_GAIN):
-            words.append(f"{NO_GAIN} in {values.count(NO_GAIN)} of {len(values)} runs")
+        if numbers:
+            words.append(mean_and_deviation(numbers, digits=2))
+        if without_gain:
+            words.append(f"{NO_GAIN} in {without_gain} of {len(of_method)} runs")
         line = f"{stream}: FUAR ↓ of {name}: {', '.join(words)} (forgotten over updated and acquired; 0 is best)"
         console.print(line, highlight=False)
+
+
+def _those_with(entry: str, results: Iterable[Result]) -> list[Result]:
+    """The results that say something of that name."""
+    found = []
+    for result in results:
+        if entry in result:
+            found.append(result)
+    return found
+
+
+def _values(results: Iterable[Result], name: str) -> list[Any]:
+    return list(map(itemgetter(name), results))
 
 
 def _table(title: str, metrics: Iterable[CurveMetric]) -> Table:
@@ -117,7 +136,7 @@ def _by_method(results: Sequence[Result]) -> Mapping[str, list[Result]]:
 def _cells(metrics: Iterable[CurveMetric], results: Sequence[Result], digits: int) -> list[str]:
     cells = []
     for metric in metrics:
-        cells.append(mean_and_deviation([result[metric.name] for result in results], digits))
+        cells.append(mean_and_deviation(_values(results, metric.name), digits))
     return cells
 
 
@@ -127,5 +146,7 @@ def _print(
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    parts = [f"{metric.title} {metric.meaning}" for metric in metrics]
+    parts = []
+    for metric in metrics:
+        parts.append(f"{metric.title} {metric.meaning}")
     console.print(" · ".join([*parts, last]), style="dim", highlight=False)
