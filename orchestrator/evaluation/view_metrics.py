@@ -56,10 +56,15 @@ def points_of(view: View) -> list[Point]:
     return points
 
 
-def stability_of(view: View, kind: RunKind, tasks_seen: int | None = None) -> Mapping[str, float]:
-    """The metrics of what happened amid training, after so many tasks (None: all); none where they mean nothing."""
+def stability_of(
+    view: View, kind: RunKind, tasks_seen: int | None = None, during: DuringConfig | None = None
+) -> Mapping[str, float]:
+    """The metrics of what happened amid training, after so many tasks (None: all); none where they mean nothing.
+
+    `during` is what is asked for now; by default, what was when the sequence was first started.
+    """
     measure = measure_of(scorers_of(view))
-    during = _during_of(view)
+    during = during or _during_of(view)
     # of falls in different units there is no mean
     if during is None or measure is None or not kind.learns_a_sequence:
         return {}

@@ -38,7 +38,7 @@ def point_results(sequence: SequencePlan, view: View) -> Result:
     # a mean over what is there by now would pass for the metric of the whole sequence
     values: Mapping[str, float] = {}
     if all(map(partial(_is_trained, view), range(len(sequence.tasks)))):
-        values = stability_of(view, sequence.method.run_kind)
+        values = stability_of(view, sequence.method.run_kind, during=during)
     result: Result = {"points": points, "window": during.window, "seconds_of_looks": round(seconds, 2)}
     for name in STABILITY:
         result[name] = plain_number(values.get(name))

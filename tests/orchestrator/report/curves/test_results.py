@@ -57,6 +57,13 @@ def test_all_points_and_their_metrics(sequence_of: Callable[..., SequencePlan]) 
     assert points_in(found)[4] == Point(1, 1, 0, 20.0)
 
 
+def test_the_window_is_the_one_that_is_asked_for_now(sequence_of: Callable[..., SequencePlan]) -> None:
+    """The journal says 2: in a window of three points the second task rises by 75."""
+    sequence = sequence_of(stream={"first": 2}, evaluation={"during": {"every": 1, "window": 3}})
+    found = point_results(sequence, view_of())
+    assert (found["window"], found["wp"]) == (3, (80 + 75) / 2)
+
+
 def test_nothing_is_said_where_nothing_was_asked_for(sequence_of: Callable[..., SequencePlan]) -> None:
     assert point_results(sequence_of(stream={"first": 2}), view_of()) == {}
     assert points_in({}) == []
