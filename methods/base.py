@@ -237,7 +237,16 @@ class TuningMethod(Method):
         return {}
 
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
-        """Called before the model answers examples of a task, perhaps one that it was not trained on yet."""
+        """Called before the model answers examples of a task, perhaps one that it was not trained on yet.
+
+        Perhaps amid the training of another task, too: then `after_scoring` follows before the next step.
+        """
+
+    def after_scoring(self, model: nn.Module) -> None:
+        """Called when the model has answered amid the training of a task: to put back what `before_scoring` has set.
+
+        A method that has the one and not the other is refused where scores amid training are asked for.
+        """
 
     def class_scores(self, embedded_Bd: Tensor) -> Tensor:
         """[B, K]: scores of the stream's labels so far. Asked of a method that trains its own rule, not the model."""

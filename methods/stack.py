@@ -101,6 +101,10 @@ class Stack:
         """Let the tuning method know which task is answered."""
         self.tuning.before_scoring(model, task_id)
 
+    def after_scoring(self, model: nn.Module) -> None:
+        """Let the tuning method go on with the task that is trained."""
+        self.tuning.after_scoring(model)
+
     def cache_fields(self, task_id: int) -> Mapping[str, Any]:
         """The cache fields of all parts that have some in this task, in order."""
         parts = []

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from orchestrator.cluster.resources import local_resources
 from orchestrator.config.experiment import RunConfig
+from orchestrator.evaluation.curves.during import point_steps
 from orchestrator.models.blocks import blocks_of
 from orchestrator.models.source import find_model
 from orchestrator.planning.planner import plan
@@ -122,9 +123,22 @@ def _totals(method: str, sequences: Sequence[SequencePlan], config: RunConfig, k
                 is_last = task_id == len(costs.training) - 1
                 keep = config.checkpoints.keep
                 total.add_state(cost, stays=keep == "all" or (keep == "last" and is_last))
+                _add_looks(total, costs, task_id, config)
             known.add(key)
         _add_scores(total, sequence, costs, store, known)
     return total
+
+
+def _add_looks(total: Totals, costs: Costs, task_id: int, config: RunConfig) -> None:
+    """Add the scores amid the training of a task, where these are asked for."""
+    during = config.evaluation.during
+    if during is None or costs.training[task_id].steps == 0:
+        return
+    num_points = len(point_steps(costs.training[task_id].steps, during.every))
+    for num_answers, flops in costs.answers[: task_id + 1]:
+        drawn = min(num_answers, during.examples)
+        total.answers += num_points * drawn
+        total.scoring_flops += num_points * flops * drawn // num_answers
 
 
 def _add_scores(total: Totals, sequence: SequencePlan, costs: Costs, store: Store, known: set[str]) -> None:

@@ -64,6 +64,8 @@ class SubnetLayer(ExpertLayer):
         self.masks: list[Masks] = []
         # the masks that hold; none before the first task
         self.active: Masks = {}
+        # those of an earlier task, while it is answered amid the training of another
+        self.recalled: Masks = {}
         # of the task that is trained; they make its masks as long as it searches
         self.scores = nn.ParameterDict()
         self.searches = False
@@ -131,6 +133,8 @@ class SubnetLayer(ExpertLayer):
     def subnet(self, part: str) -> Tensor:
         """The weight with its mask on."""
         weight = self.parts[part]
+        if self.recalled:
+            return weight * self.recalled[part]
         if self.searches:
             return weight * TopShare.apply(self.scores[part].abs(), self.density)
         return weight * self.active[part]
@@ -259,9 +263,16 @@ class Exssnet(AdapterPerTask):
 
     def before_scoring(self, model: nn.Module, task_id: int) -> None:
         for layer in self.layers.values():
-            if layer.masks:
+            if layer.scores:
+                # amid the training of a task that task's masks are not kept yet, and may still be searched
+                layer.recalled = layer.masks_of(task_id) if task_id < len(layer.masks) else {}
+            elif layer.masks:
                 # a task that was not trained yet has no masks of its own
                 layer.active = layer.masks_of(min(task_id, len(layer.masks) - 1))
+
+    def after_scoring(self, model: nn.Module) -> None:
+        for layer in self.layers.values():
+            layer.recalled = {}
 
     def state_dict(self) -> State:
         state: State = {}

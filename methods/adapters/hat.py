@@ -259,6 +259,11 @@ class Hat(TuningMethod):
             # a task that was not trained yet has no masks of its own
             self.attention.task = min(task_id, len(layer.hidden_embeddings) - 1)
 
+    def after_scoring(self, model: nn.Module) -> None:
+        for layer in self.layers.values():
+            # the newest task is the one that is trained
+            self.attention.task = len(layer.hidden_embeddings) - 1
+
     @torch.no_grad()
     def diagnostics(self) -> Mapping[str, float]:
         """The share of units that the tasks so far take."""

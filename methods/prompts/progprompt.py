@@ -150,6 +150,10 @@ class ProgPrompt(Cost, TuningMethod):
         # a task that was not trained yet has no prompts of its own
         self.used = min(task_id + 1, len(self.prompts.task))
 
+    def after_scoring(self, model: nn.Module) -> None:
+        # the newest task is the one that is trained
+        self.used = len(self.prompts.task)
+
     @torch.no_grad()
     def after_task(self, model: nn.Module, task_id: int, batches: Iterable[Batch]) -> None:
         # the network is thrown away, so its result becomes the prompt (as in the paper)

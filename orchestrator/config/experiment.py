@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from methods import Context, StoredForm
+from methods import Context, StoredForm, TuningMethod
 from methods.shared.quantised import KINDS
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
@@ -54,6 +54,7 @@ class RunConfig(Section):
             # a method may have a global batch of its own, but all have the experiment's workers
             check_batch(training, self.scaling.workers)
             check_strategy(method, self.scaling)
+            check_during(method, self.evaluation)
             check_base(method, self.model.base)
             resolved.append((method, training))
         self._resolved = tuple(resolved)
@@ -146,6 +147,20 @@ def check_strategy(method: MethodEntry, scaling: ScalingConfig) -> None:
             raise ValueError(
                 f"scaling.strategy: {scaling.strategy!r} cannot be combined with {part.name!r}: {kind.card.not_sharded}"
             )
+
+
+def check_during(method: MethodEntry, evaluation: EvaluationConfig) -> None:
+    """Raises ValueError where scores amid training would change how a method trains."""
+    tuning = method.types[0]
+    # of plug-ins none is told before scoring
+    if evaluation.during is None or not issubclass(tuning, TuningMethod):
+        return
+    sets = tuning.before_scoring is not TuningMethod.before_scoring
+    if sets and tuning.after_scoring is TuningMethod.after_scoring:
+        raise ValueError(
+            f"evaluation.during: cannot be combined with {method.tuning.name!r}: {tuning.__name__} has before_scoring and "
+            "no after_scoring to put back what that sets; allowed: null"
+        )
 
 
 def check_base(method: MethodEntry, base: str) -> None:

@@ -48,6 +48,16 @@ class ScalingConfig(Section):
         return self
 
 
+class DuringConfig(Section):
+    """Scores amid training (continual evaluation, arXiv 2205.13452): each task seen so far, on a few examples."""
+
+    every: int = Field(
+        ge=1, description="steps between two points; right after a switch of tasks after 1, 2, 4, 8, … steps"
+    )
+    examples: int = Field(256, ge=1, description="the most examples of each task, drawn by the seed")
+    window: int = Field(10, ge=2, description="points in the window of WF and WP, in which a score falls or rises most")
+
+
 class ProbesConfig(Section):
     """Benchmarks of lm-evaluation-harness that every state takes beside its tasks: what becomes of a model's base abilities."""
 
@@ -82,6 +92,7 @@ class EvaluationConfig(Section):
     placement: Literal["auto", "inline", "async"] = Field(
         "auto", description="async: on resources that training leaves free; inline: in the training workers"
     )
+    during: DuringConfig | None = Field(None, description="score amid training too; null: never, which costs nothing")
     run_code: bool = Field(
         False, description="run programs that the model writes, for the scorer pass@1: with limits, but as this user"
     )

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from methods import unknown
-from orchestrator.config.section import Section
+from orchestrator.config.section import Section, check_unique
 from streams import (
     LeakKind,
     Limits,
@@ -35,6 +35,26 @@ from streams import (
 
 # one value for all tasks, or values by task name
 PerTask = str | dict[str, str]
+
+
+class KnowledgeConfig(Section):
+    """Which tasks hold what kind of knowledge, for FUAR (arXiv 2110.03215)."""
+
+    forgotten: tuple[str, ...] = Field(min_length=1, description="tasks of what should stay as it was learnt")
+    updated: tuple[str, ...] = Field((), description="tasks of what replaces older knowledge")
+    acquired: tuple[str, ...] = Field((), description="tasks of what is new")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All that it names."""
+        return (*self.forgotten, *self.updated, *self.acquired)
+
+    @model_validator(mode="after")
+    def _gains_something(self) -> KnowledgeConfig:
+        if not self.updated and not self.acquired:
+            raise ValueError("it needs tasks that are updated or acquired, beside which something is forgotten")
+        check_unique("tasks", self.tasks)
+        return self
 
 
 class StreamConfig(Section):
@@ -66,6 +86,7 @@ class StreamConfig(Section):
     )
     prompt: PerTask | None = Field(None, description="a prompt's name or template, for all tasks or by task name")
     scorer: PerTask | None = Field(None, description="a scorer's name, for all tasks or by task name")
+    fuar: KnowledgeConfig | None = Field(None, description="which tasks are forgotten, updated and acquired, for FUAR")
     scenario: tuple[SerializeAsAny[Scenario], ...] = Field(
         (), description="what makes another stream of these tasks; several are applied one after the other"
     )
@@ -103,6 +124,8 @@ class StreamConfig(Section):
         values: dict[str, Any] = dump(self)
         settings = values.pop("settings")
         # added later: what was saved without it stays what it is
+        if self.fuar is None:
+            values.pop("fuar", None)
         if not self.allow:
             values.pop("allow", None)
         # added later: what was saved without one stays what it is
@@ -187,6 +210,10 @@ class StreamConfig(Section):
             if self.first > len(stream.tasks):
                 raise ValueError(f"stream {self.name!r}: first = {self.first}, but it has {len(stream.tasks)} tasks")
             stream = stream.first(self.first)
+        # of the tasks that are trained in the end
+        for name in self.fuar.tasks if self.fuar else ():
+            if name not in stream.task_names:
+                raise ValueError(f"stream {self.name!r}: fuar: " + unknown("task", name, stream.task_names))
         return self._only(stream)
 
     def _cut_by_labels(self, stream: Stream, labels_per_task: int) -> Stream:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from methods import METHODS, Settings, TuningMethod
 from methods.spec import missing_for
+from orchestrator.config.running import DuringConfig, EvaluationConfig
 from orchestrator.contract.subject import TASKS, Subject, exact_arithmetic, stored_state, stored_weights
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.training.sequence import run_sequence
@@ -18,6 +19,10 @@ from orchestrator.training.sequence import run_sequence
 # A thousandth of one step at the checks' rate of 1e-3: a mask or a choice that differs moves weights by more, rounding in
 # float64 by less.
 CLOSE = 1e-6
+
+# After each step of the task that follows the stop, and after none of those before
+OFTEN = DuringConfig(every=1, examples=2)
+RESUMED = "resumed after two, and scored amid the third"
 
 
 class ContractViolation(Exception):
@@ -108,19 +113,19 @@ def _trains_by_gradient(subject: Subject) -> bool:
 
 
 def check_resumes(subject: Subject) -> None:
-    """Stopped after a task and resumed, it gives the same bit for bit. Scoring states in between changes nothing."""
+    """Stopped after a task and resumed, it gives the same bit for bit. Scoring changes nothing, amid training neither."""
     with exact_arithmetic():
         whole, _ = subject.observed_run
         stopped = subject.sequence("stopped", subject.spec())
         # before the last task: by then a part has kept what it keeps, and the last one depends on it
         run_sequence(stopped, evaluate=False, until=2)
-        run_sequence(stopped)
+        run_sequence(stopped.model_copy(update={"evaluation": EvaluationConfig(rows="seen", during=OFTEN)}))
     require(stopped.keys == whole.keys, "cache fields differ between two runs of the same settings")
     for tasks_seen in range(1, TASKS + 1):
         one = stored_state(whole, tasks_seen)
         other = stored_state(stopped, tasks_seen)
-        require_equal(one.weights, other.weights, f"weights after {tasks_seen} tasks", "resumed after two")
-        require_equal(one.method, other.method, f"state after {tasks_seen} tasks", "resumed after two")
+        require_equal(one.weights, other.weights, f"weights after {tasks_seen} tasks", RESUMED)
+        require_equal(one.method, other.method, f"state after {tasks_seen} tasks", RESUMED)
 
 
 def require_equal(one: Any, other: Any, what: str, when: str) -> None:
@@ -130,7 +135,11 @@ def require_equal(one: Any, other: Any, what: str, when: str) -> None:
         for key in one:
             require_equal(one[key], other[key], f"{what}: {key}", when)
     elif isinstance(one, Tensor):
-        require(torch.equal(one, other), f"{what} differs when {when}: keep what it depends on in `state_dict`")
+        require(
+            torch.equal(one, other),
+            f"{what} differs when {when}: keep what it depends on in `state_dict`, and put back in `after_scoring` what "
+            "`before_scoring` sets",
+        )
     else:
         require(one == other, f"{what} differs when {when}: {one!r} and {other!r}")
 

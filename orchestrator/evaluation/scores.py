@@ -19,7 +19,7 @@ from orchestrator.evaluation.intervals import Interval, bootstrap_interval
 from orchestrator.evaluation.likelihoods import Likelihood, LikelihoodScorer
 from orchestrator.evaluation.scorer import Scorer, addends_of
 from orchestrator.evaluation.scorers import scorer_of
-from orchestrator.evaluation.texts import KEPT, batches_by_length
+from orchestrator.evaluation.texts import KEPT, Texts, batches_by_length
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.family import Family, Feature, column
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -72,11 +72,17 @@ class TaskScore:
         }
 
 
-@torch.no_grad()
 def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) -> TaskScore:
     """Score a state on a split of a task, in batches of at most `batch_size` examples. The batch size changes no answer."""
     examples = task.read(split)
-    texts = KEPT.texts(model.family, task, split, examples)
+    return score_examples(model, task, examples, KEPT.texts(model.family, task, split, examples), batch_size)
+
+
+@torch.no_grad()
+def score_examples(
+    model: ScoredModel, task: Task, examples: Sequence[Example], texts: Texts, batch_size: int, resamples: bool = True
+) -> TaskScore:
+    """Score a state on examples of a task, which come as token ids too; `resamples`: with the score's interval."""
     scorer = scorer_of(task)
     compute: Callable[[list[Feature]], list[Any]] = partial(_answers, model, task)
     if isinstance(scorer, LikelihoodScorer):
@@ -91,11 +97,13 @@ def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) ->
         likelihoods = []
         for index, example in enumerate(examples):
             likelihoods.append(_likelihood(model.family, example, in_order[index], texts.feature(index)["target"]))
-        return score_likelihoods(scorer, examples, likelihoods)
-    return score_answers(scorer, examples, in_order)
+        return score_likelihoods(scorer, examples, likelihoods, resamples)
+    return score_answers(scorer, examples, in_order, resamples)
 
 
-def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer]) -> TaskScore:
+def score_answers(
+    scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer], resamples: bool = True
+) -> TaskScore:
     """The score of a task from the answer to each of its examples."""
     predictions = []
     results = []
@@ -113,12 +121,12 @@ def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence
     score_options = None
     if results_of_options:
         score_options = scorer.combined(results_of_options)
-    interval = bootstrap_interval(scorer, addends_of(results))
+    interval = bootstrap_interval(scorer, addends_of(results)) if resamples else None
     return TaskScore(score, score_options, num_correct, len(examples), tuple(predictions), interval)
 
 
 def score_likelihoods(
-    scorer: LikelihoodScorer, examples: Sequence[Example], likelihoods: Sequence[Likelihood]
+    scorer: LikelihoodScorer, examples: Sequence[Example], likelihoods: Sequence[Likelihood], resamples: bool = True
 ) -> TaskScore:
     """The score of a task from how likely each of its targets is. Nothing was answered, and no prediction has a text."""
     predictions = []
@@ -127,7 +135,7 @@ def score_likelihoods(
         result = scorer.score_likelihood(likelihood)
         predictions.append(Prediction(index, example.row, example.label, "", result.correct, result.score))
         results.append(result)
-    interval = bootstrap_interval(scorer, addends_of(results))
+    interval = bootstrap_interval(scorer, addends_of(results)) if resamples else None
     return TaskScore(scorer.combined(results), None, 0, len(examples), tuple(predictions), interval)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from methods import Context
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import CHOOSING, ModelConfig
+from orchestrator.config.running import DuringConfig
 from orchestrator.config.training import TrainingConfig, outer_factor
 from orchestrator.models.weights.other_models import identity_of
 from orchestrator.planning.sequence_plan import SequencePlan, Split
@@ -27,6 +28,7 @@ from streams import DEFAULT_SCORER, FROM_LIKELIHOOD, SCORER_VERSIONS, Stream, Ta
 # micro-batches by length, which decides what dropout drops.
 CHECKPOINT_FORMAT = 4
 SCORE_FORMAT = 2
+POINTS_FORMAT = 1
 
 
 def code_of(method: MethodEntry) -> dict[str, str]:
@@ -170,12 +172,29 @@ def score_keys(
             if is_told_position:
                 parts.append(position)
             parts.extend(_scorer_parts(task))
-            # where nothing is answered there is no way to
-            if model.scoring in CHOOSING and task.scorer not in FROM_LIKELIHOOD:
-                parts.append(["answered by", model.scoring])
+            parts.extend(_way_to_answer(model, task))
             keys_of_state.append(content_key(*parts))
         all_keys.append(tuple(keys_of_state))
     return tuple(all_keys)
+
+
+def points_keys(
+    keys: Sequence[str], model: ModelConfig, stream: Stream, split: Split, during: DuringConfig, generates: bool
+) -> tuple[str, ...]:
+    """[T]: by task, the name of its scores amid training: by the state that it led to, and by what was scored when.
+
+    The state's own key names all that was done on the way to it. The stream's labels count where answers are chosen among
+    them alone: so the expert of a stream's first task has the points of whoever has trained it in a sequence.
+    """
+    labels = () if generates else stream.labels_until(len(stream.tasks))
+    names = []
+    scored: list[Any] = []
+    for state, task in zip(keys[1:], stream.tasks, strict=True):
+        scored.append([task.split_hash(split), *_scorer_parts(task), *_way_to_answer(model, task)])
+        names.append(
+            content_key("points", POINTS_FORMAT, state, scored, model.max_target, labels, during.every, during.examples)
+        )
+    return tuple(names)
 
 
 def _scorer_parts(task: Task) -> list[list[Any]]:
@@ -184,6 +203,13 @@ def _scorer_parts(task: Task) -> list[list[Any]]:
     if identity == [DEFAULT_SCORER, 1]:
         return []
     return [identity]
+
+
+def _way_to_answer(model: ModelConfig, task: Task) -> list[list[str]]:
+    """How answers are chosen where that is no part of the model; absent where nothing is answered, and no way to."""
+    if model.scoring in CHOOSING and task.scorer not in FROM_LIKELIHOOD:
+        return [["answered by", model.scoring]]
+    return []
 
 
 def content_key(*parts: Any) -> str:

@@ -19,7 +19,7 @@ from orchestrator.models.source import find_model
 from orchestrator.planning.data_checks import check_dev, check_leaks
 from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
-from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
+from orchestrator.planning.keys import code_of, content_key, points_keys, score_keys, state_keys
 from orchestrator.planning.probes import check_probes, probe_keys
 from orchestrator.planning.room import doubts_about_room
 from orchestrator.planning.sequence_plan import SequencePlan, Split
@@ -184,6 +184,7 @@ class Planner:
             training = self.config.training_on(method, data)
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
             keys_of_scores = score_keys(keys, self.model, data, method, split)
+            keys_of_points = self._points_keys(keys, data, split)
         evaluation = self.config.evaluation
         probes = None
         # a benchmark's rows are no tuning data, and an expert's one task says nothing of a stream
@@ -215,9 +216,16 @@ class Planner:
             scorers=tuple(task.scorer for task in data.tasks),
             keys=tuple(keys),
             score_keys=keys_of_scores,
+            points_keys=keys_of_points,
             probe_keys=probe_keys(evaluation.probes, keys),
             out=self.config.out,
         )
+
+    def _points_keys(self, keys: Sequence[str], data: Stream, split: Split) -> tuple[str, ...]:
+        during = self.config.evaluation.during
+        if during is None:
+            return ()
+        return points_keys(keys, self.model, data, split, during, self.family.generates)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ plan. `run_sequence` appends what is missing to the journal; a report recovers i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -29,7 +29,8 @@ from orchestrator.store.view import View, read_view
 def recovered_view(sequence: SequencePlan) -> View:
     """What a sequence's journal says, with what was lost of it. Nothing is written."""
     view = read_view(sequence.out, sequence.id)
-    if has_lost_facts(view):
+    # scores amid training are no part of what makes a journal whole: some states are found without them
+    if has_lost_facts(view) or (view.damaged and sequence.evaluation.during is not None):
         _add_missing(sequence, view)
     # The last line may be the one that was lost, of a journal that lacks nothing else
     if view.last_word == "running" and view.is_whole():
@@ -65,6 +66,7 @@ def missing_events(sequence: SequencePlan, view: View, store: Store) -> Iterator
         task = view.by_task.get(task_id, TaskView())
         if not task.is_whole():
             yield from _task_events(sequence, task_id, task, store)
+        yield from point_events(sequence, task_id, store)
     for tasks_seen, keys in enumerate(sequence.score_keys):
         for task_id in sequence.tasks_to_score(tasks_seen):
             if (tasks_seen, task_id) in view.scores:
@@ -81,6 +83,23 @@ def missing_events(sequence: SequencePlan, view: View, store: Store) -> Iterator
                 record = store.load_score(key)
             if record is not None:
                 yield ProbeComputed(tasks_seen=tasks_seen, probe=name, key=key, **record)
+
+
+def point_events(sequence: SequencePlan, task_id: int, store: Store) -> list[Event]:
+    """The scores amid the training of a task, if any were asked for; none where its state was trained without them."""
+    if not sequence.points_keys:
+        return []
+    record = store.load_score(sequence.points_keys[task_id])
+    points: list[Event] = []
+    for values in (record or {"points": ()})["points"]:
+        # by the name that the task has in this sequence: the same content may come under another one
+        points.append(parse_event({**values, "scored_task": sequence.tasks[values["scored_id"]]}))
+    return points
+
+
+def save_points(sequence: SequencePlan, task_id: int, points: Sequence[Event], store: Store) -> None:
+    """Keep the scores amid the training of a task for those who find its state."""
+    store.save_score(sequence.points_keys[task_id], {"points": [point.to_json() for point in points]})
 
 
 def checkpoint_event(sequence: SequencePlan, task_id: int, store: Store, time: int | None = None) -> CheckpointSaved:
@@ -136,7 +155,7 @@ def _start_of(sequence: SequencePlan) -> SequenceStarted:
     return SequenceStarted(
         id=sequence.id,
         tasks=sequence.tasks,
-        sequence=sequence.model_dump(mode="json", exclude={"score_keys", "probe_keys"}),
+        sequence=sequence.model_dump(mode="json", exclude={"score_keys", "points_keys", "probe_keys"}),
         data=[],
         workers=0,
         device="unknown",

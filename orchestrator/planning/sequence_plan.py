@@ -45,6 +45,9 @@ class SequencePlan(Section):
     scorers: tuple[str, ...] = Field(description="of each task, by name")
     keys: tuple[str, ...]
     score_keys: tuple[tuple[str, ...], ...]
+    points_keys: tuple[str, ...] = Field(
+        (), description="of each task's scores amid training, where these are asked for"
+    )
     probe_keys: tuple[tuple[str, ...], ...] = Field(
         (), description="by tasks seen, then by benchmark of base abilities"
     )
@@ -88,6 +91,11 @@ class SequencePlan(Section):
         note = self._test_reader(why)
         for task in stream.tasks:
             note(task)
+
+    def note_test_read(self, task: Task, why: str) -> None:
+        """Write to the test-access log that one task's test split is read."""
+        if self.split == "test":
+            self._test_reader(why)(task)
 
     def _test_reader(self, why: str) -> Callable[[Task], None]:
         return TestAccessLog(Path(self.out)).reader(self.experiment, self.id, why)

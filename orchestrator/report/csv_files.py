@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.evaluation.metrics import METRICS
 from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.planning.experiment import Experiment
+from orchestrator.report.curves.files import further_columns, write_points
 from orchestrator.report.measures import parts_by_scorer
 from orchestrator.report.probes import write_probes
 from orchestrator.report.results import USAGE_UNITS
@@ -22,12 +23,13 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     summary, `unit` and the metrics are empty where the scores are in different units. `matrix-<sequence>.csv` holds the
     accuracy matrix, of shape (T+1) x T: a row for the initial model, then one for the state after each task; a column for
     the score on each task, in the unit of its scorer. `scores.csv` has a row for each of these scores, with the bounds of
-    its 95% bootstrap interval over the examples (`low` and `high`).
+    its 95% bootstrap interval over the examples (`low` and `high`). `points-<sequence>.csv`
+    and `.png` hold its scores amid training.
     """
     summary = experiment.folder / "summary.csv"
     # the number of runs in each row: who averages over a method's rows sees that some are missing
     runs = ["seconds", *USAGE_UNITS, "status", "runs_finished", "runs_planned"]
-    columns = ["method", "stream", "seed", "scoring", "unit", *METRICS, *runs]
+    columns = ["method", "stream", "seed", "scoring", "unit", *METRICS, *further_columns(result["sequences"]), *runs]
     # the csv module writes line ends itself
     with summary.open("w", newline="") as stream:
         # a result holds more than a table can, such as its matrices
@@ -39,6 +41,7 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     _write_scores(experiment.folder / "scores.csv", result["sequences"])
     for sequence in result["sequences"]:
         _write_matrix(experiment.folder / f"matrix-{sequence['id']}.csv", sequence)
+        write_points(experiment.folder, sequence)
     return summary
 
 

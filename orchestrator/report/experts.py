@@ -11,6 +11,7 @@ import numpy as np
 
 from methods import run_kind
 from orchestrator.evaluation import metrics
+from orchestrator.report.curves.results import merged_points
 from orchestrator.report.measures import all_metrics, named_measure
 from orchestrator.report.numbers import plain_matrix
 
@@ -48,6 +49,7 @@ def merge_experts(parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -
     merged["intervals"] = _intervals_on_the_diagonal(parts)
     merged |= named_measure(scorers)
     merged |= all_metrics(scorers, (own_scores, own_options), test_sizes, run_kind(merged["reference"]))
+    merged |= merged_points(parts)
     _merge_cost(merged, parts, usage_units)
     _merge_status(merged, parts)
     return merged

@@ -1,9 +1,11 @@
-"""Plots of matrices."""
+"""Plots of matrices, and of scores amid training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from orchestrator.evaluation.curves.stability import Point
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,3 +34,43 @@ def heat_map(matrix_TT: Sequence[Sequence[float]], tasks: Sequence[str], title: 
     axes.set_title(title, loc="left")
     figure.colorbar(image, ax=axes, shrink=0.8)
     return figure
+
+
+def score_curves(points: Sequence[Point], tasks: Sequence[str], unit: str, title: str) -> Figure:
+    """The score on each task over the steps of all tasks, a line a task; a dashed line is a switch of tasks."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    begins = first_steps(points, len(tasks))
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    colours = colormaps["tab20" if len(tasks) > 10 else "tab10"]
+    for task_id, task in enumerate(tasks):
+        steps = []
+        scores = []
+        for point in sorted(points):
+            if point.scored_id == task_id:
+                steps.append(begins[point.task_id] + point.step)
+                scores.append(point.score)
+        # without points yet a task has no line, and would only stand in the legend
+        if steps:
+            axes.plot(steps, scores, marker=".", markersize=4, linewidth=1.2, color=colours(task_id), label=task)
+    for begin in begins[1:-1]:
+        axes.axvline(begin, linestyle="--", linewidth=0.8, color="0.6")
+    axes.set_xlabel("optimizer steps over all tasks")
+    axes.set_ylabel(f"score ({unit})")
+    axes.set_title(title, loc="left")
+    # beside the lines, not upon them
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    return figure
+
+
+def first_steps(points: Sequence[Point], num_tasks: int) -> list[int]:
+    """The step over all tasks at which each begins, and last the one at which all end; the last point is a task's last step."""
+    lengths = [0] * num_tasks
+    for point in points:
+        lengths[point.task_id] = max(lengths[point.task_id], point.step)
+    begins = [0]
+    for length in lengths:
+        begins.append(begins[-1] + length)
+    return begins

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from methods import run_kind
-from methods.reference_runs import REFERENCE_RUNS
+from methods.reference_runs import REFERENCE_RUNS, Expert
 from orchestrator.evaluation import metrics
+from orchestrator.evaluation.curves.lifelong import LIFELONG, lifelong
+from orchestrator.report.curves.results import points_in
 from orchestrator.report.measures import result_measure
 from orchestrator.report.numbers import plain_number
-from orchestrator.store.events import ReferenceScored
+from orchestrator.store.events import Measured, ReferenceScored
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import read_view
 
@@ -33,7 +35,7 @@ def add_intransigence(sequences: Sequence[dict[str, Any]]) -> None:
     """
     for sequence in sequences:
         sequence["measured_from"] = None
-        reference = _reference_of(sequence, sequences)
+        reference = reference_of(sequence, sequences, _measuring_runs())
         if reference is None or sequence["status"] != "finished" or reference["status"] != "finished":
             continue
         sequence["measured_from"] = reference["method"]
@@ -52,11 +54,13 @@ def _add_to(sequence: dict[str, Any], matrix: metrics.Matrix, reference_T: metri
         part["intransigence"] = plain_number(values["intransigence"])
 
 
-def _reference_of(sequence: dict[str, Any], sequences: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The reference run of a sequence's stream and seed: joint before expert, that of its own tuning method before others."""
+def reference_of(
+    sequence: dict[str, Any], sequences: Sequence[dict[str, Any]], kinds: Sequence[str]
+) -> dict[str, Any] | None:
+    """The reference run of a sequence's stream and seed: of the first kind that there is, of its own tuning method first."""
     if sequence["reference"]:
         return None
-    for kind in _measuring_runs():
+    for kind in kinds:
         found = []
         for other in sequences:
             if (other["reference"], other["stream"], other["seed"]) == (kind, sequence["stream"], sequence["seed"]):
@@ -78,14 +82,48 @@ def reference_scores(reference: dict[str, Any]) -> list[float]:
     return [float(score) for score in scores]
 
 
-def record_references(out: str, sequences: Sequence[dict[str, Any]]) -> None:
-    """Note in each sequence's journal the scores of its reference run: the copy in MLflow reads one journal at a time."""
+def add_lifelong(sequences: Sequence[dict[str, Any]]) -> None:
+    """Give each sequence that has finished its lifelong metrics, and under `expert` the name of the runs that it is beside.
+
+    Where no experts have finished, it gets neither.
+    """
     for sequence in sequences:
+        expert = reference_of(sequence, sequences, (Expert.name,))
+        measure = result_measure(sequence)
+        # of scores in different units there is no mean
+        if expert is None or measure is None or {sequence["status"], expert["status"]} != {"finished"}:
+            continue
+        sequence["expert"] = expert["method"]
+        matrix = metrics.as_matrix(sequence["accuracy_matrix"])
+        values = lifelong(matrix, points_in(sequence), points_in(expert), measure.better)
+        for name in LIFELONG:
+            sequence[name] = plain_number(values[name])
+
+
+def record_references(out: str, sequences: Sequence[dict[str, Any]]) -> None:
+    """Note in each sequence's journal what other sequences have to do with it: the copy in MLflow reads one at a time.
+
+    These are the scores of its reference run, and the metrics that are computed beside its expert.
+    """
+    for sequence in sequences:
+        _record_measured(out, sequence)
         if sequence["measured_from"] is None:
             continue
-        reference = _reference_of(sequence, sequences)
+        reference = reference_of(sequence, sequences, _measuring_runs())
         assert reference is not None
         event = ReferenceScored(reference=reference["method"], scores=reference_scores(reference))
         known = read_view(out, sequence["id"]).reference
         if known is None or not known.says_the_same_as(event):
             Journal(journal_folder(out, sequence["id"]), "report").append(event)
+
+
+def _record_measured(out: str, sequence: dict[str, Any]) -> None:
+    values = {}
+    for name in (*LIFELONG, "fuar"):
+        # what is not known is no metric, and where nothing was gained FUAR is a word
+        if isinstance(sequence.get(name), float):
+            values[name] = sequence[name]
+    event = Measured(expert=sequence.get("expert"), values=values)
+    known = read_view(out, sequence["id"]).measured if values else event
+    if known is None or not known.says_the_same_as(event):
+        Journal(journal_folder(out, sequence["id"]), "report").append(event)

@@ -12,11 +12,12 @@ from orchestrator.evaluation import metrics
 from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.report.curves.results import knowledge_result, point_results
 from orchestrator.report.experts import merge_experts
 from orchestrator.report.measures import all_metrics, named_measure
 from orchestrator.report.numbers import plain_matrix
 from orchestrator.report.probes import probe_results
-from orchestrator.report.references import add_intransigence
+from orchestrator.report.references import add_intransigence, add_lifelong
 from orchestrator.store.journal import DamagedLine, damage_line
 from orchestrator.store.view import View
 
@@ -41,6 +42,7 @@ def results(experiment: Experiment) -> dict[str, Any]:
         else:
             sequences += parts
     add_intransigence(sequences)
+    add_lifelong(sequences)
     add_run_counts(sequences)
     return {
         "experiment": experiment.config.name,
@@ -96,6 +98,7 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
     # a mean over what is there by now would pass for the metric of the whole sequence
     kind = sequence.method.run_kind if view.is_scored() else None
     result |= all_metrics(result["scorers"], (matrix, options_matrix), test_sizes, kind)
+    result |= point_results(sequence, view) | knowledge_result(sequence, matrix, view.is_scored())
     result["seconds"] = round(view.seconds, 2)
     for unit in USAGE_UNITS:
         result[unit] = view.usage(unit)

@@ -15,6 +15,7 @@ from methods import run_kind
 from orchestrator.evaluation.measure import PERCENT, Measure
 from orchestrator.evaluation.metrics import METRICS, Metric
 from orchestrator.evaluation.scorers import SCORERS
+from orchestrator.report.curves.tables import print_curves
 from orchestrator.report.measures import parts_by_scorer, result_measure
 from orchestrator.report.numbers import known_of, mean_and_deviation, mean_usage
 from orchestrator.report.probes import print_probes
@@ -67,6 +68,7 @@ def print_report(result: dict[str, Any], console: Console) -> None:
         console.print(result["damaged_lines"], style="yellow", highlight=False, soft_wrap=True)
     legend = _legend(columns, result["sequences"], _has_deviations(by_stream.values()))
     console.print(legend, style="dim", highlight=False)
+    print_curves(result["sequences"], console)
 
 
 def _by_scorer(sequences: Sequence[Result]) -> dict[str, list[Result]]:

@@ -63,6 +63,19 @@ class Step(Event):
     tokens_per_s: float
 
 
+class PointScored(Event):
+    """A score amid training: that on some examples of `scored_task` after so many steps (0: before any) of a task."""
+
+    name = "point"
+    task_id: int
+    step: int
+    scored_id: int
+    scored_task: str
+    score: float
+    n: int
+    seconds: float
+
+
 class SystemSample(Event):
     """The load of the machine that trains, under MLflow's names for system metrics."""
 
@@ -140,6 +153,14 @@ class ReferenceScored(Event):
     scores: list[float]
 
 
+class Measured(Event):
+    """Metrics that a report computes from more than one sequence's journal, by name; and the expert that they are beside."""
+
+    name = "measured"
+    expert: str | None
+    values: dict[str, float]
+
+
 class SequenceFinished(Event):
     """Every task was trained, and scored where the workers do that."""
 
@@ -175,32 +196,12 @@ class ScoringFailed(Event):
 
 
 # Listed by hand: a base class such as TrialEvent is a kind of events, and none that is ever recorded
-EVENTS: dict[str, type[Event]] = {
-    event.name: event
-    for event in (
-        SequenceStarted,
-        TaskStarted,
-        Step,
-        SystemSample,
-        CheckpointSaved,
-        CheckpointCorrupt,
-        ScoreComputed,
-        ProbeComputed,
-        ReferenceScored,
-        SequenceFinished,
-        SequenceFailed,
-        ScoringFailed,
-        SearchStarted,
-        SearchChosen,
-        SearchFrozen,
-        SearchFinished,
-        TrialSuggested,
-        RungDecided,
-        TrialReopened,
-        TrialEnded,
-        TrialProblem,
-    )
-}
+_OF_TRAINING = (TaskStarted, Step, PointScored, SystemSample, CheckpointSaved, CheckpointCorrupt)
+_OF_SCORING = (ScoreComputed, ProbeComputed, ReferenceScored, Measured, ScoringFailed)
+_OF_SEQUENCES = (SequenceStarted, *_OF_TRAINING, *_OF_SCORING, SequenceFinished, SequenceFailed)
+_OF_TRIALS = (TrialSuggested, RungDecided, TrialReopened, TrialEnded, TrialProblem)
+_OF_SEARCHES = (SearchStarted, SearchChosen, SearchFrozen, SearchFinished, *_OF_TRIALS)
+EVENTS: dict[str, type[Event]] = {event.name: event for event in (*_OF_SEQUENCES, *_OF_SEARCHES)}
 
 
 def parse_event(values: Mapping[str, Any]) -> Event:

@@ -16,14 +16,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.store.events import Step, SystemSample, parse_event
+from orchestrator.store.events import PointScored, Step, SystemSample, parse_event
 from orchestrator.store.integrity import is_sound, seal, unseal
 from orchestrator.store.records.event import Event
 
 logger = logging.getLogger(__name__)
 
-# A step's and the processor's lines need not each wait for the disk: the next event that is synced takes them along
-UNSYNCED = (Step, SystemSample)
+# Lines of steps, of points and of the processor need not each wait for the disk: the next event that is synced takes them along
+UNSYNCED = (Step, PointScored, SystemSample)
 
 
 # A step's line with exactly the fields that it has today, as `Journal` writes them

@@ -15,6 +15,8 @@ from orchestrator.config.running import Rows
 from orchestrator.store.events import (
     CheckpointCorrupt,
     CheckpointSaved,
+    Measured,
+    PointScored,
     ProbeComputed,
     ReferenceScored,
     ScoreComputed,
@@ -48,9 +50,12 @@ class View:
     start: SequenceStarted | None = None
     by_task: dict[int, TaskView] = field(default_factory=dict)
     scores: dict[tuple[int, int], ScoreComputed] = field(default_factory=dict)
+    # scores amid training, by (task, step, scored task)
+    points: dict[tuple[int, int, int], PointScored] = field(default_factory=dict)
     # by tasks seen and the benchmark's name
     probes: dict[tuple[int, str], ProbeComputed] = field(default_factory=dict)
     reference: ReferenceScored | None = None
+    measured: Measured | None = None
     failure: str = ""
     failed: SequenceFailed | None = None
     # by tasks seen, the last of each; what was scored later is among them still (see `unscored`)
@@ -135,6 +140,14 @@ class View:
         return self._task(event.task_id).add_step(event.step, event)
 
     @add.register
+    def _(self, event: PointScored) -> bool:
+        position = (event.task_id, event.step, event.scored_id)
+        if position in self.points:
+            return False
+        self.points[position] = event
+        return True
+
+    @add.register
     def _(self, event: CheckpointSaved) -> bool:
         task = self._task(event.task_id)
         if task.checkpoint is not None:
@@ -164,6 +177,14 @@ class View:
             return False
         # the one fact that may change: an experiment may get a reference run later, or another one
         self.reference = event
+        return True
+
+    @add.register
+    def _(self, event: Measured) -> bool:
+        # it may change as the reference may
+        if self.measured is not None and event.says_the_same_as(self.measured):
+            return False
+        self.measured = event
         return True
 
     @add.register

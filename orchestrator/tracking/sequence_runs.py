@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from methods import run_kind
-from orchestrator.evaluation.view_metrics import scorers_of, summaries_of
-from orchestrator.report.plots import heat_map
+from methods import RunKind, run_kind
+from orchestrator.evaluation.view_metrics import scorers_of, stability_of, summaries_of
 from orchestrator.store.events import (
     CheckpointSaved,
+    Measured,
+    PointScored,
     ProbeComputed,
     ReferenceScored,
     ScoreComputed,
@@ -27,6 +28,7 @@ from orchestrator.store.identities import SEQUENCE_TAG, WHOLE_SEQUENCE, RunIdent
 from orchestrator.store.journal import ResumableTail, journal_folder
 from orchestrator.store.records.event import Event
 from orchestrator.store.view import View
+from orchestrator.tracking.figures import log_curves, log_matrix
 from orchestrator.tracking.logged_models import logged_model
 from orchestrator.tracking.metric_batches import MetricBatches
 from orchestrator.tracking.names import flatten, probes_by_key, scores_by_key
@@ -114,6 +116,10 @@ class SequenceRuns:
         assert self.view.start is not None
         return self.view.start
 
+    @property
+    def _kind(self) -> RunKind:
+        return run_kind(self._start.sequence["method"].get("reference"))
+
     def _run(self, task_id: int) -> str:
         """The run of a task, or the parent run: found by its identity, or else created."""
         if task_id not in self.run_ids:
@@ -177,6 +183,12 @@ class SequenceRuns:
         if event.step == total or event.step % max(1, total // CURVE_POINTS) == 0:
             self._log(WHOLE_SEQUENCE, values, event.time, self._steps_before(event.task_id) + event.step)
 
+    @_copy.register
+    def _(self, event: PointScored) -> None:
+        values = {f"during/{event.scored_task}": event.score}
+        self._log(event.task_id, values, event.time, event.step)
+        self._log(WHOLE_SEQUENCE, values, event.time, self._steps_before(event.task_id) + event.step)
+
     def _steps_before(self, task_id: int) -> int:
         """The number of steps of the tasks before, so that the parent's curves run on."""
         steps = 0
@@ -212,6 +224,10 @@ class SequenceRuns:
         self._log(WHOLE_SEQUENCE, cost, event.time, event.task_id + 1)
         for name, value in event.diagnostics.items():
             self._copy_diagnostic(event, name, value)
+        if self.view.points:
+            stability = stability_of(self.view, self._kind, event.task_id + 1)
+            self._log(WHOLE_SEQUENCE, stability, event.time, event.task_id + 1)
+            log_curves(self.client, self._run(WHOLE_SEQUENCE), self.view)
         self.client.set_terminated(run_id, "FINISHED", event.time)
 
     def _copy_diagnostic(self, event: CheckpointSaved, name: str, value: Any) -> None:
@@ -225,11 +241,8 @@ class SequenceRuns:
                 self._log(event.task_id, {name: number}, event.time, layer)
             self._log(WHOLE_SEQUENCE, {name: sum(value) / len(value)}, event.time, tasks_seen)
         elif value:
-            run_id = self._run(WHOLE_SEQUENCE)
-            tasks = list(self.view.tasks[: len(value)])
-            file = f"diagnostics/{name.replace('/', '-')}-after-{tasks_seen}"
-            self.client.log_dict(run_id, {"tasks": tasks, name: value}, f"{file}.json")
-            self.client.log_figure(run_id, heat_map(value, tasks, name), f"{file}.png")
+            tasks = self.view.tasks[: len(value)]
+            log_matrix(self.client, self._run(WHOLE_SEQUENCE), name, value, tasks, tasks_seen)
 
     @_copy.register
     def _(self, event: ScoreComputed) -> None:
@@ -252,8 +265,7 @@ class SequenceRuns:
         return True
 
     def _log_summary(self, tasks_seen: int) -> None:
-        kind = run_kind(self._start.sequence["method"].get("reference"))
-        values = summaries_of(self.view, kind, tasks_seen)
+        values = summaries_of(self.view, self._kind, tasks_seen)
         # the latest time among its scores, whichever of them was read last: so that a second copy has the same point
         time = 0
         for (scored_after, _), score in self.view.scores.items():
@@ -277,12 +289,15 @@ class SequenceRuns:
 
     def _log_intransigence(self, reference: ReferenceScored) -> None:
         # NaN, which is not logged, until the sequence's own scores are there: the two are in no order
-        kind = run_kind(self._start.sequence["method"].get("reference"))
         numbers: dict[str, float | None] = {}
-        for key, value in summaries_of(self.view, kind, reference_T=np.array(reference.scores)).items():
+        for key, value in summaries_of(self.view, self._kind, reference_T=np.array(reference.scores)).items():
             if key.split("/")[0] == "intransigence":
                 numbers[key] = value
         self._log(WHOLE_SEQUENCE, numbers, reference.time, len(self.view.tasks))
+
+    @_copy.register
+    def _(self, event: Measured) -> None:
+        self._log(WHOLE_SEQUENCE, dict(event.values), event.time, len(self.view.tasks))
 
     @_copy.register
     def _(self, event: SequenceFinished) -> None:

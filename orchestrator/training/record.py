@@ -7,7 +7,7 @@ import logging
 from contextlib import ExitStack
 
 from orchestrator import errors, logs
-from orchestrator.planning.recovery import checkpoint_event, step_events
+from orchestrator.planning.recovery import checkpoint_event, point_events, step_events
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
@@ -51,7 +51,7 @@ class SequenceRecord:
         started = events.SequenceStarted(
             id=sequence.id,
             tasks=sequence.tasks,
-            sequence=sequence.model_dump(mode="json", exclude={"score_keys", "probe_keys"}),
+            sequence=sequence.model_dump(mode="json", exclude={"score_keys", "points_keys", "probe_keys"}),
             data=stream.manifest(),
             workers=self.parallel.count,
             device=str(self.parallel.device),
@@ -72,8 +72,8 @@ class SequenceRecord:
         if found:
             steps = step_events(self.sequence, task_id, store)
             self.task_started(task_id, len(steps), saved.reused)
-            for step in steps:
-                self.add(step)
+            for event in (*steps, *point_events(self.sequence, task_id, store)):
+                self.add(event)
         self.add(saved)
 
     def note_failure(self, error: Exception, where: Position, transient: bool) -> events.SequenceFailed:

@@ -1,15 +1,21 @@
-"""Scores of stored states, by one who does not train them."""
+"""Scores of stored states, by one who does not train them; and scores amid training, by one who does."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from orchestrator.evaluation.columns import column_name, compute_column, missing_columns
+from orchestrator.evaluation.curves.during import Looks, point_steps, undisturbed
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import PointScored
+from orchestrator.store.records.event import Report
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.task import Position
@@ -81,6 +87,56 @@ def compute_scores(
             # the traceback names no task, and the failure of a scoring task only the state
             error.add_note(f"while the state after {tasks_seen} tasks was scored on task {position.task!r}")
             raise
+
+
+class PointScorer:
+    """Scores the present weights amid the training of one task, on a few examples of it and of those before it.
+
+    `look` is to be called on every worker. It changes nothing of the training.
+    """
+
+    def __init__(self, learner: Learner, looks: Looks, task_id: int, num_steps: int, report: Report) -> None:
+        self.learner = learner
+        self.looks = looks
+        self.task_id = task_id
+        self.report = report
+        self.steps = set(point_steps(num_steps, looks.during.every))
+        self.points: list[PointScored] = []
+
+    def look(self, step: int) -> None:
+        """Score the weights after so many steps of the task, if there is to be a point, and report each score."""
+        if step not in self.steps:
+            return
+        for scored_id, (score, num_examples, seconds) in enumerate(self._score_all()):
+            point = PointScored(
+                task_id=self.task_id,
+                step=step,
+                scored_id=scored_id,
+                scored_task=self.learner.sequence.tasks[scored_id],
+                score=score,
+                n=int(num_examples),
+                seconds=round(seconds, 3),
+            )
+            self.points.append(point)
+            self.report(point)
+
+    def _score_all(self) -> list[list[float]]:
+        """(score, examples, seconds) of each task so far. The workers share the tasks, where each has the whole model."""
+        parallel = self.learner.parallel
+        model = self.learner.scored_model()
+        # in float64, in which scores are computed
+        found = torch.zeros(self.task_id + 1, 3, dtype=torch.float64, device=parallel.device)
+        with undisturbed(model):
+            # the oldest last: what a method then fails to put back shows with one worker as with several
+            for task_id in parallel.share_of(range(self.task_id, -1, -1)):
+                began = time.monotonic()
+                result = self.looks.score(model, task_id)
+                if parallel.keeps_scores:
+                    numbers = [result.score, result.n, time.monotonic() - began]
+                    found[task_id] = torch.tensor(numbers, dtype=torch.float64)
+        # of each task one worker knows the score, and the others add 0
+        rows: list[list[float]] = parallel.sum(found).tolist()
+        return rows
 
 
 def tasks_trained(sequence: SequencePlan, tasks_seen: int) -> int:

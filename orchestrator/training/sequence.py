@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -12,12 +12,15 @@ import torch
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
 from orchestrator.evaluation.columns import column_events, missing_columns
+from orchestrator.evaluation.curves.during import Looks
 from orchestrator.planning.kept_streams import kept_stream
 from orchestrator.planning.keys import check_unchanged
+from orchestrator.planning.recovery import save_points
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.environment import SystemSampler
+from orchestrator.store.events import PointScored
 from orchestrator.store.records.event import Event, Report
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
@@ -25,7 +28,7 @@ from orchestrator.training.learner import Learner
 from orchestrator.training.learner_state import NOTHING_WHOLE, Purpose, free_memory
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.record import SequenceRecord, StateSaver, reason
-from orchestrator.training.scoring import compute_scores, tasks_trained
+from orchestrator.training.scoring import PointScorer, compute_scores, tasks_trained
 from orchestrator.training.task import Position, TaskLog, train_task
 from streams import Stream
 
@@ -101,6 +104,14 @@ class _SequenceRun:
     def learner(self) -> Learner:
         """The model and the method; nothing is loaded yet."""
         return Learner(self.sequence, self.stream, self.parallel)
+
+    @cached_property
+    def looks(self) -> Looks | None:
+        """What is scored amid training; None where that was not asked for."""
+        during = self.sequence.evaluation.during
+        if during is None:
+            return None
+        return Looks(during, self.sequence, self.stream)
 
     def release(self) -> None:
         """Let go of the model: the next sequence's must not come on top of it."""
@@ -201,7 +212,8 @@ class _SequenceRun:
         task = self.sequence.tasks[task_id]
         if self.store.is_pruned(self.sequence.keys[task_id + 1]):
             logger.info("task %r is trained again, since its state was pruned", task)
-        self.record.task_started(task_id, task_steps(self.learner, task_id))
+        num_steps = task_steps(self.learner, task_id)
+        self.record.task_started(task_id, num_steps)
         sampler = SystemSampler(self.record.add)
 
         def report(event: Event) -> None:
@@ -209,15 +221,25 @@ class _SequenceRun:
             sampler.tick()
             self.saver.look()
 
-        state = train_task(self.learner, task_id, report, self.position)
+        state, points = self._train_and_look(task_id, num_steps, report)
         tensors = list(state.weights.values())
         if state.resume_state is not None:
             tensors += state.resume_state.weights.values()
         # The loss of the last step was taken before that step changed the weights
         if not self.parallel.all_finite(tensors):
             raise NonFiniteLoss(f"the weights are not finite after task {task!r}")
+        if points and self.sequence.points_keys and self.parallel.writes:
+            # before the state, with which another sequence will look for them
+            save_points(self.sequence, task_id, points, self.store)
         self.saver.start(task_id, state, held)
         self.trained.add(task_id)
+
+    def _train_and_look(self, task_id: int, num_steps: int, report: Report) -> tuple[State, Sequence[PointScored]]:
+        """Train one task, and give the scores amid it too, which are none unless `evaluation.during` asks for them."""
+        if self.looks is None:
+            return train_task(self.learner, task_id, report, self.position), ()
+        scorer = PointScorer(self.learner, self.looks, task_id, num_steps, report)
+        return train_task(self.learner, task_id, report, self.position, scorer.look), scorer.points
 
     # Loading states
 

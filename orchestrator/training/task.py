@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,11 +32,17 @@ class Position:
     step: int | None = None
 
 
+def _no_look(step: int) -> None:
+    """Nobody looks at the model amid a task."""
+
+
 @dataclass
 class TaskLog:
-    """The steps of a task as they are recorded, and what they used."""
+    """The steps of a task as they are recorded, and what they used; `look(step)` is whoever looks at the model amid it."""
 
     report: Report
+    look: Callable[[int], None] = _no_look
+    seconds_of_looks: float = 0.0
     steps: list[dict[str, Any]] = field(default_factory=list)
     num_tokens: int = 0
     num_flops: int = 0
@@ -48,13 +54,25 @@ class TaskLog:
         self.num_flops += num_flops
         self.report(step)
 
+    def let_look(self, step: int) -> None:
+        """Have the model looked at as it is after so many steps. The time that this takes is no training's."""
+        began = time.monotonic()
+        self.look(step)
+        self.seconds_of_looks += time.monotonic() - began
+
     def history(self, seconds: float, diagnostics: Mapping[str, Any]) -> dict[str, Any]:
         """The task's history as a checkpoint keeps it (see `checkpoints.State`)."""
         usage = {"steps": len(self.steps), "tokens": self.num_tokens, "flops": self.num_flops}
         return {"seconds": round(seconds, 3), "steps": self.steps, "usage": usage, "diagnostics": diagnostics}
 
 
-def train_task(learner: Learner, task_id: int, report: Report, where: Position | None = None) -> State:
+def train_task(
+    learner: Learner,
+    task_id: int,
+    report: Report,
+    where: Position | None = None,
+    look: Callable[[int], None] = _no_look,
+) -> State:
     """Train one task from the state that `learner` holds; returns the state to store, whose tensors may be the model's own.
 
     With `schedule: infinite` the result has two states: the annealed weights, which are scored, and the resume state from
@@ -62,6 +80,7 @@ def train_task(learner: Learner, task_id: int, report: Report, where: Position |
     with the latter, since the next task starts from there. (What it gathers in its steps, as CoSO's sketch does, it gathers
     while annealing too.) It has two states as well where a method scores other weights than it trains (`ScoredWeights`).
     Where a method stores the weights in a form of its own (`StoredForm`), the learner then holds what that form gives.
+    `look` is called with the number of steps done, before the first and after each, on every worker; it must change nothing.
 
     Raises NonFiniteLoss, before the step that it would have spoilt.
     """
@@ -76,7 +95,7 @@ def train_task(learner: Learner, task_id: int, report: Report, where: Position |
     optimizer_state = learner.state.optimizer_state
     # Until the task is over the weights belong to no state: after an error, nobody may take them for one
     learner.hold(NOTHING_WHOLE)
-    log = TaskLog(report)
+    log = TaskLog(report, look)
     resume_state = None
     decayed: dict[str, Tensor] = {}
     if stack.tuning.trains_by_gradient:
@@ -84,7 +103,7 @@ def train_task(learner: Learner, task_id: int, report: Report, where: Position |
     if resume_state is not None:
         decayed = copy_to_cpu(learner.weights())
         restore(model, resume_state)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - started - log.seconds_of_looks
     stack.measure(model, position, batches)
     started = time.monotonic()
     stack.after_task(model, position, batches)
@@ -119,6 +138,7 @@ def _make_steps(
     last_before_annealing = last_step_before_annealing(training, num_steps)
 
     resume_state = None
+    log.let_look(0)
     global_batches = itertools.islice(learner.global_batches(task_id), num_steps)
     for step, (global_batch, made) in enumerate(_made(learner, global_batches), start=1):
         where.step = step
@@ -131,6 +151,7 @@ def _make_steps(
         rate = round(num_tokens / (time.monotonic() - began), 1)
         event = Step(task_id=task_id, step=step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=rate)
         log.add(event, num_tokens, num_flops)
+        log.let_look(step)
         if step == last_before_annealing:
             resume_state = snapshot(model, learner.weights(), optimizer)
     # they would take as much memory as the weights while the state is stored and scored

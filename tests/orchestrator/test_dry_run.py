@@ -173,3 +173,19 @@ def test_the_command_prints_a_table_that_fits_and_json() -> None:
     wrong = CliRunner().invoke(app, ["plan", "--set", "model.name=nosuch"])
     # which the command line makes one line and exit code 2 of
     assert isinstance(wrong.exception, UserError)
+
+
+def test_scores_amid_training_are_counted(tmp_path: Path) -> None:
+    """Three steps a task have points after 0, 1, 2 and 3: of one task, of two and of three, two of the four examples of each."""
+    during = {"during": {"every": 2, "examples": 2}}
+    silent, asked = (
+        dry_run.estimate(
+            small_config(tmp_path, methods=["ft"], stream=STREAM, evaluation=evaluation), QUIET, gpu=False
+        )[0]
+        for evaluation in ({}, during)
+    )
+    assert asked.answers - silent.answers == 4 * (1 + 2 + 3) * 2
+    # a state's scores are those of four examples of three tasks: there are four states
+    of_one_task = silent.scoring_flops / (4 * 3)
+    assert asked.scoring_flops - silent.scoring_flops == pytest.approx(4 * (1 + 2 + 3) * of_one_task / 2, rel=0.2)
+    assert (asked.steps, asked.flops, asked.disk_bytes) == (silent.steps, silent.flops, silent.disk_bytes)

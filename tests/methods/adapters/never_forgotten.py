@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from methods import Context, Settings
+from orchestrator.evaluation.curves.during import undisturbed
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import train_task
 from tests.methods.reference import Noise
@@ -27,7 +28,14 @@ def assert_never_forgotten(learner: Learner) -> list[Tensor]:
     learner.stack.parts.append(("noise", Noise(Settings(), Context(0))))
     found: list[list[Tensor]] = [[], [], []]
     for task in range(3):
-        train_task(learner, task, lambda event: None)
+
+        def look(step: int, task: int = task) -> None:
+            """Amid the training of a task too, those before it are answered as they ever are."""
+            with undisturbed(learner.scored_model()):
+                for old in range(task):
+                    assert torch.equal(logits_of(learner, old, old), found[old][0])
+
+        train_task(learner, task, lambda event: None, look=look)
         for old in range(task + 1):
             found[old].append(logits_of(learner, old, old))
     for logits in found:

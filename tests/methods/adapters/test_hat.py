@@ -233,6 +233,9 @@ def test_a_task_is_answered_with_its_own_masks_and_a_later_one_with_the_newest(
     for task, expected in ((0, 0), (2, 2), (4, 2)):
         learner.stack.before_scoring(learner.family.module, task)
         assert tuning.attention.task == expected
+    learner.stack.before_scoring(learner.family.module, 0)
+    learner.stack.after_scoring(learner.family.module)
+    assert tuning.attention.task == 2, "the task that is trained"
 
 
 def test_the_newest_embeddings_and_the_adapter_train(learner_of: Callable[..., Learner]) -> None:

@@ -115,6 +115,11 @@ def test_a_task_reads_its_own_prompts_and_earlier_ones(learner_of: Callable[...,
     for task, expected in ((0, [p[0]]), (1, [p[1], p[0]]), (2, [p[2], p[1], p[0]]), (4, [p[2], p[1], p[0]])):
         learner.stack.before_scoring(module, task)
         assert torch.equal(tuning.vectors(embeds, mask)[0], torch.cat(expected))
+    learner.stack.before_scoring(module, 0)
+    learner.stack.after_scoring(module)
+    assert torch.equal(tuning.vectors(embeds, mask)[0], torch.cat([p[2], p[1], p[0]])), (
+        "those of the task that is trained"
+    )
 
 
 def test_old_tasks_are_never_forgotten(sequence_of: Callable[..., SequencePlan]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from methods.full import Full
 from orchestrator.config import experiment
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.loading import load_config
@@ -84,6 +85,31 @@ def test_a_rate_that_is_given_is_for_all_methods_and_else_each_has_its_own() -> 
     # as an experiment's folder keeps it: nothing is given there either
     again = RunConfig.model_validate(left.model_dump(mode="json"))
     assert [again.training_for(method).lr for method in again.methods] == expected
+
+
+class Told(Full):
+    """A tuning method that sets itself to a task before it answers."""
+
+    def before_scoring(self, model: Any, task_id: int) -> None:
+        """Nothing: what counts is that it is there."""
+
+
+class PutBack(Told):
+    """One that goes on with the task that is trained."""
+
+    def after_scoring(self, model: Any) -> None:
+        """Nothing either."""
+
+
+def test_a_method_that_looks_would_disturb_is_refused() -> None:
+    """Its training would depend on whether anybody asked for scores amid it."""
+    values: dict[str, Any] = {"streams": ["embedded"], "evaluation": {"during": {"every": 5}}}
+    told = {"name": "told", "tuning": f"{__name__}.Told"}
+    put_back = {"name": "put-back", "tuning": f"{__name__}.PutBack"}
+    RunConfig.model_validate({**values, "methods": ["ft", "hat", "exssnet", "progprompt", put_back]})
+    RunConfig.model_validate({"streams": ["embedded"], "methods": [told]})
+    with pytest.raises(ValueError, match=r"evaluation\.during: cannot be combined with .*Told.*no after_scoring"):
+        RunConfig.model_validate({**values, "methods": [told]})
 
 
 def test_a_scenario_gives_epochs_in_place_of_the_training_s() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.config.running import CheckpointsConfig, EvaluationConfig, ScalingConfig, TrackingConfig
+from orchestrator.config.running import CheckpointsConfig, DuringConfig, EvaluationConfig, ScalingConfig, TrackingConfig
 from tests.orchestrator.config.refusal import refused
 
 
@@ -16,6 +16,8 @@ def test_what_is_not_said_fits_any_machine() -> None:
     assert scaling.max_failures == 2
     assert (CheckpointsConfig().keep, CheckpointsConfig().delta) == ("all", False)
     assert (EvaluationConfig().placement, EvaluationConfig().rows) == ("auto", "all")
+    assert EvaluationConfig().during is None
+    assert (DuringConfig(every=5).examples, DuringConfig(every=5).window) == (256, 10)
     assert (TrackingConfig().uri, TrackingConfig().experiment) == (None, None)
 
 
@@ -34,6 +36,10 @@ def test_what_is_not_said_fits_any_machine() -> None:
         ("checkpoints.keep=first", ["checkpoints.keep", "'all', 'last' or 'none'", "found 'first'"]),
         ("checkpoints={keep: last, delta: true}", ["checkpoints", "delta: true goes with keep: all; with keep: last"]),
         ("evaluation.rows=lower", ["evaluation.rows", "'all' or 'seen'", "found 'lower'"]),
+        ("evaluation.during={examples: 8}", ["evaluation.during.every", "required"]),
+        ("evaluation.during={every: 0}", ["evaluation.during.every", "greater than or equal to 1", "found 0"]),
+        ("evaluation.during={every: 5, window: 1}", ["evaluation.during.window", "greater than or equal to 2"]),
+        ("evaluation.during={every: 5, rows: 8}", ["evaluation.during", "unknown key 'rows'"]),
         ("tracking.url=http://x", ["tracking", "unknown key 'url'. Did you mean 'uri'?"]),
     ],
 )

@@ -100,6 +100,12 @@ def test_a_source_of_ones_own_is_named_by_its_path(tmp_path: Path, monkeypatch: 
             "tasks.0.text: expected a column's name, or a list of at least one",
         ),
         ("{name: embedded, scorer: {reviews: exact}}", "unknown scorer 'exact'"),
+        ("{name: embedded, fuar: {updated: [reviews]}}", "streams.0.fuar.forgotten: Field required"),
+        ("{name: embedded, fuar: {forgotten: [reviews]}}", "it needs tasks that are updated or acquired"),
+        (
+            "{name: embedded, fuar: {forgotten: [reviews], acquired: [riddles, reviews]}}",
+            "streams.0.fuar: tasks: 'reviews' is given twice",
+        ),
         (
             "{name: x, tasks: [{name: n, hub: a/b, revision: c, scorer: rouge}]}",
             "tasks.0.scorer: unknown scorer 'rouge'. Did you mean 'rouge-l'? Known: exact-match, verbatim",
@@ -169,6 +175,18 @@ def test_a_task_of_the_hub_names_its_scorer_where_the_stream_does_not(tmp_path: 
     assert [task.scorer for task in built.tasks] == ["sari", "exact-match"]
     with pytest.raises(ValueError, match="task 'open' has no label set, which the scorer 'macro-f1' needs"):
         StreamConfig.model_validate({**entry, "scorer": "macro-f1"}).build()
+
+
+def test_the_tasks_of_fuar_are_those_that_are_trained() -> None:
+    entry = "{name: embedded, first: 3, fuar: {forgotten: [reviews], acquired: [requests]}}"
+    stream = stream_of(entry)
+    assert stream.build().task_names == ("reviews", "headlines", "requests")
+    assert StreamConfig.model_validate(stream.model_dump(mode="json")) == stream
+    with pytest.raises(ValueError, match=r"stream 'embedded': fuar: unknown task 'request'\. Did you mean 'requests'"):
+        stream_of(entry.replace("requests", "request")).build()
+    with pytest.raises(ValueError, match="fuar: unknown task 'riddles'"):
+        stream_of(entry.replace("requests", "riddles")).build()
+    assert "fuar" not in stream_of("embedded").model_dump(mode="json"), "what was saved without it stays what it is"
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.planning import keys
 from orchestrator.planning.keys import check_unchanged, content_key, score_keys
+from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from streams import SCORER_VERSIONS, Stream
+from tests.conftest import small_config
 
 SequenceOf = Callable[..., SequencePlan]
 
@@ -35,6 +38,8 @@ def test_a_key_does_not_depend_on_the_order_of_a_mapping() -> None:
         {"name": "other"},
         {"methods": [{"preset": "ft", "name": "other"}]},
         {"evaluation": {"batch": 3}},
+        {"evaluation": {"during": {"every": 2}}},
+        {"stream": {"fuar": {"forgotten": ["reviews"], "acquired": ["riddles"]}}},
     ],
 )
 def test_what_changes_no_result_changes_no_key(changes: dict[str, Any], sequence_of: SequenceOf) -> None:
@@ -196,6 +201,38 @@ def test_what_these_settings_influence_is_in_the_key(sequence_of: SequenceOf) ->
     falling = [sequence_of(training={"outer": outer}).keys for outer in ("rsqrt", "cosine")]
     assert all(k[1] == base[1] for k in falling), "the first task is trained alike"
     assert len({base[2], *(k[2] for k in falling)}) == 3
+
+
+def test_scores_amid_training_go_by_what_is_scored_when(sequence_of: SequenceOf) -> None:
+    def keys_of(every: int = 2, **changes: Any) -> tuple[str, ...]:
+        during = {"every": every, "examples": 6, "window": changes.pop("window", 10)}
+        return sequence_of(evaluation={"during": during}, **changes).points_keys
+
+    ours = keys_of()
+    assert len(set(ours)) == 5
+    assert sequence_of().points_keys == ()
+    assert keys_of(window=3) == ours, "the window is the report's alone"
+    assert keys_of(scaling={"workers": 2}) == ours
+    assert keys_of(stream={"first": 2}) == ours[:2]
+    for changes in (
+        {"every": 3},
+        {"seeds": [8]},
+        {"stream": {"max_test": 9}},
+        {"training": {"lr": 0.5}},
+        {"scoring": "rank"},
+    ):
+        assert not set(keys_of(**changes)) & set(ours)
+
+
+def test_the_expert_of_the_first_task_has_the_points_of_the_sequence_that_trained_it(tmp_path: Path) -> None:
+    """Where answers are chosen among the labels of a stream, those of the other tasks make other scores."""
+    for model, shared in (("tiny-t5", 1), ("tiny-bert", 0)):
+        during = {"during": {"every": 2, "examples": 6}}
+        plans = plan(small_config(tmp_path, model=model, methods=["ft", "expert"], evaluation=during))
+        of_experts = {key for sequence in plans[1:] for key in sequence.points_keys}
+        assert len(of_experts) == 5
+        assert plans[0].keys[1] == plans[1].keys[1]
+        assert len(of_experts & set(plans[0].points_keys)) == shared
 
 
 def test_a_longer_scenario_continues_a_shorter_one(sequence_of: SequenceOf) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from orchestrator.report.plots import heat_map
+from orchestrator.evaluation.curves.stability import Point
+from orchestrator.report.plots import first_steps, heat_map, score_curves
 
 MATRIX = [[1.0, 0.25, 0.599], [0.5, 0.6, 0.0]]
 
@@ -48,3 +49,30 @@ def test_axes_name_the_tasks_and_the_title_what_it_is() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["sport", "law"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["sport", "law"]
     assert axes.get_title(loc="left") == "overlap"
+
+
+# the first task has three steps, the second two
+POINTS = [Point(1, 2, 1, 80.0), Point(0, 0, 0, 10.0), Point(0, 3, 0, 90.0), Point(1, 0, 0, 90.0), Point(1, 2, 0, 40.0)]
+
+
+def test_a_line_for_each_task_over_the_steps_of_all() -> None:
+    axes = score_curves(POINTS, ["sport", "law", "news"], "%", "ft").axes[0]
+    lines = {}
+    for line in axes.lines:
+        lines[line.get_label()] = (list(line.get_xdata()), list(line.get_ydata()))
+    assert lines["sport"] == ([0, 3, 3, 5], [10, 90, 90, 40])
+    assert lines["law"] == ([5], [80])
+    assert "news" not in lines
+    assert axes.get_ylabel() == "score (%)"
+    assert axes.get_title(loc="left") == "ft"
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["sport", "law"]
+    # one switch, besides what is still to come
+    dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+    assert dashed == [3, 5]
+
+
+def test_tasks_begin_where_those_before_end() -> None:
+    assert first_steps(POINTS, 2) == [0, 3, 5]
+    assert first_steps([], 2) == [0, 0, 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.store.events import CheckpointSaved, ProbeComputed, ScoreComputed, SequenceStarted, Step
+from orchestrator.store.events import CheckpointSaved, PointScored, ProbeComputed, ScoreComputed, SequenceStarted, Step
 
 
 def started(*tasks: str) -> SequenceStarted:
@@ -31,6 +31,13 @@ def checkpoint(task_id: int) -> CheckpointSaved:
         task_id=task_id, task=str(task_id), key="k", path="/p", bytes=1, seconds=2.0, usage={"steps": 3}, reused=False,
         diagnostics={},
     )  # fmt: skip
+
+
+def point(task_id: int, step: int, scored_id: int, score: float) -> PointScored:
+    """A score amid training on eight examples of a task that is called by its number."""
+    return PointScored(
+        task_id=task_id, step=step, scored_id=scored_id, scored_task=str(scored_id), score=score, n=8, seconds=0.5
+    )
 
 
 def probe(tasks_seen: int, name: str, percent: float) -> ProbeComputed:

@@ -33,6 +33,7 @@ VALUES: dict[Any, Any] = {
     list[dict[str, Any]]: [{"key": [1, None]}],
     dict[str, Any]: {"key": {"inner": 1}},
     dict[str, str]: {"torch": "2.0"},
+    dict[str, float]: {"pm": 0.5},
     dict[str, int | float]: {"steps": 3, "flops": 0.5},
 }
 
@@ -55,7 +56,7 @@ def test_every_kind_that_can_be_recorded_is_listed_under_its_name() -> None:
     for kind in vars(events).values():
         if isinstance(kind, type) and issubclass(kind, Event) and kind not in (Event, SearchEvent, TrialEvent):
             kinds.append(kind)
-    assert len(kinds) == 21
+    assert len(kinds) == 23
     assert {kind.name: kind for kind in kinds} == EVENTS
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.store.events import ScoringFailed, SequenceFailed, SequenceFinished, TaskStarted
+from orchestrator.store.events import Measured, ScoringFailed, SequenceFailed, SequenceFinished, TaskStarted
 from orchestrator.store.integrity import seal
 from orchestrator.store.journal import Journal, Tail, journal_folder
 from orchestrator.store.records.search_events import SearchChosen
 from orchestrator.store.view import View, fold, read_view
-from tests.orchestrator.store.examples import checkpoint, probe, score, started, step
+from tests.orchestrator.store.examples import checkpoint, point, probe, score, started, step
 
 STARTED = started("a", "b")
 ALL_SCORES = [score(tasks_seen, task_id, 1.0) for tasks_seen in range(3) for task_id in range(2)]
@@ -147,3 +147,25 @@ def test_a_view_takes_no_more_memory_for_more_steps(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert len(view.by_task[0].steps) == count
     assert sizes[1] < sizes[0] + 5000
+
+
+def test_a_score_amid_training_counts_once() -> None:
+    """Where a task is trained again, what was said first stands."""
+    view = View("s")
+    first = point(1, 4, 0, 30.0)
+    assert view.add(first)
+    assert not view.add(point(1, 4, 0, 99.0))
+    assert view.add(point(1, 4, 1, 50.0))
+    assert view.add(point(1, 5, 0, 50.0))
+    assert view.add(point(0, 4, 0, 50.0))
+    assert view.points[1, 4, 0] == first
+    assert len(view.points) == 4
+
+
+def test_what_a_report_measured_may_change() -> None:
+    view = View("s")
+    assert view.add(Measured(expert="expert", values={"fuar": 0.5}))
+    assert not view.add(Measured(expert="expert", values={"fuar": 0.5}))
+    later = Measured(expert="expert", values={"fuar": 0.25})
+    assert view.add(later)
+    assert view.measured == later

@@ -16,7 +16,7 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.references import record_references
 from orchestrator.report.results import results
-from orchestrator.store.events import ScoreComputed, SequenceFailed, SequenceStarted, Step, TaskStarted
+from orchestrator.store.events import Measured, ScoreComputed, SequenceFailed, SequenceStarted, Step, TaskStarted
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.records.event import Event
 from orchestrator.tracking.connection import Connection
@@ -25,7 +25,7 @@ from orchestrator.tracking.parent_runs import ParentRuns
 from orchestrator.tracking.sequence_runs import SequenceRuns
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
-from tests.orchestrator.store.examples import checkpoint, probe, score, started, step
+from tests.orchestrator.store.examples import checkpoint, point, probe, score, started, step
 from tests.orchestrator.tracking.mlflow_runs import copy_to_mlflow, parent_of, points, runs, snapshot
 from tests.steps import losses_of
 
@@ -338,3 +338,43 @@ def test_scores_of_several_scorers_go_by_these(store: str, copied: Callable[...,
     assert "aa" not in metrics and not any(key.startswith("accuracy/") for key in metrics)
     assert points(store, parent, "perplexity/0") == [(0, 0), (1, 30), (2, 60)]
     assert metrics["rouge-l/1"] == 61
+
+
+def test_scores_amid_training_are_metrics_and_a_picture(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    """The first task falls from 90 to 20 amid the second, and is back at 70; the second ends at 80."""
+    begun = start()
+    asked = begun.model_copy(
+        update={"sequence": {**begun.sequence, "evaluation": {"during": {"every": 1, "window": 2}}}}
+    )
+    scores = {
+        (0, 0, 0): 10.0,
+        (0, 3, 0): 90.0,
+        (1, 0, 0): 90.0,
+        (1, 0, 1): 5.0,
+        (1, 1, 0): 20.0,
+        (1, 2, 0): 70.0,
+        (1, 2, 1): 80.0,
+    }
+    events: list[Event] = [asked]
+    for task_id, steps in ((0, 3), (1, 2)):
+        events.append(TaskStarted(task_id=task_id, task=TASKS[task_id], steps=steps, reused=False, time=200 + task_id))
+        for (trained, number, scored), value in scores.items():
+            if trained == task_id:
+                events.append(at(300 + number, point(trained, number, scored, value)))
+        events.append(at(400 + task_id, checkpoint(task_id)))
+    events.append(Measured(expert="expert", values={"saturation": 0.5}, time=500))
+    parent, children = copied(events)
+    # (a point before the first step stands where the task before has its last)
+    assert points(store, parent, "during/0") == [(0, 10), (3, 90), (3, 90), (4, 20), (5, 70)]
+    assert points(store, parent, "during/1") == [(3, 5), (5, 80)]
+    assert points(store, children["2 law"], "during/0") == [(0, 90), (1, 20), (2, 70)]
+    assert points(store, parent, "min_acc") == [(2, 20)]
+    assert points(store, parent, "wc_acc") == [(1, 90), (2, 50)]
+    # in a window of two points: the first task falls by 70 and rises by 80, the second rises by 75
+    assert points(store, parent, "wf") == [(1, 0), (2, 35)]
+    assert points(store, parent, "wp") == [(1, 80), (2, 77.5)]
+    assert points(store, parent, "saturation") == [(3, 0.5)]
+    client = mlflow.MlflowClient(store)
+    assert [f.path for f in client.list_artifacts(parent.info.run_id, "curves")] == ["curves/scores-amid-training.png"]

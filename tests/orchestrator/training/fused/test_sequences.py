@@ -16,9 +16,10 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import CheckpointSaved, Event, SystemSample
 from orchestrator.store.journal import Tail, journal_folder
+from orchestrator.store.view import read_view
 from orchestrator.training.fused.sequences import run_fused
 from orchestrator.training.sequence import run_sequence
-from tests.orchestrator.training.helpers import ANNEALED, stored
+from tests.orchestrator.training.helpers import ANNEALED, equal, stored
 
 Make = Callable[..., SequencePlan]
 # each differs from the others in what is its own: rate, decay, clipping, betas, schedule, an outer schedule
@@ -194,3 +195,22 @@ def test_another_group_that_shares_a_state_is_waited_for(sequence_of: Make) -> N
             assert not store.has(sequences[0].keys[1])
         running.result(timeout=60)
     assert store.has(sequences[1].keys[2])
+
+
+def test_scores_amid_training_are_those_of_each_alone_and_disturb_no_other(sequence_of: Make) -> None:
+    during = {"during": {"every": 2, "examples": 4}}
+    fused = trials(sequence_of, "fused", TRAININGS[:2], evaluation=during, **SHORT)
+    run_fused(fused, evaluate=False)
+    silent = trials(sequence_of, "silent", TRAININGS[:2], **SHORT)
+    run_fused(silent, evaluate=False)
+    for alone, sequence, unseen in zip(
+        trials(sequence_of, "alone", TRAININGS[:2], evaluation=during, **SHORT), fused, silent, strict=True
+    ):
+        run_sequence(alone, evaluate=False)
+        found = []
+        for plan in (alone, sequence):
+            points = read_view(plan.out, plan.id).points.values()
+            found.append([(point.task_id, point.step, point.scored_id, point.score) for point in points])
+        assert found[0] == found[1]
+        assert len(found[0]) == 4 * (1 + 2)
+        assert equal(dict(stored(sequence, 2).weights), dict(stored(unseen, 2).weights))
