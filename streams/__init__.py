@@ -8,6 +8,7 @@ from streams.catalogue import (
     named_stream,
     resolve_source,
 )
+from streams.corpus import Corpus
 from streams.doubts import doubts
 from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level, Proof, prove
 from streams.label_splits import half_of_labels, tasks_of_labels
@@ -22,7 +23,7 @@ from streams.sources.hub import HubSource, HubTask
 from streams.sources.source import Source, SourceSettings, refuse_boolean
 from streams.splits import SPLITS, Example, Limits, RawSplit, Split, carve_dev
 from streams.stream import Stream
-from streams.task import DEFAULT_SCORER, SealedSplit, Task
+from streams.task import DEFAULT_SCORER, Objective, SealedSplit, Task
 from streams.text import bare_text, normalise_answer
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "SOURCES",
     "SPLITS",
     "STATEMENTS",
+    "Corpus",
     "EmbeddedSource",
     "Example",
     "FileTask",
@@ -50,6 +52,7 @@ __all__ = [
     "HubTask",
     "Level",
     "Limits",
+    "Objective",
     "Prompt",
     "PromptTemplate",
     "Proof",

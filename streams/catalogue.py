@@ -9,6 +9,7 @@ from typing import Any
 from streams.names import unknown_name
 from streams.sources import SOURCES, find_source
 from streams.sources.embedded import GENERATED
+from streams.sources.embedded_corpora import GENERATED_CORPORA
 from streams.sources.source import Source
 from streams.splits import Limits
 from streams.stream import Stream
@@ -42,6 +43,8 @@ FOLDER_STREAMS = {**ORDERS, **BENCHMARK_SPLIT}
 DESCRIPTIONS: dict[str, str] = {
     "embedded": "five generated text-to-text tasks, no download",
     "embedded-tuning": "five others of the same shape, to tune on: no word in common with embedded",
+    "embedded-cpt": "four generated corpora in languages of their own, for pre-training: no download",
+    "embedded-cpt-tuning": "four others of the same shape: no word in common with embedded-cpt",
     **{name: f"{len(tasks)} tasks of the public benchmark, from a folder" for name, tasks in ORDERS.items()},
     "benchmark-tuning": "6 tasks of the public benchmark, from a folder: to tune on",
     "benchmark-evaluation": "6 tasks of the same profiles from other data: to evaluate on",
@@ -52,6 +55,8 @@ def catalogue_entry(name: str) -> dict[str, Any]:
     """What the catalogue's name stands for: its source's name (as `source`) and that source's settings."""
     if name in GENERATED:
         return {"source": "embedded", "words": name}
+    if name in GENERATED_CORPORA:
+        return {"source": "embedded-corpora", "languages": name}
     return {"source": "folder", "tasks": FOLDER_STREAMS[name], "skip_texts": SKIPPED.get(name, ())}
 
 
@@ -67,7 +72,7 @@ def resolve_source(name: str, entry: Mapping[str, Any]) -> tuple[str, type[Sourc
         if value is not None:
             settings[key] = value
     source = settings.pop("source", None)
-    if "tasks" in settings and name in GENERATED and source is None:
+    if "tasks" in settings and name in (*GENERATED, *GENERATED_CORPORA) and source is None:
         # taken for tasks of a folder, it would be other data under the name of the generated one
         raise ValueError(
             f"stream {name!r} is generated, all of its tasks at once: `tasks` does not go with it. `first` or `only` take "

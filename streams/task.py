@@ -7,13 +7,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from streams.prompts import BENCHMARK, Prompt, PromptTemplate
 from streams.splits import Example, Limits, RawSplit, Split, carve_dev, in_seeded_order
 
 # how answers were scored in all published results; `streams.scorer_names` has the others
 DEFAULT_SCORER = "exact-match"
+
+# what a model learns from a task: to answer what is asked about a text, or the text itself
+Objective = Literal["answer", "text"]
 
 Kept = TypeVar("Kept")
 
@@ -47,6 +50,8 @@ class Task:
 
     What was read and hashed is kept, also for the tasks that `sharing` makes of this one.
     """
+
+    objective: ClassVar[Objective] = "answer"
 
     name: str
     category: str
@@ -104,6 +109,10 @@ class Task:
         if not examples:
             raise ValueError(f"task {self.name!r}: the {split} split is empty{self._why_empty(split)} ({self.source})")
         return examples
+
+    def size(self, split: Split) -> int:
+        """How many examples a split has. Raises ValueError where there are none."""
+        return len(self.read(split))
 
     def _why_empty(self, split: Split) -> str:
         """What is wrong with labels that leave no row of a split to use; empty where something else left none."""

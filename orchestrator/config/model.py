@@ -15,8 +15,10 @@ class ModelConfig(Section):
     name: str = Field("tiny-t5", description="a built-in name, a local folder, or a hub id")
     revision: str | None = Field(None, description="the hub commit; by default the newest, which is then recorded")
     overrides: dict[str, Any] = Field(default_factory=dict, description="changes to a built-in model's configuration")
-    scoring: Literal["auto", "generate", "head", "similarity"] = Field(
-        "auto", description="auto: generate for (encoder-)decoders, similarity for sentence encoders, else head"
+    scoring: Literal["auto", "generate", "head", "similarity", "masked"] = Field(
+        "auto",
+        description="auto: generate for (encoder-)decoders, similarity for sentence encoders, masked for other encoders on "
+        "corpora, else head",
     )
     input: Literal["auto", "prompt", "text", "chat"] = Field(
         "auto",

@@ -179,6 +179,8 @@ class StreamConfig(Section):
     def _asked_and_scored(self, task: Task) -> Task:
         """The task with the stream's prompt and scorer; where none is given, those that its source gave it."""
         prompt = _value_for(task, self.prompt)
+        if prompt is not None and task.objective == "text":
+            raise ValueError(f"stream {self.name!r}: prompt: task {task.name!r} is a corpus, of which nothing is asked")
         if prompt is not None:
             task = replace(task, template=find_prompt(prompt))
         scorer = _value_for(task, self.scorer)

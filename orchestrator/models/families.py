@@ -9,6 +9,7 @@ from orchestrator.models.decoder import Decoder
 from orchestrator.models.encoder import EncoderWithHead
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.family import Family
+from orchestrator.models.masked_lm import MaskedLanguageModel
 from orchestrator.models.sentence_encoder import EncoderBySimilarity
 from orchestrator.models.source import ModelSource
 
@@ -32,7 +33,11 @@ def family_of(source: ModelSource, config: ModelConfig) -> type[Family]:
             return EncoderDecoder
         return Decoder
     if scoring == "generate":
-        raise ValueError(f"model.scoring: {config.name!r} is an encoder and cannot generate; allowed: head, similarity")
+        raise ValueError(
+            f"model.scoring: {config.name!r} is an encoder and cannot generate; allowed: head, similarity, masked"
+        )
+    if scoring == "masked":
+        return MaskedLanguageModel
     if scoring == "similarity" or (scoring == "auto" and source.sentence_encoder):
         return EncoderBySimilarity
     return EncoderWithHead

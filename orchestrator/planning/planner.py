@@ -14,7 +14,7 @@ from orchestrator.config.model import ModelConfig
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
-from orchestrator.models.source import find_model
+from orchestrator.models.source import ModelSource, find_model
 from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
@@ -68,15 +68,16 @@ class Planner:
         warn: Warn | None = None,
         tries_models: bool = True,
     ) -> None:
-        self.config = config
+        with _as_user_error():
+            self.source = find_model(config.model)
+            model = _for_objectives(config.model, self.source, config)
+            self.family = family_of(self.source, model)
+        self.config = config.model_copy(update={"model": model})
         self.why = why
         self.warn = warn
         self._warned: set[str] = set()
-        with _as_user_error():
-            self.source = find_model(config.model)
-            self.family = family_of(self.source, config.model)
         self._check_family()
-        self.model = _with_precision(config.model, gpu)
+        self.model = _with_precision(model, gpu)
         if tries_models:
             self.try_models()
         self._tell_missing_sources()
@@ -103,6 +104,7 @@ class Planner:
                     _check_dev(built)
                 else:
                     built = built.watched(self._test_reads.append)
+                self._check_objectives(built)
                 self._check_open_answers(built)
                 # one task alone is a part of a stream whose names were checked as a whole
                 if not stream.only:
@@ -212,10 +214,31 @@ class Planner:
                         f"methods: {method.label!r} needs an encoder with a classification head; {name!r} has none"
                     )
 
+    def _check_objectives(self, stream: Stream) -> None:
+        """Refuses a corpus, or a task with answers, where the model or a method does not learn from it."""
+        name = self.config.model.name
+        for task in stream.tasks:
+            what = f"stream {stream.name!r}: task {task.name!r}"
+            if task.objective not in self.family.objectives:
+                if task.objective == "text":
+                    raise UserError(
+                        f"{what} is a corpus, and {name!r} learns to answer here; corpora go with decoders, and with encoders "
+                        "where model.scoring is auto or masked"
+                    )
+                raise UserError(f"{what} asks for answers, and with model.scoring: masked {name!r} reads corpora alone")
+            if task.objective == "answer":
+                continue
+            for method in self.config.methods:
+                for part in method.types:
+                    if part.card.no_corpora:
+                        raise UserError(
+                            f"{what} is a corpus, and method {method.label!r} does not learn from one: {part.card.no_corpora}"
+                        )
+
     def _check_open_answers(self, stream: Stream) -> None:
         """Refuses a task without a label set where answers are chosen among labels."""
         for task in stream.tasks:
-            if task.labels:
+            if task.labels or task.objective == "text":
                 continue
             open_task = f"stream {stream.name!r}: task {task.name!r} has no label set"
             if not self.family.generates:
@@ -259,6 +282,20 @@ def _as_user_error() -> Iterator[None]:
         raise
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _for_objectives(model: ModelConfig, source: ModelSource, config: RunConfig) -> ModelConfig:
+    """The model's configuration with what `scoring: auto` means for an encoder that reads corpora."""
+    objectives = {stream.settings.objective for stream in config.streams}
+    if source.kind != "encoder" or model.scoring != "auto" or "text" not in objectives:
+        return model
+    # one head or the other: the family is that of all sequences of an experiment
+    if "answer" in objectives:
+        raise UserError(
+            f"streams: corpora and tasks with labels, and {model.name!r} is an encoder, which has another head for each; make "
+            "them two experiments"
+        )
+    return model.model_copy(update={"scoring": "masked"})
 
 
 def _with_precision(model: ModelConfig, gpu: bool) -> ModelConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -54,13 +55,18 @@ def name_of(file: Any) -> str:
 
 
 def lines_of(file: Any) -> Iterator[tuple[int, str]]:
-    """The lines of a file, each with its number from 1. Raises ValueError where one is not UTF-8."""
-    with file as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
+    """The lines of a file, each with its number from 1. Raises ValueError where one is not UTF-8, or cannot be unpacked."""
+    number = 0
+    try:
+        with file as stream:
+            for line in stream:
+                number += 1
                 yield number, line.decode("utf-8-sig")
-            except UnicodeDecodeError:
-                raise ValueError(f"{name_of(file)}, line {number}: not UTF-8 text") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{name_of(file)}, line {number}: not UTF-8 text") from None
+    # a file that was cut, or is not of the compression that its name says
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{name_of(file)}, after line {number}: cannot be read: {error}") from None
 
 
 def json_row(text: str, where: str) -> dict[str, Any]:

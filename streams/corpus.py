@@ -1,0 +1,154 @@
+"""A corpus: a task whose texts are modelled as they are, where nothing is asked and nothing is answered.
+
+Its documents are streamed: whoever reads a split holds one document at a time, whatever the size of the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NoReturn
+
+from streams.splits import Example, Limits, RawSplit, Split
+from streams.task import Objective, Task
+from streams.text import seeded_rank
+
+Read = Callable[[], Iterable[str]]
+
+# sixteen hexadecimal digits of a rank
+_RANKS = 16**16
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one pass over a split finds: the hash of its documents in order, their number and their bytes in UTF-8."""
+
+    sha256: str
+    num_documents: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Corpus(Task):
+    """A task of documents. Each function in `parts` streams those of a split, in a fixed order; train is always there.
+
+    Where there is none for test, documents are held out of train: a share of `test_fraction`, and where there is none for
+    dev, `limits.dev_fraction` of the others. Which they are depends on the seed and each document's own text alone, so that
+    equal texts share a split and no pass has to know how many there are; the share is met on average. `limits.max_*` take a
+    split's first documents.
+    """
+
+    objective: ClassVar[Objective] = "text"
+
+    parts: Mapping[Split, Read] = field(repr=False)
+    test_fraction: float = 0.05
+
+    def documents(self, split: Split) -> Iterator[str]:
+        """The documents of a split, one at a time, in a fixed order."""
+        if split == "test":
+            self._open_test()
+        most = {"train": self.limits.max_train, "dev": self.limits.max_dev, "test": self.limits.max_test}[split]
+        return itertools.islice(self._chosen(split), most)
+
+    def _chosen(self, split: Split) -> Iterator[str]:
+        if split in self.parts:
+            chosen = self.parts[split]
+        else:
+            # held out of train
+            chosen = self.parts["train"]
+        is_shared = chosen is self.parts["train"]
+        for text in chosen():
+            if self.limits.keeps(text) and (not is_shared or self._split_of(text) == split):
+                yield text
+
+    def _split_of(self, text: str) -> Split:
+        """The split to which a document of the train files belongs."""
+        rank = seeded_rank(text, self.limits.seed)
+        # two numbers of one hash: the share of dev is one of what test leaves
+        if "test" not in self.parts and int(rank[:16], 16) < self.test_fraction * _RANKS:
+            return "test"
+        if "dev" not in self.parts and int(rank[16:32], 16) < self.limits.dev_fraction * _RANKS:
+            return "dev"
+        return "train"
+
+    def contents(self, split: Split) -> Contents:
+        """What a split holds, found in one pass. Raises ValueError where it is empty."""
+        # before what is kept is looked up: a sealed split stays so though another task has read it
+        if split == "test":
+            self._open_test()
+        contents = self._keep(f"contents of {split}", lambda: _contents(self.documents(split)))
+        if not contents.num_documents:
+            raise ValueError(f"task {self.name!r}: the {split} split is empty{self._why_none(split)} ({self.source})")
+        return contents
+
+    def _why_none(self, split: Split) -> str:
+        if split == "test" and "test" not in self.parts:
+            return (
+                f": none of its documents was held out, a share of {self.test_fraction:g}; give `test` files or a "
+                "greater test_fraction"
+            )
+        return ""
+
+    def size(self, split: Split) -> int:
+        return self.contents(split).num_documents
+
+    def split_hash(self, split: Split) -> str:
+        return self.contents(split).sha256
+
+    @property
+    def has_dev(self) -> bool:
+        if "dev" not in self.parts and not self.limits.dev_fraction:
+            return False
+        return self._keep("contents of dev", lambda: _contents(self.documents("dev"))).num_documents > 0
+
+    def read(self, split: Split) -> NoReturn:
+        """A corpus has no examples: raises ValueError."""
+        raise ValueError(f"task {self.name!r} is a corpus: it has documents, and no examples with a label")
+
+    def dropped_rows(self, split: RawSplit) -> int:
+        """No document has a label that could be a wrong one."""
+        return 0
+
+
+def corpus(
+    name: str,
+    source: str,
+    parts: Mapping[Split, Read],
+    limits: Limits = Limits(),
+    test_fraction: float = 0.05,
+    dataset: str = "",
+) -> Corpus:
+    """A corpus by its name and what streams its documents."""
+    return Corpus(
+        name=name,
+        category="",
+        instruction="",
+        labels=(),
+        source=source,
+        load=_no_examples,
+        limits=limits,
+        dataset=dataset,
+        scorer="perplexity",
+        parts=parts,
+        test_fraction=test_fraction,
+    )
+
+
+def _no_examples(split: RawSplit) -> Sequence[Example]:
+    raise AssertionError("a corpus is read by its documents")
+
+
+def _contents(documents: Iterable[str]) -> Contents:
+    digest = hashlib.sha256(b"corpus\n")
+    num_documents = 0
+    num_bytes = 0
+    for document in documents:
+        encoded = document.encode()
+        # the length first, so that no two ways to cut one text have one hash
+        digest.update(len(encoded).to_bytes(8))
+        digest.update(encoded)
+        num_documents += 1
+        num_bytes += len(encoded)
+    return Contents(digest.hexdigest(), num_documents, num_bytes)
