@@ -14,7 +14,7 @@ from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level
 from streams.label_splits import half_of_labels, tasks_of_labels
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
-from streams.scorer_names import NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
+from streams.scorer_names import FROM_LIKELIHOOD, NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
 from streams.sources import SOURCES, find_source, source_names
 from streams.sources.embedded import EmbeddedSource, vocabulary
 from streams.sources.files import FilesSource, FileTask
@@ -32,6 +32,7 @@ __all__ = [
     "DEFAULT_SCORER",
     "DESCRIPTIONS",
     "FOLDER_STREAMS",
+    "FROM_LIKELIHOOD",
     "LEVELS",
     "NORMAL_FORMS",
     "ORDERS",

@@ -199,7 +199,7 @@ def num_equal(task: Task, score: TaskScore, answers: LoopAnswers) -> int:
     scorer = scorer_of(task)
     count = 0
     for prediction, whole, beginning in zip(score.predictions, answers.whole, answers.beginnings, strict=True):
-        is_right = scorer.score_example(whole, prediction.target).correct
+        is_right = scorer.equals(whole, prediction.target)
         count += prediction.prediction == beginning and prediction.correct == is_right
     return count
 

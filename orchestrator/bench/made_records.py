@@ -22,6 +22,7 @@ from orchestrator.store.events import (
     TaskStarted,
 )
 from orchestrator.store.journal import Journal, journal_folder
+from streams import DEFAULT_SCORER
 
 # an instant in milliseconds: what is copied twice must have the same times
 BEGIN = 1_700_000_000_000
@@ -59,6 +60,7 @@ def make_experiment(out: Path, size: Size) -> Experiment:
                 evaluation=config.evaluation,
                 seed=seed,
                 tasks=tasks,
+                scorers=(DEFAULT_SCORER,) * len(tasks),
                 keys=keys,
                 score_keys=tuple(score_keys),
                 out=str(out),
@@ -78,6 +80,7 @@ def long_sequence(out: Path, experiment: Experiment, steps: int) -> SequencePlan
     changes = {
         "id": "ft-made-long",
         "tasks": first.tasks[:1],
+        "scorers": first.scorers[:1],
         "keys": first.keys[:2],
         "score_keys": tuple(keys[:1] for keys in first.score_keys[:2]),
     }

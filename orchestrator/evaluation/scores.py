@@ -8,15 +8,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from methods import Stack
-from orchestrator.evaluation.scorers import Scorer, scorer_of
+from orchestrator.evaluation.scorers import Likelihood, LikelihoodScorer, Scorer, scorer_of
 from orchestrator.evaluation.texts import KEPT, batches_by_length
-from orchestrator.models.family import Family, Feature
+from orchestrator.models.encoder_decoder import EncoderDecoder
+from orchestrator.models.family import Family, Feature, column
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import ScoreComputed
@@ -64,34 +66,68 @@ def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) ->
     """Score a state on a split of a task, in batches of at most `batch_size` examples. The batch size changes no answer."""
     examples = task.read(split)
     texts = KEPT.texts(model.family, task, split, examples)
-    answers: dict[int, Answer] = {}
+    scorer = scorer_of(task)
+    compute: Callable[[list[Feature]], list[Any]] = partial(_answers, model, task)
+    if isinstance(scorer, LikelihoodScorer):
+        compute = partial(_losses, model)
+    found: dict[int, Any] = {}
     with _evaluating(model.family), model.precision():
         for indices in batches_by_length(texts.lengths, batch_size, model.device.type == "cpu"):
-            batch_answers = _answers(model, task, list(map(texts.feature, indices)))
-            answers.update(zip(indices, batch_answers, strict=True))
-    in_order = list(map(answers.__getitem__, range(len(examples))))
-    return score_answers(scorer_of(task), examples, in_order)
+            of_batch = compute(list(map(texts.feature, indices)))
+            found.update(zip(indices, of_batch, strict=True))
+    in_order = list(map(found.__getitem__, range(len(examples))))
+    if isinstance(scorer, LikelihoodScorer):
+        likelihoods = []
+        for index, example in enumerate(examples):
+            likelihoods.append(_likelihood(model.family, example, in_order[index], texts.feature(index)["target"]))
+        return score_likelihoods(scorer, examples, likelihoods)
+    return score_answers(scorer, examples, in_order)
 
 
 def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer]) -> TaskScore:
     """The score of a task from the answer to each of its examples."""
     predictions = []
-    scores = []
-    scores_of_options = []
+    results = []
+    results_of_options = []
     num_correct = 0
     for index, (example, (answer, option)) in enumerate(zip(examples, answers, strict=True)):
-        result = scorer.score_example(answer, example.label)
+        result = scorer.score_example(answer, example)
         predictions.append(Prediction(index, example.row, example.label, answer, result.correct, result.score, option))
-        scores.append(result.score)
+        results.append(result)
         num_correct += result.correct
         # either every answer has one or none has: it depends on the model
         if option is not None:
-            scores_of_options.append(scorer.score_example(option, example.label).score)
-    score = scorer.combine(scores)
+            results_of_options.append(scorer.score_example(option, example))
+    score = scorer.combined(results)
     score_options = None
-    if scores_of_options:
-        score_options = scorer.combine(scores_of_options)
+    if results_of_options:
+        score_options = scorer.combined(results_of_options)
     return TaskScore(score, score_options, num_correct, len(examples), tuple(predictions))
+
+
+def score_likelihoods(
+    scorer: LikelihoodScorer, examples: Sequence[Example], likelihoods: Sequence[Likelihood]
+) -> TaskScore:
+    """The score of a task from how likely each of its targets is. Nothing was answered, and no prediction has a text."""
+    predictions = []
+    results = []
+    for index, (example, likelihood) in enumerate(zip(examples, likelihoods, strict=True)):
+        result = scorer.score_likelihood(likelihood)
+        predictions.append(Prediction(index, example.row, example.label, "", result.correct, result.score))
+        results.append(result)
+    return TaskScore(scorer.combined(results), None, 0, len(examples), tuple(predictions))
+
+
+def _losses(model: ScoredModel, features: list[Feature]) -> list[float]:
+    """-log p of each target, by a model that has read its prompt first, as it has where it answers."""
+    prompts = model.family.read(features, model.device)
+    losses: list[float] = model.family.answer_losses(prompts, column(features, "target")).tolist()
+    return losses
+
+
+def _likelihood(family: Family, example: Example, loss: float, target: list[int]) -> Likelihood:
+    assert isinstance(family, EncoderDecoder), "refused at the door"
+    return Likelihood(loss, len(target), family.num_bytes(example.label, target))
 
 
 def _answers(model: ScoredModel, task: Task, features: list[Feature]) -> list[Answer]:

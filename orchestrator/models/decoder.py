@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from methods import IGNORED, Batch, TokenStream
+from methods.shared.reader import cache_name
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.chat import ChatTemplate
-from orchestrator.models.encoder_decoder import EncoderDecoder
-from orchestrator.models.family import Answer, Family, Feature, column, summed_cross_entropy
+from orchestrator.models.encoder_decoder import EncoderDecoder, ReadPrompts
+from orchestrator.models.family import Answer, Family, Feature, column, summed_by_example, summed_cross_entropy
 from orchestrator.models.loading import load_module
 from orchestrator.models.packing.blocks import ContinuedBlocks
 from orchestrator.models.packing.tokens import PackedTokens
@@ -57,17 +59,15 @@ class Decoder(EncoderDecoder):
         return super().use_text(task, example)
 
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:
-        # room for the end, without which the model would never learn to stop
-        limit = self.config.max_target - len(self.end)
         sources = self.encode_texts(task, examples)
-        targets = self._answer_tokens([example.label for example in examples])
+        targets = self.answer_ids([example.label for example in examples])
         found: list[Feature] = []
         for source, target, example in zip(sources, targets, examples, strict=True):
             # the prompt goes on with the answer: a tokenizer's own end must not stand between them
             if self.adds_special_tokens and len(source) > 1 and source[-1] == self.tokenizer.eos_token_id:
                 source = source[:-1]
             class_index = self.class_index(task, example)
-            found.append({"source": source, "target": [*target[:limit], *self.end], "class_index": class_index})
+            found.append({"source": source, "target": target, "class_index": class_index})
         return found
 
     def blocks(self, tokens: PackedTokens) -> Sequence[Feature]:
@@ -75,6 +75,18 @@ class Decoder(EncoderDecoder):
         if begin is None:
             begin = self.document_end
         return ContinuedBlocks(tokens, begin)
+
+    def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
+        # room for the end, without which the model would never learn to stop
+        limit = self.config.max_target - len(self.end)
+        ended = []
+        for ids in self._answer_tokens(answers):
+            ended.append([*ids[:limit], *self.end])
+        return ended
+
+    def whole_answer_ids(self, answer: str) -> list[int]:
+        (ids,) = self._answer_tokens([answer])
+        return [*ids, *self.end]
 
     def _answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
         """The ids of answers without their end."""
@@ -122,11 +134,61 @@ class Decoder(EncoderDecoder):
         return "logits_to_keep" in self.known_arguments and not is_watched
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
+        source = self._padded_left(features).to(device)
+        return self.generate(task, source, skip=source.ids.shape[1])
+
+    def _padded_left(self, features: Sequence[Feature]) -> TokenStream:
+        """The prompts with padding before them, so that every example's answer begins at the same position."""
         sources = column(features, "source")
-        # padding comes first, so that every example's answer begins at the same position
-        ids = pad_left(sources, self.pad)
-        mask = pad_left([[1] * len(source) for source in sources], 0)
-        return self.generate(task, TokenStream(ids, mask).to(device), skip=ids.shape[1])
+        return TokenStream(pad_left(sources, self.pad), pad_left([[1] * len(source) for source in sources], 0))
+
+    def read(self, features: Sequence[Feature], device: torch.device) -> ReadPrompts:
+        # from its state it reads one token at a time, and has no mask for padding that stood before it
+        if getattr(self.module, "_is_stateful", False):
+            raise ValueError(
+                f"{self.config.name!r} keeps a state of what it has read and no keys and values: neither perplexity and bits "
+                "per byte nor model.scoring: rank are computed with it"
+            )
+        source = self._padded_left(features).to(device)
+        arguments: dict[str, Any] = {"use_cache": True}
+        if self._may_leave_logits_out:
+            arguments["logits_to_keep"] = 1
+        output = self.module(
+            input_ids=source.ids, attention_mask=source.mask, **self._positions(source.mask), **arguments
+        )
+        cache = getattr(output, cache_name(self.module))
+        return ReadPrompts(source.mask, cache, output.logits[:, -1])
+
+    def answer_losses(self, prompts: ReadPrompts, answers: Sequence[Sequence[int]]) -> Tensor:
+        assert prompts.next_logits is not None
+        labels_BL = pad_right(answers, IGNORED).to(prompts.mask.device)
+        logits_BLV = prompts.next_logits[:, None]
+        # the last label is predicted, and not read
+        read_BL = labels_BL[:, :-1]
+        if read_BL.shape[1]:
+            later_BLV = self._go_on(prompts, read_BL.masked_fill(read_BL == IGNORED, self.pad))
+            logits_BLV = torch.cat([logits_BLV, later_BLV], dim=1)
+        return summed_by_example(logits_BLV, labels_BL)
+
+    def _go_on(self, prompts: ReadPrompts, ids_BL: Tensor) -> Tensor:
+        """[B, L, V]: the logits at tokens that stand behind the prompts, of which the model keeps no memory."""
+        mask = torch.cat([prompts.mask, torch.ones_like(ids_BL)], dim=1)
+        positions = {}
+        for name, ids_BS in self._positions(mask).items():
+            positions[name] = ids_BS[:, prompts.mask.shape[1] :]
+        # a copy: the next answer goes on from the prompts again, and not every kind of cache can be cut back
+        cache = {cache_name(self.module): copy.deepcopy(prompts.states)}
+        # padding behind an answer is masked by nothing: real tokens look back only
+        logits_BLV: Tensor = self.module(
+            input_ids=ids_BL, attention_mask=mask, use_cache=True, **cache, **positions
+        ).logits
+        return logits_BLV
+
+    def _positions(self, mask_BS: Tensor) -> dict[str, Tensor]:
+        """The positions of tokens behind padding, which the model would count too."""
+        if "position_ids" in self.known_arguments:
+            return {"position_ids": (mask_BS.cumsum(1) - 1).clamp(min=0)}
+        return {}
 
     def max_new_tokens(self, task: Task) -> int:
         if not task.labels:

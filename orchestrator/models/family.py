@@ -123,6 +123,14 @@ class Family:
         """The answer to each example."""
         raise NotImplementedError
 
+    def read(self, features: Sequence[Feature], device: torch.device) -> Any:
+        """What is left of the prompts when they are read once, for `answer_losses`; of a model that writes its answers."""
+        raise NotImplementedError
+
+    def answer_losses(self, prompts: Any, answers: Sequence[Sequence[int]]) -> Tensor:
+        """[B]: -log p of each answer, all of its tokens and the end, given its prompt; in float32 at least."""
+        raise NotImplementedError
+
     def embed(self, batch: Batch) -> Tensor:
         """[B, d]: the mean over a text's tokens of the last hidden states, at length 1. The answer's tokens do not count."""
         module: Any = self.module
@@ -226,6 +234,14 @@ def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
 def summed_cross_entropy(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
     """Cross-entropy summed over all answers, in float32 at least."""
     return F.cross_entropy(at_least_float32(logits_NK), labels_N, ignore_index=IGNORED, reduction="sum")
+
+
+def summed_by_example(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
+    """[B]: cross-entropy summed over the labels of each example, in float32 at least."""
+    losses_BL = F.cross_entropy(
+        at_least_float32(logits_BLV).transpose(1, 2), labels_BL, ignore_index=IGNORED, reduction="none"
+    )
+    return losses_BL.sum(1)
 
 
 def column(features: Sequence[Feature], name: str) -> list[Any]:

@@ -20,7 +20,7 @@ from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.access_log import TestAccessLog
-from streams import Stream, Task, doubts
+from streams import FROM_LIKELIHOOD, Stream, Task, doubts
 
 ParentRuns = tuple[tuple[str, str], ...]
 
@@ -106,6 +106,7 @@ class Planner:
                     built = built.watched(self._test_reads.append)
                 self._check_objectives(built)
                 self._check_open_answers(built)
+                self._check_likelihoods(built)
                 # one task alone is a part of a stream whose names were checked as a whole
                 if not stream.only:
                     self._check_epochs(built)
@@ -195,6 +196,7 @@ class Planner:
             split=split,
             parents=parents,
             tasks=data.task_names,
+            scorers=tuple(task.scorer for task in data.tasks),
             keys=tuple(keys),
             score_keys=keys_of_scores,
             out=self.config.out,
@@ -249,6 +251,20 @@ class Planner:
                 # not `spec.trains_by_gradient`, which a reference run lacks that trains nothing and yet generates
                 if not _generates_answers(method):
                     raise UserError(f"{open_task}, and method {method.label!r} answers with one of the labels")
+
+    def _check_likelihoods(self, stream: Stream) -> None:
+        """Refuses a scorer of likelihoods where no loss of an answer's text is computed."""
+        for task in stream.tasks:
+            if task.scorer not in FROM_LIKELIHOOD:
+                continue
+            scorer = f"stream {stream.name!r}: task {task.name!r}: the scorer {task.scorer!r} asks how likely a text is"
+            if not self.family.generates:
+                raise UserError(
+                    f"{scorer}, and {self.config.model.name!r} is an encoder, which chooses among labels and writes none"
+                )
+            for method in self.config.methods:
+                if not _generates_answers(method):
+                    raise UserError(f"{scorer}, and method {method.label!r} compares embeddings of labels")
 
     def _check_epochs(self, stream: Stream) -> None:
         for method in self.config.methods:

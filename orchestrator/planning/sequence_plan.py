@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
@@ -15,7 +15,7 @@ from orchestrator.config.section import Section
 from orchestrator.config.stream import StreamConfig
 from orchestrator.config.training import TrainingConfig
 from orchestrator.store.access_log import TestAccessLog
-from streams import Stream, Task
+from streams import DEFAULT_SCORER, Stream, Task
 
 Split = Literal["dev", "test"]
 
@@ -42,9 +42,18 @@ class SequencePlan(Section):
     split: Split = Field("test", description="what it is scored on; dev: the test split stays sealed")
     parents: tuple[tuple[str, str], ...] = ()
     tasks: tuple[str, ...]
+    scorers: tuple[str, ...] = Field(description="of each task, by name")
     keys: tuple[str, ...]
     score_keys: tuple[tuple[str, ...], ...]
     out: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_scorers(cls, values: Any) -> Any:
+        """Plans of before the field had no score that is not in %, and none whose direction differs."""
+        if isinstance(values, Mapping) and "scorers" not in values and "tasks" in values:
+            return {**values, "scorers": (DEFAULT_SCORER,) * len(values["tasks"])}
+        return values
 
     def tasks_to_score(self, tasks_seen: int) -> range:
         """The tasks on which the state after so many tasks is scored: all, or with `rows: seen` those alone."""

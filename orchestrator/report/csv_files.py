@@ -3,32 +3,53 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.metrics import METRICS
 from orchestrator.planning.experiment import Experiment
+from orchestrator.report.measures import parts_by_scorer
 from orchestrator.report.results import USAGE_UNITS
 
 
 def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     """Write `summary.csv`, with a row for each sequence, and the matrix of each sequence; returns the summary's path.
 
-    `matrix-<sequence>.csv` holds the accuracy matrix, of shape (T+1) x T: a row for the initial model, then one for the
-    state after each task; a column for the score (in %) on each task.
+    Where a stream's tasks have several scorers, `summary-by-scorer.csv` has a row for each sequence and scorer; in the
+    summary, `unit` and the metrics are empty where the scores are in different units. `matrix-<sequence>.csv` holds the
+    accuracy matrix, of shape (T+1) x T: a row for the initial model, then one for the state after each task; a column for
+    the score on each task, in the unit of its scorer.
     """
     summary = experiment.folder / "summary.csv"
     # the number of runs in each row: who averages over a method's rows sees that some are missing
-    columns = ["method", "stream", "seed", *METRICS, "seconds", *USAGE_UNITS, "status", "runs_finished", "runs_planned"]
+    runs = ["seconds", *USAGE_UNITS, "status", "runs_finished", "runs_planned"]
+    columns = ["method", "stream", "seed", "unit", *METRICS, *runs]
     # the csv module writes line ends itself
     with summary.open("w", newline="") as stream:
         # a result holds more than a table can, such as its matrices
         writer = csv.DictWriter(stream, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(result["sequences"])
+    _write_by_scorer(experiment.folder / "summary-by-scorer.csv", result["sequences"])
     for sequence in result["sequences"]:
         _write_matrix(experiment.folder / f"matrix-{sequence['id']}.csv", sequence)
     return summary
+
+
+def _write_by_scorer(path: Path, sequences: Sequence[dict[str, Any]]) -> None:
+    rows = []
+    for sequence in sequences:
+        for part in parts_by_scorer(sequence):
+            scorer = part["scorers"][0]
+            rows.append({**part, "scorer": scorer, "tasks": " ".join(part["tasks"])})
+    if not rows:
+        return
+    with path.open("w", newline="") as stream:
+        columns = ["method", "stream", "seed", "scorer", "unit", "better", "tasks", *METRICS]
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _write_matrix(path: Path, sequence: dict[str, Any]) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from methods import run_kind
 from orchestrator.evaluation import metrics
-from orchestrator.report.numbers import plain_matrix, plain_number
+from orchestrator.report.measures import all_metrics, named_measure
+from orchestrator.report.numbers import plain_matrix
 
 
 def merge_experts(parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -> dict[str, Any]:
@@ -23,9 +25,11 @@ def merge_experts(parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -
     # the id is a part of a file's name, and a method's name may have any sign
     merged["id"] = re.sub(r"[^A-Za-z0-9.]+", "-", "{method}-{stream}-s{seed}".format(**merged))
     tasks = []
+    scorers: list[str] = []
     test_sizes = []
     for part in parts:
         tasks += part["tasks"]
+        scorers += part["scorers"]
         test_sizes += part["test_sizes"]
     merged["tasks"] = tasks
     merged["test_sizes"] = test_sizes
@@ -36,14 +40,12 @@ def merge_experts(parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -
     if not np.isnan(options_matrix).all():
         merged["accuracy_matrix_options"] = plain_matrix(options_matrix)
     # what the formulas take as the scores after the last task: here, each task's after its own training
-    own_scores = np.diag(matrix[1:])[np.newaxis]
-    own_options = np.diag(options_matrix[1:])[np.newaxis]
-    merged["aa"] = plain_number(metrics.average_accuracy(own_scores))
-    merged["aa_options"] = plain_number(metrics.average_accuracy(own_options))
-    merged["micro_aa"] = None
-    # an expert that has no score yet does not know its test split's size
-    if all(test_sizes):
-        merged["micro_aa"] = plain_number(metrics.micro_average_accuracy(own_scores, test_sizes))
+    own_scores = np.full_like(matrix, np.nan)
+    own_scores[-1] = np.diag(matrix[1:])
+    own_options = np.full_like(matrix, np.nan)
+    own_options[-1] = np.diag(options_matrix[1:])
+    merged |= named_measure(scorers)
+    merged |= all_metrics(scorers, (own_scores, own_options), test_sizes, run_kind(merged["reference"]))
     _merge_cost(merged, parts, usage_units)
     _merge_status(merged, parts)
     return merged

@@ -33,15 +33,15 @@ def known_of(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def mean_and_deviation(values: Sequence[float | None]) -> str:
+def mean_and_deviation(values: Sequence[float | None], digits: int = 1) -> str:
     """`43.0 ± 1.2`: the mean and the sample standard deviation of what is known."""
     known = known_of(values)
     if not known:
         return "–"
     # one value has no deviation
     if len(known) == 1:
-        return f"{known[0]:.1f}"
-    return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
+        return f"{known[0]:.{digits}f}"
+    return f"{np.mean(known):.{digits}f} ± {np.std(known, ddof=1):.{digits}f}"
 
 
 def mean_usage(values: Sequence[float | None], unit: str) -> str:

@@ -12,14 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.errors import UserError
-from orchestrator.evaluation.scorers import SCORERS
+from orchestrator.evaluation.scorers import SCORERS, Scorer
 from orchestrator.planning.experiment import Experiment
-from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.predictions import DamagedPredictions, load_predictions
 from orchestrator.store.scores import score_file
-from streams import DEFAULT_SCORER
 from streams.names import unknown_name
 
 
@@ -62,11 +60,16 @@ def read_predictions(
         "tasks_seen": tasks_seen,
         "after": _after(sequence, tasks_seen),
         "score": score["score"],
-        "unit": SCORERS[_scorer_name(sequence, task)].unit,
+        **_named_scorer(sequence, task),
         "correct": score["correct"],
         "n": score["n"],
         "predictions": [asdict(prediction) for prediction in predictions],
     }
+
+
+def _named_scorer(sequence: SequencePlan, task: str) -> dict[str, str]:
+    scorer = sequence.scorers[sequence.tasks.index(task)]
+    return {"scorer": scorer, "unit": SCORERS[scorer].unit}
 
 
 def _refuse_missing(sequence: SequencePlan, tasks_seen: int, task: str, state: str, evaluate: str) -> NoReturn:
@@ -74,17 +77,6 @@ def _refuse_missing(sequence: SequencePlan, tasks_seen: int, task: str, state: s
     if sequence.tasks.index(task) not in sequence.tasks_to_score(tasks_seen):
         raise UserError(f"no score on {task!r} was asked for: {state}; the same run with evaluation.rows: all has it")
     raise UserError(f"no score on {task!r} yet: {state}; compute what is missing with `{evaluate}`")
-
-
-def _scorer_name(sequence: SequencePlan, task: str) -> str:
-    """The scorer of a task, as the journal says when the sequence started: the data itself may be elsewhere by now."""
-    start = recovered_view(sequence).start
-    data = [] if start is None else start.data
-    for described in data:
-        if described["task"] == task:
-            return str(described["scorer"])
-    # a journal whose first line was damaged has no description of the data
-    return DEFAULT_SCORER
 
 
 def _find_sequence(
@@ -148,31 +140,52 @@ def select_predictions(predictions: Sequence[dict[str, Any]], wrong: bool, limit
 
 def print_predictions(result: dict[str, Any], selected: Sequence[dict[str, Any]], console: Console) -> None:
     """The selected predictions of one score as a table."""
+    scorer = SCORERS[result["scorer"]]
     title = (
         f"{result['method']}, seed {result['seed']}: {result['task']} {result['after']}, "
-        f"{result['score']:.1f} {result['unit']} ({result['correct']} of {result['n']} correct)"
+        f"{result['score']:.{scorer.digits}f} {result['unit']} ({_count(result, scorer)})"
     )
     # on a line of its own: as the table's title it would be broken to the width of short answers
     console.print(title, style="bold", highlight=False, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("example", justify="right")
-    table.add_column("row", justify="right")
-    table.add_column("", no_wrap=True)
-    for heading in ("target", "prediction"):
-        table.add_column(heading, overflow="fold")
     # a model that generates its answers does not choose among options
     has_options = any(prediction["option"] is not None for prediction in result["predictions"])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("example", "row"):
+        table.add_column(name, justify="right")
+    if not scorer.counts_right:
+        table.add_column("score", justify="right")
+    if scorer.reads_answers:
+        table.add_column("", no_wrap=True)
+    table.add_column("target", overflow="fold")
+    if scorer.reads_answers:
+        table.add_column("prediction", overflow="fold")
     if has_options:
         table.add_column("among options", overflow="fold")
     for prediction in selected:
-        cells = [str(prediction["example"]), str(prediction["row"])]
-        cells.append({True: "✓", False: "✗"}[prediction["correct"]])
-        # quoted where an answer has line ends or spaces at its ends, which a table would hide
-        cells += [_visible(prediction["target"]), _visible(prediction["prediction"])]
-        if has_options:
-            cells.append(_visible(prediction["option"]))
-        table.add_row(*cells)
+        table.add_row(*_cells(prediction, scorer, has_options))
     console.print(table)
+
+
+def _count(result: dict[str, Any], scorer: Scorer) -> str:
+    """How many answers are right; where nothing is answered, how many examples there are."""
+    if not scorer.reads_answers:
+        return f"{result['n']} examples"
+    return f"{result['correct']} of {result['n']} correct"
+
+
+def _cells(prediction: dict[str, Any], scorer: Scorer, has_options: bool) -> list[str]:
+    cells = [str(prediction["example"]), str(prediction["row"])]
+    if not scorer.counts_right:
+        cells.append(scorer.shown(prediction["score"]))
+    if scorer.reads_answers:
+        cells.append({True: "✓", False: "✗"}[prediction["correct"]])
+    # quoted where an answer has line ends or spaces at its ends, which a table would hide
+    cells.append(_visible(prediction["target"]))
+    if scorer.reads_answers:
+        cells.append(_visible(prediction["prediction"]))
+    if has_options:
+        cells.append(_visible(prediction["option"]))
+    return cells
 
 
 def _visible(text: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from methods import run_kind
 from methods.reference_runs import REFERENCE_RUNS
 from orchestrator.evaluation import metrics
+from orchestrator.report.measures import result_measure
 from orchestrator.report.numbers import plain_number
 from orchestrator.store.events import ReferenceScored
 from orchestrator.store.journal import Journal, journal_folder
@@ -26,7 +27,7 @@ def _measuring_runs() -> list[str]:
 
 
 def add_intransigence(sequences: Sequence[dict[str, Any]]) -> None:
-    """Give each sequence of results its intransigence in points, and under `measured_from` the reference run's name.
+    """Give each sequence of results its intransigence, and under `measured_from` the reference run's name.
 
     Both are None where there is no reference run, or where it or the sequence has not finished.
     """
@@ -36,9 +37,19 @@ def add_intransigence(sequences: Sequence[dict[str, Any]]) -> None:
         if reference is None or sequence["status"] != "finished" or reference["status"] != "finished":
             continue
         sequence["measured_from"] = reference["method"]
-        acc_TT = metrics.as_matrix(sequence["accuracy_matrix"])[1:]
-        value = metrics.intransigence(acc_TT, np.array(reference_scores(reference)))
-        sequence["intransigence"] = plain_number(value)
+        reference_T = np.array(reference_scores(reference))
+        _add_to(sequence, metrics.as_matrix(sequence["accuracy_matrix"]), reference_T)
+
+
+def _add_to(sequence: dict[str, Any], matrix: metrics.Matrix, reference_T: metrics.Matrix) -> None:
+    """Give a sequence its intransigence, over all tasks and over those of each scorer."""
+    parts: list[tuple[dict[str, Any], list[int] | None]] = [(sequence, None)]
+    for part in (sequence.get("by_scorer") or {}).values():
+        parts.append((part, part["task_ids"]))
+    for part, tasks in parts:
+        measure = result_measure(part)
+        values = metrics.summary(matrix, sequence["test_sizes"], reference_T=reference_T, measure=measure, tasks=tasks)
+        part["intransigence"] = plain_number(values["intransigence"])
 
 
 def _reference_of(sequence: dict[str, Any], sequences: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -59,7 +70,7 @@ def _reference_of(sequence: dict[str, Any], sequences: Sequence[dict[str, Any]])
 
 
 def reference_scores(reference: dict[str, Any]) -> list[float]:
-    """A reference run's score (in %) on each task: of joint training after all tasks, of an expert after its own."""
+    """A reference run's score on each task: of joint training after all tasks, of an expert after its own."""
     matrix = metrics.as_matrix(reference["accuracy_matrix"])
     scores = matrix[-1]
     if run_kind(reference["reference"]).one_sequence_per_task:

@@ -13,7 +13,8 @@ from orchestrator.planning.experiment import Experiment, tracking_uri
 from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.experts import merge_experts
-from orchestrator.report.numbers import plain_matrix, plain_number
+from orchestrator.report.measures import all_metrics, named_measure
+from orchestrator.report.numbers import plain_matrix
 from orchestrator.report.references import add_intransigence
 from orchestrator.store.journal import DamagedLine, damage_line
 from orchestrator.store.view import View
@@ -66,8 +67,10 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
     """All that is known of one sequence: matrices, metrics, cost and status. What is missing or does not apply is None.
 
     `accuracy_matrix` and `accuracy_matrix_options` (scores when only a task's own options compete; None for models that
-    generate) have shape (T+1) x T, in %: the first entry is the initial model, the t-th after it the state after t tasks.
-    With `rows` "seen", each state is scored on the tasks that it has seen alone: all above that is missing, and `fwt` too.
+    generate) have shape (T+1) x T: the first entry is the initial model, the t-th after it the state after t tasks. A score
+    is in the unit of its task's scorer (`scorers`); `unit` and `better` are None where these differ, and then so are the
+    metrics. With several scorers, `by_scorer` has the metrics over the tasks of each. With `rows` "seen", each state is
+    scored on the tasks that it has seen alone: all above that is missing, and `fwt` too.
     """
     matrix, options_matrix, test_sizes = _scores(sequence, view)
     has_options = not np.isnan(options_matrix).all()
@@ -79,17 +82,15 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         "reference": sequence.method.reference,
         "tuning": sequence.method.tuning.name,
         "tasks": list(sequence.tasks),
+        **named_measure(sequence.scorers),
         "test_sizes": test_sizes,
         "rows": view.rows,
         "accuracy_matrix": plain_matrix(matrix),
         "accuracy_matrix_options": plain_matrix(options_matrix) if has_options else None,
     }
     # a mean over what is there by now would pass for the metric of the whole sequence
-    values = {}
-    if view.is_scored():
-        values = metrics.summary(matrix, test_sizes, options_matrix, kind=sequence.method.run_kind)
-    for name in metrics.METRICS:
-        result[name] = plain_number(values.get(name))
+    kind = sequence.method.run_kind if view.is_scored() else None
+    result |= all_metrics(result["scorers"], (matrix, options_matrix), test_sizes, kind)
     result["seconds"] = round(view.seconds, 2)
     for unit in USAGE_UNITS:
         result[unit] = view.usage(unit)

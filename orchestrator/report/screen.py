@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.events import ScoreComputed
 from orchestrator.store.versions import library_versions, reuse_line
@@ -197,7 +198,7 @@ def progress_cells(sequence: SequencePlan, view: View) -> list[Text | ProgressBa
     label = Text(_label(sequence, view.status, num_done, current))
     label.stylize({"failed": "red", "finished": "green"}.get(view.status, ""))
     bar = ProgressBar(total=num_tasks, completed=min(num_tasks, completed), width=BAR_WIDTH)
-    return [label, bar, loss, tokens_per_s, _last_scores(scores, num_tasks)]
+    return [label, bar, loss, tokens_per_s, _last_scores(scores, sequence.scorers)]
 
 
 def _label(sequence: SequencePlan, status: str, num_done: int, current: int | None) -> str:
@@ -212,11 +213,12 @@ def _label(sequence: SequencePlan, status: str, num_done: int, current: int | No
     return status
 
 
-def _last_scores(scores: Mapping[tuple[int, int], ScoreComputed], num_tasks: int) -> str:
-    """The scores of the state that has seen the most tasks, in the tasks' order, as whole numbers."""
+def _last_scores(scores: Mapping[tuple[int, int], ScoreComputed], scorers: Sequence[str]) -> str:
+    """The scores of the state that has seen the most tasks, in the tasks' order, in few digits: whole numbers of %."""
     most_seen = max((tasks_seen for tasks_seen, _ in scores), default=0)
     shown = []
-    for task_id in range(num_tasks):
+    for task_id, scorer in enumerate(scorers):
         if (most_seen, task_id) in scores:
-            shown.append(f"{scores[most_seen, task_id].score:.0f}")
+            form = ".0f" if SCORERS[scorer].unit == "%" else ".3g"
+            shown.append(format(scores[most_seen, task_id].score, form))
     return " ".join(shown)

@@ -12,7 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from methods import run_kind
+from orchestrator.evaluation.measure import PERCENT, Measure
 from orchestrator.evaluation.metrics import METRICS, Metric
+from orchestrator.evaluation.scorers import SCORERS
+from orchestrator.report.measures import parts_by_scorer, result_measure
 from orchestrator.report.numbers import known_of, mean_and_deviation, mean_usage
 
 Result = dict[str, Any]  # of one sequence, see `orchestrator.report.results.sequence_result`
@@ -27,25 +30,59 @@ SEEN_NOTE = (
     "forgetting is measured from the best state since then; `all` computes what is missing"
 )
 DEVIATION_LEGEND = "a ± b mean and sample standard deviation (n - 1) over the seeds"
+LOWER_LEGEND = "where a lower score is better, a change above 0 is still one for the better, and forgetting is a rise"
 TRAIN_LEGEND = "train what training took, also in tokens and FLOPs where there is room (else see summary.csv)"
 
 
 def print_report(result: dict[str, Any], console: Console) -> None:
-    """Print a table for each stream, with mean ± standard deviation where there are several seeds, and the legend."""
-    columns = _columns(result["sequences"])
+    """Print a table for each stream, with mean ± standard deviation where there are several seeds, and the legend.
+
+    A stream whose tasks have several scorers has a table for each of these too, and none over all tasks where the scores
+    are in different units: their mean would say nothing.
+    """
+    columns = _columns([*result["sequences"], *_all_parts(result["sequences"])])
     by_stream: dict[str, list[Result]] = defaultdict(list)
     for sequence in result["sequences"]:
         by_stream[sequence["stream"]].append(sequence)
     for stream, sequences in by_stream.items():
         title = _title(result["experiment"], stream, sequences)
-        console.print(_widest_that_fits(title, sequences, columns, console))
+        measure = result_measure(sequences[0])
+        if measure is not None:
+            console.print(_widest_that_fits(title + _in_unit(measure), sequences, columns, console))
+        for scorer, parts in _by_scorer(sequences).items():
+            of_scorer = f"{title}, of these {', '.join(parts[0]['tasks'])} by {scorer}"
+            measure = SCORERS[scorer].measure
+            console.print(_widest_that_fits(of_scorer + _in_unit(measure, scorer), parts, columns, console))
         _print_reference_runs(sequences, console)
         _print_notes(sequences, console)
         _print_missing_runs(sequences, console)
     if result.get("damaged_lines"):
         console.print(result["damaged_lines"], style="yellow", highlight=False, soft_wrap=True)
-    legend = _legend(columns, _has_deviations(by_stream.values()), _values(result["sequences"], "measured_from"))
+    legend = _legend(columns, result["sequences"], _has_deviations(by_stream.values()))
     console.print(legend, style="dim", highlight=False)
+
+
+def _by_scorer(sequences: Sequence[Result]) -> dict[str, list[Result]]:
+    """The results over the tasks of each scorer; none where the stream has one."""
+    parts: dict[str, list[Result]] = defaultdict(list)
+    for part in _all_parts(sequences):
+        parts[part["scorers"][0]].append(part)
+    return parts
+
+
+def _all_parts(sequences: Sequence[Result]) -> list[Result]:
+    parts = []
+    for sequence in sequences:
+        parts += parts_by_scorer(sequence)
+    return parts
+
+
+def _in_unit(measure: Measure, scorer: str = "") -> str:
+    """What a title says of the unit: nothing of the usual one, which the legend names, nor of one that the scorer names."""
+    if measure == PERCENT:
+        return ""
+    unit = f", in {measure.unit}" if measure.unit != scorer else ""
+    return f"{unit}, where {measure.better} is better"
 
 
 def _columns(sequences: Sequence[Result]) -> list[Metric]:
@@ -78,8 +115,10 @@ def _table(title: str, sequences: Sequence[Result], columns: Sequence[Metric], u
     """A line for each method, reference runs last. Of what training took, the time and the given units."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
+    measure = result_measure(sequences[0])
+    assert measure is not None
     for metric in columns:
-        table.add_column(metric.heading, justify="right")
+        table.add_column(metric.heading(measure), justify="right")
     table.add_column("train", justify="right")
     for unit in units:
         table.add_column(USAGE_HEADINGS[unit], justify="right")
@@ -89,10 +128,10 @@ def _table(title: str, sequences: Sequence[Result], columns: Sequence[Metric], u
         table.add_column("status")
     methods, reference_runs = _by_method(sequences)
     for results in methods:
-        table.add_row(*_cells(results, columns, units, with_status=not all_finished))
+        table.add_row(*_cells(results, columns, units, measure, with_status=not all_finished))
     table.add_section()
     for results in reference_runs:
-        table.add_row(*_cells(results, columns, units, with_status=not all_finished))
+        table.add_row(*_cells(results, columns, units, measure, with_status=not all_finished))
     return table
 
 
@@ -108,11 +147,13 @@ def _by_method(sequences: Sequence[Result]) -> tuple[list[list[Result]], list[li
     return list(methods.values()), list(reference_runs.values())
 
 
-def _cells(results: Sequence[Result], columns: Sequence[Metric], units: Sequence[str], with_status: bool) -> list[str]:
+def _cells(
+    results: Sequence[Result], columns: Sequence[Metric], units: Sequence[str], measure: Measure, with_status: bool
+) -> list[str]:
     """The line of one method, from its results over the seeds."""
     cells = [_name(results)]
     for metric in columns:
-        cells.append(mean_and_deviation(_values(results, metric.name)))
+        cells.append(mean_and_deviation(_values(results, metric.name), measure.digits))
     seconds = sum(_values(results, "seconds")) / len(results)
     cells.append(f"{seconds:.1f} s")
     for unit in units:
@@ -201,8 +242,17 @@ def _has_deviations(streams: Iterable[Sequence[Result]]) -> bool:
     return False
 
 
-def _legend(columns: Sequence[Metric], has_deviations: bool, measured_from: Sequence[str | None]) -> str:
+def _legend(columns: Sequence[Metric], sequences: Sequence[Result], has_deviations: bool) -> str:
     """What each column says, and from which reference runs intransigence is measured."""
+    measured_from = _values(sequences, "measured_from")
+    measures = set(map(result_measure, sequences))
+    for part in _all_parts(sequences):
+        measures.add(result_measure(part))
+    beginning = ""
+    if PERCENT in measures:
+        beginning = "In %: "
+        if len(measures) > 1:
+            beginning = "In % where a title says nothing else: "
     parts = []
     for metric in columns:
         part = f"{metric.title} {metric.meaning}"
@@ -211,4 +261,6 @@ def _legend(columns: Sequence[Metric], has_deviations: bool, measured_from: Sequ
         parts.append(part)
     if has_deviations:
         parts.append(DEVIATION_LEGEND)
-    return "In %: " + " · ".join([*parts, TRAIN_LEGEND])
+    if any(measure and measure.better == "lower" for measure in measures):
+        parts.append(LOWER_LEGEND)
+    return beginning + " · ".join([*parts, TRAIN_LEGEND])

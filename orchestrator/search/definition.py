@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,9 @@ from orchestrator.config.method import MethodEntry
 from orchestrator.config.search import SearchConfig
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
+from orchestrator.evaluation.measure import Measure
 from orchestrator.evaluation.metrics import METRICS
+from orchestrator.evaluation.scorers import common_measure
 from orchestrator.planning.experiment import search_folder
 from orchestrator.planning.fairness import doubt_about_rate, memory_shares
 from orchestrator.planning.planner import Planner, Warn
@@ -69,6 +71,7 @@ class Search:
     method_searches: tuple[MethodSearch, ...]
     proof: Proof
     scenario: tuple[TaskSize, ...]
+    measure: Measure
 
     @property
     def folder(self) -> Path:
@@ -93,6 +96,7 @@ class Search:
         return {
             "search": self.config.name,
             "metric": settings.metric,
+            "measure": asdict(self.measure),
             "forgetting_weight": settings.forgetting_weight,
             "select": settings.select,
             "searcher": settings.searcher,
@@ -170,10 +174,11 @@ def prepare(config: RunConfig, gpu: bool, warn: Warn | None = None) -> Search:
         if doubt and warn:
             warn(doubt)
         method_searches.append(method_search)
+    measure = _measure_of_all([*tuning, *evaluation])
     _check_measure(settings, planner, len(tuning[0].tasks))
     # Last: a search that is refused leaves nothing in the test-access log.
     planner.record_reads()
-    return Search(config, settings, planner, tuple(method_searches), proof, scenario)
+    return Search(config, settings, planner, tuple(method_searches), proof, scenario, measure)
 
 
 def _warn_of_one_class_order(config: RunConfig, settings: SearchConfig, warn: Warn) -> None:
@@ -184,6 +189,14 @@ def _warn_of_one_class_order(config: RunConfig, settings: SearchConfig, warn: Wa
                 f"stream {stream.name!r}: every seed has its classes in one order; class_order: by-seed gives each seed "
                 "its own, as arXiv 2403.09066 does"
             )
+
+
+def _measure_of_all(streams: list[Stream]) -> Measure:
+    tasks = list(itertools.chain.from_iterable(stream.tasks for stream in streams))
+    try:
+        return common_measure(tasks)
+    except ValueError as error:
+        raise UserError(f"search.metric: {error}; no mean over them can be maximised") from error
 
 
 def _check_measure(settings: SearchConfig, planner: Planner, num_tasks: int) -> None:

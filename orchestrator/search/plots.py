@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.evaluation.measure import PERCENT, Measure
 from orchestrator.evaluation.metrics import METRICS
 from orchestrator.search.trial_store import TrialStore
 
@@ -34,11 +35,12 @@ MAX_CONTOUR_PARAMETERS = 3
 
 @dataclass(frozen=True)
 class ScoredTrial:
-    """A trial's values and its metrics (in % or percentage points); stopped trials have the metrics they were stopped with."""
+    """A trial's values and its metrics, in the measure of its scores; stopped trials have the metrics they were stopped with."""
 
     values: dict[str, Any]
     metrics: dict[str, float | None]
     stopped: bool
+    measure: Measure = PERCENT
 
     def metric(self, name: str) -> float:
         """A metric to draw; 0 where it is undefined, as forgetting is after one task."""
@@ -71,7 +73,7 @@ def _scored_trials(trial_store: TrialStore, label: str) -> list[ScoredTrial]:
     for trial, result in trial_store.ended_trials(label):
         # One that failed has none.
         if result.metrics:
-            trials.append(ScoredTrial(trial.values, result.metrics, result.status == "stopped"))
+            trials.append(ScoredTrial(trial.values, result.metrics, result.status == "stopped", trial.measure))
     return trials
 
 
@@ -93,10 +95,17 @@ def _metrics_of(trials: Sequence[ScoredTrial], metric: str) -> list[float]:
     return [trial.metric(metric) for trial in trials]
 
 
-def _title(name: str) -> str:
+def _title(name: str, measure: Measure) -> str:
     """A metric of the dev split as a plot names it, with its unit."""
     metric = METRICS[name]
-    return f"{metric.long_title} (dev), {metric.unit}"
+    return f"{metric.long_title} (dev), {metric.unit(measure)}"
+
+
+def _colours(name: str, measure: Measure) -> str:
+    """The colours of a metric, of which the bright ones are good."""
+    if METRICS[name].better(measure) == "higher":
+        return "viridis"
+    return "viridis_r"
 
 
 def _is_number(value: Any) -> bool:
@@ -120,14 +129,16 @@ def _draw_parallel(label: str, parameters: Sequence[str], trials: Sequence[Score
     scores = _metrics_of(trials, "aa")
     # Above the highest score by a little: a single score would span nothing.
     norm = plt.Normalize(min(scores), max(scores) + 1e-9)
-    # In rising order, so that the best line lies on top.
+    # The worst first, so that the best line lies on top.
     lines = list(zip(*heights_by_column, strict=True))
-    for trial_index in sorted(range(len(trials)), key=scores.__getitem__):
+    measure = trials[0].measure
+    colours = plt.get_cmap(_colours("aa", measure))
+    for trial_index in sorted(range(len(trials)), key=scores.__getitem__, reverse=measure.better == "lower"):
         style = ":" if trials[trial_index].stopped else "-"
-        axes.plot(lines[trial_index], style, color=plt.cm.viridis(norm(scores[trial_index])), linewidth=2, alpha=0.9)
+        axes.plot(lines[trial_index], style, color=colours(norm(scores[trial_index])), linewidth=2, alpha=0.9)
     axes.set(xlim=(-0.3, len(columns) - 0.5), ylim=(-0.08, 1.1))
     axes.axis("off")
-    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes, label=_title("aa"), shrink=0.8)
+    figure.colorbar(plt.cm.ScalarMappable(norm, colours), ax=axes, label=_title("aa", measure), shrink=0.8)
     axes.set_title(f"{label}: {len(trials)} trials (dotted: stopped early)", loc="left")
     figure.savefig(file, dpi=130)
     plt.close(figure)
@@ -198,10 +209,10 @@ def _draw_contours(label: str, x: str, y: str, trials: Sequence[ScoredTrial], fi
     figure, panels = plt.subplots(1, len(SHOWN), figsize=(5.2 * len(SHOWN), 4.2), layout="constrained")
     for axes, metric in zip(panels, SHOWN, strict=True):
         heights = np.array(_metrics_of(usable, metric))
-        # Bright is good in both panels.
-        colours = "viridis" if METRICS[metric].better == "higher" else "viridis_r"
-        _draw_panel(axes, x_values, y_values, heights, colours)
-        axes.set(xlabel=x, ylabel=y, title=_title(metric))
+        # A plot is drawn of two trials or more.
+        measure = usable[0].measure
+        _draw_panel(axes, x_values, y_values, heights, _colours(metric, measure))
+        axes.set(xlabel=x, ylabel=y, title=_title(metric, measure))
     figure.suptitle(f"{label}: {len(usable)} trials", x=0.01, ha="left")
     figure.savefig(file, dpi=130)
     plt.close(figure)

@@ -101,7 +101,7 @@ def freezing(search: Search, trial_store: TrialStore, console: Console) -> dict[
     files += save_tuning_results(search.folder, search.description(), trial_store, chosen)
     files += draw(trial_store, search.folder)
     record_once(search.folder, SearchFrozen(sha256=chosen["sha256"], files=list(map(str, files))))
-    print_choice(chosen, console)
+    print_choice(chosen, console, search.measure)
     if not chosen["methods"]:
         first = trial_store.all_trials()[0]
         reason = trial_store.results[first.key].reason

@@ -8,19 +8,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.evaluation.measure import PERCENT, Measure
 from orchestrator.evaluation.metrics import METRICS
 from orchestrator.report.numbers import mean_and_deviation
-from orchestrator.search.results import column, evaluation_score_of, of_method
+from orchestrator.search.results import column, evaluation_score_of, measure_of_search, of_method
 from orchestrator.search.screen import show_values
 
 DEVIATION_LEGEND = "a ± b: mean and sample standard deviation (n - 1) over seeds and streams"
 
 
-def print_choice(chosen: dict[str, Any], console: Console) -> None:
+def print_choice(chosen: dict[str, Any], console: Console, measure: Measure = PERCENT) -> None:
     """What the tuning phase chose, in a line a method."""
     for label, method in chosen["methods"].items():
         values = show_values(method["values"])
-        line = f"chosen for {label}: {values} (trial {method['trial']}, {method['score']:.1f} on dev)"
+        score = f"{method['score']:.{measure.digits}f}"
+        line = f"chosen for {label}: {values} (trial {method['trial']}, {score} on dev)"
         console.print(line, highlight=False)
 
 
@@ -40,10 +42,12 @@ def _score_table(result: dict[str, Any]) -> Table:
     streams = ", ".join(dict.fromkeys(column(result["sequences"], "stream")))
     tuning_streams = ", ".join(search["tuning_streams"])
     title = f"{result['experiment']}: evaluated on {streams} (test split, seed {seeds}), tuned on {tuning_streams} (dev split)"
-    headings = [f"evaluation {METRICS[search['metric']].arrow}", "tuning", "drop"]
+    measure = measure_of_search(search)
+    # a trial's score is turned so that more is better, whichever way the scorer has it
+    headings = ["evaluation ↑", "tuning", "drop"]
     if search["conventional"]:
         headings.append("gap")
-    table = _empty_table(title, *headings, METRICS["bwt"].heading, "status")
+    table = _empty_table(title, *headings, METRICS["bwt"].heading(measure), "status")
     for label, method in search["methods"].items():
         sequences = of_method(result["sequences"], label)
         states = dict.fromkeys(column(sequences, "status"))
@@ -51,17 +55,20 @@ def _score_table(result: dict[str, Any]) -> Table:
         evaluation = runs_of(method)
         bwt = "–"
         if method["evaluation_score"] is not None:
-            evaluation = mean_and_deviation([evaluation_score_of(sequence, search) for sequence in sequences])
-            bwt = mean_and_deviation(column(sequences, "bwt"))
-        cells = [label, evaluation, f"{method['tuning_score']:.1f}", _signed(method["drop"])]
+            evaluation = mean_and_deviation(
+                [evaluation_score_of(sequence, search) for sequence in sequences], measure.digits
+            )
+            bwt = mean_and_deviation(column(sequences, "bwt"), measure.digits)
+        tuning = f"{method['tuning_score']:.{measure.digits}f}"
+        cells = [label, evaluation, tuning, _signed(method["drop"], measure.digits)]
         if search["conventional"]:
-            cells.append(_signed(method["gap"]))
+            cells.append(_signed(method["gap"], measure.digits))
         table.add_row(*cells, bwt, ", ".join(states))
     return table
 
 
-def _signed(points: float | None) -> str:
-    return "–" if points is None else f"{points:+.1f}"
+def _signed(points: float | None, digits: int) -> str:
+    return "–" if points is None else f"{points:+.{digits}f}"
 
 
 def runs_of(method: dict[str, Any]) -> str:
@@ -101,6 +108,8 @@ def notes(search: dict[str, Any]) -> list[str]:
     proof = search["proof"]
     metric = METRICS[search["metric"]]
     measure = f"{metric.title} ({metric.meaning})"
+    if measure_of_search(search).better == "lower":
+        measure = f"−{measure}, since lower is better"
     if search["forgetting_weight"]:
         measure += f" − {search['forgetting_weight']:g} × forgetting"
     lines = [
@@ -108,7 +117,8 @@ def notes(search: dict[str, Any]) -> list[str]:
         _comparison(proof),
         scenario_line(search),
         _ranking_line(search["ranking"]),
-        f"evaluation and tuning: {measure}, in %; drop: tuning − evaluation, two streams of which one may be the harder",
+        f"evaluation and tuning: {measure}, in {measure_of_search(search).unit}; drop: tuning − evaluation, two streams of "
+        "which one may be the harder",
     ]
     if search["conventional"]:
         lines.append(_gap_line(search))

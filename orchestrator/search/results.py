@@ -1,8 +1,9 @@
 """What a search found, as values: both phases in one object, the choice, its cost, and who read a test split.
 
-`search.json`, beside the search's journal, is the tuning phase (scores and metrics in % or percentage points, on dev):
+`search.json`, beside the search's journal, is the tuning phase (scores and metrics in the scorers' unit, on dev):
 
     search, metric, forgetting_weight, select, searcher, scheduler      as in the recipe
+    measure         {unit, better, digits} of all scores; where lower is better, a trial's score is -metric: more is better
     tuning_streams, tuning_seeds, trials_each                           names; seeds; trials that each method may have
     datasets        {tuning, evaluation}: names of the data sets on each side
     proof           what was compared, and what was found (see `streams.holdout.Proof`)
@@ -46,6 +47,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from orchestrator.config.method import MethodEntry
+from orchestrator.evaluation.measure import Measure
 from orchestrator.planning.experiment import Experiment
 from orchestrator.report.results import results
 from orchestrator.search.choice import choices_made
@@ -200,11 +202,16 @@ def column(items: list[dict[str, Any]], name: str) -> list[Any]:
 
 
 def evaluation_score_of(sequence: dict[str, Any], search: dict[str, Any]) -> float | None:
-    """A sequence's score on the test split in %, by the measure that the search used; None unless it has finished."""
+    """A sequence's score on the test split, by the measure that the search used; None unless it has finished."""
     if sequence["status"] != "finished":
         return None
-    score = score_of(sequence, search["metric"], search["forgetting_weight"])
+    score = score_of(sequence, search["metric"], search["forgetting_weight"], measure_of_search(search).better)
     return None if score is None else float(score)
+
+
+def measure_of_search(search: dict[str, Any]) -> Measure:
+    """The measure of a search's scores; searches of before there were several have none."""
+    return Measure(**search.get("measure", {}))
 
 
 def _total_cost(trials: list[dict[str, Any]]) -> dict[str, float]:

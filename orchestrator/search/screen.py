@@ -52,7 +52,10 @@ class SearchScreen(LiveScreen):
             self.printed.add(key)
             if self.live is None:
                 values = show_values(self.trial_store.trials[key].values)
-                self.console.print(f"{self._clock()} {key} ({values}): {_outcome(result)}", highlight=False)
+                self.console.print(
+                    f"{self._clock()} {key} ({values}): {_outcome(self.trial_store.trials[key], result)}",
+                    highlight=False,
+                )
 
     def _read_journals(self, trial: Trial) -> None:
         for sequence in trial.sequences:
@@ -84,9 +87,9 @@ class SearchScreen(LiveScreen):
         recent = [key for key in results if key not in best][-num_recent:]
         for key in best:
             mark = Text(" ← best", style="green")
-            table.add_row(key, show_values(trials[key].values), "", _outcome(results[key]), mark)
+            table.add_row(key, show_values(trials[key].values), "", _outcome(trials[key], results[key]), mark)
         for key in recent:
-            table.add_row(key, show_values(trials[key].values), "", _outcome(results[key]), "")
+            table.add_row(key, show_values(trials[key].values), "", _outcome(trials[key], results[key]), "")
         for trial in running:
             fraction, label = self._progress(trial)
             bar = ProgressBar(total=1.0, completed=fraction, width=24)
@@ -160,9 +163,10 @@ def show_values(values: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "nothing to choose"
 
 
-def _outcome(result: TrialResult) -> str:
+def _outcome(trial: Trial, result: TrialResult) -> str:
     if result.score is None:
         return f"failed: {result.reason}"
+    score = f"{result.score:.{trial.measure.digits}f}"
     if result.status == "stopped":
-        return f"{result.score:.1f}, stopped after {result.tasks} tasks"
-    return f"{result.score:.1f}"
+        return f"{score}, stopped after {result.tasks} tasks"
+    return score

@@ -156,7 +156,7 @@ class TrialStore:
         return len(ended) == first_of_round(self.search, number)
 
     def passes_rung(self, trial: Trial, tasks: int, score: float) -> bool:
-        """Whether a trial with this score (in %) after so many tasks goes on."""
+        """Whether a trial with this score after so many tasks goes on."""
         return self.halving.passes(trial, tasks, score, self._history(trial.method, trial.number))
 
     def usage(self, label: str, before: int | None = None) -> int:

@@ -1,6 +1,6 @@
 """A trial and how it ended, as values that follow from its sequences' journals.
 
-Scores and metrics are in % or percentage points, on the dev split; times are in seconds.
+Scores and metrics are in the unit of the streams' scorers, on the dev split; times are in seconds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import numpy as np
 from methods import run_kind
 from orchestrator.config.search import SearchConfig
 from orchestrator.evaluation import metrics
+from orchestrator.evaluation.measure import Direction, Measure
+from orchestrator.evaluation.scorers import measure_of
+from orchestrator.evaluation.view_metrics import scorers_of, summary_of
 from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.space import Values
@@ -46,6 +49,13 @@ class Trial:
     def num_tasks(self) -> int:
         """The number of tasks of each of its sequences: all tuning streams have as many."""
         return len(self.sequences[0].tasks)
+
+    @property
+    def measure(self) -> Measure:
+        """What its scores are: all streams of a search have one measure, as was checked when it was defined."""
+        measure = measure_of(self.sequences[0].scorers)
+        assert measure is not None
+        return measure
 
     def views(self) -> list[View]:
         """What its sequences' journals say, with what was lost of them."""
@@ -92,31 +102,36 @@ def metrics_after(views: Sequence[View], tasks_seen: int) -> dict[str, float | N
 
 def _summary(view: View, tasks_seen: int) -> dict[str, float]:
     reference = view.start.sequence["method"].get("reference") if view.start else None
-    summary = metrics.summary(
-        view.matrix(), view.test_sizes(), view.matrix("score_options"), tasks_seen, run_kind(reference)
-    )
+    summary = summary_of(view, run_kind(reference), tasks_seen)
     # Metrics that do not apply to a reference run stay, undefined: every trial of a search has the same columns.
     undefined = dict.fromkeys(metrics.METRICS, math.nan)
     return undefined | summary
 
 
-def score_of(values: Mapping[str, float | None], metric: str, forgetting_weight: float) -> float | None:
-    """What a search maximises, in %: metric - `forgetting_weight` x forgetting. None where the metric is undefined.
+def score_of(
+    values: Mapping[str, float | None], metric: str, forgetting_weight: float, better: Direction = "higher"
+) -> float | None:
+    """What a search maximises: metric - `forgetting_weight` x forgetting. None where the metric is undefined.
 
-    Of the metrics that a search may name more is better, of forgetting less. Both are of the same scores: where only a
-    task's own options compete, forgetting among them.
+    The metrics that a search may name are means of scores: where a lower score is `better`, it maximises -metric. Of
+    forgetting less is better. Both are of the same scores: where only a task's own options compete, forgetting among them.
     """
     main = values[metric]
     if main is None:
         return None
     # A reference run, and a method after its first task, has nothing to forget.
     forgetting = values[metrics.METRICS[metric].forgetting] or 0.0
+    if better == "lower":
+        main = -main
     return main - forgetting_weight * forgetting
 
 
 def score_after(search: SearchConfig, views: Sequence[View], tasks_seen: int) -> float:
-    """A trial's score after so many tasks, in %. Raises ValueError where the metric does not apply to the model."""
-    score = score_of(metrics_after(views, tasks_seen), search.metric, search.forgetting_weight)
+    """A trial's score after so many tasks. Raises ValueError where the metric does not apply to the model."""
+    # all streams of a search have one measure, as was checked when it was defined
+    measure = measure_of(scorers_of(views[0]))
+    assert measure is not None
+    score = score_of(metrics_after(views, tasks_seen), search.metric, search.forgetting_weight, measure.better)
     if score is None:
         raise ValueError(f"search.metric: {search.metric} does not apply to models that generate their answers")
     return score

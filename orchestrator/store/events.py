@@ -114,7 +114,7 @@ class CheckpointCorrupt(Event):
 
 
 class ScoreComputed(Event):
-    """The score (in %) on one task of the state after `tasks_seen` tasks (0: the initial model)."""
+    """The score on one task of the state after `tasks_seen` tasks (0: the initial model), in the unit of the task's scorer."""
 
     name = "score"
     tasks_seen: int
@@ -127,19 +127,9 @@ class ScoreComputed(Event):
     n: int
     seconds: float
 
-    @property
-    def metric_key(self) -> str:
-        """The key of its metric in MLflow, whose step is `tasks_seen`."""
-        return f"accuracy/{self.task}"
-
-    @property
-    def options_metric_key(self) -> str:
-        """The key of the metric of `score_options`."""
-        return f"accuracy_options/{self.task}"
-
 
 class ReferenceScored(Event):
-    """The scores (in %) of the reference run that a sequence is read beside, by its method's name: one for each task."""
+    """The scores of the reference run that a sequence is read beside, by its method's name: one for each task."""
 
     name = "reference_scored"
     reference: str

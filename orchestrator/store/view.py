@@ -237,7 +237,7 @@ class View:
         return self.by_task[task_id]
 
     def matrix(self, value: Literal["score", "score_options"] = "score") -> NDArray[np.float64]:
-        """Scores in %, [T+1, T]: the first index is `tasks_seen` (0: before training); NaN where there is none yet."""
+        """Scores, [T+1, T]: the first index is `tasks_seen` (0: before training); NaN where there is none yet."""
         full = np.full((len(self.tasks) + 1, len(self.tasks)), np.nan)
         for (tasks_seen, task_id), event in self.scores.items():
             number = getattr(event, value)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.evaluation.scorers import SCORERS
+from orchestrator.store.events import ScoreComputed
+
 _MODEL_NAME_FORBIDS = "/:.%\"'"
 _KEY_ALLOWS = "_-. /"
+
+
+def scores_by_key(event: ScoreComputed, scorer: str) -> dict[str, float | None]:
+    """A score, and that among the task's own options, by keys such as `accuracy/yelp` and `rouge-l/meetings`."""
+    series = SCORERS[scorer].series
+    return {f"{series}/{event.task}": event.score, f"{series}_options/{event.task}": event.score_options}
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:

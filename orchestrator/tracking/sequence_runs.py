@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from methods import run_kind
-from orchestrator.evaluation import metrics
+from orchestrator.evaluation.view_metrics import scorers_of, summaries_of
 from orchestrator.report.plots import heat_map
 from orchestrator.store.events import (
     CheckpointSaved,
@@ -28,7 +28,7 @@ from orchestrator.store.identities import SEQUENCE_TAG, WHOLE_SEQUENCE, RunIdent
 from orchestrator.store.journal import ResumableTail, journal_folder
 from orchestrator.store.view import View
 from orchestrator.tracking.metric_batches import MetricBatches
-from orchestrator.tracking.names import flatten
+from orchestrator.tracking.names import flatten, scores_by_key
 from orchestrator.tracking.notes import Note, Notes
 from orchestrator.tracking.parent_runs import ParentRuns
 from orchestrator.tracking.sequence_names import dataset_inputs, model_name, run_tags, sequence_name
@@ -258,7 +258,7 @@ class SequenceRuns:
 
     @_copy.register
     def _(self, event: ScoreComputed) -> None:
-        values = {event.metric_key: event.score, event.options_metric_key: event.score_options}
+        values = scores_by_key(event, scorers_of(self.view)[event.task_id])
         self._log(WHOLE_SEQUENCE, values, event.time, event.tasks_seen)
         if event.tasks_seen > 0:
             self._log(event.tasks_seen - 1, values, event.time, event.tasks_seen, of_model=True)
@@ -278,8 +278,7 @@ class SequenceRuns:
 
     def _log_summary(self, tasks_seen: int) -> None:
         kind = run_kind(self._start.sequence["method"].get("reference"))
-        options_matrix = self.view.matrix("score_options")
-        values = metrics.summary(self.view.matrix(), self.view.test_sizes(), options_matrix, tasks_seen, kind)
+        values = summaries_of(self.view, kind, tasks_seen)
         # the latest time among its scores, whichever of them was read last: so that a second copy has the same point
         time = 0
         for (scored_after, _), score in self.view.scores.items():
@@ -297,8 +296,12 @@ class SequenceRuns:
 
     def _log_intransigence(self, reference: ReferenceScored) -> None:
         # NaN, which is not logged, until the sequence's own scores are there: the two are in no order
-        value = metrics.intransigence(self.view.matrix()[1:], np.array(reference.scores))
-        self._log(WHOLE_SEQUENCE, {"intransigence": value}, reference.time, len(self.view.tasks))
+        kind = run_kind(self._start.sequence["method"].get("reference"))
+        numbers: dict[str, float | None] = {}
+        for key, value in summaries_of(self.view, kind, reference_T=np.array(reference.scores)).items():
+            if key.split("/")[0] == "intransigence":
+                numbers[key] = value
+        self._log(WHOLE_SEQUENCE, numbers, reference.time, len(self.view.tasks))
 
     @_copy.register
     def _(self, event: SequenceFinished) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from streams import DEFAULT_SCORER, NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
+from streams.scorer_names import LIBRARIES
 from tests.streams.examples import task
 
 
@@ -50,3 +51,29 @@ def test_labels_that_differ_in_letters_pass() -> None:
     normal = {NORMAL_FORMS["exact-match"](label) for label in labels}
     assert len(normal) == 4 and all(normal), "they stay apart, and something is left of each"
     check_labels(task(labels=()))
+
+
+@pytest.mark.parametrize("scorer", ["accuracy", "macro-f1"])
+def test_a_scorer_of_labels_is_refused_where_answers_are_open(scorer: str) -> None:
+    open_task = dataclasses.replace(task(labels=()), scorer=scorer)
+    with pytest.raises(
+        ValueError, match=f"task 't' has no label set, which the scorer '{scorer}' needs; allowed .*rouge"
+    ):
+        check_labels(open_task)
+    check_labels(dataclasses.replace(task(labels=("yes", "no")), scorer=scorer))
+
+
+def test_labels_without_a_number_of_their_own_are_refused_by_the_scorer_of_numbers() -> None:
+    for labels, problem in ((("1", "none"), "the label 'none' is empty"), (("1", "1.0"), "'1' and '1.0' are equal")):
+        with pytest.raises(ValueError, match=problem + ".*which compares the last numbers"):
+            check_labels(dataclasses.replace(task(labels=labels), scorer="numeric"))
+    check_labels(dataclasses.replace(task(labels=("-1", "1")), scorer="numeric"))
+
+
+def test_a_scorer_without_its_library_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LIBRARIES, "rouge-l", ("no_such_module", "rouge-score"))
+    with pytest.raises(
+        ValueError, match=r"'rouge-l' needs the package rouge-score, .*continual-orchestrator\[scorers\]"
+    ):
+        check_scorer("rouge-l")
+    check_scorer("edit-similarity")

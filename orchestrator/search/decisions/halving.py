@@ -58,7 +58,7 @@ class Halving:
         self._decisions.setdefault((decision.trial, decision.tasks), decision)
 
     def passes(self, trial: Trial, tasks: int, score: float, history: Sequence[Trial]) -> bool:
-        """Whether a trial with this score (in %) after so many tasks goes on."""
+        """Whether a trial with this score after so many tasks goes on."""
         key = (trial.key, tasks)
         if key not in self._decisions:
             earlier_scores = []

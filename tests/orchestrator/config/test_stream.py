@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,10 @@ def test_a_source_of_ones_own_is_named_by_its_path(tmp_path: Path, monkeypatch: 
             "tasks.0.text: expected a column's name, or a list of at least one",
         ),
         ("{name: embedded, scorer: {reviews: exact}}", "unknown scorer 'exact'"),
+        (
+            "{name: x, tasks: [{name: n, hub: a/b, revision: c, scorer: rouge}]}",
+            "tasks.0.scorer: unknown scorer 'rouge'. Did you mean 'rouge-l'? Known: exact-match, verbatim",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_stream_is_said(entry: str, part: str) -> None:
@@ -135,3 +140,18 @@ def test_the_order_of_classes_goes_by_the_seed_where_that_is_asked_for() -> None
     assert listed.for_seed(3) is listed
     assert listed.build().task_names[:4] == ("reviews-1", "headlines-1", "headlines-2", "requests-1")
     assert listed.build().tasks[2].labels == ("science", "politics")
+
+
+def test_a_task_of_the_hub_names_its_scorer_where_the_stream_does_not(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        rows = [json.dumps({"title": f"T{i}", "text": f"{split} {i}", "label": i % 2}) for i in range(6)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(rows))
+    tasks = [{"name": "open", "hub": str(tmp_path), "label": "title", "labels": [], "scorer": "rouge-l"}]
+    tasks.append({"name": "closed", "hub": str(tmp_path), "labels": ["zero", "one"]})
+    entry = {"name": "mine", "tasks": tasks}
+    built = StreamConfig.model_validate(entry).build()
+    assert [task.scorer for task in built.tasks] == ["rouge-l", "exact-match"]
+    built = StreamConfig.model_validate({**entry, "scorer": {"open": "sari"}}).build()
+    assert [task.scorer for task in built.tasks] == ["sari", "exact-match"]
+    with pytest.raises(ValueError, match="task 'open' has no label set, which the scorer 'macro-f1' needs"):
+        StreamConfig.model_validate({**entry, "scorer": "macro-f1"}).build()

@@ -9,6 +9,7 @@ import pytest
 
 from methods import REFERENCE_RUNS
 from orchestrator.evaluation import metrics
+from orchestrator.evaluation.measure import Measure
 
 # From the checked-in logs of the O-LoRA repository: exact match after each task (rows) on each task (columns), in %, and
 # the test sizes of its long sequence. What the metrics must give stands beside them.
@@ -150,13 +151,67 @@ def test_without_the_scores_before_a_tasks_turn_only_forward_transfer_is_unknown
 
 
 def test_the_registry_says_which_direction_is_better() -> None:
-    worse = [metric.name for metric in metrics.METRICS.values() if metric.better == "lower"]
+    worse = [metric.name for metric in metrics.METRICS.values() if metric.better() == "lower"]
     assert worse == ["forgetting", "forgetting_options", "intransigence"]
-    assert metrics.METRICS["forgetting"].heading == "forget. ↓"
-    assert metrics.METRICS["aa"].heading == "AA ↑"
+    assert metrics.METRICS["forgetting"].heading() == "forget. ↓"
+    assert metrics.METRICS["aa"].heading() == "AA ↑"
     for name, metric in metrics.METRICS.items():
         assert name == metric.name
-        assert metric.unit in ("%", "points")
+        assert metric.unit() in ("%", "points")
     # what a search may maximise is lowered by forgetting in the very same scores
     forgetting = {metric.name: metric.forgetting for metric in metrics.METRICS.values() if metric.forgetting}
     assert forgetting == {"aa": "forgetting", "aa_options": "forgetting_options"}
+
+
+LOWER = Measure("perplexity", "lower", 2)
+
+
+def test_where_a_lower_score_is_better_forgetting_is_the_rise() -> None:
+    """Perplexities: the first task falls to 3 and rises to 6, the second falls to 4 and then to 2."""
+    full = np.array([[50.0, 40.0, 30.0], [3.0, 20.0, 25.0], [5.0, 4.0, 10.0], [6.0, 2.0, 8.0]])
+    values = metrics.summary(full, [1, 1, 2], reference_T=np.array([2.0, 5.0, 8.0]), measure=LOWER)
+    # means of scores are scores
+    assert values["aa"] == pytest.approx((6 + 2 + 8) / 3)
+    assert values["micro_aa"] == pytest.approx((6 + 2 + 16) / 4)
+    assert values["learning_accuracy"] == pytest.approx((3 + 4 + 8) / 3)
+    assert values["average_incremental_accuracy"] == pytest.approx((3 + (5 + 4) / 2 + (6 + 2 + 8) / 3) / 3)
+    # what got worse by 3 and better by 2: the best of the second task was 4, before the end, and not the first state's 20
+    assert values["bwt"] == pytest.approx((-(6 - 3) + (4 - 2)) / 2)
+    assert values["forgetting"] == pytest.approx(((6 - 3) + (2 - 4)) / 2)
+    assert values["fwt"] == pytest.approx(((40 - 20) + (30 - 10)) / 2)
+    assert values["intransigence"] == pytest.approx(((3 - 2) + (4 - 5) + 0) / 3)
+    assert (metrics.METRICS["aa"].heading(LOWER), metrics.METRICS["bwt"].heading(LOWER)) == ("AA ↓", "BWT ↑")
+    assert (metrics.METRICS["aa"].unit(LOWER), metrics.METRICS["forgetting"].unit(LOWER)) == (
+        "perplexity",
+        "perplexity",
+    )
+
+
+def test_the_metrics_over_some_tasks_alone() -> None:
+    """Of three tasks the first and the last, the middle one, and the last."""
+    reference = np.array([95.0, 70.0, 100.0])
+    outer = metrics.summary(FULL, [1, 1, 2], reference_T=reference, tasks=[0, 2])
+    assert outer["aa"] == pytest.approx((70 + 100) / 2)
+    assert outer["micro_aa"] == pytest.approx((70 + 200) / 3)
+    assert outer["bwt"] == 70 - 90
+    assert outer["forgetting"] == 90 - 70
+    assert outer["learning_accuracy"] == (90 + 100) / 2
+    assert outer["fwt"] == 40 - 30
+    assert outer["average_incremental_accuracy"] == pytest.approx((90 + 60 + (70 + 100) / 2) / 3)
+    assert outer["intransigence"] == ((95 - 90) + 0) / 2
+    middle = metrics.summary(FULL, [1, 1, 2], tasks=[1])
+    # nothing was learnt of it after the first task
+    assert middle["average_incremental_accuracy"] == (80 + 50) / 2
+    assert (middle["bwt"], middle["fwt"]) == (50 - 80, 25 - 20)
+    last = metrics.summary(FULL, [1, 1, 2], tasks=[2])
+    assert (last["aa"], last["fwt"]) == (100.0, 10.0)
+    assert math.isnan(last["bwt"]) and math.isnan(last["forgetting"])
+    early = metrics.summary(FULL, [1, 1, 2], num_tasks=2, tasks=[2])
+    assert all(math.isnan(value) for value in early.values()), "its turn is still to come"
+    assert metrics.summary(FULL, [1, 1, 2], num_tasks=2, tasks=[0, 2])["aa"] == 60.0
+
+
+def test_scores_in_different_units_have_no_mean() -> None:
+    values = metrics.summary(FULL, [1, 1, 2], measure=None)
+    assert set(values) == set(metrics.METRICS)
+    assert all(math.isnan(value) for value in values.values())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,9 @@ from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from streams import Example, Task
 from tests.conftest import FAMILIES
+from tests.orchestrator.models.likelihoods import loss_of, sharpened
 
+WORDS = list(enumerate(["good", "bad", "lovely", "superb", "dirty", "cold", "warm", "noisy"]))
 EXAMPLES = [Example("one", "good", 4), Example("two", "bad", 9), Example("three", "good", 2)]
 
 
@@ -209,3 +213,34 @@ def test_predictions_are_those_of_a_plain_loop(
         expected = asked_alone(learner, task)
         assert [prediction.prediction for prediction in score.predictions] == expected
     assert len(set(expected)) > 2
+
+
+@pytest.mark.parametrize("model", ["tiny-t5", "tiny-llama"])
+def test_perplexity_and_bits_per_byte_are_of_a_plain_loops_cross_entropy(
+    model: str, learner_of: Callable[..., Learner]
+) -> None:
+    learner = learner_of(model=model, stream={"first": 1, "scorer": "perplexity"})
+    task = learner.stream.tasks[0]
+    # open answers of several lengths, in three batches that do not keep the order of the examples
+    rows = [Example(f"the room was {word} {'and cold ' * i}", " ".join([word] * (i % 3 + 1)), i) for i, word in WORDS]
+    task = replace(task, labels=(), load=lambda split: rows)
+    sharpened(learner.family)
+    examples = task.read("test")
+    losses = []
+    num_tokens = 0
+    num_bytes = 0
+    for feature, example in zip(learner.family.features(task, examples), examples, strict=True):
+        losses.append(loss_of(learner.family, feature["source"], feature["target"]))
+        num_tokens += len(feature["target"])
+        num_bytes += len(example.label.encode())
+    found = score_task(learner.scored_model(), task, "test", batch_size=3)
+    # such weights are far from sure of anything: exp would make much of a last bit
+    assert math.log(found.score) == pytest.approx(sum(losses) / num_tokens, rel=1e-4)
+    assert (found.correct, found.n, found.score_options) == (0, len(rows), None)
+    bits = score_task(learner.scored_model(), replace(task, scorer="bits-per-byte"), "test", batch_size=3)
+    assert bits.score == pytest.approx(sum(losses) / math.log(2) / num_bytes, rel=1e-4)
+    # each example's own number, in the order of the split
+    for prediction, example, loss in zip(bits.predictions, examples, losses, strict=True):
+        assert prediction.target == example.label
+        assert prediction.score == pytest.approx(loss / math.log(2) / len(example.label), rel=1e-4)
+    assert learner.family.module.training

@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from orchestrator.config.experiment import RunConfig
+from orchestrator.config.model import ModelConfig
 from orchestrator.errors import UserError
+from orchestrator.models.families import load_family
+from orchestrator.models.family import Family
+from orchestrator.models.source import find_model
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
@@ -18,6 +22,7 @@ from orchestrator.training.parallel import Parallel
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task
 from tests.orchestrator.models.architectures import ARCHITECTURES, save_model
+from tests.orchestrator.models.likelihoods import assert_losses_are_the_loops
 
 # one of each kind that needed care here; the others are like them or like the built-in models
 QUICK = ("GPT2LMHeadModel", "OPTForCausalLM", "MambaForCausalLM", "AlbertModel", "DistilBertModel")
@@ -73,6 +78,23 @@ def test_an_architecture_trains_or_is_refused_at_the_door(architecture: str, met
     # embeddings of words that no text has, and A while B is zero, may stay
     moved = [name for name in first if not torch.equal(first[name], second[name])]
     assert len(moved) > len(first) / 3
+
+
+@pytest.mark.parametrize("architecture", ["GPT2LMHeadModel", "BartForConditionalGeneration"])
+def test_losses_of_answers_with_learned_positions_too(architecture: str, tmp_path: Path) -> None:
+    """Positions count from a text's first token, whatever padding comes before it."""
+    assert_losses_are_the_loops(family_in(tmp_path, architecture))
+
+
+def test_a_model_with_a_state_alone_has_no_losses_of_answers(tmp_path: Path) -> None:
+    family = family_in(tmp_path, "MambaForCausalLM")
+    with pytest.raises(ValueError, match="keeps a state of what it has read and no keys and values"):
+        family.read([{"source": [5, 6], "target": [2], "class_index": 0}], torch.device("cpu"))
+
+
+def family_in(folder: Path, architecture: str) -> Family:
+    config = ModelConfig(name=save_model(folder, architecture), max_source=40, max_target=6)
+    return load_family(find_model(config), config, ("yes", "no"), seed=0)
 
 
 @pytest.mark.parametrize("importance", ["output", "weight"])

@@ -14,6 +14,7 @@ from orchestrator.models.family import Family, Feature
 from orchestrator.training.learner import Learner
 from streams import Example, Prompt
 from tests.orchestrator.models.greedy import assert_answers_are_greedy
+from tests.orchestrator.models.likelihoods import assert_losses_are_the_loops
 
 FEATURES: list[Feature] = [
     {"source": [5, 6, 7], "target": [8, 2], "class_index": 0},
@@ -103,3 +104,21 @@ def test_the_logits_are_those_that_the_loss_compares_and_no_cache_is_kept(family
     expected = -logits_NV.log_softmax(-1)[range(len(answers)), answers].sum()
     torch.testing.assert_close(loss, expected)
     assert seen[0].past_key_values is None
+
+
+def test_losses_of_answers_are_those_of_a_plain_loop(learner_of: Callable[..., Learner]) -> None:
+    assert_losses_are_the_loops(learner_of(model="tiny-t5").family)
+
+
+def test_the_bytes_of_an_answer_that_is_cut_are_those_that_are_left(learner_of: Callable[..., Learner]) -> None:
+    family = learner_of(model="tiny-t5").family
+    (short,) = family.answer_ids(["good"])
+    assert family.num_bytes("good", short) == 4
+    # a letter may have two bytes
+    assert family.num_bytes("bäd", short) == 4
+    # eight tokens with the end, of which seven are words
+    (cut,) = family.answer_ids(["good " * 20])
+    assert (len(cut), cut[-1]) == (8, family.tokenizer.eos_token_id)
+    assert family.num_bytes("good " * 20, cut) == len("good good good good good good good")
+    (exact,) = family.answer_ids(["good good good good good good bad"])
+    assert (len(exact), family.num_bytes("good good good good good good  bad", exact)) == (8, 34)

@@ -122,3 +122,14 @@ def test_a_part_without_a_source_is_said_once(tmp_path: Path, monkeypatch: pytes
     plan(small_config(tmp_path, methods=["ft", method], seeds=[1, 2], stream={"first": 2}), warn=said.append)
     (line,) = [line for line in said if "source" in line]
     assert line.startswith("compiled_part.Part: no source of compiled_part was found")
+
+
+@pytest.mark.parametrize("scorer", ["perplexity", "bits-per-byte"])
+def test_likelihoods_are_refused_where_no_text_is_written(scorer: str, tmp_path: Path) -> None:
+    stream = {"name": "embedded", "scorer": {"headlines": scorer}}
+    with pytest.raises(UserError, match=f"task 'headlines': the scorer '{scorer}' asks .* 'tiny-bert' is an encoder"):
+        plan(small_config(tmp_path, model="tiny-bert", streams=[stream], methods=["ft"]))
+    with pytest.raises(UserError, match=f"the scorer '{scorer}' asks .* method 'nmc' compares embeddings of labels"):
+        plan(small_config(tmp_path, streams=[stream], methods=["ft", "nmc"]))
+    (sequence,) = plan(small_config(tmp_path, streams=[stream], methods=["ft"]))
+    assert sequence.scorers == ("exact-match", scorer, *["exact-match"] * 3)

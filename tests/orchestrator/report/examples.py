@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from methods.reference_runs import SEQUENTIAL
+from orchestrator.report.measures import all_metrics, named_measure
+
 
 def result_of(**changes: Any) -> dict[str, Any]:
     """A finished sequence of two tasks, with the given entries changed."""
@@ -41,4 +46,15 @@ def result_of(**changes: Any) -> dict[str, Any]:
         "runs_finished": 1,
         "runs_planned": 1,
     }
-    return result | changes
+    result |= changes
+    result.setdefault("scorers", ["exact-match"] * len(result["tasks"]))
+    return result
+
+
+def mixed_result_of(**changes: Any) -> dict[str, Any]:
+    """The same, whose first task is scored by perplexity: 80 after itself, 60 at the end."""
+    result = result_of(**changes)
+    scorers = ["perplexity", "exact-match"]
+    matrix = np.array(result["accuracy_matrix"])
+    nothing = np.full_like(matrix, np.nan)
+    return result | named_measure(scorers) | all_metrics(scorers, (matrix, nothing), result["test_sizes"], SEQUENTIAL)

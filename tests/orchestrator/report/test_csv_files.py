@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from orchestrator.evaluation.metrics import METRICS
 from orchestrator.report.csv_files import write_csv
-from tests.orchestrator.report.examples import result_of
+from tests.orchestrator.report.examples import mixed_result_of, result_of
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -43,3 +43,21 @@ def test_scores_that_were_not_asked_for_are_empty(tmp_path: Path) -> None:
     assert dict(zip(*summary, strict=True))["fwt"] == ""
     matrix = rows_of(tmp_path / "matrix-ft-news-s1-abc.csv")
     assert matrix[1:] == [["(before training)", "", ""], ["sport", "80.0", ""], ["law", "60.0", "90.0"]]
+
+
+def test_a_stream_of_several_scorers_has_a_row_for_each(tmp_path: Path) -> None:
+    folder = cast(Any, SimpleNamespace(folder=tmp_path))
+    summary = rows_of(write_csv(folder, {"sequences": [result_of(unit="%")]}))
+    assert dict(zip(*summary, strict=True))["unit"] == "%"
+    assert not (tmp_path / "summary-by-scorer.csv").exists()
+    summary = rows_of(write_csv(folder, {"sequences": [mixed_result_of()]}))
+    row = dict(zip(*summary, strict=True))
+    assert (row["unit"], row["aa"], row["steps"]) == ("", "", "6")
+    heading, *rows = rows_of(tmp_path / "summary-by-scorer.csv")
+    assert heading[:7] == ["method", "stream", "seed", "scorer", "unit", "better", "tasks"]
+    by_scorer = [dict(zip(heading, row, strict=True)) for row in rows]
+    assert [(row["scorer"], row["tasks"], row["aa"], row["bwt"]) for row in by_scorer] == [
+        ("perplexity", "sport", "60.0", "20.0"),
+        ("exact-match", "law", "90.0", ""),
+    ]
+    assert by_scorer[0]["better"] == "lower"

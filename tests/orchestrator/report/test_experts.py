@@ -45,3 +45,15 @@ def test_scores_among_options_stand_on_the_diagonal_too() -> None:
     merged = merge_experts(parts, UNITS)
     assert merged["accuracy_matrix_options"] == [[50.0, 40.0], [95.0, None], [None, 85.0]]
     assert merged["aa_options"] == 90.0
+
+
+def test_experts_of_several_scorers_have_their_metrics_by_scorer() -> None:
+    parts = [
+        expert("sport", 10.0, 80.0, 10, scorers=["perplexity"]),
+        expert("law", 20.0, 90.0, 30, scorers=["exact-match"]),
+    ]
+    merged = merge_experts(parts, UNITS)
+    assert (merged["scorers"], merged["unit"], merged["aa"]) == (["perplexity", "exact-match"], None, None)
+    assert [merged["by_scorer"][name]["aa"] for name in merged["scorers"]] == [80.0, 90.0]
+    alike = merge_experts([parts[0], expert("law", 20.0, 90.0, 30, scorers=["perplexity"])], UNITS)
+    assert (alike["aa"], alike["micro_aa"], alike["better"], alike["by_scorer"]) == (85.0, 87.5, "lower", None)

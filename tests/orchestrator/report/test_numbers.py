@@ -34,3 +34,8 @@ def test_a_mean_is_over_what_is_known() -> None:
 )
 def test_usage_in_few_letters(values: list[float | None], unit: str, shown: str) -> None:
     assert mean_usage(values, unit) == shown
+
+
+def test_digits_are_those_that_the_unit_is_worth() -> None:
+    assert mean_and_deviation([1.0, 1.5], 3) == "1.250 ± 0.354"
+    assert mean_and_deviation([1.23456], 2) == "1.23"

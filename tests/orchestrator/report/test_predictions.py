@@ -110,8 +110,8 @@ def result_with(*predictions: dict[str, Any]) -> dict[str, Any]:
     correct = sum(prediction["correct"] for prediction in predictions)
     return {
         "experiment": "small", "method": "ft", "seed": 7, "task": "reviews", "tasks_seen": 1, "after": "after reviews",
-        "score": 100 * correct / len(predictions), "unit": "%", "correct": correct, "n": len(predictions),
-        "predictions": list(predictions),
+        "score": 100 * correct / len(predictions), "scorer": "exact-match", "unit": "%",
+        "correct": correct, "n": len(predictions), "predictions": list(predictions),
     }  # fmt: skip
 
 
@@ -149,3 +149,25 @@ def test_the_next_command_shows_what_was_not_shown() -> None:
     assert line.endswith("--out runs --wrong")
     assert next_command(result, 1, wrong=True, out="runs").endswith("--wrong --limit 2")
     assert next_command(result, 2, wrong=True, out="runs").endswith("orchestrator report small --matrices --out runs")
+
+
+def printed(scorer: str, **changes: Any) -> list[str]:
+    result = result_with({**RIGHT, "score": 0.5}, {**WRONG, "score": 1.25}) | {"scorer": scorer, **changes}
+    console = Console(width=100)
+    with console.capture() as captured:
+        print_predictions(result, result["predictions"], console)
+    return captured.get().splitlines()
+
+
+def test_a_graded_answer_has_its_own_number() -> None:
+    lines = printed("rouge-l")
+    assert "50.0 % (1 of 2 correct)" in lines[0]
+    assert lines[2].split() == ["example", "row", "score", "target", "prediction"]
+    assert lines[4].split() == ["0", "12", "50.0", "✓", "good", "Good."]
+
+
+def test_where_nothing_is_answered_there_are_likelihoods_alone() -> None:
+    lines = printed("perplexity", unit="perplexity", score=12.345)
+    assert "12.35 perplexity (2 examples)" in lines[0] or "12.34 perplexity (2 examples)" in lines[0]
+    assert lines[2].split() == ["example", "row", "score", "target"]
+    assert lines[5].split() == ["1", "3", "1.25", "bad"]

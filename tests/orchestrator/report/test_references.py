@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.report.references import add_intransigence, record_references, reference_scores
 from orchestrator.store.view import read_view
-from tests.orchestrator.report.examples import result_of
+from tests.orchestrator.report.examples import mixed_result_of, result_of
 
 # Right after they were learnt, the two tasks of `result_of` have 80 and 90.
 JOINT = [[10.0, 20.0], [10.0, 20.0], [82.0, 97.0]]
@@ -74,3 +74,15 @@ def test_a_journal_is_told_once_and_again_where_the_scores_are_others(tmp_path: 
     sequences[1]["accuracy_matrix"] = [*JOINT[:2], [83.0, 97.0]]
     record_references(str(tmp_path), sequences)
     assert len(files[0].read_text().splitlines()) == 2
+
+
+def test_where_a_lower_score_is_better_a_higher_one_is_lacking() -> None:
+    lower = {"scorers": ["perplexity", "perplexity"]}
+    assert measured(result_of(**lower), reference("joint", JOINT, **lower)) == ((-2 - 7) / 2, "joint")
+
+
+def test_several_scorers_have_an_intransigence_each() -> None:
+    sequence = mixed_result_of()
+    assert measured(sequence, reference("joint", JOINT, scorers=["perplexity", "exact-match"])) == (None, "joint")
+    assert sequence["by_scorer"]["perplexity"]["intransigence"] == 80 - 82
+    assert sequence["by_scorer"]["exact-match"]["intransigence"] == 97 - 90

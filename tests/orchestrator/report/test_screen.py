@@ -161,3 +161,17 @@ def test_a_reuse_with_another_library_is_said_once(
     first, second = [view.by_task[task_id].checkpoint for task_id in (0, 1)]
     assert first is not None and first.versions["torch"] == "1.9.1"
     assert second is not None and second.versions == library_versions()
+
+
+def test_scores_that_are_no_percentage_have_three_digits(sequence_of: Callable[..., SequencePlan]) -> None:
+    scorers = {"reviews": "bits-per-byte"}
+    sequence = sequence_of(stream={"first": 2, "scorer": scorers})
+    view = View(sequence.id)
+    for task_id, number in enumerate((1.23456, 99.6)):
+        view.add(
+            ScoreComputed(
+                tasks_seen=1, task_id=task_id, task="t", key="t", score=number, score_options=None, correct=1, n=1,
+                seconds=0.1,
+            )
+        )  # fmt: skip
+    assert cells_of(sequence, view)[-1] == "1.23 100"

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from methods import REFERENCE_RUNS
+from orchestrator.report.measures import named_measure
 from orchestrator.report.tables import print_report
-from tests.orchestrator.report.examples import result_of
+from tests.orchestrator.report.examples import mixed_result_of, result_of
 
 
 def printed(*sequences: dict[str, Any], width: int = 100) -> str:
@@ -107,3 +108,44 @@ def test_a_deviation_is_explained_where_one_is_shown() -> None:
     assert explained in " ".join(printed(result_of(), result_of(seed=2)).split())
     # one seed of each method has none
     assert "±" not in printed(result_of(), result_of(method="lora"))
+
+
+def test_a_stream_of_several_units_has_a_table_for_each_scorer_and_none_over_all() -> None:
+    text = printed(mixed_result_of(), mixed_result_of(method="lora"), width=120)
+    legend = " ".join(text.split())
+    assert text.count("small:") == 2
+    assert "small: news, 2 tasks, seed 1, of these sport by perplexity, where lower is better method" in legend
+    assert "small: news, 2 tasks, seed 1, of these law by exact-match method" in legend
+    headings = [line for line in text.splitlines() if "method" in line.split()[:1]]
+    assert "AA ↓" in headings[0] and "BWT ↑" in headings[0] and "forget. ↓" in headings[0]
+    assert "AA ↑" in headings[1]
+    rows = [line.split()[:4] for line in text.splitlines() if line.split()[:1] == ["ft"]]
+    assert rows == [["ft", "60.00", "20.00", "-20.00"], ["ft", "90.0", "–", "–"]]
+    assert "In % where a title says nothing else: AA mean score" in legend
+    assert (
+        "where a lower score is better, a change above 0 is still one for the better, and forgetting is a rise"
+        in legend
+    )
+
+
+def test_a_stream_of_one_other_unit_has_one_table_that_names_it() -> None:
+    lower = {"scorers": ["bits-per-byte", "bits-per-byte"], "aa": 1.23456}
+    text = printed(result_of(**lower), width=120)
+    assert text.splitlines()[0].strip() == "small: news, 2 tasks, seed 1, in bits per byte, where lower is better"
+    assert "AA ↓" in text.splitlines()[2]
+    assert "1.235" in text
+    assert "%" not in text
+    assert "In %: AA mean" in " ".join(printed(result_of()).split())
+
+
+def test_scorers_of_one_unit_have_a_mean_and_each_a_table() -> None:
+    scorers = ["sari", "rouge-l"]
+    parts = {name: {**named_measure([name]), "aa": 60.0 + i, "task_ids": [i]} for i, name in enumerate(scorers)}
+    text = printed(result_of(**named_measure(scorers), by_scorer=parts), width=120)
+    titles = [line.strip() for line in text.splitlines() if line.startswith("small:")]
+    assert titles == [
+        "small: news, 2 tasks, seed 1",
+        "small: news, 2 tasks, seed 1, of these sport by sari",
+        "small: news, 2 tasks, seed 1, of these law by rouge-l",
+    ]
+    assert [line.split()[1] for line in text.splitlines() if line.split()[:1] == ["ft"]] == ["75.0", "60.0", "61.0"]

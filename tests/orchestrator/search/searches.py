@@ -41,13 +41,15 @@ def search_config(
     methods: Any = ("ft", "ft+migu"),
     evaluated: Any = None,
     training: dict[str, Any] | None = None,
+    scorer: str | None = None,
     **search: Any,
 ) -> RunConfig:
     """A small search: two trials a method on three tasks, unless said otherwise."""
     space = {"training.lr": [1e-3, 3e-3], "migu.ratio": [0.3, 0.6]}
-    section = {"streams": [TUNING], "trials": 2, "seeds": [1], "space": space, **search}
+    scored = {"scorer": scorer} if scorer else {}
+    section = {"streams": [{**TUNING, **scored}], "trials": 2, "seeds": [1], "space": space, **search}
     changes: dict[str, Any] = {"methods": list(methods), "search": section, "training": training or {}}
-    return small_config(out, **changes, streams=evaluated or [EVALUATION])
+    return small_config(out, **changes, streams=evaluated or [{**EVALUATION, **scored}])
 
 
 def open_search(config: RunConfig) -> tuple[Search, TrialStore]:

@@ -214,3 +214,11 @@ def test_a_space_for_a_method_that_is_not_there_is_said(tmp_path: Path) -> None:
     space = {"training.lr": [1e-3, 1e-4], "migu.ratio": [0.1, 0.3], "random_mask.ratio": [0.1, 0.3]}
     prepare(search_config(tmp_path, ["ft", "ft+migu"], space=space), gpu=False, warn=said.append)
     assert said == ["search.space.random_mask.ratio: no method of this search has it; it is left out"]
+
+
+def test_scores_in_different_units_are_refused(tmp_path: Path) -> None:
+    mixed = {**EVALUATION, "scorer": {"reviews": "perplexity"}}
+    with pytest.raises(UserError, match=r"search\.metric: scores are in different units: .* no mean over them"):
+        prepare(search_config(tmp_path, ["ft"], evaluated=[mixed]), gpu=False)
+    search = prepare(search_config(tmp_path, ["ft"], scorer="perplexity"), gpu=False)
+    assert search.description()["measure"] == {"unit": "perplexity", "better": "lower", "digits": 2}

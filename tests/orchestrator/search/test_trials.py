@@ -162,3 +162,15 @@ def test_machinery_that_failed_around_a_whole_trial_does_not_fail_it(tmp_path: P
     write_scores(trial.sequences[0], FORGETFUL)
     whole = trial_result(trial, config.search, 1, 0.0, problem="its process died")
     assert (whole.status, whole.reason) == ("finished", "")
+
+
+def test_where_a_lower_score_is_better_the_search_maximises_its_negative(tmp_path: Path) -> None:
+    config = search_config(tmp_path, ["ft"], forgetting_weight=0.5, scorer="perplexity")
+    assert config.search
+    trial = one_trial(config)
+    rising: Matrix = [[90, 90, 90], [5, 80, 80], [7, 4, 70], [9, 4, 2]]
+    view = view_of(trial.sequences[0], rising)
+    # the first task rose by 4, the second stayed
+    assert score_after(config.search, [view], 3) == pytest.approx(-(9 + 4 + 2) / 3 - 0.5 * (4 + 0) / 2)
+    assert trial.measure.unit == "perplexity"
+    assert score_of({"aa": 5.0, "forgetting": 2.0}, "aa", 1.0, "lower") == -5.0 - 2.0

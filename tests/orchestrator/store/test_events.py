@@ -14,7 +14,6 @@ from orchestrator.store.events import (
     CheckpointSaved,
     Event,
     RungDecided,
-    ScoreComputed,
     SearchEvent,
     SearchFinished,
     Step,
@@ -23,7 +22,7 @@ from orchestrator.store.events import (
     parse_event,
 )
 from orchestrator.store.identities import ParentRun
-from tests.orchestrator.store.examples import checkpoint, score, step
+from tests.orchestrator.store.examples import checkpoint, step
 
 # a value of each type that a field may have
 VALUES: dict[Any, Any] = {
@@ -106,11 +105,6 @@ def test_two_records_of_one_fact_say_the_same_whenever_they_were_made() -> None:
 def test_a_time_that_is_not_given_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1234.5678)
     assert Step(task_id=0, step=1, loss=1, lr=1, grad_norm=1, tokens_per_s=1).time == 1_234_567
-
-
-def test_a_score_names_its_two_metrics() -> None:
-    scored: ScoreComputed = score(1, 0, 50.0).model_copy(update={"task": "yelp"})
-    assert (scored.metric_key, scored.options_metric_key) == ("accuracy/yelp", "accuracy_options/yelp")
 
 
 def test_events_of_a_trial_hang_below_the_search() -> None:

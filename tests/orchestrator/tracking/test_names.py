@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.tracking.names import flatten, plain_name, safe_key
+from orchestrator.tracking.names import flatten, plain_name, safe_key, scores_by_key
+from tests.orchestrator.store.examples import score
 
 
 def test_nested_settings_are_flattened_by_their_path() -> None:
@@ -13,6 +14,13 @@ def test_nested_settings_are_flattened_by_their_path() -> None:
         "method.plugins.1.name": "ewc",
         "betas": [0.9, 0.999],
     }
+
+
+def test_scores_go_by_what_they_count() -> None:
+    event = score(1, 0, 50.0).model_copy(update={"task": "yelp", "score_options": 60.0})
+    for scorer in ("exact-match", "verbatim", "accuracy", "numeric"):
+        assert scores_by_key(event, scorer) == {"accuracy/yelp": 50.0, "accuracy_options/yelp": 60.0}
+    assert scores_by_key(event, "rouge-l") == {"rouge-l/yelp": 50.0, "rouge-l_options/yelp": 60.0}
 
 
 def test_signs_that_are_not_allowed_are_replaced() -> None:

@@ -319,3 +319,15 @@ def test_intransigence_comes_when_the_reference_run_is_known(store: str, tmp_pat
         (run,) = [r for r in runs(uri) if r.data.tags.get("orchestrator.reference_run") == "joint"]
         history = client.get_metric_history(run.info.run_id, "intransigence")
         assert [(metric.step, metric.value) for metric in history] == [(2, pytest.approx(expected))]
+
+
+def test_scores_of_several_scorers_go_by_these(store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]) -> None:
+    """The first task's scores are 30 and 60: perplexities, of which the second is worse by 30."""
+    begun = start()
+    mixed = begun.model_copy(update={"sequence": {**begun.sequence, "scorers": ["perplexity", "rouge-l", "rouge-l"]}})
+    parent, _ = copied([mixed, *all_events()[1:]])
+    metrics = parent.data.metrics
+    assert (metrics["aa/perplexity"], metrics["aa/rouge-l"], metrics["bwt/perplexity"]) == (60, 61, -30)
+    assert "aa" not in metrics and not any(key.startswith("accuracy/") for key in metrics)
+    assert points(store, parent, "perplexity/0") == [(0, 0), (1, 30), (2, 60)]
+    assert metrics["rouge-l/1"] == 61
