@@ -18,6 +18,7 @@ from pydantic import (
 from methods import unknown
 from orchestrator.config.section import Section
 from streams import (
+    FROM_LIKELIHOOD,
     Limits,
     Source,
     Stream,
@@ -184,6 +185,11 @@ class StreamConfig(Section):
         if prompt is not None:
             task = replace(task, template=find_prompt(prompt))
         scorer = _value_for(task, self.scorer)
+        if scorer is not None and task.objective == "text" and scorer not in FROM_LIKELIHOOD:
+            raise ValueError(
+                f"stream {self.name!r}: scorer: {scorer!r} scores answers, and task {task.name!r} is a corpus; allowed: "
+                + ", ".join(FROM_LIKELIHOOD)
+            )
         if scorer is not None:
             task = replace(task, scorer=scorer)
         return task

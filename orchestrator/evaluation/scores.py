@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from methods import Stack
+from orchestrator.evaluation.corpus_scores import block_likelihoods
 from orchestrator.evaluation.scorers import Likelihood, LikelihoodScorer, Scorer, scorer_of
 from orchestrator.evaluation.texts import KEPT, batches_by_length
 from orchestrator.models.encoder_decoder import EncoderDecoder
@@ -23,7 +24,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import ScoreComputed
 from orchestrator.store.predictions import Prediction, save_predictions
-from streams import Example, Split, Stream, Task
+from streams import Corpus, Example, Split, Stream, Task
 
 # An answer, and the answer when only the task's own options compete (None where answers are not chosen from options)
 Answer = tuple[str, str | None]
@@ -64,6 +65,8 @@ class TaskScore:
 @torch.no_grad()
 def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) -> TaskScore:
     """Score a state on a split of a task, in batches of at most `batch_size` examples. The batch size changes no answer."""
+    if isinstance(task, Corpus):
+        return _score_corpus(model, task, split, batch_size)
     examples = task.read(split)
     texts = KEPT.texts(model.family, task, split, examples)
     scorer = scorer_of(task)
@@ -82,6 +85,21 @@ def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) ->
             likelihoods.append(_likelihood(model.family, example, in_order[index], texts.feature(index)["target"]))
         return score_likelihoods(scorer, examples, likelihoods)
     return score_answers(scorer, examples, in_order)
+
+
+def _score_corpus(model: ScoredModel, corpus: Corpus, split: Split, batch_size: int) -> TaskScore:
+    """The score of a state on a corpus, of which each block is an example."""
+    scorer = scorer_of(corpus)
+    assert isinstance(scorer, LikelihoodScorer), "refused at the door"
+    predictions = []
+    results = []
+    with _evaluating(model.family), model.precision():
+        for likelihood in block_likelihoods(model.family, corpus, split, batch_size, model.device):
+            result = scorer.score_likelihood(likelihood)
+            # without the text: the tokens of a block lie beside none of its documents' rows
+            predictions.append(Prediction(len(results), len(results) + 1, "", "", result.correct, result.score))
+            results.append(result)
+    return TaskScore(scorer.combined(results), None, 0, len(results), tuple(predictions))
 
 
 def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer]) -> TaskScore:

@@ -14,10 +14,11 @@ from orchestrator.config.model import ModelConfig
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
-from orchestrator.models.source import ModelSource, find_model
+from orchestrator.models.source import find_model
 from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
+from orchestrator.planning.objectives import check_objectives, for_objectives
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.access_log import TestAccessLog
 from streams import FROM_LIKELIHOOD, Stream, Task, doubts
@@ -70,7 +71,8 @@ class Planner:
     ) -> None:
         with _as_user_error():
             self.source = find_model(config.model)
-            model = _for_objectives(config.model, self.source, config)
+            objectives = {stream.settings.objective for stream in config.streams}
+            model = for_objectives(config.model, self.source, objectives)
             self.family = family_of(self.source, model)
         self.config = config.model_copy(update={"model": model})
         self.why = why
@@ -104,7 +106,7 @@ class Planner:
                     _check_dev(built)
                 else:
                     built = built.watched(self._test_reads.append)
-                self._check_objectives(built)
+                check_objectives(built, self.config.model, self.family, self.config.methods)
                 self._check_open_answers(built)
                 self._check_likelihoods(built)
                 # one task alone is a part of a stream whose names were checked as a whole
@@ -216,27 +218,6 @@ class Planner:
                         f"methods: {method.label!r} needs an encoder with a classification head; {name!r} has none"
                     )
 
-    def _check_objectives(self, stream: Stream) -> None:
-        """Refuses a corpus, or a task with answers, where the model or a method does not learn from it."""
-        name = self.config.model.name
-        for task in stream.tasks:
-            what = f"stream {stream.name!r}: task {task.name!r}"
-            if task.objective not in self.family.objectives:
-                if task.objective == "text":
-                    raise UserError(
-                        f"{what} is a corpus, and {name!r} learns to answer here; corpora go with decoders, and with encoders "
-                        "where model.scoring is auto or masked"
-                    )
-                raise UserError(f"{what} asks for answers, and with model.scoring: masked {name!r} reads corpora alone")
-            if task.objective == "answer":
-                continue
-            for method in self.config.methods:
-                for part in method.types:
-                    if part.card.no_corpora:
-                        raise UserError(
-                            f"{what} is a corpus, and method {method.label!r} does not learn from one: {part.card.no_corpora}"
-                        )
-
     def _check_open_answers(self, stream: Stream) -> None:
         """Refuses a task without a label set where answers are chosen among labels."""
         for task in stream.tasks:
@@ -255,7 +236,7 @@ class Planner:
     def _check_likelihoods(self, stream: Stream) -> None:
         """Refuses a scorer of likelihoods where no loss of an answer's text is computed."""
         for task in stream.tasks:
-            if task.scorer not in FROM_LIKELIHOOD:
+            if task.scorer not in FROM_LIKELIHOOD or task.objective == "text":
                 continue
             scorer = f"stream {stream.name!r}: task {task.name!r}: the scorer {task.scorer!r} asks how likely a text is"
             if not self.family.generates:
@@ -298,20 +279,6 @@ def _as_user_error() -> Iterator[None]:
         raise
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-def _for_objectives(model: ModelConfig, source: ModelSource, config: RunConfig) -> ModelConfig:
-    """The model's configuration with what `scoring: auto` means for an encoder that reads corpora."""
-    objectives = {stream.settings.objective for stream in config.streams}
-    if source.kind != "encoder" or model.scoring != "auto" or "text" not in objectives:
-        return model
-    # one head or the other: the family is that of all sequences of an experiment
-    if "answer" in objectives:
-        raise UserError(
-            f"streams: corpora and tasks with labels, and {model.name!r} is an encoder, which has another head for each; make "
-            "them two experiments"
-        )
-    return model.model_copy(update={"scoring": "masked"})
 
 
 def _with_precision(model: ModelConfig, gpu: bool) -> ModelConfig:
