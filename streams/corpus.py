@@ -52,6 +52,21 @@ class Corpus(Task):
         most = {"train": self.limits.max_train, "dev": self.limits.max_dev, "test": self.limits.max_test}[split]
         return itertools.islice(self._chosen(split), most)
 
+    def unchanged_documents(self, split: Split) -> Iterator[str]:
+        """The documents of a split once more, for what is kept under its hash.
+
+        Raises ValueError behind the last one where they are no longer those of the hash.
+        """
+        expected = self.split_hash(split)
+        digest = _Digest()
+        for document in self.documents(split):
+            digest.add(document)
+            yield document
+        if digest.contents().sha256 != expected:
+            raise ValueError(
+                f"task {self.name!r}: the {split} split has changed since it was planned with ({self.source})"
+            )
+
     def _chosen(self, split: Split) -> Iterator[str]:
         if split in self.parts:
             chosen = self.parts[split]
@@ -140,15 +155,28 @@ def _no_examples(split: RawSplit) -> Sequence[Example]:
     raise AssertionError("a corpus is read by its documents")
 
 
-def _contents(documents: Iterable[str]) -> Contents:
-    digest = hashlib.sha256(b"corpus\n")
-    num_documents = 0
-    num_bytes = 0
-    for document in documents:
+class _Digest:
+    """Takes documents one by one, for their `Contents`."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256(b"corpus\n")
+        self.num_documents = 0
+        self.num_bytes = 0
+
+    def add(self, document: str) -> None:
         encoded = document.encode()
         # the length first, so that no two ways to cut one text have one hash
-        digest.update(len(encoded).to_bytes(8))
-        digest.update(encoded)
-        num_documents += 1
-        num_bytes += len(encoded)
-    return Contents(digest.hexdigest(), num_documents, num_bytes)
+        self.sha256.update(len(encoded).to_bytes(8))
+        self.sha256.update(encoded)
+        self.num_documents += 1
+        self.num_bytes += len(encoded)
+
+    def contents(self) -> Contents:
+        return Contents(self.sha256.hexdigest(), self.num_documents, self.num_bytes)
+
+
+def _contents(documents: Iterable[str]) -> Contents:
+    digest = _Digest()
+    for document in documents:
+        digest.add(document)
+    return digest.contents()

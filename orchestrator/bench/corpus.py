@@ -145,7 +145,13 @@ def measure(file: Path) -> dict[str, Any]:
 
 def print_corpus_costs(result: dict[str, Any], console: Console) -> None:
     """Print the measurements of one corpus."""
-    table = Table(title=f"A corpus of {result['mb']} MB", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+    table = Table(
+        title=f"A corpus of {result['mb']} MB",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_header=False,
+    )
     table.add_column("")
     table.add_column("", justify="right")
     table.add_row("documents", f"{result['documents']:,}")

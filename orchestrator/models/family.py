@@ -83,7 +83,7 @@ class Family:
         if not isinstance(task, Corpus):
             return self.features(task, task.read(split))
         packer = Packer(self.tokenizer, self.document_end, self.block_length)
-        return self.blocks(packer.packed(task.split_hash(split), lambda: task.documents(split)))
+        return self.blocks(packer.packed(task.split_hash(split), lambda: task.unchanged_documents(split)))
 
     def blocks(self, tokens: PackedTokens) -> Sequence[Feature]:
         """The blocks of a packed corpus; of a family that learns from corpora."""
