@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,26 @@ def test_a_task_of_the_hub_names_its_scorer_where_the_stream_does_not(tmp_path: 
     assert [task.scorer for task in built.tasks] == ["sari", "exact-match"]
     with pytest.raises(ValueError, match="task 'open' has no label set, which the scorer 'macro-f1' needs"):
         StreamConfig.model_validate({**entry, "scorer": "macro-f1"}).build()
+
+
+def test_a_corpus_is_asked_nothing_and_scored_by_its_likelihood() -> None:
+    for setting, message in (
+        ({"prompt": "plain"}, "stream 'embedded-cpt': prompt: task 'karst' is a corpus, of which nothing is asked"),
+        (
+            {"scorer": "exact-match"},
+            "stream 'embedded-cpt': scorer: 'exact-match' scores answers, and task 'karst' is a corpus; allowed: "
+            "perplexity, bits-per-byte",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            StreamConfig.model_validate({"name": "embedded-cpt", **setting}).build()
+    stream = StreamConfig.model_validate({"name": "embedded-cpt", "scorer": {"karst": "bits-per-byte"}}).build()
+    assert [task.scorer for task in stream.tasks] == ["bits-per-byte", "perplexity", "perplexity", "perplexity"]
+
+
+def test_files_of_a_corpus_are_given_in_full() -> None:
+    entry = {"name": "mine", "source": "corpus", "tasks": [{"name": "law", "train": "law/*.txt"}]}
+    located = StreamConfig.model_validate(entry).located()
+    assert located.model_dump()["tasks"][0]["train"] == (str(Path.cwd() / "law" / "*.txt"),)
+    # as a saved configuration is read again
+    assert StreamConfig.model_validate(located.model_dump()) == located
