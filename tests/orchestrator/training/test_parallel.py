@@ -228,7 +228,13 @@ def corpus_configs(out: Path) -> list[RunConfig]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_one_and_two_workers_agree_on_corpora(tmp_path: Path) -> None:
-    run_workers(corpus_configs(tmp_path / "two"), tmp_path)
+    planned = [sequence for config in corpus_configs(tmp_path / "two") for sequence in plan(config)]
+
+    def check(rank: int) -> None:
+        for sequence in planned:
+            run_sequence(sequence, parallel=Parallel.current(torch.device("cpu")))
+
+    in_workers(check, 2, tmp_path)
     compared = []
     for config in corpus_configs(tmp_path / "one"):
         for sequence in plan(config):
