@@ -143,3 +143,16 @@ def test_a_tokenizer_without_a_mask_token_is_refused(learner: Learner, monkeypat
     monkeypatch.setattr("transformers.PreTrainedTokenizerFast.mask_token_id", None, raising=False)
     with pytest.raises(ValueError, match=r"^model 'tiny-(bert|roberta)': its tokenizer has no mask token, .*$"):
         MaskedLanguageModel(family.source, family.config, (), 0)
+
+
+def test_the_loss_is_divided_by_how_many_are_predicted(learner: Learner) -> None:
+    """Of ten tokens and ten ends of documents two are, where of twenty tokens it would be three."""
+    family = family_of(learner)
+    ends: Feature = {"source": [family.first, *[300, family.document_end] * 10], "target": [], "class_index": -1}
+    tokens: Feature = {"source": [family.first, *[300] * 20, family.document_end], "target": [], "class_index": -1}
+    assert [family.loss_terms(ends), family.loss_terms(tokens)] == [2, 3]
+    denominator = learner.loss_denominator([ends, tokens])
+    assert denominator == 5
+    weights = [learner.make_batch([feature], denominator).loss_weight for feature in (ends, tokens)]
+    assert weights == [0.4, 0.6]
+    assert family.collate([ends, tokens]).answers_by_example() == [2, 3]
