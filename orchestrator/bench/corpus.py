@@ -91,7 +91,7 @@ class PeakMemory(threading.Thread):
         self.anonymous = max(self.anonymous, info.rss - getattr(info, "shared", 0))
 
 
-def measure(file: Path) -> dict[str, Any]:
+def measure(file: Path, steps: int = STEPS) -> dict[str, Any]:
     """What hashing, packing and training take in this process."""
     from orchestrator.config.experiment import RunConfig
     from orchestrator.planning.planner import plan
@@ -109,7 +109,7 @@ def measure(file: Path) -> dict[str, Any]:
             "streams": [{"name": "large", "source": "corpus", "tasks": tasks, "max_test": 100, "dev_fraction": 0.0}],
             "methods": ["ft"],
             "seeds": [0],
-            "training": {"global_batch": 8, "micro_batch": 1, "budget": {"steps": STEPS}},
+            "training": {"global_batch": 8, "micro_batch": 1, "budget": {"steps": steps}},
             "out": str(file.parent / "out"),
         }
     )
@@ -118,7 +118,7 @@ def measure(file: Path) -> dict[str, Any]:
     started = time.monotonic()
     (sequence,) = plan(config)
     stream = sequence.open_stream()
-    contents = stream.tasks[0].size("train")
+    num_documents = stream.tasks[0].size("train")
     hashed = time.monotonic()
     learner = Learner(sequence, stream, Parallel())
     learner.load_initial()
@@ -128,11 +128,12 @@ def measure(file: Path) -> dict[str, Any]:
     history = train_task(learner, 0, lambda event: None).history
     memory.look()
     memory.is_over.set()
+    # but for the last block, which is shorter
     num_tokens = num_blocks * learner.family.block_length
     return {
-        "documents": contents,
+        "documents": num_documents,
         "tokens": num_tokens,
-        # planning hashes what the sequence then hashes again: two passes over the file for each split
+        # twice, as planning and the sequence are different processes on a cluster
         "hash_s": round(hashed - started, 1),
         "pack_s": round(packed - before_packing, 1),
         "pack_tokens_per_s": round(num_tokens / (packed - before_packing)),
@@ -166,6 +167,6 @@ def print_corpus_costs(result: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def main(file: str) -> None:
+def main(file: str, steps: int = STEPS) -> None:
     """What the process of its own does: prints its measurements as one line of JSON."""
-    print(json.dumps(measure(Path(file))))
+    print(json.dumps(measure(Path(file), steps)))
