@@ -13,9 +13,11 @@ from rich.table import Table
 from methods import PRESETS, PUBLISHED, REFERENCE_RUNS, Card, Method, TuningMethod, registered_methods
 from methods.seam.card import Tried
 from orchestrator.config.loading import load_config, recipe_names
+from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.models.source import DESCRIPTIONS as MODELS
 from streams import DESCRIPTIONS as STREAMS
-from streams import FOLDER_STREAMS
+from streams import FOLDER_STREAMS, FROM_LIKELIHOOD
+from streams.scorer_names import LIBRARIES, NEED_LABELS
 
 Row = dict[str, Any]
 
@@ -106,6 +108,26 @@ def streams() -> list[Row]:
     return rows
 
 
+def scorers() -> list[Row]:
+    """How answers may be scored."""
+    rows = []
+    for name, scorer in SCORERS.items():
+        # the first sentence of what the class says of itself, on one line
+        said = " ".join((scorer.__doc__ or "").split())
+        needs = []
+        if name in NEED_LABELS:
+            needs.append("a label set")
+        if name in FROM_LIKELIHOOD:
+            needs.append("a model that writes")
+        if name in LIBRARIES:
+            needs.append(f"the package {LIBRARIES[name][1]}")
+        what = said.split(". ")[0].removesuffix(".")
+        rows.append(
+            {"name": name, "what": what, "unit": scorer.unit, "better": scorer.better, "needs": ", ".join(needs)}
+        )
+    return rows
+
+
 def models() -> list[Row]:
     """The built-in models."""
     rows = []
@@ -134,6 +156,7 @@ def recipes() -> list[Row]:
 LISTINGS: dict[str, Callable[[], list[Row]]] = {
     "methods": methods,
     "streams": streams,
+    "scorers": scorers,
     "models": models,
     "recipes": recipes,
 }

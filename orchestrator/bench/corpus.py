@@ -101,18 +101,7 @@ def measure(file: Path, steps: int = STEPS) -> dict[str, Any]:
 
     memory = PeakMemory()
     memory.start()
-    tasks = [{"name": "large", "train": str(file)}]
-    config = RunConfig.model_validate(
-        {
-            "name": "bench",
-            "model": {"name": "tiny-llama", "max_source": 512},
-            "streams": [{"name": "large", "source": "corpus", "tasks": tasks, "max_test": 100, "dev_fraction": 0.0}],
-            "methods": ["ft"],
-            "seeds": [0],
-            "training": {"global_batch": 8, "micro_batch": 1, "budget": {"steps": steps}},
-            "out": str(file.parent / "out"),
-        }
-    )
+    config = RunConfig.model_validate(_configuration(file, steps))
     memory.look()
     base = memory.anonymous
     started = time.monotonic()
@@ -141,6 +130,20 @@ def measure(file: Path, steps: int = STEPS) -> dict[str, Any]:
         "base_mb": round(base / MB),
         "peak_mb": round(memory.rss / MB),
         "peak_without_mapped_mb": round(memory.anonymous / MB),
+    }
+
+
+def _configuration(file: Path, steps: int) -> dict[str, Any]:
+    tasks = [{"name": "large", "train": str(file)}]
+    return {
+        "name": "bench",
+        "model": {"name": "tiny-llama", "max_source": 512},
+        "streams": [{"name": "large", "source": "corpus", "tasks": tasks, "max_test": 100, "dev_fraction": 0.0}],
+        "methods": ["ft"],
+        "seeds": [0],
+        # a block at a time: the activations of more would be most of the memory
+        "training": {"global_batch": 8, "micro_batch": 1, "budget": {"steps": steps}},
+        "out": str(file.parent / "out"),
     }
 
 

@@ -17,7 +17,7 @@ from orchestrator.errors import UserError
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="methods|streams|models|recipes", help="What to list.")],
+    what: Annotated[str, typer.Argument(metavar="methods|streams|scorers|models|recipes", help="What to list.")],
     as_json: AsJson = False,
 ) -> None:
     """List what can be named in a configuration."""

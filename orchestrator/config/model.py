@@ -8,6 +8,9 @@ from pydantic import Field
 
 from orchestrator.config.section import Section
 
+# Ways in which a model that writes chooses among a task's labels. They change answers and nothing that is trained.
+CHOOSING = ("rank", "constrained")
+
 
 class ModelConfig(Section):
     """The model, and how text goes in and answers come out."""
@@ -15,10 +18,11 @@ class ModelConfig(Section):
     name: str = Field("tiny-t5", description="a built-in name, a local folder, or a hub id")
     revision: str | None = Field(None, description="the hub commit; by default the newest, which is then recorded")
     overrides: dict[str, Any] = Field(default_factory=dict, description="changes to a built-in model's configuration")
-    scoring: Literal["auto", "generate", "head", "similarity", "masked"] = Field(
+    scoring: Literal["auto", "generate", "rank", "constrained", "head", "similarity", "masked"] = Field(
         "auto",
         description="auto: generate for (encoder-)decoders, similarity for sentence encoders, masked for other encoders on "
-        "corpora, else head",
+        "corpora, else head. rank: that of the task's labels which is likeliest as a whole; constrained: generation of which "
+        "only these can come",
     )
     input: Literal["auto", "prompt", "text", "chat"] = Field(
         "auto",

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods import Batch, at_least_float32
-from orchestrator.evaluation.scorers import Likelihood
+from orchestrator.evaluation.likelihoods import Likelihood
 from orchestrator.evaluation.texts import TOKENS_ON_CPU
 from orchestrator.models.family import Family
 from orchestrator.models.packing.blocks import Blocks

@@ -1,103 +1,22 @@
-"""Scorers: how an answer is held against its target, and how the results of many examples become the score of a task.
+"""The scorers by their names, and those that hold an answer against its target.
 
-A task names its scorer (`Task.scorer`). A new scorer is a class here, an entry in SCORERS, and its name and version in
-`streams.scorer_names`, from where they are part of the key under which a score is cached. Shapes: N examples, D sums.
+A task names its scorer (`Task.scorer`). A new scorer is a class, an entry in SCORERS, and its name and version in
+`streams.scorer_names`, from where they are part of the key under which a score is cached.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from orchestrator.evaluation.measure import Direction, Measure
+from orchestrator.evaluation.likelihoods import BitsPerByte, Perplexity
+from orchestrator.evaluation.measure import Measure
 from orchestrator.evaluation.sari import sari
-from streams import NORMAL_FORMS, SCORER_VERSIONS, Example, Task
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ExampleScore:
-    """The result of one example: a number, whether the answer counts as right, and what the example adds to the sums from
-    which `Scorer.combine` makes the score of a task.
-    """
-
-    score: float
-    correct: bool
-    addends: Array = field(compare=False, repr=False)
-
-
-class Scorer:
-    """Scores answers against targets. `better` says which direction of the combined score, in `unit`, is good; it is shown
-    with so many `digits`.
-
-    The score of a task is a function of sums over its examples. This one's is the mean of their numbers, in %. Scores go by
-    their `series` in MLflow: `accuracy` where they count right answers.
-    """
-
-    name: ClassVar[str]
-    series: ClassVar[str]
-    reads_answers: ClassVar[bool] = True
-    unit: ClassVar[str] = "%"
-    better: ClassVar[Direction] = "higher"
-    digits: ClassVar[int] = 1
-
-    @property
-    def version(self) -> int:
-        """The number that goes up when the results change: scores of another version are not taken from the cache."""
-        return SCORER_VERSIONS[self.name]
-
-    @property
-    def counts_right(self) -> bool:
-        """Whether the number of an example says no more than whether its answer is right."""
-        return self.series == "accuracy"
-
-    def shown(self, number: float) -> str:
-        """The number of one example in the unit of scores."""
-        return f"{100 * number:.{self.digits}f}"
-
-    @property
-    def measure(self) -> Measure:
-        """What its scores are."""
-        return Measure(self.unit, self.better, self.digits)
-
-    def of_labels(self, labels: Sequence[str]) -> Self:
-        """The scorer for tasks of this label set. Most look at answers and targets alone."""
-        return self
-
-    def score_example(self, answer: str, example: Example) -> ExampleScore:
-        """The result of one answer: right where it equals the target in the scorer's normal form."""
-        number = self.number(answer, example)
-        return ExampleScore(number, self.equals(answer, example.label), np.array([number, 1.0]))
-
-    def number(self, answer: str, example: Example) -> float:
-        """How good one answer is, from 0 to 1."""
-        return float(self.equals(answer, example.label))
-
-    def equals(self, answer: str, target: str) -> bool:
-        """Whether an answer equals its target in the normal form that goes with the scorer's name."""
-        normal_form = NORMAL_FORMS[self.name]
-        return normal_form(answer) == normal_form(target)
-
-    def combine(self, sums: Array) -> Array:
-        """The scores [...] of tasks from the sums [..., D] of their examples' addends."""
-        # multiplied first: a sum of ones is a whole number, so only the division rounds
-        return np.asarray(100.0 * sums[..., 0] / sums[..., 1])
-
-    def combined(self, results: Iterable[ExampleScore]) -> float:
-        """The score of one task from the results of all its examples."""
-        return float(self.combine(addends_of(results).sum(axis=0)))
-
-
-def addends_of(results: Iterable[ExampleScore]) -> Array:
-    """[N, D]: what each example adds to the sums."""
-    return np.stack([result.addends for result in results])
+from orchestrator.evaluation.scorer import Array, ExampleScore, Scorer
+from streams import NORMAL_FORMS, Example, Task
 
 
 class ExactMatch(Scorer):
@@ -219,72 +138,6 @@ class EditSimilarity(Scorer):
         from rapidfuzz import fuzz
 
         return float(fuzz.ratio(answer, example.label)) / 100
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """What a model makes of one target: -log p of its tokens and end together, in nats; their number; the text's bytes."""
-
-    loss: float
-    num_tokens: int
-    num_bytes: int
-
-
-class LikelihoodScorer(Scorer):
-    """Scores how likely a target is to a model, which answers nothing: no example is right or wrong."""
-
-    better = "lower"
-    reads_answers = False
-
-    def shown(self, number: float) -> str:
-        return f"{number:.{self.digits}f}"
-
-    def score_likelihood(self, likelihood: Likelihood) -> ExampleScore:
-        """The result of one example; its number is the score that it would have alone."""
-        addends = self.addends(likelihood)
-        return ExampleScore(float(self.combine(addends)), False, addends)
-
-    def addends(self, likelihood: Likelihood) -> Array:
-        """What one example adds to the sums."""
-        raise NotImplementedError
-
-
-class Perplexity(LikelihoodScorer):
-    """exp(sum of -log p / number of tokens) of the targets' tokens, over all examples of a task together.
-
-    The end of an answer is a token too, as in training. Another tokenizer has other tokens: numbers of two models compare
-    only where these have one.
-    """
-
-    name = "perplexity"
-    series = name
-    unit = "perplexity"
-    digits = 2
-
-    def addends(self, likelihood: Likelihood) -> Array:
-        return np.array([likelihood.loss, float(likelihood.num_tokens)])
-
-    def combine(self, sums: Array) -> Array:
-        return np.asarray(np.exp(sums[..., 0] / sums[..., 1]))
-
-
-class BitsPerByte(LikelihoodScorer):
-    """Sum of -log2 p / bytes of the targets' texts (UTF-8), over all examples of a task together.
-
-    The end of an answer costs bits and has no byte. Numbers of models with different tokenizers compare.
-    """
-
-    name = "bits-per-byte"
-    series = name
-    unit = "bits per byte"
-    digits = 3
-
-    def addends(self, likelihood: Likelihood) -> Array:
-        return np.array([likelihood.loss / math.log(2), float(likelihood.num_bytes)])
-
-    def combine(self, sums: Array) -> Array:
-        # an empty target has bits and no byte
-        return np.asarray(sums[..., 0] / np.maximum(sums[..., 1], 1))
 
 
 _ALL: tuple[Scorer, ...] = (

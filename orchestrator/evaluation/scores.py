@@ -16,7 +16,10 @@ import torch.nn.functional as F
 
 from methods import Stack
 from orchestrator.evaluation.corpus_scores import block_likelihoods
-from orchestrator.evaluation.scorers import Likelihood, LikelihoodScorer, Scorer, scorer_of
+from orchestrator.evaluation.intervals import Interval, bootstrap_interval
+from orchestrator.evaluation.likelihoods import Likelihood, LikelihoodScorer
+from orchestrator.evaluation.scorer import Scorer, addends_of
+from orchestrator.evaluation.scorers import scorer_of
 from orchestrator.evaluation.texts import KEPT, batches_by_length
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.family import Family, Feature, column
@@ -48,7 +51,8 @@ class ScoredModel:
 class TaskScore:
     """The score of one state on one task, in the unit of the task's scorer, over `n` examples.
 
-    `score_options` is the score when only the task's own options compete; None for models that generate.
+    `score_options` is the score when only the task's own options compete; None for models that generate. `interval` is the
+    bootstrap interval of `score` over the examples.
     """
 
     score: float
@@ -56,10 +60,17 @@ class TaskScore:
     correct: int
     n: int
     predictions: tuple[Prediction, ...]
+    interval: Interval | None = None
 
     def record(self) -> dict[str, Any]:
         """What is cached under the score's key: all but the predictions, which lie beside it."""
-        return {"score": self.score, "score_options": self.score_options, "correct": self.correct, "n": self.n}
+        return {
+            "score": self.score,
+            "score_options": self.score_options,
+            "correct": self.correct,
+            "n": self.n,
+            "interval": self.interval,
+        }
 
 
 @torch.no_grad()
@@ -91,15 +102,11 @@ def _score_corpus(model: ScoredModel, corpus: Corpus, split: Split, batch_size: 
     """The score of a state on a corpus, of which each block is an example."""
     scorer = scorer_of(corpus)
     assert isinstance(scorer, LikelihoodScorer), "refused at the door"
-    predictions = []
-    results = []
     with _evaluating(model.family), model.precision():
-        for likelihood in block_likelihoods(model.family, corpus, split, batch_size, model.device):
-            result = scorer.score_likelihood(likelihood)
-            # without the text: the tokens of a block lie beside none of its documents' rows
-            predictions.append(Prediction(len(results), len(results) + 1, "", "", result.correct, result.score))
-            results.append(result)
-    return TaskScore(scorer.combined(results), None, 0, len(results), tuple(predictions))
+        likelihoods = list(block_likelihoods(model.family, corpus, split, batch_size, model.device))
+    # without its text, which is that of parts of documents
+    blocks = [Example("", "", number) for number in range(1, len(likelihoods) + 1)]
+    return score_likelihoods(scorer, blocks, likelihoods)
 
 
 def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer]) -> TaskScore:
@@ -120,7 +127,8 @@ def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence
     score_options = None
     if results_of_options:
         score_options = scorer.combined(results_of_options)
-    return TaskScore(score, score_options, num_correct, len(examples), tuple(predictions))
+    interval = bootstrap_interval(scorer, addends_of(results))
+    return TaskScore(score, score_options, num_correct, len(examples), tuple(predictions), interval)
 
 
 def score_likelihoods(
@@ -133,7 +141,8 @@ def score_likelihoods(
         result = scorer.score_likelihood(likelihood)
         predictions.append(Prediction(index, example.row, example.label, "", result.correct, result.score))
         results.append(result)
-    return TaskScore(scorer.combined(results), None, 0, len(examples), tuple(predictions))
+    interval = bootstrap_interval(scorer, addends_of(results))
+    return TaskScore(scorer.combined(results), None, 0, len(examples), tuple(predictions), interval)
 
 
 def _losses(model: ScoredModel, features: list[Feature]) -> list[float]:

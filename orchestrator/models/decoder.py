@@ -14,7 +14,7 @@ from methods.shared.reader import cache_name
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.chat import ChatTemplate
 from orchestrator.models.encoder_decoder import EncoderDecoder, ReadPrompts
-from orchestrator.models.family import Answer, Family, Feature, column, summed_by_example, summed_cross_entropy
+from orchestrator.models.family import Family, Feature, column, summed_by_example, summed_cross_entropy
 from orchestrator.models.loading import load_module
 from orchestrator.models.packing.blocks import ContinuedBlocks
 from orchestrator.models.packing.tokens import PackedTokens
@@ -133,12 +133,11 @@ class Decoder(EncoderDecoder):
         is_watched = head is None or head._forward_hooks or head._forward_pre_hooks
         return "logits_to_keep" in self.known_arguments and not is_watched
 
-    def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
-        source = self._padded_left(features).to(device)
-        return self.generate(task, source, skip=source.ids.shape[1])
+    def num_before_answer(self, source: TokenStream) -> int:
+        return source.ids.shape[1]
 
-    def _padded_left(self, features: Sequence[Feature]) -> TokenStream:
-        """The prompts with padding before them, so that every example's answer begins at the same position."""
+    def padded_prompts(self, features: Sequence[Feature]) -> TokenStream:
+        # padding comes first, so that every example's answer begins at the same position
         sources = column(features, "source")
         return TokenStream(pad_left(sources, self.pad), pad_left([[1] * len(source) for source in sources], 0))
 
@@ -149,7 +148,7 @@ class Decoder(EncoderDecoder):
                 f"{self.config.name!r} keeps a state of what it has read and no keys and values: neither perplexity and bits "
                 "per byte nor model.scoring: rank are computed with it"
             )
-        source = self._padded_left(features).to(device)
+        source = self.padded_prompts(features).to(device)
         arguments: dict[str, Any] = {"use_cache": True}
         if self._may_leave_logits_out:
             arguments["logits_to_keep"] = 1

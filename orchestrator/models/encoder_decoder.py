@@ -40,6 +40,26 @@ class ReadPrompts:
     next_logits: Tensor | None = None
 
 
+class AllowedTokens:
+    """Which tokens may come next in an answer that is to be one of several: the children of a node in the tree of these."""
+
+    def __init__(self, answers: Sequence[Sequence[int]], num_before: int, pad: int) -> None:
+        self.num_before = num_before
+        self.pad = pad
+        self.following: dict[tuple[int, ...], list[int]] = {}
+        for ids in answers:
+            for position, token in enumerate(ids):
+                following = self.following.setdefault(tuple(ids[:position]), [])
+                if token not in following:
+                    following.append(token)
+
+    def __call__(self, example: int, ids: Tensor) -> list[int]:
+        """The tokens that may follow those of one example, of which the first are no part of the answer."""
+        written = tuple(ids[self.num_before :].tolist())
+        # behind the end there is padding, until the longest answer of the batch has ended too
+        return self.following.get(written, [self.pad])
+
+
 class EncoderDecoder(Family):
     """T5 and its kin: reads the prompt, generates the label text."""
 
@@ -119,11 +139,50 @@ class EncoderDecoder(Family):
         return inspect.signature(self.module.forward).parameters
 
     def answers(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
-        source = token_stream(column(features, "source"), self.pad).to(device)
-        return self.generate(task, source, skip=0)
+        """The answer to each example, in the way that `model.scoring` says."""
+        if self.config.scoring == "rank":
+            return self.ranked(task, features, device)
+        source = self.padded_prompts(features).to(device)
+        if self.config.scoring == "constrained":
+            return self.constrained(task, source)
+        answers: list[Answer] = []
+        for text in self.tokenizer.batch_decode(self.generate(task, source), skip_special_tokens=True):
+            answers.append((text, None))
+        return answers
+
+    def padded_prompts(self, features: Sequence[Feature]) -> TokenStream:
+        """The prompts as generation reads them."""
+        return token_stream(column(features, "source"), self.pad)
+
+    def ranked(self, task: Task, features: Sequence[Feature], device: torch.device) -> list[Answer]:
+        """For each example that label of its task which is likeliest; of equal ones the first.
+
+        The likelihood is that of all tokens of the label and of the end behind them, not divided by their number: it is the
+        probability that the model would write this label and no more, so that a long label has no advantage of its length.
+        """
+        prompts = self.read(features, device)
+        losses = []
+        for ids in self.option_ids(task):
+            # the prompts are read once for all labels
+            losses.append(self.answer_losses(prompts, [ids] * len(features)))
+        best = torch.stack(losses, dim=1).argmin(1).tolist()
+        return [(task.labels[index], None) for index in best]
+
+    def option_ids(self, task: Task) -> list[list[int]]:
+        """The tokens of each label of a task. Raises ValueError where two labels have the same ones."""
+        options = self.answer_ids(task.labels)
+        first: dict[tuple[int, ...], str] = {}
+        for label, ids in zip(task.labels, options, strict=True):
+            other = first.setdefault(tuple(ids), label)
+            if other != label:
+                raise ValueError(
+                    f"task {task.name!r}: the labels {other!r} and {label!r} are one to {self.config.name!r}, in at most "
+                    f"model.max_target: {self.config.max_target} tokens, so model.scoring: {self.config.scoring} cannot choose"
+                )
+        return options
 
     def read(self, features: Sequence[Feature], device: torch.device) -> ReadPrompts:
-        source = token_stream(column(features, "source"), self.pad).to(device)
+        source = self.padded_prompts(features).to(device)
         inputs = {"input_ids": source.ids, "attention_mask": source.mask}
         encoder = self.module.get_encoder()  # type: ignore[operator]
         return ReadPrompts(source.mask, run_part(self.module, encoder, inputs))
@@ -139,9 +198,21 @@ class EncoderDecoder(Family):
         ).logits
         return summed_by_example(logits_BLV, labels_BL)
 
-    def generate(self, task: Task, source: TokenStream, skip: int) -> list[Answer]:
-        """Greedy generation; `skip` leading tokens of the output are the prompt."""
-        generated = self.module.generate(  # type: ignore[operator]
+    def constrained(self, task: Task, source: TokenStream) -> list[Answer]:
+        """Greedy generation in which at each token only those compete that go on with one of the task's labels."""
+        options = self.option_ids(task)
+        allowed = AllowedTokens(options, self.num_before_answer(source), self.pad)
+        answers: list[Answer] = []
+        for written in self.generate(task, source, prefix_allowed_tokens_fn=allowed).tolist():
+            for label, ids in zip(task.labels, options, strict=True):
+                # the label itself, not what its tokens read: a tokenizer may not know all of its letters
+                if written[: len(ids)] == ids:
+                    answers.append((label, None))
+        return answers
+
+    def generate(self, task: Task, source: TokenStream, **arguments: Any) -> Tensor:
+        """[B, D]: the tokens that greedy generation writes behind the prompts."""
+        generated: Tensor = self.module.generate(  # type: ignore[operator]
             input_ids=source.ids,
             attention_mask=source.mask,
             max_new_tokens=self.max_new_tokens(task),
@@ -149,11 +220,13 @@ class EncoderDecoder(Family):
             num_beams=1,
             pad_token_id=self.pad,
             eos_token_id=self.last_tokens(),
+            **arguments,
         )
-        answers: list[Answer] = []
-        for text in self.tokenizer.batch_decode(generated[:, skip:], skip_special_tokens=True):
-            answers.append((text, None))
-        return answers
+        return generated[:, self.num_before_answer(source) :]
+
+    def num_before_answer(self, source: TokenStream) -> int:
+        """How many tokens stand before an answer in what generation gives: the one that each begins with."""
+        return 1
 
     def max_new_tokens(self, task: Task) -> int:
         """The tokens of the task's longest label and one more: a longer answer equals no label, so going on is in vain.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.config.model import ModelConfig
+from orchestrator.config.model import CHOOSING, ModelConfig
 from orchestrator.models.decoder import Decoder
 from orchestrator.models.encoder import EncoderWithHead
 from orchestrator.models.encoder_decoder import EncoderDecoder
@@ -27,14 +27,17 @@ def family_of(source: ModelSource, config: ModelConfig) -> type[Family]:
             f"model.input: 'chat' goes with decoders; {config.name!r} is none; allowed: auto, prompt, text"
         )
     if source.kind != "encoder":
-        if scoring not in ("auto", "generate"):
-            raise ValueError(f"model.scoring: {scoring!r} goes with encoders; {config.name!r} is no encoder")
+        if scoring not in ("auto", "generate", *CHOOSING):
+            raise ValueError(
+                f"model.scoring: {scoring!r} goes with encoders; {config.name!r} is no encoder; allowed: generate, "
+                + ", ".join(CHOOSING)
+            )
         if source.kind == "encoder-decoder":
             return EncoderDecoder
         return Decoder
-    if scoring == "generate":
+    if scoring in ("generate", *CHOOSING):
         raise ValueError(
-            f"model.scoring: {config.name!r} is an encoder and cannot generate; allowed: head, similarity, masked"
+            f"model.scoring: {scoring!r}: {config.name!r} is an encoder and cannot generate; allowed: head, similarity, masked"
         )
     if scoring == "masked":
         return MaskedLanguageModel

@@ -15,11 +15,11 @@ from typing import Any
 
 from methods import Context
 from orchestrator.config.method import MethodEntry
-from orchestrator.config.model import ModelConfig
+from orchestrator.config.model import CHOOSING, ModelConfig
 from orchestrator.config.training import TrainingConfig, outer_factor
 from orchestrator.models.weights.other_models import identity_of
 from orchestrator.planning.sequence_plan import SequencePlan, Split
-from streams import DEFAULT_SCORER, SCORER_VERSIONS, Stream, Task
+from streams import DEFAULT_SCORER, FROM_LIKELIHOOD, SCORER_VERSIONS, Stream, Task
 
 # Part of every key, so that files in an older layout are made again instead of misread, and so that what training itself
 # computes otherwise than before is trained again. 2: the fields of steps, scores and resume states have new names, and a
@@ -74,6 +74,9 @@ def state_keys(
     # a model that a setting names is known by its content, as the run's own is
     stack = method.spec.build(Context(seed, model_identity=functools.partial(identity_of, model)))
     reading = model.model_dump(include={"scoring", "input", "precision", "max_source", "max_target"})
+    # what is trained is the same: a state serves each way of answering
+    if model.scoring in CHOOSING:
+        reading["scoring"] = "auto"
     # added later: every older checkpoint was trained with the defaults
     for setting, default in (("base", "float32"), ("attention", "auto")):
         if getattr(model, setting) != default:
@@ -164,6 +167,9 @@ def score_keys(
             if is_told_position:
                 parts.append(position)
             parts.extend(_scorer_parts(task))
+            # where nothing is answered there is no way to
+            if model.scoring in CHOOSING and task.scorer not in FROM_LIKELIHOOD:
+                parts.append(["answered by", model.scoring])
             keys_of_state.append(content_key(*parts))
         all_keys.append(tuple(keys_of_state))
     return tuple(all_keys)

@@ -10,7 +10,7 @@ from pathlib import Path
 from methods import TuningMethod, is_ours, source_of
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
-from orchestrator.config.model import ModelConfig
+from orchestrator.config.model import CHOOSING, ModelConfig
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
@@ -224,6 +224,10 @@ class Planner:
             if task.labels or task.objective == "text":
                 continue
             open_task = f"stream {stream.name!r}: task {task.name!r} has no label set"
+            if self.config.model.scoring in CHOOSING and task.scorer not in FROM_LIKELIHOOD:
+                raise UserError(
+                    f"{open_task}, and model.scoring: {self.config.model.scoring} chooses among labels; allowed: generate"
+                )
             if not self.family.generates:
                 raise UserError(
                     f"{open_task}, and {self.config.model.name!r} is an encoder, which answers with one of the labels"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.metrics import METRICS
+from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.planning.experiment import Experiment
 from orchestrator.report.measures import parts_by_scorer
 from orchestrator.report.results import USAGE_UNITS
@@ -19,12 +20,13 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     Where a stream's tasks have several scorers, `summary-by-scorer.csv` has a row for each sequence and scorer; in the
     summary, `unit` and the metrics are empty where the scores are in different units. `matrix-<sequence>.csv` holds the
     accuracy matrix, of shape (T+1) x T: a row for the initial model, then one for the state after each task; a column for
-    the score on each task, in the unit of its scorer.
+    the score on each task, in the unit of its scorer. `scores.csv` has a row for each of these scores, with the bounds of
+    its 95% bootstrap interval over the examples (`low` and `high`).
     """
     summary = experiment.folder / "summary.csv"
     # the number of runs in each row: who averages over a method's rows sees that some are missing
     runs = ["seconds", *USAGE_UNITS, "status", "runs_finished", "runs_planned"]
-    columns = ["method", "stream", "seed", "unit", *METRICS, *runs]
+    columns = ["method", "stream", "seed", "scoring", "unit", *METRICS, *runs]
     # the csv module writes line ends itself
     with summary.open("w", newline="") as stream:
         # a result holds more than a table can, such as its matrices
@@ -32,6 +34,7 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
         writer.writeheader()
         writer.writerows(result["sequences"])
     _write_by_scorer(experiment.folder / "summary-by-scorer.csv", result["sequences"])
+    _write_scores(experiment.folder / "scores.csv", result["sequences"])
     for sequence in result["sequences"]:
         _write_matrix(experiment.folder / f"matrix-{sequence['id']}.csv", sequence)
     return summary
@@ -50,6 +53,28 @@ def _write_by_scorer(path: Path, sequences: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(stream, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _write_scores(path: Path, sequences: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(
+            ["method", "stream", "seed", "tasks_seen", "task", "scorer", "unit", "better", "score", "low", "high", "n"]
+        )
+        for sequence in sequences:
+            run = [sequence["method"], sequence["stream"], sequence["seed"]]
+            for tasks_seen, scores in enumerate(sequence["accuracy_matrix"]):
+                for task_id, score in enumerate(scores):
+                    if score is not None:
+                        writer.writerow([*run, tasks_seen, *_score_cells(sequence, tasks_seen, task_id, score)])
+
+
+def _score_cells(sequence: dict[str, Any], tasks_seen: int, task_id: int, score: float) -> list[Any]:
+    scorer = SCORERS[sequence["scorers"][task_id]]
+    # scores that are older than intervals have none
+    low, high = sequence["intervals"][tasks_seen][task_id] or ("", "")
+    task = [sequence["tasks"][task_id], scorer.name, scorer.unit, scorer.better]
+    return [*task, score, low, high, sequence["test_sizes"][task_id]]
 
 
 def _write_matrix(path: Path, sequence: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ def merge_experts(parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -
     own_scores[-1] = np.diag(matrix[1:])
     own_options = np.full_like(matrix, np.nan)
     own_options[-1] = np.diag(options_matrix[1:])
+    merged["intervals"] = _intervals_on_the_diagonal(parts)
     merged |= named_measure(scorers)
     merged |= all_metrics(scorers, (own_scores, own_options), test_sizes, run_kind(merged["reference"]))
     _merge_cost(merged, parts, usage_units)
@@ -61,6 +62,19 @@ def _on_the_diagonal(parts: Sequence[dict[str, Any]], name: str) -> metrics.Matr
             matrix[0, task_id] = of_initial_model
             matrix[task_id + 1, task_id] = of_expert
     return matrix
+
+
+def _intervals_on_the_diagonal(parts: Sequence[dict[str, Any]]) -> list[list[list[float] | None]]:
+    """The intervals of the scores that stand in the matrix."""
+    num_tasks = len(parts)
+    intervals: list[list[list[float] | None]] = []
+    for _ in range(num_tasks + 1):
+        intervals.append([None] * num_tasks)
+    for task_id, part in enumerate(parts):
+        (of_initial_model,), (of_expert,) = part["intervals"]
+        intervals[0][task_id] = of_initial_model
+        intervals[task_id + 1][task_id] = of_expert
+    return intervals
 
 
 def _merge_cost(merged: dict[str, Any], parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -> None:

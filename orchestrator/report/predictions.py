@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.errors import UserError
-from orchestrator.evaluation.scorers import SCORERS, Scorer
+from orchestrator.evaluation.scorer import Scorer
+from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.planning.experiment import Experiment
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store

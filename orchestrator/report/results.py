@@ -67,7 +67,8 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
     """All that is known of one sequence: matrices, metrics, cost and status. What is missing or does not apply is None.
 
     `accuracy_matrix` and `accuracy_matrix_options` (scores when only a task's own options compete; None for models that
-    generate) have shape (T+1) x T: the first entry is the initial model, the t-th after it the state after t tasks. A score
+    generate) have shape (T+1) x T: the first entry is the initial model, the t-th after it the state after t tasks; so have
+    `intervals`, the [low, high] of each score over its examples. A score
     is in the unit of its task's scorer (`scorers`); `unit` and `better` are None where these differ, and then so are the
     metrics. With several scorers, `by_scorer` has the metrics over the tasks of each. With `rows` "seen", each state is
     scored on the tasks that it has seen alone: all above that is missing, and `fwt` too.
@@ -82,11 +83,13 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         "reference": sequence.method.reference,
         "tuning": sequence.method.tuning.name,
         "tasks": list(sequence.tasks),
+        "scoring": sequence.model.scoring,
         **named_measure(sequence.scorers),
         "test_sizes": test_sizes,
         "rows": view.rows,
         "accuracy_matrix": plain_matrix(matrix),
         "accuracy_matrix_options": plain_matrix(options_matrix) if has_options else None,
+        "intervals": _intervals(view, len(sequence.tasks)),
     }
     # a mean over what is there by now would pass for the metric of the whole sequence
     kind = sequence.method.run_kind if view.is_scored() else None
@@ -110,6 +113,20 @@ def _scores(sequence: SequencePlan, view: View) -> tuple[metrics.Matrix, metrics
         nothing = np.full((num_tasks + 1, num_tasks), np.nan)
         return nothing, nothing, [0] * num_tasks
     return view.matrix(), view.matrix("score_options"), view.test_sizes()
+
+
+def _intervals(view: View, num_tasks: int) -> list[list[list[float] | None]]:
+    intervals: list[list[list[float] | None]] = []
+    for tasks_seen in range(num_tasks + 1):
+        of_state: list[list[float] | None] = []
+        for task_id in range(num_tasks):
+            score = view.scores.get((tasks_seen, task_id))
+            found = None
+            if score is not None and score.interval is not None:
+                found = [round(bound, 6) for bound in score.interval]
+            of_state.append(found)
+        intervals.append(of_state)
+    return intervals
 
 
 def _dropped_rows(view: View) -> dict[str, dict[str, int]]:

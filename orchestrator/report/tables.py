@@ -29,6 +29,10 @@ SEEN_NOTE = (
     "evaluation.rows is seen: no state is scored on a task before it was trained, so there is no forward transfer (fwt), and "
     "forgetting is measured from the best state since then; `all` computes what is missing"
 )
+CHOOSING_NOTES = {
+    "rank": "model.scoring is rank: an answer is that of its task's own labels which is likeliest as a whole",
+    "constrained": "model.scoring is constrained: answers are generated, of tokens that go on with a label of their own task",
+}
 DEVIATION_LEGEND = "a ± b mean and sample standard deviation (n - 1) over the seeds"
 LOWER_LEGEND = "where a lower score is better, a change above 0 is still one for the better, and forgetting is a rise"
 TRAIN_LEGEND = "train what training took, also in tokens and FLOPs where there is room (else see summary.csv)"
@@ -71,7 +75,7 @@ def _by_scorer(sequences: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def _all_parts(sequences: Sequence[Result]) -> list[Result]:
-    parts = []
+    parts: list[Result] = []
     for sequence in sequences:
         parts += parts_by_scorer(sequence)
     return parts
@@ -200,6 +204,8 @@ def _print_reference_runs(sequences: Sequence[Result], console: Console) -> None
 
 def _print_notes(sequences: Sequence[Result], console: Console) -> None:
     """Scores that were not asked for, rows that were dropped from the data, and why sequences failed."""
+    if sequences[0].get("scoring") in CHOOSING_NOTES:
+        console.print(CHOOSING_NOTES[sequences[0]["scoring"]], style="dim", highlight=False)
     # a store may have all scores nevertheless, from an earlier run
     if any(sequence.get("rows") == "seen" and sequence["fwt"] is None for sequence in sequences):
         console.print(SEEN_NOTE, style="dim", highlight=False)
@@ -246,8 +252,8 @@ def _legend(columns: Sequence[Metric], sequences: Sequence[Result], has_deviatio
     """What each column says, and from which reference runs intransigence is measured."""
     measured_from = _values(sequences, "measured_from")
     measures = set(map(result_measure, sequences))
-    for part in _all_parts(sequences):
-        measures.add(result_measure(part))
+    for result in _all_parts(sequences):
+        measures.add(result_measure(result))
     beginning = ""
     if PERCENT in measures:
         beginning = "In %: "

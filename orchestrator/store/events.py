@@ -126,6 +126,8 @@ class ScoreComputed(Event):
     correct: int
     n: int
     seconds: float
+    # of the score over the examples; absent from scores that are older than this field
+    interval: tuple[float, float] | None = None
 
 
 class ReferenceScored(Event):

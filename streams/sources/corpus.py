@@ -55,7 +55,7 @@ class CorpusSource(Source):
     def located(self) -> Self:
         tasks = []
         for task in self.tasks:
-            changes = {}
+            changes: dict[str, tuple[str, ...]] = {}
             for split, paths in _paths(task).items():
                 changes[split] = tuple(map(full_path, paths))
             tasks.append(task.model_copy(update=changes))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 
 from methods import PRESETS, REFERENCE_RUNS
-from orchestrator.listing import methods, print_listing
+from orchestrator.listing import methods, print_listing, scorers
+from streams import SCORER_VERSIONS
 
 
 def test_every_row_of_a_listing_has_the_same_columns() -> None:
@@ -32,3 +33,12 @@ def test_methods_are_listed_by_kind() -> None:
     positions = [text.index(title) for title in titles]
     assert positions == sorted(positions)
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_scorers_are_listed_with_their_unit_and_what_they_need() -> None:
+    rows = {row["name"]: row for row in scorers()}
+    assert list(rows) == list(SCORER_VERSIONS)
+    assert all(row["what"] and "\n" not in row["what"] for row in rows.values())
+    assert (rows["perplexity"]["better"], rows["perplexity"]["needs"]) == ("lower", "a model that writes")
+    assert (rows["rouge-l"]["unit"], rows["rouge-l"]["needs"]) == ("%", "the package rouge-score")
+    assert rows["macro-f1"]["needs"] == "a label set"

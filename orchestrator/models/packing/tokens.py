@@ -168,7 +168,8 @@ class _Cuts:
     def block_bytes(self) -> NDArray[np.int64]:
         """The bytes of each block."""
         num_blocks = -(-self.num_tokens // self.length)
-        return np.diff(np.array([*self.before[:num_blocks], self.num_bytes], dtype=np.int64))
+        up_to = np.array([*self.before[:num_blocks], self.num_bytes], dtype=np.int64)
+        return up_to[1:] - up_to[:-1]
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[str]]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import pytest
 
 from orchestrator.evaluation.scorers import (
     SCORERS,
     ExactMatch,
-    Likelihood,
-    LikelihoodScorer,
     common_measure,
     measure_of,
     scorer_of,
@@ -132,21 +129,6 @@ def test_edit_similarity_by_hand() -> None:
 def test_numeric_compares_the_last_numbers(answer: str, target: str, correct: bool) -> None:
     result = SCORERS["numeric"].score_example(answer, Example("", target))
     assert (result.correct, result.score) == (correct, float(correct))
-
-
-def test_perplexity_and_bits_per_byte_by_hand() -> None:
-    """Two targets: 2 tokens of probability 1/4 each in 3 bytes, and 1 of probability 1/2 in 5 bytes."""
-    likelihoods = [Likelihood(2 * math.log(4), 2, 3), Likelihood(math.log(2), 1, 5)]
-    perplexity, bits = SCORERS["perplexity"], SCORERS["bits-per-byte"]
-    assert isinstance(perplexity, LikelihoodScorer) and isinstance(bits, LikelihoodScorer)
-    alone = list(map(perplexity.score_likelihood, likelihoods))
-    assert [result.score for result in alone] == pytest.approx([4.0, 2.0])
-    # over all tokens together, which is neither mean of the two
-    assert perplexity.combined(alone) == pytest.approx((4 * 4 * 2) ** (1 / 3))
-    of_bits = list(map(bits.score_likelihood, likelihoods))
-    assert [result.score for result in of_bits] == pytest.approx([4 / 3, 1 / 5])
-    assert bits.combined(of_bits) == pytest.approx((4 + 1) / 8)
-    assert (perplexity.better, bits.better, perplexity.unit) == ("lower", "lower", "perplexity")
 
 
 def test_scores_of_one_measure_have_a_mean_and_others_none() -> None:

@@ -39,7 +39,13 @@ def test_answers_are_scored_one_by_one_and_together() -> None:
     assert [p.correct for p in found.predictions] == [True, False, False]
     assert [(p.example, p.row) for p in found.predictions] == [(0, 4), (1, 9), (2, 2)]
     assert [(p.target, p.prediction, p.option) for p in found.predictions][1] == ("bad", "good", "bad")
-    assert found.record() == {"score": found.score, "score_options": found.score_options, "correct": 1, "n": 3}
+    assert found.record() == {
+        "score": found.score,
+        "score_options": found.score_options,
+        "correct": 1,
+        "n": 3,
+        "interval": (0.0, 100.0),
+    }
 
 
 def test_answers_without_options_have_no_score_among_options() -> None:
@@ -244,3 +250,19 @@ def test_perplexity_and_bits_per_byte_are_of_a_plain_loops_cross_entropy(
         assert prediction.target == example.label
         assert prediction.score == pytest.approx(loss / math.log(2) / len(example.label), rel=1e-4)
     assert learner.family.module.training
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_a_state_that_was_trained_for_free_answers_is_scored_by_choices_too(
+    scoring: str, sequence_of: Callable[..., SequencePlan]
+) -> None:
+    run_sequence(sequence_of(stream={"first": 1}))
+    sequence = sequence_of(stream={"first": 1}, scoring=scoring)
+    view = run_sequence(sequence)
+    checkpoint = view.by_task[0].checkpoint
+    assert checkpoint is not None and checkpoint.reused
+    predictions = load_predictions(Path(sequence.out), sequence.score_keys[1][0])
+    assert predictions is not None
+    labels = sequence.open_stream().tasks[0].labels
+    assert {prediction.prediction for prediction in predictions} <= set(labels)
+    assert view.matrix()[1, 0] == 100 * sum(p.prediction == p.target for p in predictions) / len(predictions)

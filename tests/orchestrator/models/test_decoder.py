@@ -14,6 +14,7 @@ from orchestrator.models.decoder import Decoder
 from orchestrator.models.family import Family, Feature
 from orchestrator.training.learner import Learner
 from streams import Corpus, Example, Prompt
+from tests.orchestrator.models.choices import assert_choices_are_the_loops
 from tests.orchestrator.models.corpora import corpus_learner
 from tests.orchestrator.models.greedy import assert_answers_are_greedy
 from tests.orchestrator.models.likelihoods import assert_losses_are_the_loops
@@ -185,6 +186,11 @@ def test_of_a_corpus_each_token_is_predicted_once(learner_of: Callable[..., Lear
     for first in range(0, len(stream), 47):
         before = stream[first - 1] if first else family.tokenizer.bos_token_id
         block = torch.tensor(stream[first : first + 47])
-        logits = family.module(input_ids=torch.cat([torch.tensor([before]), block])[None]).logits[0]
+        logits = family.module(input_ids=torch.cat([torch.tensor([before]), block])[None]).logits[0].detach()
         expected -= float(logits[:-1].log_softmax(1).gather(1, block[:, None]).sum())
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_labels_are_chosen_as_by_a_plain_loop(scoring: str, learner_of: Callable[..., Learner]) -> None:
+    assert_choices_are_the_loops(learner_of(model="tiny-llama"), scoring)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from orchestrator.models.encoder_decoder import EncoderDecoder
+from orchestrator.models.encoder_decoder import AllowedTokens, EncoderDecoder
 from orchestrator.models.family import Family, Feature
 from orchestrator.training.learner import Learner
 from streams import Example, Prompt
+from tests.orchestrator.models.choices import assert_choices_are_the_loops
 from tests.orchestrator.models.greedy import assert_answers_are_greedy
 from tests.orchestrator.models.likelihoods import assert_losses_are_the_loops
 
@@ -122,3 +124,26 @@ def test_the_bytes_of_an_answer_that_is_cut_are_those_that_are_left(learner_of: 
     assert family.num_bytes("good " * 20, cut) == len("good good good good good good good")
     (exact,) = family.answer_ids(["good good good good good good bad"])
     assert (len(exact), family.num_bytes("good good good good good good  bad", exact)) == (8, 34)
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_labels_are_chosen_as_by_a_plain_loop(scoring: str, learner_of: Callable[..., Learner]) -> None:
+    assert_choices_are_the_loops(learner_of(model="tiny-t5"), scoring)
+
+
+def test_labels_that_are_one_in_their_tokens_are_not_chosen_among(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(model="tiny-t5")
+    family = learner.family
+    assert isinstance(family, EncoderDecoder)
+    long = "good " * 8
+    task = replace(learner.stream.tasks[0], labels=("good", long + "bad", long + "lovely"))
+    with pytest.raises(
+        ValueError, match=r"the labels .*bad' and .*lovely' are one to 'tiny-t5', in at most .*target: 8"
+    ):
+        family.option_ids(task)
+
+
+def test_an_answer_goes_on_with_what_some_label_goes_on_with_and_then_ends() -> None:
+    allowed = AllowedTokens([[5, 6, 2], [5, 7, 2], [8, 2]], num_before=1, pad=0)
+    for written, following in (([], [5, 8]), ([5], [6, 7]), ([5, 7], [2]), ([8], [2]), ([8, 2], [0]), ([8, 2, 0], [0])):
+        assert allowed(0, torch.tensor([9, *written])) == following

@@ -14,19 +14,26 @@ from orchestrator.models.encoder import EncoderWithHead
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.families import family_of, load_family
 from orchestrator.models.family import Family
+from orchestrator.models.masked_lm import MaskedLanguageModel
 from orchestrator.models.sentence_encoder import EncoderBySimilarity
 from orchestrator.models.source import ModelSource
 from orchestrator.planning.sequence_plan import SequencePlan
+
+NO_ANSWER = "'mine' is an encoder and cannot generate; allowed: head, similarity, masked"
+NO_ENCODER = "goes with encoders; 'mine' is no encoder; allowed: generate, rank, constrained"
 
 CASES: list[tuple[Kind, bool, str, type[Family]]] = [
     ("encoder-decoder", False, "auto", EncoderDecoder),
     ("encoder-decoder", False, "generate", EncoderDecoder),
     ("decoder", False, "auto", Decoder),
     ("decoder", False, "generate", Decoder),
+    ("decoder", False, "rank", Decoder),
+    ("encoder-decoder", False, "constrained", EncoderDecoder),
     ("encoder", False, "auto", EncoderWithHead),
     ("encoder", True, "auto", EncoderBySimilarity),
     ("encoder", True, "head", EncoderWithHead),
     ("encoder", False, "similarity", EncoderBySimilarity),
+    ("encoder", True, "masked", MaskedLanguageModel),
 ]
 
 
@@ -46,13 +53,11 @@ def test_kind_and_scoring_give_the_family(
 @pytest.mark.parametrize(
     ("kind", "scoring", "message"),
     [
-        ("encoder", "generate", "model.scoring: 'mine' is an encoder and cannot generate; allowed: head, similarity"),
-        ("decoder", "head", "model.scoring: 'head' goes with encoders; 'mine' is no encoder"),
-        (
-            "encoder-decoder",
-            "similarity",
-            "model.scoring: 'similarity' goes with encoders; 'mine' is no encoder",
-        ),
+        ("encoder", "generate", f"model.scoring: 'generate': {NO_ANSWER}"),
+        ("encoder", "rank", f"model.scoring: 'rank': {NO_ANSWER}"),
+        ("encoder", "constrained", f"model.scoring: 'constrained': {NO_ANSWER}"),
+        ("decoder", "head", f"model.scoring: 'head' {NO_ENCODER}"),
+        ("encoder-decoder", "similarity", f"model.scoring: 'similarity' {NO_ENCODER}"),
     ],
 )
 def test_what_does_not_go_together_is_refused(kind: Kind, scoring: str, message: str) -> None:

@@ -196,3 +196,19 @@ def test_what_these_settings_influence_is_in_the_key(sequence_of: SequenceOf) ->
     falling = [sequence_of(training={"outer": outer}).keys for outer in ("rsqrt", "cosine")]
     assert all(k[1] == base[1] for k in falling), "the first task is trained alike"
     assert len({base[2], *(k[2] for k in falling)}) == 3
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_a_way_of_choosing_labels_trains_nothing_anew_and_has_scores_of_its_own(
+    scoring: str, sequence_of: SequenceOf
+) -> None:
+    stream = {"scorer": {"headlines": "perplexity"}}
+    free = sequence_of(stream=stream)
+    chosen = sequence_of(stream=stream, scoring=scoring)
+    assert chosen.keys == free.keys
+    other = "constrained" if scoring == "rank" else "rank"
+    for task_id, task in enumerate(free.tasks):
+        same = chosen.score_keys[1][task_id] == free.score_keys[1][task_id]
+        # nothing is answered where likelihoods are scored
+        assert same == (task == "headlines")
+    assert sequence_of(stream=stream, scoring=other).score_keys[1][0] != chosen.score_keys[1][0]

@@ -28,8 +28,9 @@ from tests.conftest import small_config
             ["model.base=bf16", "model.precision=bf16"],
             ["'ft' on model 'tiny-t5': model.base: 'bf16' is for weights that"],
         ),
-        (["model.scoring=head"], ["model.scoring: 'head' goes with encoders"]),
+        (["model.scoring=head"], ["model.scoring: 'head' goes with encoders", "allowed: generate, rank, constrained"]),
         (["model.name=tiny-bert", "model.scoring=generate"], ["cannot generate; allowed: head, similarity"]),
+        (["model.name=tiny-bert", "model.scoring=rank"], ["'rank': 'tiny-bert' is an encoder and cannot generate"]),
         (["streams=[{name: order1, folder: /no/such/folder}]"], ["'/no/such/folder' does not exist"]),
         (["training.epochs_per_task={nope: 2}"], ["has no task 'nope'", "reviews"]),
         (["model.revision=abc"], ["model.revision: 'abc' goes with models of the hub; 'tiny-t5' is built in"]),
@@ -133,3 +134,14 @@ def test_likelihoods_are_refused_where_no_text_is_written(scorer: str, tmp_path:
         plan(small_config(tmp_path, streams=[stream], methods=["ft", "nmc"]))
     (sequence,) = plan(small_config(tmp_path, streams=[stream], methods=["ft"]))
     assert sequence.scorers == ("exact-match", scorer, *["exact-match"] * 3)
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_open_answers_cannot_be_chosen(scoring: str, tmp_path: Path) -> None:
+    message = f"task 'capitals' has no label set, and model.scoring: {scoring} chooses among labels; allowed: generate"
+    with pytest.raises(UserError, match=message):
+        plan_open(tmp_path / "data", tmp_path / "out", scoring=scoring)
+    streams = [
+        {"name": "mine", "folder": open_folder(tmp_path / "more"), "tasks": ["capitals"], "scorer": "perplexity"}
+    ]
+    plan(small_config(tmp_path / "out", streams=streams, scoring=scoring))

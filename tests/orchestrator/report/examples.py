@@ -47,6 +47,8 @@ def result_of(**changes: Any) -> dict[str, Any]:
         "runs_planned": 1,
     }
     result |= changes
+    none = [None] * len(result["tasks"])
+    result.setdefault("intervals", [none] * len(result["accuracy_matrix"]))
     result.setdefault("scorers", ["exact-match"] * len(result["tasks"]))
     return result
 

@@ -61,3 +61,17 @@ def test_a_stream_of_several_scorers_has_a_row_for_each(tmp_path: Path) -> None:
         ("exact-match", "law", "90.0", ""),
     ]
     assert by_scorer[0]["better"] == "lower"
+
+
+def test_each_score_has_a_row_with_its_interval(tmp_path: Path) -> None:
+    intervals = [[None, None], [[70.5, 90.5], [20.0, 30.0]], [None, None]]
+    seen = [[None, 20.0], [80.0, 25.0], [60.0, None]]
+    scorers = ["perplexity", "exact-match"]
+    sequence = result_of(accuracy_matrix=seen, intervals=intervals, scorers=scorers, by_scorer=None)
+    write_csv(cast(Any, SimpleNamespace(folder=tmp_path)), {"sequences": [sequence]})
+    assert rows_of(tmp_path / "scores.csv")[1:] == [
+        ["ft", "news", "1", "0", "law", "exact-match", "%", "higher", "20.0", "", "", "30"],
+        ["ft", "news", "1", "1", "sport", "perplexity", "perplexity", "lower", "80.0", "70.5", "90.5", "10"],
+        ["ft", "news", "1", "1", "law", "exact-match", "%", "higher", "25.0", "20.0", "30.0", "30"],
+        ["ft", "news", "1", "2", "sport", "perplexity", "perplexity", "lower", "60.0", "", "", "10"],
+    ]

@@ -57,3 +57,12 @@ def test_experts_of_several_scorers_have_their_metrics_by_scorer() -> None:
     assert [merged["by_scorer"][name]["aa"] for name in merged["scorers"]] == [80.0, 90.0]
     alike = merge_experts([parts[0], expert("law", 20.0, 90.0, 30, scorers=["perplexity"])], UNITS)
     assert (alike["aa"], alike["micro_aa"], alike["better"], alike["by_scorer"]) == (85.0, 87.5, "lower", None)
+
+
+def test_intervals_stand_where_the_scores_do() -> None:
+    parts = [
+        expert("sport", 10.0, 80.0, 10, intervals=[[[5.0, 15.0]], [[70.0, 90.0]]]),
+        expert("law", 20.0, 90.0, 30, intervals=[[None], [[85.0, 95.0]]]),
+    ]
+    merged = merge_experts(parts, UNITS)
+    assert merged["intervals"] == [[[5.0, 15.0], None], [[70.0, 90.0], None], [None, [85.0, 95.0]]]

@@ -27,6 +27,11 @@ def test_a_sequence_with_all_its_scores(sequence_of: Callable[..., SequencePlan]
     assert result["aa"] == pytest.approx(sum(matrix[-1]) / 2)
     assert result["aa_options"] == pytest.approx(sum(result["accuracy_matrix_options"][-1]) / 2)
     assert set(METRICS) <= set(result)
+    for scores, intervals in zip(matrix, result["intervals"], strict=True):
+        for score, (low, high) in zip(scores, intervals, strict=True):
+            assert low <= score <= high
+            assert high > low or score in (0.0, 100.0)
+    assert (result["scorers"], result["unit"], result["scoring"]) == (["exact-match"] * 2, "%", "auto")
     assert (result["status"], result["test_sizes"], result["steps"]) == ("finished", [10, 10], 6)
 
 
@@ -74,3 +79,17 @@ def test_each_result_says_how_many_runs_of_its_method_finished() -> None:
     add_run_counts(sequences)
     counts = [(sequence["runs_finished"], sequence["runs_planned"]) for sequence in sequences]
     assert counts == [(2, 3), (2, 3), (2, 3), (1, 1), (0, 1)]
+
+
+def test_a_sequence_of_several_units_has_metrics_by_scorer_alone(sequence_of: Callable[..., SequencePlan]) -> None:
+    sequence = sequence_of(stream={"first": 2, "scorer": {"reviews": "perplexity"}})
+    view = run_sequence(sequence)
+    result = sequence_result(sequence, view)
+    json.dumps(result)
+    assert [result[name] for name in METRICS] == [None] * len(METRICS)
+    assert (result["unit"], result["better"]) == (None, None)
+    matrix = view.matrix()
+    of_first = result["by_scorer"]["perplexity"]
+    assert of_first["aa"] == pytest.approx(matrix[2, 0])
+    assert of_first["forgetting"] == pytest.approx(matrix[2, 0] - matrix[1, 0])
+    assert result["by_scorer"]["exact-match"]["aa"] == pytest.approx(matrix[2, 1])

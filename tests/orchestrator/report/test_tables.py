@@ -149,3 +149,10 @@ def test_scorers_of_one_unit_have_a_mean_and_each_a_table() -> None:
         "small: news, 2 tasks, seed 1, of these law by rouge-l",
     ]
     assert [line.split()[1] for line in text.splitlines() if line.split()[:1] == ["ft"]] == ["75.0", "60.0", "61.0"]
+
+
+@pytest.mark.parametrize("scoring", ["rank", "constrained"])
+def test_the_way_in_which_labels_are_chosen_is_said(scoring: str) -> None:
+    line = f"model.scoring is {scoring}: "
+    assert " ".join(printed(result_of(scoring=scoring), result_of(seed=2, scoring=scoring)).split()).count(line) == 1
+    assert "model.scoring" not in printed(result_of(scoring="auto"))
