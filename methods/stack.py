@@ -15,7 +15,7 @@ from methods.seam.cost import Cost, ExtraPasses
 from methods.seam.data_policy import DataPolicy, Example
 from methods.seam.scored_weights import ScoredWeights
 from methods.seam.stored_form import StoredForm
-from methods.shared.tensors import trainable
+from methods.shared.tensors import at_least_float32, trainable
 from methods.source_code import code_fields
 
 
@@ -46,7 +46,12 @@ class Stack:
 
     def grow(self, model: nn.Module, tasks: int) -> None:
         """The tuning method's structure after so many tasks."""
+        before = set(map(id, model.parameters()))
         self.tuning.grow(model, tasks)
+        for parameter in model.parameters():
+            # what grows takes the type of the weight beside it, and bfloat16 would swallow the small steps of what trains
+            if id(parameter) not in before and parameter.is_floating_point():
+                parameter.data = at_least_float32(parameter.data)
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
         """What a checkpoint holds."""

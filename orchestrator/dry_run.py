@@ -221,7 +221,7 @@ def memory_bytes(learner: Learner, config: RunConfig) -> int:
         else:
             frozen += size
     sharded += frozen
-    if config.scaling.strategy != "ddp" and config.scaling.workers > 1:
+    if config.scaling.is_sharded:
         largest = max(sum(p.numel() for p in block.parameters()) for block in blocks_of(model))
         sharded = sharded // config.scaling.workers + 4 * largest
     return sharded + whole + _activation_bytes(model, sequence, config.scaling.workers)

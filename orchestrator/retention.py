@@ -20,7 +20,7 @@ import yaml
 
 from orchestrator.config import Keep
 from orchestrator.errors import UserError
-from orchestrator.evaluation.scores import is_complete, missing_scores
+from orchestrator.evaluation.columns import is_complete, missing_columns
 from orchestrator.planning.experiment import search_folder
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
@@ -83,7 +83,7 @@ def needed_by(sequence: SequencePlan, group: Group, store: Store) -> set[str]:
     # the last state is what it goes on from; the one before stays until that is scored, since it may turn out corrupt
     goes_on_from = True
     for tasks_seen in reversed(there):
-        is_scored = not missing_scores(sequence, tasks_seen, store)
+        is_scored = not missing_columns(sequence, tasks_seen, store)
         if goes_on_from or not is_scored:
             needed.add(keys[tasks_seen])
         if is_scored:
@@ -157,7 +157,7 @@ def states_to_make_again(sequences: Iterable[SequencePlan], store: Store) -> int
                 is_on_the_way = False
                 continue
             was_pruned = store.is_pruned(key)
-            if was_pruned and (is_on_the_way or missing_scores(sequence, tasks_seen, store)):
+            if was_pruned and (is_on_the_way or missing_columns(sequence, tasks_seen, store)):
                 again.add(key)
             is_on_the_way = is_on_the_way or not was_pruned or key in again
     return len(again)

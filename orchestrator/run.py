@@ -21,7 +21,7 @@ from orchestrator.cluster.resources import (
 )
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
-from orchestrator.evaluation.scores import is_complete, missing_scores, score_events
+from orchestrator.evaluation.columns import column_events, is_complete, lacks_columns, missing_columns
 from orchestrator.planning.experiment import Experiment, check_writable, is_search_folder, tracking_uri
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -33,6 +33,7 @@ from orchestrator.retention import Retention, states_to_make_again
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
+from orchestrator.store.records.event import Event
 from orchestrator.store.view import View
 from orchestrator.tracking import MlflowSync, check_uri
 from orchestrator.training.scoring import StateScorer
@@ -273,7 +274,7 @@ def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View
     journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
     problems = []
     for tasks_seen, key in enumerate(sequence.keys):
-        missing = missing_scores(sequence, tasks_seen, store)
+        missing = missing_columns(sequence, tasks_seen, store)
         # of a state that was pruned the scores may be there all the same
         if tasks_seen > 0 and not store.has(key) and (missing or not store.is_pruned(key)):
             continue
@@ -286,19 +287,14 @@ def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View
                 problems.append(_scoring_problem(sequence, tasks_seen, error))
                 continue
         # a sequence that never started has no data in its journal for scores to belong to
-        if view.start and _lacks_scores(sequence, view, tasks_seen):
-            new_events: list[events.Event] = []
-            for event in score_events(sequence, tasks_seen, store):
+        if view.start and lacks_columns(sequence, view, tasks_seen):
+            new_events: list[Event] = []
+            for event in column_events(sequence, tasks_seen, store):
                 # what a journal that was damaged still says is not said twice
-                if (tasks_seen, event.task_id) not in view.scores:
+                if not view.knows(event):
                     new_events.append(event)
             journal.append_all(new_events)
     return problems
-
-
-def _lacks_scores(sequence: SequencePlan, view: View, tasks_seen: int) -> bool:
-    """Whether a journal lacks scores that the plan asks for: it may have been written when fewer were asked for."""
-    return any((tasks_seen, task_id) not in view.scores for task_id in sequence.tasks_to_score(tasks_seen))
 
 
 def _scoring_problem(sequence: SequencePlan, tasks_seen: int, error: Exception) -> str:

@@ -17,7 +17,7 @@ from methods.batch import Batch
 from methods.seam.card import ADAPTER_RATES, Card
 from methods.shared.expert_layer import ExpertLayer
 from methods.shared.linears import replace_targets
-from methods.shared.tensors import freeze_all_but
+from methods.shared.tensors import freeze_all_but, type_beside
 
 # the one adapter of a layer, by the name under which an expert layer holds it
 ADAPTER = "0"
@@ -90,7 +90,7 @@ class HatLayer(ExpertLayer):
             for task in range(len(embeddings), tasks):
                 # one generator a task: growing at once, as a resumed run does, draws what growing task by task draws
                 drawn = torch.randn(sizes[kind], generator=generator(seed, "hat", kind, name, task))
-                embeddings[str(task)] = nn.Parameter(drawn.to(like))
+                embeddings[str(task)] = nn.Parameter(drawn.to(like.device, type_beside(like)))
             for key, embedding in embeddings.items():
                 embedding.requires_grad_(int(key) == tasks - 1)
 

@@ -69,6 +69,7 @@ class ChatVector(ScoredWeights, CacheFields, Method):
         # without a download there is no instruct model
         quick={"instruct": OWN_MODEL},
         not_sharded="it reads two whole models on each worker",
+        not_quantised="it adds a difference of two models to the weights themselves",
     )
 
     def __init__(self, settings: ChatVectorSettings, context: Context) -> None:

@@ -69,6 +69,7 @@ class Demix(Cost, TuningMethod):
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
         not_sharded="a new expert is a copy of a whole block",
         no_corpora="it looks at a text apart from its answer, and a corpus has no answers",
+        not_quantised="a new expert starts as a copy of a frozen block, and trains",
     )
 
     def __init__(self, settings: DemixSettings, context: Context) -> None:

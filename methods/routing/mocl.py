@@ -18,6 +18,7 @@ from methods.routing.routed import RoutedAdapters
 from methods.seam.card import ADAPTER_RATES, Card
 from methods.seam.cost import Cost, ExtraPasses
 from methods.shared.passes import evaluating, first
+from methods.shared.tensors import type_beside
 
 
 class MoclSettings(AdapterPerTaskSettings):
@@ -73,7 +74,7 @@ class Mocl(Cost, RoutedAdapters):
         like = self.layers[0].base_layer.weight
         for _ in range(len(present), tasks):
             # before the task's texts were seen, no text is near to it
-            present.append(nn.Parameter(torch.zeros(size, device=like.device, dtype=like.dtype)))
+            present.append(nn.Parameter(torch.zeros(size, device=like.device, dtype=type_beside(like))))
         for vector in present:
             vector.requires_grad_(vector is present[-1])
         self.router.add_module("vectors", nn.ParameterList(present))

@@ -43,7 +43,7 @@ class _Router(nn.Module):
 
     def forward(self, largest_Bd: Tensor) -> Tensor:
         """[B, E]: softmax over the adapters of q k_e / sqrt(d)."""
-        query_Bd = self.norm(F.silu(self.up(self.down(largest_Bd))))
+        query_Bd = self.norm(F.silu(self.up(self.down(at_least_float32(largest_Bd)))))
         keys_Ed = torch.stack(list(self.keys))
         # products, not a matrix product, which autocast would take in bfloat16
         scores_BE = (at_least_float32(query_Bd).unsqueeze(1) * keys_Ed).sum(2) / math.sqrt(keys_Ed.shape[1])

@@ -80,6 +80,8 @@ class Card:
     """Why it cannot learn from corpora, whose documents have no label and are no answer to anything."""
     not_sharded: str = ""
     """Why it cannot work on a model of which each worker holds a part."""
+    not_quantised: str = ""
+    """Why it cannot work on frozen linear layers that are kept in 8 or 4 bits."""
 
     no_output_units: str = ""
     """Of a tuning method: why no linear layers inside the blocks train by plain gradients."""

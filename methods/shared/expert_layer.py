@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from methods.shared.tensors import generator
+from methods.shared.tensors import generator, type_beside
 
 
 class ExpertLayer(nn.Module):
@@ -59,7 +59,7 @@ class ExpertLayer(nn.Module):
         """A linear layer from x, uniform in ±1/sqrt(d_in)."""
         base = self.base_layer.weight
         d_in = self.base_layer.in_features
-        linear = nn.Linear(d_in, d_out, bias=False, device=base.device, dtype=base.dtype)
+        linear = nn.Linear(d_in, d_out, bias=False, device=base.device, dtype=type_beside(base))
         drawn = (2 * torch.rand((d_out, d_in), generator=rng) - 1) / math.sqrt(d_in)
         # drawn on the CPU in float32 and copied, so that no device and no precision changes the draw
         linear.load_state_dict({"weight": drawn})
@@ -68,6 +68,8 @@ class ExpertLayer(nn.Module):
     def zero_linear(self) -> nn.Linear:
         """A linear layer from the rank to the output, at zero: a new expert changes nothing yet."""
         base = self.base_layer.weight
-        linear = nn.Linear(self.rank, self.base_layer.out_features, bias=False, device=base.device, dtype=base.dtype)
+        linear = nn.Linear(
+            self.rank, self.base_layer.out_features, bias=False, device=base.device, dtype=type_beside(base)
+        )
         nn.init.zeros_(linear.weight)
         return linear

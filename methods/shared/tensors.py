@@ -32,6 +32,13 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def type_beside(weight: Tensor) -> torch.dtype:
+    """The type of what trains beside a frozen weight: the weight's own, float32 at least; beside codes torch's default."""
+    if weight.is_floating_point():
+        return torch.promote_types(weight.dtype, torch.float32)
+    return torch.get_default_dtype()
+
+
 def outside_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
     """A context in which matrix products of tensors on that tensor's device keep their operands' type."""
     # a forward hook runs inside the model's autocast, which rounds operands and result of `@` to bfloat16, 3 digits, whatever

@@ -134,6 +134,7 @@ class Osf(Cost, CacheFields, TuningMethod):
         no_output_units="it trains singular factors, which are no output units",
         per_task_weights="each task trains factors of its own, merged into the weights at its end",
         not_sharded="it trains factors of whole weights",
+        not_quantised="it trains singular factors of the weights themselves",
     )
 
     def __init__(self, settings: OsfSettings, context: Context) -> None:

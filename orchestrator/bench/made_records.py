@@ -14,7 +14,6 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.events import (
     CheckpointSaved,
-    Event,
     ScoreComputed,
     SequenceFinished,
     SequenceStarted,
@@ -22,6 +21,7 @@ from orchestrator.store.events import (
     TaskStarted,
 )
 from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.records.event import Event
 from streams import DEFAULT_SCORER
 
 # an instant in milliseconds: what is copied twice must have the same times
@@ -111,7 +111,7 @@ def write_journal(sequence: SequencePlan, steps: int) -> None:
             time=BEGIN,
             id=sequence.id,
             tasks=sequence.tasks,
-            sequence=sequence.model_dump(mode="json", exclude={"score_keys"}),
+            sequence=sequence.model_dump(mode="json", exclude={"score_keys", "probe_keys"}),
             data=data,
             workers=1,
             device="cpu",

@@ -99,8 +99,8 @@ def _stored_states(view: View) -> list[int]:
 
 
 def _note_scores(sequence: SequencePlan, tasks_seen: int) -> None:
-    from orchestrator.evaluation.scores import score_events
+    from orchestrator.evaluation.columns import column_events
 
     journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
-    for event in score_events(sequence, tasks_seen, Store(Path(sequence.out))):
+    for event in column_events(sequence, tasks_seen, Store(Path(sequence.out))):
         journal.append(event)

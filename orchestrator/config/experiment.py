@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, PrivateAttr, model_validator
 
 from methods import Context, StoredForm
+from methods.shared.quantised import KINDS
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
 from orchestrator.config.running import CheckpointsConfig, EvaluationConfig, ScalingConfig, TrackingConfig
@@ -41,12 +42,18 @@ class RunConfig(Section):
         check_unique("seeds", self.seeds)
         check_unique("streams", [stream.name for stream in self.streams])
         self._check_seeds()
+        if self.model.base in KINDS and self.scaling.is_sharded:
+            raise ValueError(
+                f"model.base: {self.model.base!r} cannot be combined with scaling.strategy: {self.scaling.strategy!r}, which "
+                "gives each worker rows of a weight: rows of codes are no rows of the weight; allowed: ddp"
+            )
         resolved = []
         for method in self.methods:
             training = resolve_training(self.training, method)
             # a method may have a global batch of its own, but all have the experiment's workers
             check_batch(training, self.scaling.workers)
             check_strategy(method, self.scaling)
+            check_base(method, self.model.base)
             resolved.append((method, training))
         self._resolved = tuple(resolved)
         return self
@@ -109,13 +116,22 @@ def _check_goes_on(method: MethodEntry) -> None:
 
 def check_strategy(method: MethodEntry, scaling: ScalingConfig) -> None:
     """Raises ValueError where a method cannot work on a model that is in parts."""
-    if scaling.strategy == "ddp" or scaling.workers == 1:
+    if not scaling.is_sharded:
         return
     for part, kind in zip((method.tuning, *method.plugins), method.types, strict=True):
         if kind.card.not_sharded:
             raise ValueError(
                 f"scaling.strategy: {scaling.strategy!r} cannot be combined with {part.name!r}: {kind.card.not_sharded}"
             )
+
+
+def check_base(method: MethodEntry, base: str) -> None:
+    """Raises ValueError where a method cannot work on a frozen base of that type."""
+    if base not in KINDS:
+        return
+    for part, kind in zip((method.tuning, *method.plugins), method.types, strict=True):
+        if kind.card.not_quantised:
+            raise ValueError(f"model.base: {base!r} cannot be combined with {part.name!r}: {kind.card.not_quantised}")
 
 
 def check_batch(training: TrainingConfig, workers: int) -> None:

@@ -29,8 +29,10 @@ class ModelConfig(Section):
         description="auto: the prompt if generating, else the text; chat: the prompt in the model's chat template",
     )
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, float32 elsewhere")
-    base: Literal["float32", "bf16"] = Field(
-        "float32", description="type of the weights that the tuning method freezes; bf16 takes half the memory"
+    base: Literal["float32", "bf16", "int8", "nf4"] = Field(
+        "float32",
+        description="type of the weights that the tuning method freezes; bf16 takes half the memory; int8 and nf4 (8 and 4 "
+        "bits, as load_in_8bit and load_in_4bit of transformers) are of the linear layers in the blocks, by bitsandbytes",
     )
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         "auto", description="how attention is computed; auto: transformers' choice for the architecture"

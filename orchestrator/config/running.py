@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from orchestrator.config import Keep
-from orchestrator.config.section import Section
+from orchestrator.config.section import Section, check_unique
 
 # Which part of an accuracy matrix's rows is computed, see `EvaluationConfig.rows`
 Rows = Literal["all", "seen"]
@@ -31,6 +32,11 @@ class ScalingConfig(Section):
     )
     max_failures: int = Field(2, ge=0, description="how often a crashed group of workers is started again")
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each worker holds a part of the model alone; a single one has the whole under every strategy."""
+        return self.strategy != "ddp" and self.workers > 1
+
     @model_validator(mode="after")
     def _a_gpu_each(self) -> ScalingConfig:
         # two workers of one group on one GPU cannot exchange anything: NCCL refuses them
@@ -40,6 +46,28 @@ class ScalingConfig(Section):
                 "a GPU of its own; allowed: 0, 1 or more"
             )
         return self
+
+
+class ProbesConfig(Section):
+    """Benchmarks of lm-evaluation-harness that every state takes beside its tasks: what becomes of a model's base abilities."""
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="the harness's names, or those of task files of one's own")
+    include: str | None = Field(None, description="a folder of task files of one's own")
+    few_shot: int | None = Field(
+        None, ge=0, description="solved examples before each question; null: as the task has it"
+    )
+    limit: int | None = Field(None, ge=1, description="only so many rows of each, the first ones")
+
+    @model_validator(mode="after")
+    def _once(self) -> ProbesConfig:
+        check_unique("evaluation.probes.tasks", self.tasks)
+        return self
+
+    def located(self) -> ProbesConfig:
+        """The same with a full path."""
+        if self.include is None:
+            return self
+        return self.model_copy(update={"include": str(Path(self.include).expanduser().resolve())})
 
 
 class EvaluationConfig(Section):
@@ -54,6 +82,14 @@ class EvaluationConfig(Section):
     placement: Literal["auto", "inline", "async"] = Field(
         "auto", description="async: on resources that training leaves free; inline: in the training workers"
     )
+    probes: ProbesConfig | None = Field(None, description="benchmarks of base abilities, taken by every state")
+
+    @property
+    def probe_names(self) -> tuple[str, ...]:
+        """The benchmarks that every state takes."""
+        if self.probes is None:
+            return ()
+        return self.probes.tasks
 
 
 class CheckpointsConfig(Section):

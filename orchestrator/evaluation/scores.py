@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from methods import Stack
-from orchestrator.evaluation.corpus_scores import block_likelihoods
+from methods import Batch, Stack, at_least_float32
 from orchestrator.evaluation.intervals import Interval, bootstrap_interval
 from orchestrator.evaluation.likelihoods import Likelihood, LikelihoodScorer
 from orchestrator.evaluation.scorer import Scorer, addends_of
 from orchestrator.evaluation.scorers import scorer_of
-from orchestrator.evaluation.texts import KEPT, batches_by_length
+from orchestrator.evaluation.texts import KEPT, TOKENS_ON_CPU, batches_by_length
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.family import Family, Feature, column
+from orchestrator.models.packing.blocks import Blocks
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import ScoreComputed
@@ -85,7 +86,7 @@ def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) ->
     if isinstance(scorer, LikelihoodScorer):
         compute = partial(_losses, model)
     found: dict[int, Any] = {}
-    with _evaluating(model.family), model.precision():
+    with evaluating(model.family), model.precision():
         for indices in batches_by_length(texts.lengths, batch_size, model.device.type == "cpu"):
             of_batch = compute(list(map(texts.feature, indices)))
             found.update(zip(indices, of_batch, strict=True))
@@ -102,11 +103,39 @@ def _score_corpus(model: ScoredModel, corpus: Corpus, split: Split, batch_size: 
     """The score of a state on a corpus, of which each block is an example."""
     scorer = scorer_of(corpus)
     assert isinstance(scorer, LikelihoodScorer), "refused at the door"
-    with _evaluating(model.family), model.precision():
+    with evaluating(model.family), model.precision():
         likelihoods = list(block_likelihoods(model.family, corpus, split, batch_size, model.device))
     # without its text, which is that of parts of documents
     blocks = [Example("", "", number) for number in range(1, len(likelihoods) + 1)]
     return score_likelihoods(scorer, blocks, likelihoods)
+
+
+def block_likelihoods(
+    family: Family, corpus: Corpus, split: Split, batch_size: int, device: torch.device
+) -> Iterator[Likelihood]:
+    """What the model makes of each block, in order: of each token, or of those that a fixed mask chooses for all states.
+
+    In batches of at most `batch_size`, and of few tokens: each of them has as many logits as there are tokens to choose from.
+    """
+    blocks = family.features_of(corpus, split)
+    assert isinstance(blocks, Blocks)
+    size = max(1, min(batch_size, TOKENS_ON_CPU // family.block_length))
+    for first in range(0, len(blocks), size):
+        batch = family.collate(blocks[first : first + size]).to(device)
+        losses = block_losses(family, batch).tolist()
+        num_bytes = blocks.tokens.block_bytes[first : first + size].tolist()
+        for loss, num_tokens, of_block in zip(losses, batch.answers_by_example(), num_bytes, strict=True):
+            yield Likelihood(loss, num_tokens, of_block)
+
+
+def block_losses(family: Family, batch: Batch) -> Tensor:
+    """[B] blocks: -log p of the predicted tokens of each together, of N in all; in float32 at least."""
+    assert batch.answers is not None
+    # the family sums over the batch; its logits are those of the answers, in their order
+    _, logits_NV = family.forward(family.module, batch)
+    losses_N = F.cross_entropy(at_least_float32(logits_NV), batch.answer_tokens(), reduction="none")
+    losses_B = torch.zeros(len(batch.labels), dtype=losses_N.dtype, device=losses_N.device)
+    return losses_B.index_add(0, batch.answers // batch.labels.shape[1], losses_N)
 
 
 def score_answers(scorer: Scorer, examples: Sequence[Example], answers: Sequence[Answer]) -> TaskScore:
@@ -174,7 +203,8 @@ def _answers(model: ScoredModel, task: Task, features: list[Feature]) -> list[An
 
 
 @contextlib.contextmanager
-def _evaluating(family: Family) -> Iterator[None]:
+def evaluating(family: Family) -> Iterator[None]:
+    """A context in which the model answers, without dropout."""
     family.module.eval()
     try:
         yield
@@ -220,14 +250,3 @@ def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Itera
         assert record is not None
         task = sequence.tasks[task_id]
         yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=task, key=key, **record)
-
-
-def is_complete(sequence: SequencePlan, store: Store) -> bool:
-    """Whether every score of a sequence is there, and every state that was not pruned."""
-    for key in sequence.keys[1:]:
-        if not store.has(key) and not store.is_pruned(key):
-            return False
-    for tasks_seen in range(len(sequence.keys)):
-        if missing_scores(sequence, tasks_seen, store):
-            return False
-    return True

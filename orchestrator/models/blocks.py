@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from methods.shared.quantised import KINDS, can_be_quantised, quantise
+
 
 def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
     """The transformer's blocks: the members of its outermost lists of modules."""
@@ -36,6 +38,28 @@ def compile_blocks(model: nn.Module) -> None:
     """Have each block compiled when it first runs; blocks of one shape share the compiled code."""
     for block in blocks_of(model):
         block.compile()
+
+
+def shrink_frozen(model: nn.Module, base: str, has_values: bool = True) -> None:
+    """Give what does not train the type that `model.base` says. Raises ValueError where there is nothing of the kind."""
+    if base == "bf16":
+        halve_frozen(model, has_values)
+    elif base in KINDS:
+        quantise_frozen(model, base)
+
+
+def quantise_frozen(model: nn.Module, kind: str) -> None:
+    """Keep the blocks' linear layers that do not train in 8 or 4 bits. Raises ValueError where all do.
+
+    What else is frozen stays as it is, as peft has it: embeddings, norms, biases and the layer over the vocabulary.
+    """
+    found: list[nn.Module] = []
+    for block in blocks_of(model):
+        found.extend(filter(can_be_quantised, block.modules()))
+    if not found:
+        raise ValueError(f"model.base: {kind!r} is for linear layers that the tuning method freezes, and there is none")
+    for linear in found:
+        quantise(linear, kind)
 
 
 @torch.no_grad()

@@ -80,15 +80,15 @@ class Decoder(EncoderDecoder):
         # room for the end, without which the model would never learn to stop
         limit = self.config.max_target - len(self.end)
         ended = []
-        for ids in self._answer_tokens(answers):
+        for ids in self._begun_answers(answers):
             ended.append([*ids[:limit], *self.end])
         return ended
 
     def whole_answer_ids(self, answer: str) -> list[int]:
-        (ids,) = self._answer_tokens([answer])
+        (ids,) = self._begun_answers([answer])
         return [*ids, *self.end]
 
-    def _answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
+    def _begun_answers(self, answers: Sequence[str]) -> list[list[int]]:
         """The ids of answers without their end."""
         texts = [self.lead + answer for answer in answers]
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False).input_ids
@@ -192,7 +192,7 @@ class Decoder(EncoderDecoder):
     def max_new_tokens(self, task: Task) -> int:
         if not task.labels:
             return self.config.max_target
-        longest = max(map(len, self._answer_tokens(task.labels)))
+        longest = max(map(len, self._begun_answers(task.labels)))
         # the end is a token too, and one more makes an answer that is too long differ from the label
         return min(self.config.max_target, longest + len(self.end) + 1)
 

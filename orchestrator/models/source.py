@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import logging as python_logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -199,10 +200,14 @@ def _sha(text: str) -> str:
 
 @cache
 def quiet_transformers() -> None:
-    """Silence what transformers says of weights and lengths that this project handles itself, and its hub client of retries."""
+    """Silence what transformers says of weights and lengths that this project handles itself, and its hub client of retries.
+
+    So too bitsandbytes, which peft imports where it is installed, and which names faster kernels that it could have.
+    """
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     hub_logging.set_verbosity_error()
+    python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)

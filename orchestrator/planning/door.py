@@ -13,7 +13,7 @@ from torch import nn
 
 from methods import Batch, Context, MethodSpec
 from orchestrator.config.model import ModelConfig
-from orchestrator.models.blocks import halve_frozen
+from orchestrator.models.blocks import shrink_frozen
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.source import ModelSource
@@ -30,7 +30,8 @@ def check_model(source: ModelSource, config: ModelConfig) -> None:
 
 def check_method(source: ModelSource, config: ModelConfig, spec: MethodSpec) -> None:
     """Raises ValueError where the method cannot be built on the model."""
-    if spec.trains_by_gradient:
+    # what trains nothing is tried for its base alone
+    if spec.trains_by_gradient or config.base != "float32":
         _check_method(replace(source, has_values=False), config.model_dump_json(), spec.model_dump_json())
 
 
@@ -103,8 +104,7 @@ def _check_method(source: ModelSource, config_json: str, spec_json: str) -> None
                 skeleton.module = stack.prepare(skeleton.module, skeleton.head())
             # of an adapter for each task, the first one's
             stack.grow(skeleton.module, 1)
-        if config.base == "bf16":
-            halve_frozen(skeleton.module)
+        shrink_frozen(skeleton.module, config.base)
         stack.check_model(skeleton.module, _two_texts(skeleton))
     except ValueError as error:
         raise ValueError(f"methods: {spec.label!r} on model {config.name!r}: {error}") from error

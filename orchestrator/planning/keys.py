@@ -81,6 +81,9 @@ def state_keys(
     for setting, default in (("base", "float32"), ("attention", "auto")):
         if getattr(model, setting) != default:
             reading[setting] = getattr(model, setting)
+    if model.base == "bf16":
+        # what grew beside such a base was once bf16 too
+        reading["grown"] = "float32"
     initial_key = content_key(CHECKPOINT_FORMAT, identity, reading, dict(stack.initial_cache_fields()), seed)
     keys = [initial_key]
     kind = method.run_kind

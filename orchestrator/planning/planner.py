@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from methods import TuningMethod, is_ours, source_of
+from methods.shared.quantised import check_installed
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import CHOOSING, ModelConfig
@@ -19,6 +20,7 @@ from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
 from orchestrator.planning.objectives import check_objectives, for_objectives
+from orchestrator.planning.probes import check_probes, probe_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.store.access_log import TestAccessLog
 from streams import FROM_LIKELIHOOD, Stream, Task, doubts
@@ -70,6 +72,7 @@ class Planner:
         tries_models: bool = True,
     ) -> None:
         with _as_user_error():
+            check_installed(config.model.base)
             self.source = find_model(config.model)
             objectives = {stream.settings.objective for stream in config.streams}
             model = for_objectives(config.model, self.source, objectives)
@@ -79,6 +82,9 @@ class Planner:
         self.warn = warn
         self._warned: set[str] = set()
         self._check_family()
+        with _as_user_error():
+            if config.evaluation.probes is not None:
+                check_probes(config.evaluation.probes.located(), self.source.kind, config.model.name)
         self.model = _with_precision(model, gpu)
         if tries_models:
             self.try_models()
@@ -176,6 +182,12 @@ class Planner:
             training = self.config.training_for(method)
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
             keys_of_scores = score_keys(keys, self.model, data, method, split)
+        evaluation = self.config.evaluation
+        probes = None
+        # a benchmark's rows are no tuning data, and an expert's one task says nothing of a stream
+        if evaluation.probes and split == "test" and not method.run_kind.one_sequence_per_task:
+            probes = evaluation.probes.located()
+        evaluation = evaluation.model_copy(update={"probes": probes})
         name_parts = [prefix + method.label, data.name, f"s{seed}"]
         if stream.only:
             name_parts.insert(2, stream.only)
@@ -192,7 +204,7 @@ class Planner:
             method=method.model_copy(update={"space": {}}),
             code=code_of(method),
             training=training,
-            evaluation=self.config.evaluation,
+            evaluation=evaluation,
             checkpoints=self.config.checkpoints,
             seed=seed,
             split=split,
@@ -201,6 +213,7 @@ class Planner:
             scorers=tuple(task.scorer for task in data.tasks),
             keys=tuple(keys),
             score_keys=keys_of_scores,
+            probe_keys=probe_keys(evaluation.probes, keys),
             out=self.config.out,
         )
 

@@ -13,16 +13,17 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import (
     CheckpointSaved,
-    Event,
+    ProbeComputed,
     ScoreComputed,
     SequenceFinished,
     SequenceStarted,
     Step,
     TaskStarted,
-    now_ms,
     parse_event,
 )
-from orchestrator.store.view import TaskView, View, read_view
+from orchestrator.store.records.event import Event, now_ms
+from orchestrator.store.records.task_view import TaskView
+from orchestrator.store.view import View, read_view
 
 
 def recovered_view(sequence: SequencePlan) -> View:
@@ -43,6 +44,7 @@ def _add_missing(sequence: SequencePlan, view: View) -> None:
         view.start = _start_of(sequence)
         view.tasks = sequence.tasks
         view.rows = sequence.evaluation.rows
+        view.probe_names = sequence.evaluation.probe_names
         if view.last_word == "waiting":
             view.last_word = "running"
     for event in missing_events(sequence, view, Store(Path(sequence.out))):
@@ -72,6 +74,13 @@ def missing_events(sequence: SequencePlan, view: View, store: Store) -> Iterator
             if record is not None:
                 name = sequence.tasks[task_id]
                 yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=name, key=key, **record)
+    for tasks_seen, keys in enumerate(sequence.probe_keys):
+        for name, key in zip(sequence.evaluation.probe_names, keys, strict=True):
+            record = None
+            if (tasks_seen, name) not in view.probes:
+                record = store.load_score(key)
+            if record is not None:
+                yield ProbeComputed(tasks_seen=tasks_seen, probe=name, key=key, **record)
 
 
 def checkpoint_event(sequence: SequencePlan, task_id: int, store: Store, time: int | None = None) -> CheckpointSaved:
@@ -127,7 +136,7 @@ def _start_of(sequence: SequencePlan) -> SequenceStarted:
     return SequenceStarted(
         id=sequence.id,
         tasks=sequence.tasks,
-        sequence=sequence.model_dump(mode="json", exclude={"score_keys"}),
+        sequence=sequence.model_dump(mode="json", exclude={"score_keys", "probe_keys"}),
         data=[],
         workers=0,
         device="unknown",

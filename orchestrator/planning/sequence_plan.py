@@ -45,6 +45,9 @@ class SequencePlan(Section):
     scorers: tuple[str, ...] = Field(description="of each task, by name")
     keys: tuple[str, ...]
     score_keys: tuple[tuple[str, ...], ...]
+    probe_keys: tuple[tuple[str, ...], ...] = Field(
+        (), description="by tasks seen, then by benchmark of base abilities"
+    )
     out: str
 
     @model_validator(mode="before")
@@ -60,6 +63,12 @@ class SequencePlan(Section):
         if self.evaluation.rows == "seen":
             return range(tasks_seen)
         return range(len(self.tasks))
+
+    def probe_keys_of(self, tasks_seen: int) -> tuple[str, ...]:
+        """The names of the results of the benchmarks that the state after so many tasks takes."""
+        if not self.probe_keys:
+            return ()
+        return self.probe_keys[tasks_seen]
 
     def open_stream(self, why: str = "scores") -> Stream:
         """The data: with the test split sealed while tuning; else each reading of a test split goes to the test-access log."""

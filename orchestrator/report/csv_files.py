@@ -11,6 +11,7 @@ from orchestrator.evaluation.metrics import METRICS
 from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.planning.experiment import Experiment
 from orchestrator.report.measures import parts_by_scorer
+from orchestrator.report.probes import write_probes
 from orchestrator.report.results import USAGE_UNITS
 
 
@@ -35,6 +36,7 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
         writer.writerows(result["sequences"])
     _write_by_scorer(experiment.folder / "summary-by-scorer.csv", result["sequences"])
     _write_scores(experiment.folder / "scores.csv", result["sequences"])
+    write_probes(experiment.folder / "probes.csv", result["sequences"])
     for sequence in result["sequences"]:
         _write_matrix(experiment.folder / f"matrix-{sequence['id']}.csv", sequence)
     return summary

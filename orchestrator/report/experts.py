@@ -33,6 +33,7 @@ def merge_experts(parts: Sequence[dict[str, Any]], usage_units: Sequence[str]) -
         test_sizes += part["test_sizes"]
     merged["tasks"] = tasks
     merged["test_sizes"] = test_sizes
+    merged["probes"] = []
     matrix = _on_the_diagonal(parts, "accuracy_matrix")
     options_matrix = _on_the_diagonal(parts, "accuracy_matrix_options")
     merged["accuracy_matrix"] = plain_matrix(matrix)

@@ -15,6 +15,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.experts import merge_experts
 from orchestrator.report.measures import all_metrics, named_measure
 from orchestrator.report.numbers import plain_matrix
+from orchestrator.report.probes import probe_results
 from orchestrator.report.references import add_intransigence
 from orchestrator.store.journal import DamagedLine, damage_line
 from orchestrator.store.view import View
@@ -91,6 +92,7 @@ def sequence_result(sequence: SequencePlan, view: View) -> dict[str, Any]:
         "accuracy_matrix_options": plain_matrix(options_matrix) if has_options else None,
         "intervals": _intervals(view, len(sequence.tasks)),
     }
+    result["probes"] = probe_results(view)
     # a mean over what is there by now would pass for the metric of the whole sequence
     kind = sequence.method.run_kind if view.is_scored() else None
     result |= all_metrics(result["scorers"], (matrix, options_matrix), test_sizes, kind)

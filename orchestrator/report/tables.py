@@ -17,6 +17,7 @@ from orchestrator.evaluation.metrics import METRICS, Metric
 from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.report.measures import parts_by_scorer, result_measure
 from orchestrator.report.numbers import known_of, mean_and_deviation, mean_usage
+from orchestrator.report.probes import print_probes
 
 Result = dict[str, Any]  # of one sequence, see `orchestrator.report.results.sequence_result`
 
@@ -57,6 +58,7 @@ def print_report(result: dict[str, Any], console: Console) -> None:
             of_scorer = f"{title}, of these {', '.join(parts[0]['tasks'])} by {scorer}"
             measure = SCORERS[scorer].measure
             console.print(_widest_that_fits(of_scorer + _in_unit(measure, scorer), parts, columns, console))
+        print_probes(sequences, console)
         _print_reference_runs(sequences, console)
         _print_notes(sequences, console)
         _print_missing_runs(sequences, console)

@@ -17,9 +17,10 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.space import with_values
 from orchestrator.search.trial_store import TrialStore
-from orchestrator.store.events import Event, SearchChosen
 from orchestrator.store.identities import evaluation_run, search_run
 from orchestrator.store.journal import Journal, Tail
+from orchestrator.store.records.event import Event
+from orchestrator.store.records.search_events import SearchChosen
 
 CHOSEN = "chosen.json"
 

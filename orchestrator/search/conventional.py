@@ -11,8 +11,8 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.planning.experiment import Experiment, open_experiment
-from orchestrator.store.events import SearchStarted
 from orchestrator.store.journal import Tail
+from orchestrator.store.records.search_events import SearchStarted
 
 # What may differ between the two: where they are kept and run, and what they are tuned on.
 _MAY_DIFFER = {"name", "out", "tracking", "scaling", "search"}

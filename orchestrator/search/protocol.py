@@ -20,7 +20,7 @@ from orchestrator.search.report import print_choice
 from orchestrator.search.results import save_tuning_results, search_results
 from orchestrator.search.screen import SearchScreen
 from orchestrator.search.trial_store import TrialStore
-from orchestrator.store.events import SearchFinished, SearchFrozen, SearchStarted
+from orchestrator.store.records.search_events import SearchFinished, SearchFrozen, SearchStarted
 from orchestrator.tracking import MlflowSync
 
 

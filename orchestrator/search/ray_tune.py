@@ -27,8 +27,8 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.decisions.halving import rungs
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, score_after, tasks_done
-from orchestrator.store.events import TrialProblem
 from orchestrator.store.journal import Journal, Tail, journal_folder
+from orchestrator.store.records.search_events import TrialProblem
 from orchestrator.store.view import View
 
 DRIVER_MEMORY = 64 * 2**20  # a trial's driver only waits; with a CPU each, two of them would starve their own workers

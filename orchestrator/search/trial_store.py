@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.search import SearchConfig
-from orchestrator.evaluation.scores import is_complete
+from orchestrator.evaluation.columns import is_complete
 from orchestrator.planning.planner import Planner
 from orchestrator.search.decisions import first_of_round
 from orchestrator.search.decisions.halving import Halving
@@ -26,9 +26,9 @@ from orchestrator.search.trials import (
     trial_result,
 )
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import RungDecided, TrialEnded, TrialEvent, TrialReopened, TrialSuggested
 from orchestrator.store.identities import search_run, trial_name, trial_run
 from orchestrator.store.journal import Journal, Tail
+from orchestrator.store.records.search_events import RungDecided, TrialEnded, TrialEvent, TrialReopened, TrialSuggested
 
 
 class TrialStore:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store.events import now_ms
 from orchestrator.store.integrity import seal, unseal
+from orchestrator.store.records.event import now_ms
 from streams import Task
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import torch
 
-from orchestrator.store.events import Report, SystemSample
+from orchestrator.store.events import SystemSample
+from orchestrator.store.records.event import Report
 from orchestrator.store.versions import library_versions
 
 

@@ -6,39 +6,23 @@ ValueError. Times are in milliseconds since 1970. `identities.py` says which rec
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from orchestrator.store.identities import ParentRun, search_run, trial_name, trial_run
-
-
-def now_ms() -> int:
-    """The present time in milliseconds since 1970."""
-    return int(time.time() * 1000)
-
-
-class Event(BaseModel):
-    """A fact and when it was recorded."""
-
-    # a diagnostic may be NaN, which must come back as it was written
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-    name: ClassVar[str] = ""
-
-    time: int = Field(default_factory=now_ms)
-
-    def to_json(self) -> dict[str, Any]:
-        """The event as plain values, with its name under `event`."""
-        return {"event": self.name, **self.model_dump(mode="json")}
-
-    def says_the_same_as(self, other: Event) -> bool:
-        """Whether both record one fact, whenever each was recorded."""
-        return self.model_copy(update={"time": other.time}) == other
-
-
-Report = Callable[[Event], None]
+from orchestrator.store.records.event import Event
+from orchestrator.store.records.search_events import (
+    RungDecided,
+    SearchChosen,
+    SearchFinished,
+    SearchFrozen,
+    SearchStarted,
+    TrialEnded,
+    TrialProblem,
+    TrialReopened,
+    TrialSuggested,
+)
 
 
 class SequenceStarted(Event):
@@ -130,6 +114,24 @@ class ScoreComputed(Event):
     interval: tuple[float, float] | None = None
 
 
+class ProbeComputed(Event):
+    """What the state after `tasks_seen` tasks got in a benchmark of base abilities, over `n` rows.
+
+    `score` is the one of its `numbers` that `metric` names; shares are in %.
+    """
+
+    name = "probe"
+    tasks_seen: int
+    probe: str
+    key: str
+    metric: str
+    score: float
+    better: Literal["higher", "lower"]
+    n: int
+    numbers: dict[str, float]
+    seconds: float
+
+
 class ReferenceScored(Event):
     """The scores of the reference run that a sequence is read beside, by its method's name: one for each task."""
 
@@ -172,103 +174,6 @@ class ScoringFailed(Event):
     log: str | None = None
 
 
-class SearchEvent(Event):
-    """A fact about a search."""
-
-    def parent_runs(self, search: str) -> tuple[ParentRun, ...]:
-        """The run in MLflow that it belongs to, below those above it, the topmost first."""
-        return (search_run(search),)
-
-
-class SearchStarted(SearchEvent):
-    """A search was defined and checked."""
-
-    name = "search_started"
-    config: dict[str, Any]
-
-
-class SearchChosen(SearchEvent):
-    """Values were chosen, and named by the hash of the file that holds them."""
-
-    name = "search_chosen"
-    sha256: str
-
-
-class SearchFrozen(SearchEvent):
-    """The tuning phase is over; `files` are its artifacts."""
-
-    name = "search_frozen"
-    sha256: str
-    files: list[str]
-
-
-class SearchFinished(SearchEvent):
-    """Both phases are over; not `is_complete` where a run of the evaluation failed, which the same command tries anew."""
-
-    name = "search_finished"
-    summary: dict[str, Any]
-    is_complete: bool = True
-
-
-class TrialEvent(SearchEvent):
-    """A fact about the trial of that number of a method; `definition` tells a search that was defined anew from the old."""
-
-    definition: str
-    method: str
-    number: int
-
-    @property
-    def trial(self) -> str:
-        """The trial's name within its search, such as `ft+migu-007`."""
-        return trial_name(self.method, self.number)
-
-    def parent_runs(self, search: str) -> tuple[ParentRun, ...]:
-        """The trial's run in MLflow, below the search's."""
-        return (search_run(search), trial_run(search, self.trial, self.definition))
-
-
-class TrialSuggested(TrialEvent):
-    """A trial's values were drawn. `notes` are what the sampler wants to remember of how it came to them.
-
-    `history`: the scores that the sampler learnt from, of the rounds before, by number; None where a trial did not finish.
-    """
-
-    name = "trial_suggested"
-    values: dict[str, Any]
-    notes: dict[str, Any]
-    history: list[float | None] = Field(default_factory=list)
-
-
-class RungDecided(TrialEvent):
-    """A trial reached the rung at so many finished tasks with a score in %, and goes on or is to stop."""
-
-    name = "rung_decided"
-    tasks: int
-    score: float
-    goes_on: bool
-
-
-class TrialReopened(TrialEvent):
-    """A trial that failed is to run again."""
-
-    name = "trial_reopened"
-
-
-class TrialEnded(TrialEvent):
-    """How a trial ended (see `orchestrator.search.trials.TrialResult`)."""
-
-    name = "trial_ended"
-    result: dict[str, Any]
-
-
-class TrialProblem(Event):
-    """What went wrong with the machinery around a trial."""
-
-    name = "trial_problem"
-    trial: str
-    reason: str
-
-
 # Listed by hand: a base class such as TrialEvent is a kind of events, and none that is ever recorded
 EVENTS: dict[str, type[Event]] = {
     event.name: event
@@ -280,6 +185,7 @@ EVENTS: dict[str, type[Event]] = {
         CheckpointSaved,
         CheckpointCorrupt,
         ScoreComputed,
+        ProbeComputed,
         ReferenceScored,
         SequenceFinished,
         SequenceFailed,

@@ -16,8 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.store.events import Event, Step, SystemSample, parse_event
+from orchestrator.store.events import Step, SystemSample, parse_event
 from orchestrator.store.integrity import is_sound, seal, unseal
+from orchestrator.store.records.event import Event
 
 logger = logging.getLogger(__name__)
 

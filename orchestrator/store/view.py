@@ -15,7 +15,7 @@ from orchestrator.config.running import Rows
 from orchestrator.store.events import (
     CheckpointCorrupt,
     CheckpointSaved,
-    Event,
+    ProbeComputed,
     ReferenceScored,
     ScoreComputed,
     ScoringFailed,
@@ -25,73 +25,10 @@ from orchestrator.store.events import (
     Step,
     SystemSample,
     TaskStarted,
-    parse_event,
 )
-from orchestrator.store.integrity import unseal
 from orchestrator.store.journal import DamagedLine, Tail, journal_folder, step_numbers
-
-
-@dataclass
-class StepNumbers:
-    """Which steps are known, from 1 on. Of steps that came in their order only the last number is kept."""
-
-    without_gap: int = 0
-    after_gap: set[int] = field(default_factory=set)
-
-    def __len__(self) -> int:
-        return self.without_gap + len(self.after_gap)
-
-    def __contains__(self, number: int) -> bool:
-        return 0 < number <= self.without_gap or number in self.after_gap
-
-    def add(self, number: int) -> bool:
-        """Note a step; False if it is known."""
-        if number != self.without_gap + 1:
-            if number in self:
-                return False
-            self.after_gap.add(number)
-            return True
-        self.without_gap = number
-        # lines that were damaged, and are told again by the store, fill their gap
-        while self.without_gap + 1 in self.after_gap:
-            self.without_gap += 1
-            self.after_gap.remove(self.without_gap)
-        return True
-
-
-@dataclass
-class TaskView:
-    """What the journal says of one task. Of its steps only the numbers stay in memory, and the one that is furthest on."""
-
-    started: int | None = None
-    steps: StepNumbers = field(default_factory=StepNumbers)
-    total_steps: int = 0
-    checkpoint: CheckpointSaved | None = None
-    _last_number: int = 0
-    # a line as it was read: of many steps hardly one is ever looked at
-    _last_step: Step | bytes | None = None
-
-    def add_step(self, number: int, step: Step | bytes) -> bool:
-        """Take in a step, as an event or as its sound line; False if it is known, as where an interrupted task repeats it."""
-        if not self.steps.add(number):
-            return False
-        if number > self._last_number:
-            self._last_number = number
-            self._last_step = step
-        return True
-
-    @property
-    def last_step(self) -> Step | None:
-        """The step that is furthest on."""
-        if isinstance(self._last_step, bytes):
-            step = parse_event(unseal(self._last_step))
-            assert isinstance(step, Step)
-            return step
-        return self._last_step
-
-    def is_whole(self) -> bool:
-        """Whether it was trained to its end, and no step of it is missing."""
-        return self.started is not None and self.checkpoint is not None and len(self.steps) == self.total_steps
+from orchestrator.store.records.event import Event
+from orchestrator.store.records.task_view import TaskView
 
 
 @dataclass
@@ -106,9 +43,13 @@ class View:
     tasks: tuple[str, ...] = ()
     # whether each state is scored on all tasks, or on those alone that it has seen
     rows: Rows = "all"
+    # the benchmarks of base abilities that each state takes
+    probe_names: tuple[str, ...] = ()
     start: SequenceStarted | None = None
     by_task: dict[int, TaskView] = field(default_factory=dict)
     scores: dict[tuple[int, int], ScoreComputed] = field(default_factory=dict)
+    # by tasks seen and the benchmark's name
+    probes: dict[tuple[int, str], ProbeComputed] = field(default_factory=dict)
     reference: ReferenceScored | None = None
     failure: str = ""
     failed: SequenceFailed | None = None
@@ -173,6 +114,8 @@ class View:
         self.tasks = event.tasks
         # absent from journals that are older than this setting
         self.rows = event.sequence.get("evaluation", {}).get("rows", "all")
+        probes = event.sequence.get("evaluation", {}).get("probes")
+        self.probe_names = tuple(probes["tasks"]) if probes else ()
         self.starts.append(event.time)
         if self.start is None:
             self.start = event
@@ -205,6 +148,14 @@ class View:
         if position in self.scores:
             return False
         self.scores[position] = event
+        return True
+
+    @add.register
+    def _(self, event: ProbeComputed) -> bool:
+        position = (event.tasks_seen, event.probe)
+        if position in self.probes:
+            return False
+        self.probes[position] = event
         return True
 
     @add.register
@@ -275,7 +226,16 @@ class View:
         if not self.tasks:
             return False
         num_scores = tasks_seen if self.rows == "seen" else len(self.tasks)
-        return all((tasks_seen, task_id) in self.scores for task_id in range(num_scores))
+        for task_id in range(num_scores):
+            if (tasks_seen, task_id) not in self.scores:
+                return False
+        return all((tasks_seen, probe) in self.probes for probe in self.probe_names)
+
+    def knows(self, event: ScoreComputed | ProbeComputed) -> bool:
+        """Whether a score or a benchmark's result is known already."""
+        if isinstance(event, ProbeComputed):
+            return (event.tasks_seen, event.probe) in self.probes
+        return (event.tasks_seen, event.task_id) in self.scores
 
     def is_scored(self) -> bool:
         """Whether no score is missing."""

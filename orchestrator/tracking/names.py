@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.evaluation.scorers import SCORERS
-from orchestrator.store.events import ScoreComputed
+from orchestrator.store.events import ProbeComputed, ScoreComputed
 
 _MODEL_NAME_FORBIDS = "/:.%\"'"
 _KEY_ALLOWS = "_-. /"
@@ -15,6 +15,14 @@ def scores_by_key(event: ScoreComputed, scorer: str) -> dict[str, float | None]:
     """A score, and that among the task's own options, by keys such as `accuracy/yelp` and `rouge-l/meetings`."""
     series = SCORERS[scorer].series
     return {f"{series}/{event.task}": event.score, f"{series}_options/{event.task}": event.score_options}
+
+
+def probes_by_key(event: ProbeComputed) -> dict[str, float | None]:
+    """All numbers of a benchmark, by keys such as `probe/hellaswag/acc_norm`."""
+    values: dict[str, float | None] = {}
+    for metric, number in event.numbers.items():
+        values[safe_key(f"probe/{event.probe}/{metric}")] = number
+    return values
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:

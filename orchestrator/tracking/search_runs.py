@@ -6,8 +6,9 @@ from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store.events import (
-    Event,
+from orchestrator.store.journal import ResumableTail
+from orchestrator.store.records.event import Event
+from orchestrator.store.records.search_events import (
     RungDecided,
     SearchChosen,
     SearchEvent,
@@ -19,7 +20,6 @@ from orchestrator.store.events import (
     TrialReopened,
     TrialSuggested,
 )
-from orchestrator.store.journal import ResumableTail
 from orchestrator.tracking.names import flatten, safe_key
 from orchestrator.tracking.notes import Note, Notes
 from orchestrator.tracking.parent_runs import PARAM_LENGTH, ParentRuns

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property, singledispatchmethod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from orchestrator.evaluation.view_metrics import scorers_of, summaries_of
 from orchestrator.report.plots import heat_map
 from orchestrator.store.events import (
     CheckpointSaved,
-    Event,
+    ProbeComputed,
     ReferenceScored,
     ScoreComputed,
     SequenceFailed,
@@ -26,12 +25,14 @@ from orchestrator.store.events import (
 )
 from orchestrator.store.identities import SEQUENCE_TAG, WHOLE_SEQUENCE, RunIdentity
 from orchestrator.store.journal import ResumableTail, journal_folder
+from orchestrator.store.records.event import Event
 from orchestrator.store.view import View
+from orchestrator.tracking.logged_models import logged_model
 from orchestrator.tracking.metric_batches import MetricBatches
-from orchestrator.tracking.names import flatten, scores_by_key
+from orchestrator.tracking.names import flatten, probes_by_key, scores_by_key
 from orchestrator.tracking.notes import Note, Notes
 from orchestrator.tracking.parent_runs import ParentRuns
-from orchestrator.tracking.sequence_names import dataset_inputs, model_name, run_tags, sequence_name
+from orchestrator.tracking.sequence_names import dataset_inputs, run_tags, sequence_name
 
 STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
 ENVIRONMENT = ("versions", "git_commit", "machine", "workers", "device")
@@ -198,7 +199,7 @@ class SequenceRuns:
         from mlflow.entities import LoggedModelOutput
 
         run_id = self._run(event.task_id)
-        model_id = self._model(event, run_id)
+        model_id = logged_model(self.runs, self.view.id, self._start.sequence, event, run_id)
         self.model_ids[event.task_id] = model_id
         outputs = None
         if not self._is_new:
@@ -229,32 +230,6 @@ class SequenceRuns:
             file = f"diagnostics/{name.replace('/', '-')}-after-{tasks_seen}"
             self.client.log_dict(run_id, {"tasks": tasks, name: value}, f"{file}.json")
             self.client.log_figure(run_id, heat_map(value, tasks, name), f"{file}.png")
-
-    def _model(self, event: CheckpointSaved, run_id: str) -> str:
-        """The logged model that points to a checkpoint, found by its identity, or else created; no bytes are copied."""
-        import mlflow
-
-        identity = RunIdentity(self.view.id, event.task_id).model_tags()
-        query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in identity.items())
-        found = self.client.search_logged_models([self.runs.experiment_id], query, max_results=1)
-        if found:
-            return str(found[0].model_id)
-        tags = {
-            **identity,
-            "checkpoint_uri": Path(event.path).as_uri(),
-            "key": event.key,
-            "bytes": str(event.bytes),
-            "reused": str(event.reused).lower(),
-        }
-        model = mlflow.create_external_model(
-            name=model_name(self._start.sequence, event),
-            source_run_id=run_id,
-            tags=tags,
-            params={"task": event.task, "task_id": str(event.task_id), "key": event.key},
-            model_type="checkpoint",
-            experiment_id=self.runs.experiment_id,
-        )
-        return str(model.model_id)
 
     @_copy.register
     def _(self, event: ScoreComputed) -> None:
@@ -288,6 +263,12 @@ class SequenceRuns:
         self._log(tasks_seen - 1, {"aa": values["aa"]}, time, tasks_seen, of_model=True)
         if self.view.reference is not None and tasks_seen == len(self.view.tasks):
             self._log_intransigence(self.view.reference)
+
+    @_copy.register
+    def _(self, event: ProbeComputed) -> None:
+        self._log(WHOLE_SEQUENCE, probes_by_key(event), event.time, event.tasks_seen)
+        if event.tasks_seen > 0:
+            self._log(event.tasks_seen - 1, probes_by_key(event), event.time, event.tasks_seen, of_model=True)
 
     @_copy.register
     def _(self, event: ReferenceScored) -> None:

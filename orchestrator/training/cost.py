@@ -23,6 +23,7 @@ from typing import Any
 from torch import nn
 
 from methods.seam.cost import ExtraPasses
+from methods.shared.quantised import QuantisedLinear
 from orchestrator.config.training import TrainingConfig
 from orchestrator.models.family import Family, Feature
 from orchestrator.training.batches import steps_in_epoch
@@ -85,22 +86,32 @@ def step_cost(learner: Learner, task_id: int) -> StepCost:
     stack.grow(family.module, position + 1)
     trained_ids = set(map(id, stack.trains(family.module).values()))
     source, target = matrices(family, set(map(id, stack.unread(family.module).values())))
+    sizes = _quantised_sizes(family.module)
     return StepCost(
-        _size(source),
-        _size(target),
-        _size(source, trained_ids),
-        _size(target, trained_ids),
+        _size(source, sizes),
+        _size(target, sizes),
+        _size(source, sizes, trained_ids),
+        _size(target, sizes, trained_ids),
         stack.added_tokens(position),
         stack.extra_passes(position, learner.sequence.training.global_batch),
     )
 
 
-def _size(weights: Sequence[nn.Parameter], only: set[int] | None = None) -> int:
+def _quantised_sizes(module: nn.Module) -> dict[int, int]:
+    """How many numbers the codes of each quantised weight stand for, by its id: a byte may hold two."""
+    sizes = {}
+    for part in module.modules():
+        if isinstance(part, QuantisedLinear):
+            sizes[id(part.weight)] = part.out_features * part.in_features
+    return sizes
+
+
+def _size(weights: Sequence[nn.Parameter], quantised: Mapping[int, int], only: set[int] | None = None) -> int:
     """How many numbers weights have; of those alone whose ids are in `only`, where it is given."""
     size = 0
     for weight in weights:
         if only is None or id(weight) in only:
-            size += weight.numel()
+            size += quantised.get(id(weight), weight.numel())
     return size
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from methods import Batch, Context, Stack
 from orchestrator.evaluation.scores import ScoredModel
-from orchestrator.models.blocks import checkpoint_activations, compile_blocks, halve_frozen
+from orchestrator.models.blocks import checkpoint_activations, compile_blocks, shrink_frozen
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
 from orchestrator.models.source import ModelSource, find_model
@@ -80,8 +80,7 @@ class Learner:
         self.stack = self._build_method()
         prepared = self.stack.prepare(self.family.module, self.family.head())
         saved.note_names(prepared)
-        if self.sequence.model.base == "bf16":
-            halve_frozen(prepared, has_values=not saved.by_name)
+        shrink_frozen(prepared, self.sequence.model.base, has_values=not saved.by_name)
         half = torch.bfloat16 if self.sequence.model.precision == "bf16" else None
         self.family.module = self.parallel.place(prepared, self.family.head(), half)
         saved.fill(self.family.module)

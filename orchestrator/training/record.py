@@ -12,9 +12,9 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.environment import describe
-from orchestrator.store.events import Event, Report
 from orchestrator.store.failure_notes import note_failure
 from orchestrator.store.journal import ThreadedJournal, journal_folder
+from orchestrator.store.records.event import Event, Report
 from orchestrator.store.states.state_files import pack_state
 from orchestrator.store.states.writer import StateWriter
 from orchestrator.store.versions import library_versions
@@ -51,7 +51,7 @@ class SequenceRecord:
         started = events.SequenceStarted(
             id=sequence.id,
             tasks=sequence.tasks,
-            sequence=sequence.model_dump(mode="json", exclude={"score_keys"}),
+            sequence=sequence.model_dump(mode="json", exclude={"score_keys", "probe_keys"}),
             data=stream.manifest(),
             workers=self.parallel.count,
             device=str(self.parallel.device),

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.evaluation.scores import compute_score, missing_scores
+from orchestrator.evaluation.columns import column_name, compute_column, missing_columns
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
@@ -27,7 +27,7 @@ class StateScorer:
     def score(self, sequence: SequencePlan, tasks_seen: int) -> None:
         """Compute the missing scores of one state (0: the initial model). Records nothing in the journal."""
         store = Store(Path(sequence.out))
-        missing = missing_scores(sequence, tasks_seen, store)
+        missing = missing_columns(sequence, tasks_seen, store)
         if not missing:
             return
         # not kept before it is done: what an error leaves behind is not gone on with
@@ -38,7 +38,7 @@ class StateScorer:
             learner.load_initial()
         elif trained > 0 and store.is_sound(key):
             learner.load(store.load(key), tasks_seen)
-        elif trained > 0 and not missing_scores(sequence, tasks_seen, store):
+        elif trained > 0 and not missing_columns(sequence, tasks_seen, store):
             # Another sequence shares the state, and it was pruned when that one's scores were there
             return
         elif trained > 0:
@@ -74,9 +74,9 @@ def compute_scores(
     """Score the state that a learner holds on tasks."""
     model = learner.scored_model()
     for task_id in task_ids:
-        position.task = learner.sequence.tasks[task_id]
+        position.task = column_name(learner.sequence, task_id)
         try:
-            compute_score(model, learner.sequence, learner.stream, store, tasks_seen, task_id)
+            compute_column(model, learner.sequence, learner.stream, store, tasks_seen, task_id)
         except Exception as error:
             # the traceback names no task, and the failure of a scoring task only the state
             error.add_note(f"while the state after {tasks_seen} tasks was scored on task {position.task!r}")

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
-from orchestrator.evaluation.scores import missing_scores, score_events
+from orchestrator.evaluation.columns import column_events, missing_columns
 from orchestrator.planning.kept_streams import kept_stream
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.environment import SystemSampler
-from orchestrator.store.events import Event, Report
+from orchestrator.store.records.event import Event, Report
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
 from orchestrator.training.learner import Learner
@@ -130,7 +130,7 @@ class _SequenceRun:
     def is_over(self, tasks_seen: int) -> bool:
         """Whether a state was pruned once all of its scores were there: only a later task would need it again."""
         pruned = self.store.is_pruned(self.sequence.keys[tasks_seen])
-        return self.parallel.agree(pruned and not missing_scores(self.sequence, tasks_seen, self.store))
+        return self.parallel.agree(pruned and not missing_columns(self.sequence, tasks_seen, self.store))
 
     def ensure_stored(self, tasks_seen: int) -> None:
         """See to it that the store has the state after so many tasks, or gets it; the learner need not hold it afterwards.
@@ -265,7 +265,7 @@ class _SequenceRun:
 
     def score(self, tasks_seen: int) -> None:
         """Compute the missing scores of a state, the workers sharing the tasks, and record all of them."""
-        missing = self.parallel.agree(missing_scores(self.sequence, tasks_seen, self.store))
+        missing = self.parallel.agree(missing_columns(self.sequence, tasks_seen, self.store))
         if missing:
             self._ensure_loaded(tasks_seen, "score")
             compute_scores(self.learner, self.store, tasks_seen, self.parallel.share_of(missing), self.position)
@@ -273,5 +273,5 @@ class _SequenceRun:
         # The state was scored from memory while it was being written; that it is there is said before what it scores
         self.saver.finish()
         if self.parallel.writes:
-            for event in score_events(self.sequence, tasks_seen, self.store):
+            for event in column_events(self.sequence, tasks_seen, self.store):
                 self.record.add(event)

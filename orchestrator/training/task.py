@@ -14,7 +14,8 @@ from torch import Tensor
 from methods import Batch, generator
 from orchestrator.models.family import Feature
 from orchestrator.store.checkpoints import ResumeState, State
-from orchestrator.store.events import Report, Step
+from orchestrator.store.events import Step
+from orchestrator.store.records.event import Report
 from orchestrator.training.cost import step_cost, task_steps
 from orchestrator.training.learner import Learner
 from orchestrator.training.learner_state import BOTH, NOTHING_WHOLE, LearnerState, copy_to_cpu, restore, snapshot

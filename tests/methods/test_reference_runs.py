@@ -22,7 +22,8 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.results import results
 from orchestrator.report.tables import print_report
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import CheckpointSaved, Event
+from orchestrator.store.events import CheckpointSaved
+from orchestrator.store.records.event import Event
 from orchestrator.store.view import View
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence

@@ -9,8 +9,8 @@ import numpy as np
 
 from orchestrator.config.search import SearchConfig
 from orchestrator.search.trials import Trial, score_after, tasks_done
-from orchestrator.store.events import RungDecided
 from orchestrator.store.journal import Journal
+from orchestrator.store.records.search_events import RungDecided
 
 
 def rungs(search: SearchConfig, num_tasks: int) -> list[int]:

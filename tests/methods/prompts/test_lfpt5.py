@@ -15,7 +15,8 @@ from methods.prompts.lfpt5 import LFPT5
 from methods.prompts.pairs import answer_logits
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import CheckpointSaved, Event
+from orchestrator.store.events import CheckpointSaved
+from orchestrator.store.records.event import Event
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from orchestrator.training.task import train_task

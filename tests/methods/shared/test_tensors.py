@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from methods.shared.tensors import at_least_float32, freeze_all_but, generator, outside_autocast, trainable
+from methods.shared.tensors import (
+    at_least_float32,
+    freeze_all_but,
+    generator,
+    outside_autocast,
+    trainable,
+    type_beside,
+)
 
 
 def test_all_but_the_head_is_frozen_and_the_head_trains_again() -> None:
@@ -58,3 +65,11 @@ def test_a_generator_follows_from_its_parts_alone() -> None:
     }
     assert len(seeds) == 7, "neither types nor borders are lost"
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [(torch.bfloat16, torch.bfloat16), (torch.float64, torch.float64), (torch.int8, torch.float32)],
+)
+def test_beside_codes_one_trains_in_float32(weight: torch.dtype, expected: torch.dtype) -> None:
+    assert type_beside(torch.zeros(1, dtype=weight)) == expected

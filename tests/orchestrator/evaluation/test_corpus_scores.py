@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from methods import IGNORED
-from orchestrator.evaluation.corpus_scores import block_likelihoods
-from orchestrator.evaluation.scores import score_task
+from orchestrator.evaluation.scores import block_likelihoods, score_task
 from orchestrator.training.learner import Learner
 from orchestrator.training.sequence import run_sequence
 from streams import Corpus
@@ -73,7 +72,7 @@ def test_a_batch_has_few_tokens(learner_of: Callable[..., Learner], monkeypatch:
         return collate(features)
 
     monkeypatch.setattr(learner.family, "collate", counted)
-    monkeypatch.setattr("orchestrator.evaluation.corpus_scores.TOKENS_ON_CPU", 100)
+    monkeypatch.setattr("orchestrator.evaluation.scores.TOKENS_ON_CPU", 100)
     task = learner.stream.tasks[0]
     assert isinstance(task, Corpus)
     list(block_likelihoods(learner.family, task, "test", 64, torch.device("cpu")))

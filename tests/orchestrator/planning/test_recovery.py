@@ -18,8 +18,9 @@ from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.results import results
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import Event, ScoreComputed
+from orchestrator.store.events import ScoreComputed
 from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.records.event import Event
 from orchestrator.store.scores import score_file
 from orchestrator.store.view import read_view
 from orchestrator.training.sequence import run_sequence

@@ -17,15 +17,9 @@ from orchestrator.search.definition import Search, prepare
 from orchestrator.search.results import save_tuning_results
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, TrialResult
-from orchestrator.store.events import (
-    CheckpointSaved,
-    RungDecided,
-    ScoreComputed,
-    SequenceFailed,
-    SequenceFinished,
-    SequenceStarted,
-)
+from orchestrator.store.events import CheckpointSaved, ScoreComputed, SequenceFailed, SequenceFinished, SequenceStarted
 from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.records.search_events import RungDecided
 from orchestrator.store.view import View, read_view
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config

@@ -18,8 +18,8 @@ from orchestrator.search.choice import (
 )
 from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.trial_store import TrialStore
-from orchestrator.store.events import SearchChosen, SearchFinished
 from orchestrator.store.journal import Tail
+from orchestrator.store.records.search_events import SearchChosen, SearchFinished
 from tests.orchestrator.search.searches import open_search, score_trials, search_config
 
 SCORES = {"ft": [41.0, 73.5], "ft+migu": [66.0, 58.0]}

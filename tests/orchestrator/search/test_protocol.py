@@ -29,8 +29,9 @@ from orchestrator.search.definition import prepare
 from orchestrator.search.protocol import evaluation_phase, tune_experiment
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import metrics_after
-from orchestrator.store.events import Event, SearchChosen, SearchFinished, SearchFrozen, SearchStarted
 from orchestrator.store.journal import Tail
+from orchestrator.store.records.event import Event
+from orchestrator.store.records.search_events import SearchChosen, SearchFinished, SearchFrozen, SearchStarted
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import SMALL
 from tests.orchestrator.search.searches import (

@@ -12,8 +12,8 @@ import pytest
 from orchestrator.planning.experiment import Experiment
 from orchestrator.search.results import access_summary, add_gap, is_search, method_result, ranking, search_results
 from orchestrator.search.trial_store import TrialStore
-from orchestrator.store.events import SearchStarted
 from orchestrator.store.journal import Journal
+from orchestrator.store.records.search_events import SearchStarted
 from tests.orchestrator.search.searches import (
     EVALUATION,
     Matrix,

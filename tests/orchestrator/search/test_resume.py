@@ -17,8 +17,8 @@ from orchestrator.search.definition import MethodSearch, Search, prepare
 from orchestrator.search.space import Values
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, score_after, tasks_done
-from orchestrator.store.events import RungDecided, TrialSuggested
 from orchestrator.store.journal import Tail, journal_folder
+from orchestrator.store.records.search_events import RungDecided, TrialSuggested
 from tests.orchestrator.search.searches import EVALUATION, TUNING, Matrix, search_config, write_scores
 
 # With four tasks the rungs are after two of them and after three.

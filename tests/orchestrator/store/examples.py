@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.store.events import CheckpointSaved, ScoreComputed, SequenceStarted, Step
+from orchestrator.store.events import CheckpointSaved, ProbeComputed, ScoreComputed, SequenceStarted, Step
 
 
 def started(*tasks: str) -> SequenceStarted:
@@ -30,4 +30,12 @@ def checkpoint(task_id: int) -> CheckpointSaved:
     return CheckpointSaved(
         task_id=task_id, task=str(task_id), key="k", path="/p", bytes=1, seconds=2.0, usage={"steps": 3}, reused=False,
         diagnostics={},
+    )  # fmt: skip
+
+
+def probe(tasks_seen: int, name: str, percent: float) -> ProbeComputed:
+    """A result in a benchmark of that name, with five rows."""
+    return ProbeComputed(
+        tasks_seen=tasks_seen, probe=name, key="k", metric="acc", score=percent, better="higher", n=5,
+        numbers={"acc": percent, "acc_norm (x)": 1.0}, seconds=1.0,
     )  # fmt: skip

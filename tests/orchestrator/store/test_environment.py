@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.store.environment import SystemSampler, describe, git_commit
-from orchestrator.store.events import Event, SystemSample
+from orchestrator.store.events import SystemSample
+from orchestrator.store.records.event import Event
 
 
 def test_versions_are_those_that_are_installed() -> None:

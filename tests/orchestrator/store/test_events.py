@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from orchestrator.store import events
-from orchestrator.store.events import (
-    EVENTS,
-    CheckpointSaved,
-    Event,
-    RungDecided,
+from orchestrator.store.events import EVENTS, CheckpointSaved, parse_event
+from orchestrator.store.records.event import Event
+from orchestrator.store.records.search_events import (
     SearchEvent,
-    SearchFinished,
-    Step,
     TrialEvent,
-    TrialSuggested,
-    parse_event,
 )
-from orchestrator.store.identities import ParentRun
 from tests.orchestrator.store.examples import checkpoint, step
 
 # a value of each type that a field may have
@@ -29,6 +22,8 @@ VALUES: dict[Any, Any] = {
     str: "word",
     int: 3,
     float: 0.25,
+    Literal["higher", "lower"]: "lower",
+    dict[str, float]: {"acc": 0.5},
     bool: True,
     float | None: None,
     str | None: None,
@@ -60,7 +55,7 @@ def test_every_kind_that_can_be_recorded_is_listed_under_its_name() -> None:
     for kind in vars(events).values():
         if isinstance(kind, type) and issubclass(kind, Event) and kind not in (Event, SearchEvent, TrialEvent):
             kinds.append(kind)
-    assert len(kinds) == 20
+    assert len(kinds) == 21
     assert {kind.name: kind for kind in kinds} == EVENTS
 
 
@@ -91,27 +86,3 @@ def test_a_journal_of_before_a_field_was_added_is_read() -> None:
     event = parse_event(old)
     assert isinstance(event, CheckpointSaved)
     assert event.versions == {}
-
-
-def test_two_records_of_one_fact_say_the_same_whenever_they_were_made() -> None:
-    early = step(0, 1).model_copy(update={"time": 1})
-    late = early.model_copy(update={"time": 2})
-    assert early != late
-    assert early.says_the_same_as(late)
-    assert not early.says_the_same_as(late.model_copy(update={"loss": 2.0}))
-    assert not Event(time=1).says_the_same_as(SearchFinished(summary={}, time=1))
-
-
-def test_a_time_that_is_not_given_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.time", lambda: 1234.5678)
-    assert Step(task_id=0, step=1, loss=1, lr=1, grad_norm=1, tokens_per_s=1).time == 1_234_567
-
-
-def test_events_of_a_trial_hang_below_the_search() -> None:
-    search = ParentRun("search:mine", "mine: search")
-    assert SearchFinished(summary={}).parent_runs("mine") == (search,)
-    drawn = TrialSuggested(definition="0123456789", method="ft", number=7, values={}, notes={})
-    assert drawn.trial == "ft-007"
-    assert drawn.parent_runs("mine") == (search, ParentRun("search:mine/ft-007-01234567", "mine-ft-007"))
-    rung = RungDecided(definition="0123456789", method="ft", number=7, tasks=2, score=1.0, goes_on=True)
-    assert rung.parent_runs("mine") == drawn.parent_runs("mine")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.events import Event, SequenceFailed, Step
+from orchestrator.store.events import SequenceFailed, Step
 from orchestrator.store.integrity import seal
 from orchestrator.store.journal import Journal, ResumableTail, Tail, ThreadedJournal
+from orchestrator.store.records.event import Event
 from tests.orchestrator.store.examples import step
 
 

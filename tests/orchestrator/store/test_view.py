@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from orchestrator.store.events import ScoringFailed, SearchChosen, SequenceFailed, SequenceFinished, TaskStarted
+from orchestrator.store.events import ScoringFailed, SequenceFailed, SequenceFinished, TaskStarted
 from orchestrator.store.integrity import seal
 from orchestrator.store.journal import Journal, Tail, journal_folder
-from orchestrator.store.view import StepNumbers, View, fold, read_view
-from tests.orchestrator.store.examples import checkpoint, score, started, step
+from orchestrator.store.records.search_events import SearchChosen
+from orchestrator.store.view import View, fold, read_view
+from tests.orchestrator.store.examples import checkpoint, probe, score, started, step
 
 STARTED = started("a", "b")
 ALL_SCORES = [score(tasks_seen, task_id, 1.0) for tasks_seen in range(3) for task_id in range(2)]
@@ -55,6 +55,24 @@ def test_with_rows_of_seen_tasks_no_score_before_a_tasks_turn_is_missing() -> No
     assert not view.is_scored(), "the last start says what is asked for"
 
 
+def test_a_state_that_takes_benchmarks_has_all_scores_with_these() -> None:
+    """Those that the last start asked for: an earlier run may have asked for none."""
+    asked = STARTED.model_copy(update={"sequence": {"evaluation": {"probes": {"tasks": ["films", "books"]}}}})
+    view = fold("s", [STARTED, *ALL_SCORES])
+    assert view.has_all_scores(1)
+    view.add(asked)
+    assert not view.has_all_scores(1)
+    assert view.add(probe(1, "films", 50.0)) and not view.add(probe(1, "films", 60.0))
+    assert view.knows(probe(1, "films", 0.0)) and not view.knows(probe(2, "films", 0.0))
+    assert view.knows(score(1, 0, 0.0)) and not view.knows(score(3, 0, 0.0))
+    assert not view.has_all_scores(1)
+    view.add(probe(1, "books", 50.0))
+    assert view.has_all_scores(1) and not view.has_all_scores(2)
+    assert view.probes[1, "films"].score == 50.0
+    view.add(STARTED)
+    assert view.has_all_scores(2)
+
+
 def test_cost_is_summed_over_tasks() -> None:
     view = fold("s", [STARTED, checkpoint(0), checkpoint(1)])
     assert (view.seconds, view.usage("steps"), view.usage("flops")) == (4.0, 6, None)
@@ -91,19 +109,6 @@ def test_a_failure_to_score_counts_until_the_scores_are_there() -> None:
     assert view.unscored() == [failed], "one of its two scores is missing"
     view.add(score(1, 1, 10.0))
     assert view.unscored() == []
-
-
-def test_steps_are_known_by_their_numbers_in_whatever_order_they_come() -> None:
-    for order in itertools.permutations((1, 2, 3, 5)):
-        numbers = StepNumbers()
-        for number in order:
-            assert number not in numbers
-            assert numbers.add(number)
-            assert not numbers.add(number)
-        assert len(numbers) == 4
-        assert [number in numbers for number in range(7)] == [False, True, True, True, False, True, False]
-        numbers.add(4)
-        assert (len(numbers), numbers.without_gap, numbers.after_gap) == (5, 5, set())
 
 
 def test_the_last_step_is_the_one_that_is_furthest_on(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.tracking.names import flatten, plain_name, safe_key, scores_by_key
-from tests.orchestrator.store.examples import score
+from orchestrator.tracking.names import flatten, plain_name, probes_by_key, safe_key, scores_by_key
+from tests.orchestrator.store.examples import probe, score
 
 
 def test_nested_settings_are_flattened_by_their_path() -> None:
@@ -21,6 +21,11 @@ def test_scores_go_by_what_they_count() -> None:
     for scorer in ("exact-match", "verbatim", "accuracy", "numeric"):
         assert scores_by_key(event, scorer) == {"accuracy/yelp": 50.0, "accuracy_options/yelp": 60.0}
     assert scores_by_key(event, "rouge-l") == {"rouge-l/yelp": 50.0, "rouge-l_options/yelp": 60.0}
+
+
+def test_a_benchmark_has_all_its_numbers() -> None:
+    numbers = {"probe/films-2/acc": 20.0, "probe/films-2/acc_norm -x-": 1.0}
+    assert probes_by_key(probe(1, "films:2", 20.0)) == numbers
 
 
 def test_signs_that_are_not_allowed_are_replaced() -> None:

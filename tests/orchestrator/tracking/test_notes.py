@@ -13,8 +13,10 @@ from typing import Any
 import mlflow
 import pytest
 
-from orchestrator.store.events import Event, SearchStarted, SequenceFinished, SystemSample, TaskStarted
+from orchestrator.store.events import SequenceFinished, SystemSample, TaskStarted
 from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.records.event import Event
+from orchestrator.store.records.search_events import SearchStarted
 from orchestrator.tracking import MlflowSync
 from tests.orchestrator.store.examples import checkpoint, score, started, step
 

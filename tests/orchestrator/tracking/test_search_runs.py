@@ -11,17 +11,17 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from orchestrator.store.events import (
-    Event,
+from orchestrator.store.events import SequenceFinished
+from orchestrator.store.journal import Journal
+from orchestrator.store.records.event import Event
+from orchestrator.store.records.search_events import (
     SearchFinished,
     SearchFrozen,
     SearchStarted,
-    SequenceFinished,
     TrialEnded,
     TrialReopened,
     TrialSuggested,
 )
-from orchestrator.store.journal import Journal
 from orchestrator.tracking import MlflowSync
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.notes import Notes

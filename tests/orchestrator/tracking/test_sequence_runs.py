@@ -16,15 +16,16 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.references import record_references
 from orchestrator.report.results import results
-from orchestrator.store.events import Event, ScoreComputed, SequenceFailed, SequenceStarted, Step, TaskStarted
+from orchestrator.store.events import ScoreComputed, SequenceFailed, SequenceStarted, Step, TaskStarted
 from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.records.event import Event
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.notes import Notes
 from orchestrator.tracking.parent_runs import ParentRuns
 from orchestrator.tracking.sequence_runs import SequenceRuns
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
-from tests.orchestrator.store.examples import checkpoint, score, started, step
+from tests.orchestrator.store.examples import checkpoint, probe, score, started, step
 from tests.orchestrator.tracking.mlflow_runs import copy_to_mlflow, parent_of, points, runs, snapshot
 from tests.steps import losses_of
 
@@ -164,6 +165,12 @@ def test_a_score_that_comes_late_completes_the_averages_of_later_states(
     parent, _ = copied(all_events())
     assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
     assert points(store, parent, "bwt") == [(2, 30)], "and no NaN after the first"
+
+
+def test_a_benchmark_is_a_curve_over_states(store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]) -> None:
+    parent, children = copied([*all_events(), at(600, probe(0, "films", 60.0)), at(601, probe(1, "films", 20.0))])
+    assert points(store, parent, "probe/films/acc") == [(0, 60.0), (1, 20.0)]
+    assert points(store, children["1 sport"], "probe/films/acc") == [(1, 20.0)]
 
 
 def test_rows_of_seen_tasks_have_averages_without_the_scores_before_a_tasks_turn(

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State, Store
-from orchestrator.store.events import CheckpointSaved, Event
+from orchestrator.store.events import CheckpointSaved
+from orchestrator.store.records.event import Event
 from orchestrator.training.sequence import run_sequence
 
 ANNEALED = {"schedule": "infinite", "warmup": 0.1}

@@ -20,9 +20,9 @@ from orchestrator.evaluation.scores import compute_score
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import Event
 from orchestrator.store.failure_notes import noted_failures
 from orchestrator.store.journal import Tail, journal_folder
+from orchestrator.store.records.event import Event
 from orchestrator.store.view import read_view
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.record import SequenceRecord

@@ -18,8 +18,9 @@ from orchestrator.evaluation.scores import compute_score, is_complete, missing_s
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import CheckpointSaved, Event, Step
+from orchestrator.store.events import CheckpointSaved, Step
 from orchestrator.store.journal import Tail, journal_folder
+from orchestrator.store.records.event import Event
 from orchestrator.store.view import read_view
 from orchestrator.training.learner import Learner
 from orchestrator.training.scoring import score_state

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
-from orchestrator.store.events import Event
+from orchestrator.store.records.event import Event
 from orchestrator.training import task as task_module
 from orchestrator.training.batches import global_batches
 from orchestrator.training.learner import Learner

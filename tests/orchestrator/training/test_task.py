@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.store.events import Event, Step
+from orchestrator.store.events import Step
+from orchestrator.store.records.event import Event
 from orchestrator.training import task
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import Position, train_task

@@ -1,0 +1,1 @@
+"""Parts of what journals hold, and of what follows from them."""
