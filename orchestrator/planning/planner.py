@@ -281,6 +281,11 @@ def _generates_answers(method: MethodEntry) -> bool:
 
 def _check_dev(stream: Stream) -> None:
     for task in stream.tasks:
+        # neither the proof that nothing overlaps nor the lengths of tasks are counted in documents
+        if task.objective == "text":
+            raise UserError(
+                f"search.streams: task {task.name!r} of stream {stream.name!r} is a corpus; a search tunes on tasks with answers"
+            )
         if not task.has_dev:
             raise UserError(
                 f"search.streams: task {task.name!r} of stream {stream.name!r} has no dev split; raise dev_fraction"
