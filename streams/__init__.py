@@ -8,14 +8,15 @@ from streams.catalogue import (
     named_stream,
     resolve_source,
 )
-from streams.corpus import Corpus
+from streams.corpus import Corpus, EndTask
 from streams.doubts import doubts
 from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level, Proof, prove
 from streams.label_splits import half_of_labels, tasks_of_labels
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
-from streams.scorer_names import FROM_LIKELIHOOD, NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
+from streams.scorer_names import FROM_LIKELIHOOD, NEED_LABELS, NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
 from streams.sources import SOURCES, find_source, source_names
+from streams.sources.corpus import CorpusSource
 from streams.sources.embedded import EmbeddedSource, vocabulary
 from streams.sources.files import FilesSource, FileTask
 from streams.sources.folder import FolderSource
@@ -34,6 +35,7 @@ __all__ = [
     "FOLDER_STREAMS",
     "FROM_LIKELIHOOD",
     "LEVELS",
+    "NEED_LABELS",
     "NORMAL_FORMS",
     "ORDERS",
     "PROMPTS",
@@ -43,7 +45,9 @@ __all__ = [
     "SPLITS",
     "STATEMENTS",
     "Corpus",
+    "CorpusSource",
     "EmbeddedSource",
+    "EndTask",
     "Example",
     "FileTask",
     "FilesSource",

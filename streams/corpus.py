@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NoReturn
@@ -30,6 +31,25 @@ class Contents:
     num_bytes: int
 
 
+@dataclass(frozen=True)
+class EndTask:
+    """A task with labels on which a copy of a state is fine-tuned, to see what was learnt from a corpus; and how it is.
+
+    AdamW with a rate that falls linearly to 0 over all `epochs`, in batches of `batch`.
+    """
+
+    task: Task
+    epochs: int
+    batch: int
+    lr: float
+    weight_decay: float
+
+    @property
+    def settings(self) -> list[float]:
+        """What the score depends on beside the examples."""
+        return [self.epochs, self.batch, self.lr, self.weight_decay]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Corpus(Task):
     """A task of documents. Each function in `parts` streams those of a split, in a fixed order; train is always there.
@@ -38,12 +58,27 @@ class Corpus(Task):
     dev, `limits.dev_fraction` of the others. Which they are depends on the seed and each document's own text alone, so that
     equal texts share a split and no pass has to know how many there are; the share is met on average. `limits.max_*` take a
     split's first documents.
+
+    A corpus with an `end_task` is scored by that one: its dev and test splits are the end task's, and all documents are trained
+    on.
     """
 
     objective: ClassVar[Objective] = "text"
 
     parts: Mapping[Split, Read] = field(repr=False)
     test_fraction: float = 0.05
+    end_task: EndTask | None = None
+
+    @property
+    def answered(self) -> Task:
+        """The task whose answers are scored: the end task, where there is one."""
+        if self.end_task is None:
+            return self
+        return self.end_task.task.sharing(scorer=self.scorer, sealed=self.sealed, on_test_read=self._note_test_read)
+
+    def _note_test_read(self, task: Task) -> None:
+        # once, however often the end task is asked for
+        self._open_test()
 
     def documents(self, split: Split) -> Iterator[str]:
         """The documents of a split, one at a time, in a fixed order."""
@@ -80,6 +115,8 @@ class Corpus(Task):
 
     def _split_of(self, text: str) -> Split:
         """The split to which a document of the train files belongs."""
+        if self.end_task is not None:
+            return "train"
         rank = seeded_rank(text, self.limits.seed)
         # two numbers of one hash: the share of dev is one of what test leaves
         if "test" not in self.parts and int(rank[:16], 16) < self.test_fraction * _RANKS:
@@ -107,13 +144,21 @@ class Corpus(Task):
         return ""
 
     def size(self, split: Split) -> int:
+        if split != "train" and self.end_task is not None:
+            return self.answered.size(split)
         return self.contents(split).num_documents
 
     def split_hash(self, split: Split) -> str:
+        if split != "train" and self.end_task is not None:
+            task = self.answered
+            parts = [task.train_hash, task.split_hash(split), self.end_task.settings]
+            return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return self.contents(split).sha256
 
     @property
     def has_dev(self) -> bool:
+        if self.end_task is not None:
+            return self.end_task.task.has_dev
         if "dev" not in self.parts and not self.limits.dev_fraction:
             return False
         return self._keep("contents of dev", lambda: _contents(self.documents("dev"))).num_documents > 0
@@ -123,8 +168,10 @@ class Corpus(Task):
         raise ValueError(f"task {self.name!r} is a corpus: it has documents, and no examples with a label")
 
     def dropped_rows(self, split: RawSplit) -> int:
-        """No document has a label that could be a wrong one."""
-        return 0
+        """Rows of the end task; no document has a label that could be a wrong one."""
+        if split == "train" or self.end_task is None:
+            return 0
+        return self.answered.dropped_rows(split)
 
 
 def corpus(
@@ -134,8 +181,12 @@ def corpus(
     limits: Limits = Limits(),
     test_fraction: float = 0.05,
     dataset: str = "",
+    end_task: EndTask | None = None,
 ) -> Corpus:
     """A corpus by its name and what streams its documents."""
+    scorer = "perplexity"
+    if end_task is not None:
+        scorer = "macro-f1"
     return Corpus(
         name=name,
         category="",
@@ -145,9 +196,10 @@ def corpus(
         load=_no_examples,
         limits=limits,
         dataset=dataset,
-        scorer="perplexity",
+        scorer=scorer,
         parts=parts,
         test_fraction=test_fraction,
+        end_task=end_task,
     )
 
 

@@ -78,14 +78,19 @@ class Task:
             raise ValueError(f"task {self.name!r}: the label set names a label twice ({self.source})")
 
     def sharing(self, **changes: Any) -> Task:
-        """The same task, sealed or watched otherwise, which reads and hashes nothing anew that either of them has read.
+        """The same task, sealed, watched or scored otherwise, which reads and hashes nothing anew that either of them has read.
 
         Its own reading of the test split is told as if nothing had been read.
         """
-        assert changes.keys() <= {"sealed", "on_test_read"}, "what is kept depends on all else"
+        assert changes.keys() <= {"sealed", "on_test_read", "scorer"}, "what is kept depends on all else"
         other = replace(self, **changes)
         object.__setattr__(other, "_kept", self._kept)
         return other
+
+    @property
+    def answered(self) -> Task:
+        """The task whose answers are scored: this one."""
+        return self
 
     @cached_property
     def _kept(self) -> dict[str, Any]:

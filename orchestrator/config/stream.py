@@ -19,6 +19,8 @@ from methods import unknown
 from orchestrator.config.section import Section
 from streams import (
     FROM_LIKELIHOOD,
+    NEED_LABELS,
+    Corpus,
     Limits,
     Source,
     Stream,
@@ -146,7 +148,7 @@ class StreamConfig(Section):
         stream = stream.changed(self._asked_and_scored)
         # before anything is cut: labels that are one to the scorer are so in two tasks too
         for task in stream.tasks:
-            check_labels(task)
+            check_labels(task.answered)
         if self.label_half is not None:
             half = self.label_half
             stream = stream.changed(lambda task: half_of_labels(task, half, self.seed))
@@ -185,14 +187,22 @@ class StreamConfig(Section):
         if prompt is not None:
             task = replace(task, template=find_prompt(prompt))
         scorer = _value_for(task, self.scorer)
-        if scorer is not None and task.objective == "text" and scorer not in FROM_LIKELIHOOD:
-            raise ValueError(
-                f"stream {self.name!r}: scorer: {scorer!r} scores answers, and task {task.name!r} is a corpus; allowed: "
-                + ", ".join(FROM_LIKELIHOOD)
-            )
+        if scorer is not None and isinstance(task, Corpus):
+            self._check_scorer_of_corpus(task, scorer)
         if scorer is not None:
             task = replace(task, scorer=scorer)
         return task
+
+    def _check_scorer_of_corpus(self, task: Corpus, scorer: str) -> None:
+        what = "is a corpus"
+        allowed = FROM_LIKELIHOOD
+        if task.end_task is not None:
+            what = "is scored by its end task"
+            allowed = NEED_LABELS
+        if scorer not in allowed:
+            raise ValueError(
+                f"stream {self.name!r}: scorer: {scorer!r}: task {task.name!r} {what}; allowed: {', '.join(allowed)}"
+            )
 
     def _only(self, stream: Stream) -> Stream:
         if self.only is None:

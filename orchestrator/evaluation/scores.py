@@ -28,7 +28,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import ScoreComputed
 from orchestrator.store.predictions import Prediction, save_predictions
-from streams import Corpus, Example, Split, Stream, Task
+from streams import Corpus, EndTask, Example, Split, Stream, Task
 
 # An answer, and the answer when only the task's own options compete (None where answers are not chosen from options)
 Answer = tuple[str, str | None]
@@ -38,7 +38,8 @@ Answer = tuple[str, str | None]
 class ScoredModel:
     """A model in the state that is to be scored: with its method, its device, and a context of its numeric precision.
 
-    `keeps_scores` is False on a worker that only takes part in computing what another one keeps.
+    `keeps_scores` is False on a worker that only takes part in computing what another one keeps. `fine_tuned` gives a copy
+    that was trained on an end task.
     """
 
     family: Family
@@ -46,6 +47,7 @@ class ScoredModel:
     device: torch.device
     precision: Callable[[], AbstractContextManager[Any]]
     keeps_scores: bool = True
+    fine_tuned: Callable[[EndTask], ScoredModel] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,10 @@ def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) ->
 
 
 def _score_corpus(model: ScoredModel, corpus: Corpus, split: Split, batch_size: int) -> TaskScore:
-    """The score of a state on a corpus, of which each block is an example."""
+    """The score of a state on a corpus, of which each block is an example; or on its end task, of a copy."""
+    if corpus.end_task is not None:
+        assert model.fine_tuned is not None, "given where states are scored"
+        return score_task(model.fine_tuned(corpus.end_task), corpus.answered, split, batch_size)
     scorer = scorer_of(corpus)
     assert isinstance(scorer, LikelihoodScorer), "refused at the door"
     with evaluating(model.family), model.precision():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from methods import Card
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
 from orchestrator.errors import UserError
@@ -34,10 +35,20 @@ def check_objectives(stream: Stream, model: ModelConfig, family: type[Family], m
             continue
         for method in methods:
             for part in method.types:
+                _check_end_task(task, what, method.label, part.card)
                 if part.card.no_corpora:
                     raise UserError(
                         f"{what} is a corpus, and method {method.label!r} does not learn from one: {part.card.no_corpora}"
                     )
+
+
+def _check_end_task(task: Task, what: str, method: str, card: Card) -> None:
+    reason = card.no_own_weights or card.per_task_weights
+    if task.answered is not task and reason:
+        raise UserError(
+            f"{what} has an end task, for which a copy of the model's own weights is fine-tuned, and method {method!r} has "
+            f"others: {reason}"
+        )
 
 
 def _check_family(task: Task, what: str, model: ModelConfig, family: type[Family]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from orchestrator.evaluation.columns import column_name, compute_column, missing_columns
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.training.end_tasks import fine_tuned
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.task import Position
@@ -72,7 +75,7 @@ def compute_scores(
     learner: Learner, store: Store, tasks_seen: int, task_ids: Sequence[int], position: Position
 ) -> None:
     """Score the state that a learner holds on tasks."""
-    model = learner.scored_model()
+    model = replace(learner.scored_model(), fine_tuned=partial(fine_tuned, learner))
     for task_id in task_ids:
         position.task = column_name(learner.sequence, task_id)
         try:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
-from streams.corpus import Corpus, Read, corpus
+from streams.corpus import Corpus, EndTask, Read, corpus
+from streams.sources.files import FileTask, file_task
 from streams.sources.folder import canonical
 from streams.sources.reading import Paths, find_files, form_of, full_path, json_row, lines_of, listed, name_of
 from streams.sources.source import Source, SourceSettings
@@ -19,6 +21,19 @@ from streams.task import Objective
 
 # also `.json`, in which much of what is published is written, an object a line
 JSON_LINES = (".jsonl", ".json", ".ndjson")
+
+
+class EndTaskFiles(FileTask):
+    """The labelled files of an end task, and how a copy of each state is fine-tuned on them.
+
+    Defaults: the released code's of arXiv 2302.03241, whose number of epochs differs from task to task.
+    """
+
+    name: str = Field("", description="that of the corpus")
+    epochs: int = Field(5, ge=1)
+    batch: int = Field(16, ge=1)
+    lr: float = Field(3e-5, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
 
 
 class CorpusFiles(SourceSettings):
@@ -34,6 +49,9 @@ class CorpusFiles(SourceSettings):
     text: str = Field("text", description="of JSON lines and Parquet: the column of the text")
     documents: Literal["line", "blank-line"] = Field(
         "line", description="of plain text: each line is a document, or blank lines stand between them"
+    )
+    end_task: EndTaskFiles | None = Field(
+        None, description="labelled files: the score is that of a copy of the state which is fine-tuned on them"
     )
 
     @field_validator("train", "test", "dev")
@@ -55,9 +73,11 @@ class CorpusSource(Source):
     def located(self) -> Self:
         tasks = []
         for task in self.tasks:
-            changes: dict[str, tuple[str, ...]] = {}
+            changes: dict[str, Any] = {}
             for split, paths in _paths(task).items():
                 changes[split] = tuple(map(full_path, paths))
+            if task.end_task is not None:
+                changes["end_task"] = task.end_task.located()
             tasks.append(task.model_copy(update=changes))
         return self.model_copy(update={"tasks": tuple(tasks)})
 
@@ -74,7 +94,18 @@ def corpus_task(spec: CorpusFiles, limits: Limits = Limits(), test_fraction: flo
     for split, paths in _paths(spec).items():
         parts[split] = partial(read_documents, spec, paths)
     first = PurePosixPath(listed(spec.train)[0])
-    return corpus(spec.name, f"corpus:{first.name}", parts, limits, test_fraction, canonical(spec.name))
+    end_task = None
+    if spec.end_task is not None:
+        end_task = _end_task(spec.end_task.model_copy(update={"name": spec.name}), limits)
+    return corpus(spec.name, f"corpus:{first.name}", parts, limits, test_fraction, canonical(spec.name), end_task)
+
+
+def _end_task(spec: EndTaskFiles, limits: Limits) -> EndTask:
+    # a limit of train is one of documents
+    task = file_task(spec, replace(limits, max_train=None))
+    if len(task.labels) < 2:
+        raise ValueError(f"task {spec.name!r}: end_task: {len(task.labels)} labels: there is nothing to tell apart")
+    return EndTask(task, spec.epochs, spec.batch, spec.lr, spec.weight_decay)
 
 
 def _paths(spec: CorpusFiles) -> Mapping[Split, Sequence[str]]:

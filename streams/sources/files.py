@@ -44,6 +44,12 @@ class FileTask(ColumnTask):
             raise ValueError("expected a file, or a list of at least one")
         return paths
 
+    def located(self) -> Self:
+        """The same with full paths."""
+        train = tuple(map(full_path, listed(self.train)))
+        test = tuple(map(full_path, listed(self.test)))
+        return self.model_copy(update={"train": train, "test": test})
+
     def example(self, row: Row, labels: Sequence[str]) -> Example:
         """A row as an example; a cell of CSV, which holds texts alone, may hold an index too."""
         value = row[self.label]
@@ -63,12 +69,8 @@ class FilesSource(Source):
         return isinstance(tasks, list | tuple) and any(isinstance(task, Mapping) and "train" in task for task in tasks)
 
     def located(self) -> Self:
-        tasks = []
-        for task in self.tasks:
-            train = tuple(map(full_path, listed(task.train)))
-            test = tuple(map(full_path, listed(task.test)))
-            tasks.append(task.model_copy(update={"train": train, "test": test}))
-        return self.model_copy(update={"tasks": tuple(tasks)})
+        tasks = tuple(task.located() for task in self.tasks)
+        return self.model_copy(update={"tasks": tasks})
 
     def stream(self, name: str, limits: Limits) -> Stream:
         tasks = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from streams import Corpus, Limits, SealedSplit, Stream
+from streams import Corpus, EndTask, Example, Limits, SealedSplit, Stream, Task
 from streams.corpus import corpus
 
 # every third text comes twice
@@ -137,3 +138,42 @@ def test_a_manifest_counts_documents() -> None:
     assert described["sizes"] == sizes
     assert described["scorer"] == "perplexity"
     assert described["dropped_rows"] == {"train": 0, "test": 0}
+
+
+def labelled(limits: Limits) -> Task:
+    """A task whose labels alternate."""
+    rows = [Example(f"text {number}", ["no", "yes"][number % 2]) for number in range(40)]
+    return Task("law", "", "", ("no", "yes"), "made", {"train": rows, "test": rows[:6]}.__getitem__, limits)
+
+
+def test_a_corpus_with_an_end_task_has_the_splits_of_that_one() -> None:
+    end_task = EndTask(labelled(WITH_DEV), epochs=2, batch=4, lr=1e-3, weight_decay=0.0)
+    task = made(end_task=end_task)
+    # no document is held out for a perplexity that nobody asks for
+    assert list(task.documents("train")) == TEXTS
+    assert [task.size(split) for split in ("train", "dev", "test")] == [900, 8, 6]  # type: ignore[arg-type]
+    assert task.has_dev
+    assert task.scorer == "macro-f1"
+    assert task.train_hash == made(limits=WITHOUT_DEV, test_fraction=0).train_hash
+    hashes = {task.test_hash, task.split_hash("dev"), labelled(WITH_DEV).test_hash}
+    hashes.add(made(end_task=replace(end_task, epochs=3)).test_hash)
+    assert len(hashes) == 4
+    assert replace(task, scorer="accuracy").answered.scorer == "accuracy"
+    assert made().answered.scorer == "perplexity"
+
+
+def test_the_test_split_of_an_end_task_is_sealed_and_told_of_as_the_corpus() -> None:
+    told = []
+    task = made(end_task=EndTask(labelled(WITH_DEV), 2, 4, 1e-3, 0.0))
+    sealed = task.sharing(sealed=True)
+    with pytest.raises(SealedSplit):
+        sealed.split_hash("test")
+    with pytest.raises(SealedSplit):
+        sealed.answered.read("test")
+    assert sealed.split_hash("dev") == task.split_hash("dev")
+    watched = task.sharing(on_test_read=told.append)
+    watched.answered.read("train")
+    assert told == []
+    watched.split_hash("test")
+    watched.answered.read("test")
+    assert told == [watched]

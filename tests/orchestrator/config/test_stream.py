@@ -163,8 +163,7 @@ def test_a_corpus_is_asked_nothing_and_scored_by_its_likelihood() -> None:
         ({"prompt": "plain"}, "stream 'embedded-cpt': prompt: task 'karst' is a corpus, of which nothing is asked"),
         (
             {"scorer": "exact-match"},
-            "stream 'embedded-cpt': scorer: 'exact-match' scores answers, and task 'karst' is a corpus; allowed: "
-            "perplexity, bits-per-byte",
+            "stream 'embedded-cpt': scorer: 'exact-match': task 'karst' is a corpus; allowed: perplexity, bits-per-byte",
         ),
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
