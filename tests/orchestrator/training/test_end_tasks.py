@@ -18,10 +18,10 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.predictions import load_predictions
-from orchestrator.training import end_tasks
-from orchestrator.training.end_tasks import fine_tuned
+from orchestrator.training import scoring
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
+from orchestrator.training.scoring import fine_tuned
 from orchestrator.training.sequence import run_sequence
 from streams import Corpus, EndTask
 from tests.conftest import small_config
@@ -81,7 +81,7 @@ def test_a_copy_begins_as_the_state_and_learns_and_the_state_stays(
     torch.manual_seed(5)
     trained = weights_of(fine_tuned(learner, end_task_of(learner)))
     assert torch.equal(torch.rand(3), expected_draw), "what is drawn next is not the copy's affair"
-    monkeypatch.setattr(end_tasks, "train_task", lambda *arguments: None)
+    monkeypatch.setattr(scoring, "train_task", lambda *arguments: None)
     copy = fine_tuned(learner, end_task_of(learner))
     assert isinstance(copy.family, EncoderWithHead)
     assert copy.family.labels == ("bad", "good")
@@ -113,13 +113,13 @@ def test_the_rate_falls_to_nothing_in_batches_of_the_end_task(
     learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[Any] = []
-    train = end_tasks.train_task
+    train = scoring.train_task
 
     def noted(copy: Learner, task_id: int, report: Any) -> Any:
         assert copy.sequence.training.weight_decay == 0.01
         return train(copy, task_id, steps.append)
 
-    monkeypatch.setattr(end_tasks, "train_task", noted)
+    monkeypatch.setattr(scoring, "train_task", noted)
     fine_tuned(learner, end_task_of(learner))
     # 29 rows (three of 32 are held out for dev) make four batches of eight; three epochs
     rates = [step.lr for step in steps]
