@@ -16,7 +16,7 @@ from orchestrator.config.loading import load_config, recipe_names
 from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.models.source import DESCRIPTIONS as MODELS
 from streams import DESCRIPTIONS as STREAMS
-from streams import FOLDER_STREAMS, FROM_LIKELIHOOD
+from streams import FOLDER_STREAMS, FROM_LIKELIHOOD, SCENARIOS
 from streams.scorer_names import LIBRARIES, NEED_LABELS
 
 Row = dict[str, Any]
@@ -108,6 +108,25 @@ def streams() -> list[Row]:
     return rows
 
 
+def scenarios() -> list[Row]:
+    """What makes another stream of a stream, with the settings that each needs and those that it may have."""
+    rows = []
+    for name, scenario in SCENARIOS.items():
+        needed = []
+        optional = []
+        for key, field in scenario.model_fields.items():
+            if field.is_required():
+                needed.append(key)
+            elif field.default is None:
+                optional.append(f"[{key}]")
+            # each has its own name as a default
+            elif key != "name":
+                optional.append(f"[{key} {field.default}]")
+        settings = " ".join([*needed, *optional])
+        rows.append({"name": name, "what": scenario.summary, "settings": settings, "arXiv": scenario.paper})
+    return rows
+
+
 def scorers() -> list[Row]:
     """How answers may be scored."""
     rows = []
@@ -156,6 +175,7 @@ def recipes() -> list[Row]:
 LISTINGS: dict[str, Callable[[], list[Row]]] = {
     "methods": methods,
     "streams": streams,
+    "scenarios": scenarios,
     "scorers": scorers,
     "models": models,
     "recipes": recipes,

@@ -14,7 +14,16 @@ from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level
 from streams.label_splits import half_of_labels, tasks_of_labels
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
-from streams.scorer_names import FROM_LIKELIHOOD, NEED_LABELS, NORMAL_FORMS, SCORER_VERSIONS, check_labels, check_scorer
+from streams.scenarios import SCENARIOS, Scenario, find_scenarios
+from streams.scorer_names import (
+    FROM_LIKELIHOOD,
+    NEED_LABELS,
+    NORMAL_FORMS,
+    RUNS_CODE,
+    SCORER_VERSIONS,
+    check_labels,
+    check_scorer,
+)
 from streams.sources import SOURCES, find_source, source_names
 from streams.sources.corpus import CorpusSource
 from streams.sources.embedded import EmbeddedSource, vocabulary
@@ -22,9 +31,9 @@ from streams.sources.files import FilesSource, FileTask
 from streams.sources.folder import FolderSource
 from streams.sources.hub import HubSource, HubTask
 from streams.sources.source import Source, SourceSettings, refuse_boolean
-from streams.splits import SPLITS, Example, Limits, RawSplit, Split, carve_dev
+from streams.splits import SPLITS, Example, Limits, Objective, RawSplit, Split, carve_dev
 from streams.stream import Stream
-from streams.task import DEFAULT_SCORER, Objective, SealedSplit, Task
+from streams.task import DEFAULT_SCORER, SealedSplit, Task
 from streams.text import bare_text, normalise_answer
 
 __all__ = [
@@ -40,6 +49,8 @@ __all__ = [
     "ORDERS",
     "PROMPTS",
     "RELATED",
+    "RUNS_CODE",
+    "SCENARIOS",
     "SCORER_VERSIONS",
     "SOURCES",
     "SPLITS",
@@ -62,6 +73,7 @@ __all__ = [
     "PromptTemplate",
     "Proof",
     "RawSplit",
+    "Scenario",
     "SealedSplit",
     "Source",
     "SourceSettings",
@@ -74,6 +86,7 @@ __all__ = [
     "check_scorer",
     "doubts",
     "find_prompt",
+    "find_scenarios",
     "find_source",
     "half_of_labels",
     "named_stream",

@@ -10,10 +10,10 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
-from streams.splits import Example, Limits, RawSplit, Split
-from streams.task import Objective, Task
+from streams.splits import Example, Limits, Objective, RawSplit, Split
+from streams.task import Select, Task
 from streams.text import seeded_rank
 
 Read = Callable[[], Iterable[str]]
@@ -130,10 +130,17 @@ class Corpus(Task):
         # before what is kept is looked up: a sealed split stays so though another task has read it
         if split == "test":
             self._open_test()
-        contents = self._keep(f"contents of {split}", lambda: _contents(self.documents(split)))
+        contents = self._found(split)
         if not contents.num_documents:
             raise ValueError(f"task {self.name!r}: the {split} split is empty{self._why_none(split)} ({self.source})")
         return contents
+
+    def _found(self, split: Split) -> Contents:
+        what = f"contents of {split}"
+        if what not in self._kept:
+            self._kept[what] = _contents(self.documents(split))
+        found: Contents = self._kept[what]
+        return found
 
     def _why_none(self, split: Split) -> str:
         if split == "test" and "test" not in self.parts:
@@ -161,11 +168,17 @@ class Corpus(Task):
             return self.end_task.task.has_dev
         if "dev" not in self.parts and not self.limits.dev_fraction:
             return False
-        return self._keep("contents of dev", lambda: _contents(self.documents("dev"))).num_documents > 0
+        return self._found("dev").num_documents > 0
 
     def read(self, split: Split) -> NoReturn:
         """A corpus has no examples: raises ValueError."""
         raise ValueError(f"task {self.name!r} is a corpus: it has documents, and no examples with a label")
+
+    def part(self, name: str, select: Select | None = None, **changes: Any) -> NoReturn:
+        """A corpus is learnt as a whole: raises ValueError."""
+        raise ValueError(
+            f"task {self.name!r} is a corpus: no scenario that chooses among examples or mixes some in goes with it"
+        )
 
     def dropped_rows(self, split: RawSplit) -> int:
         """Rows of the end task; no document has a label that could be a wrong one."""

@@ -15,10 +15,15 @@ def doubts(stream: Stream) -> list[str]:
     Nothing is said of corpora. The test split of a sealed task is not read, and nothing is said of it.
     """
     lines = []
+    contents = set()
     for task in stream.tasks:
         # a corpus asks nothing, and comparing all of its documents would take longer than the plan
         if task.objective == "text":
             continue
+        # said of a task that comes again, it would be said as often
+        if task.train_hash in contents:
+            continue
+        contents.add(task.train_hash)
         for doubt in _doubts_of(task):
             lines.append(f"stream {stream.name!r}, task {task.name!r}: {doubt}")
     return lines

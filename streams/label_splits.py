@@ -7,6 +7,7 @@ labels are listed in.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 from streams.task import Task
@@ -28,16 +29,18 @@ def half_of_labels(task: Task, half: int, seed: int = 0) -> Task:
     return _with_labels(task, chosen)
 
 
-def tasks_of_labels(task: Task, labels_per_task: int, seed: int | None = None) -> list[Task]:
+def tasks_of_labels(
+    task: Task, labels_per_task: int, seed: int | None = None, order: Sequence[str] | None = None
+) -> list[Task]:
     """The task as a sequence of tasks of `labels_per_task` labels each; the last one takes those that remain too.
 
-    The labels come in the order in which the task lists them, or in one that the seed draws: the class-incremental
-    scenario, whose order of classes arXiv 2403.09066 varies from seed to seed. The tasks are named `<task>-1`,
+    The labels come in the order in which the task lists them, in one that the seed draws, or in `order`: the
+    class-incremental scenario, whose order of classes arXiv 2403.09066 varies from seed to seed. The tasks are named `<task>-1`,
     `<task>-2` and so on; prompts show the name of the whole. Raises ValueError where there are too few labels.
     """
     if len(task.labels) < labels_per_task:
         raise ValueError(f"labels_per_task: {labels_per_task}, but task {task.name!r} has {len(task.labels)} labels")
-    ordered = list(task.labels)
+    ordered = list(order or task.labels)
     if seed is not None:
         # not the ranks of the halves: within a half, those would put the labels in an order that the choice has biased
         ordered = _in_order_of(task.labels, f"order {seed}")
@@ -50,7 +53,8 @@ def tasks_of_labels(task: Task, labels_per_task: int, seed: int | None = None) -
         if task_index == num_tasks - 1:
             end = len(ordered)
         part = _with_labels(task, ordered[start:end])
-        tasks.append(replace(part, name=f"{task.name}-{task_index + 1}", shown_name=task.shown_name))
+        name = f"{task.name}-{task_index + 1}"
+        tasks.append(replace(part, name=name, shown_name=task.shown_name, first_name=""))
     return tasks
 
 

@@ -26,9 +26,12 @@ SCORER_VERSIONS: dict[str, int] = {
     "numeric": 1,
     "perplexity": 1,
     "bits-per-byte": 1,
+    "pass@1": 1,
 }
 # those that need no answer: how likely the target is to a model that writes
 FROM_LIKELIHOOD = ("perplexity", "bits-per-byte")
+# those that run what a model writes
+RUNS_CODE = ("pass@1",)
 # those that hold an answer against a set of labels, and say nothing where there is none
 NEED_LABELS = ("accuracy", "macro-f1")
 # the module that a scorer needs, and the package that has it; both come with the extra of that name
@@ -66,6 +69,7 @@ NORMAL_FORMS: dict[str, Callable[[str], str]] = {
     "numeric": last_number,
     "perplexity": single_spaces,
     "bits-per-byte": single_spaces,
+    "pass@1": str.strip,
 }
 
 
@@ -84,12 +88,17 @@ def check_scorer(name: str) -> None:
 
 
 def check_labels(task: Task) -> None:
-    """Raises ValueError where the task's scorer cannot tell two of its labels apart, or takes one for no answer at all.
+    """Raises ValueError for an unknown scorer, and where it cannot tell two labels apart or takes one for no answer at all.
 
     After the published normalisation `C` equals `C++` and `-1` equals `1`, so that a model that always answers the one
     would be right about the other; and nothing is left of `+`, so that an empty answer would be right. A scorer of labels
     needs some.
     """
+    try:
+        check_scorer(task.scorer)
+    except ValueError as error:
+        # a source of the user's own may give its tasks any
+        raise ValueError(f"task {task.name!r}: {error}") from None
     if task.scorer in NEED_LABELS and not task.labels:
         raise ValueError(
             f"task {task.name!r} has no label set, which the scorer {task.scorer!r} needs; allowed for open answers: "

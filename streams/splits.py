@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from streams.prompts import Prompt
 from streams.text import bare_text, half_of, normal_text, seeded_rank
 
 Split = Literal["train", "dev", "test"]
 RawSplit = Literal["train", "test"]
+# what a model learns from a task: to answer what is asked about a text, or the text itself
+Objective = Literal["answer", "text"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
@@ -18,12 +21,15 @@ class Example:
     """One row of a data set: the text to read and the label text to answer.
 
     `row` counts the rows of the raw split from 1 (a dev example has its row in raw train), so that a row can be pointed
-    at. It is no part of what the example is: hashes and comparisons leave it out.
+    at. It is no part of what the example is: hashes and comparisons leave it out, as they do `time`, by which a stream may
+    be cut into slices. `prompt` is how an example is asked that is a guest in another task's train split.
     """
 
     text: str
     label: str
     row: int = field(default=0, compare=False)
+    time: float | str | None = field(default=None, compare=False)
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,20 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from streams.prompts import BENCHMARK, Prompt, PromptTemplate
-from streams.splits import Example, Limits, RawSplit, Split, carve_dev, in_seeded_order
+from streams.splits import Example, Limits, Objective, RawSplit, Split, carve_dev, in_seeded_order
 
 # how answers were scored in all published results; `streams.scorer_names` has the others
 DEFAULT_SCORER = "exact-match"
 
-# what a model learns from a task: to answer what is asked about a text, or the text itself
-Objective = Literal["answer", "text"]
-
 Kept = TypeVar("Kept")
+# gives those of a split's examples that are a task's own, in the order in which they came
+Select = Callable[[Split, Sequence[Example]], Sequence[Example]]
+
+# what a part of a task may have otherwise, though both are cut from rows that are read once
+CHANGED_BY_PARTS = {"labels", "source", "first_name", "epochs", "guests", "guest_tasks"}
 
 
 class SealedSplit(ValueError):
@@ -48,7 +50,12 @@ class Task:
     to choose from, and no prompt lists it again. A `sealed` task refuses its test split; another one calls
     `on_test_read` once, right before it first gives of that split, whether or not it was loaded before.
 
-    What was read and hashed is kept, also for the tasks that `sharing` makes of this one.
+    What a scenario makes of a task (see `streams.scenarios`): `select` chooses the task's own among the examples, before
+    the caps of `limits`; `guests` gives, for so many train examples, those of other tasks that are trained on with them,
+    and `guest_tasks` are the tasks that they come from; `epochs` takes the place of the training's own setting; and
+    `first_name` is the name of the task that this one is another occurrence of, whose content it has under its own name.
+
+    What was read and hashed is kept, also for the tasks that `sharing`, `again` and `part` make of this one.
     """
 
     objective: ClassVar[Objective] = "answer"
@@ -68,6 +75,11 @@ class Task:
     shown_name: str = ""
     other_labels: frozenset[str] = frozenset()
     lists_options: bool = True
+    select: Select | None = field(default=None, repr=False)
+    guests: Callable[[int], Sequence[Example]] | None = field(default=None, repr=False)
+    guest_tasks: tuple[Task, ...] = field(default=(), repr=False)
+    epochs: int | None = None
+    first_name: str = ""
 
     def __post_init__(self) -> None:
         # frozen, so defaults that depend on another field are set past the guard
@@ -83,8 +95,34 @@ class Task:
         Its own reading of the test split is told as if nothing had been read.
         """
         assert changes.keys() <= {"sealed", "on_test_read", "scorer"}, "what is kept depends on all else"
-        other = replace(self, **changes)
-        object.__setattr__(other, "_kept", self._kept)
+        return self._with_kept(replace(self, **changes), "_kept")
+
+    def again(self, name: str) -> Task:
+        """Another occurrence of the task, of the same content and under another name."""
+        return self._with_kept(replace(self, name=name, first_name=self.content_name), "_kept")
+
+    @property
+    def content_name(self) -> str:
+        """The name that the task's content has in hashes: its own, or of a later occurrence that of the first."""
+        return self.first_name or self.name
+
+    def part(self, name: str, select: Select | None = None, **changes: Any) -> Task:
+        """A task of the chosen ones among this one's examples; of the labels that it is given, or of all of them.
+
+        An example is in train, dev or test here as it is there, so that no part trains on what another is scored on.
+        """
+        assert changes.keys() <= CHANGED_BY_PARTS, "the rows that are read depend on all else"
+        if select is None:
+            select = self.select
+        elif self.select is not None:
+            select = _one_after_the_other(self.select, select)
+        changes = {"first_name": "", **changes}
+        return self._with_kept(replace(self, name=name, select=select, **changes))
+
+    def _with_kept(self, other: Task, *what: str) -> Task:
+        """The other task, which finds what this one has read, and the other way round."""
+        for name in ("_origin", "_rows", *what):
+            object.__setattr__(other, name, getattr(self, name))
         return other
 
     @property
@@ -93,15 +131,19 @@ class Task:
         return self
 
     @cached_property
-    def _kept(self) -> dict[str, Any]:
-        """What was read and hashed, by what it is."""
+    def _origin(self) -> Task:
+        """The task whose rows are read, of which this one may be a part: its labels say which rows are used."""
+        return self
+
+    @cached_property
+    def _rows(self) -> dict[str, Any]:
+        """What was read, before any choice among the examples."""
         return {}
 
-    def _keep(self, what: str, make: Callable[[], Kept]) -> Kept:
-        if what not in self._kept:
-            self._kept[what] = make()
-        kept: Kept = self._kept[what]
-        return kept
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        """What was chosen and hashed, by what it is."""
+        return {}
 
     def read(self, split: Split) -> tuple[Example, ...]:
         """The examples of a split, in a fixed order. Raises ValueError where there are none."""
@@ -135,12 +177,12 @@ class Task:
 
     @property
     def _raw_train(self) -> UsableRows:
-        return self._keep("raw train", lambda: self._usable(self.load("train")))
+        return _keep(self._rows, "raw train", lambda: self._origin._usable(self.load("train")))
 
     @property
     def _raw_test(self) -> UsableRows:
         self._open_test()
-        return self._keep("raw test", lambda: self._usable(self.load("test")))
+        return _keep(self._rows, "raw test", lambda: self._origin._usable(self.load("test")))
 
     def _open_test(self) -> None:
         """Refuse the test split if it is sealed, and else tell once that it is read."""
@@ -153,18 +195,35 @@ class Task:
 
     @property
     def _train_and_dev(self) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        def carve() -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-            train, dev = carve_dev(self._raw_train.examples, self.limits.dev_fraction, self.limits.seed)
-            return tuple(train[: self.limits.max_train]), tuple(dev[: self.limits.max_dev])
+        limits = self.limits
 
-        return self._keep("train and dev", carve)
+        def choose() -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+            # carved before the choice, so that parts with an example in common have it in the same split
+            train, dev = _keep(
+                self._rows, "carved", lambda: carve_dev(self._raw_train.examples, limits.dev_fraction, limits.seed)
+            )
+            own = tuple(self._own("train", train)[: limits.max_train])
+            if self.guests is not None:
+                own += tuple(self.guests(len(own)))
+            return own, tuple(self._own("dev", dev)[: limits.max_dev])
+
+        return _keep(self._kept, "train and dev", choose)
 
     @property
     def _test(self) -> tuple[Example, ...]:
         raw = self._raw_test
-        return self._keep(
-            "test", lambda: tuple(in_seeded_order(raw.examples, self.limits.seed)[: self.limits.max_test])
-        )
+
+        def choose() -> tuple[Example, ...]:
+            ordered = _keep(self._rows, "ordered test", lambda: in_seeded_order(raw.examples, self.limits.seed))
+            return tuple(self._own("test", ordered)[: self.limits.max_test])
+
+        return _keep(self._kept, "test", choose)
+
+    def _own(self, split: Split, examples: Sequence[Example]) -> Sequence[Example]:
+        """Those of a split's examples that are this task's."""
+        if self.select is None:
+            return examples
+        return self.select(split, examples)
 
     def _usable(self, rows: Sequence[Example]) -> UsableRows:
         examples: list[Example] = []
@@ -174,7 +233,7 @@ class Task:
         for number, row in enumerate(rows, start=1):
             if row.label in self.other_labels or not self.limits.keeps(row.text):
                 continue
-            numbered = Example(row.text, row.label, number)
+            numbered = Example(row.text, row.label, number, row.time)
             if self.labels and row.label not in self.labels:
                 num_dropped += 1
                 first_dropped = first_dropped or numbered
@@ -223,17 +282,37 @@ class Task:
     def split_hash(self, split: Split) -> str:
         """SHA-256 of wording, labels and the examples of a split. Keys of stored checkpoints are made of it."""
         examples = self.read(split)
-        return self._keep(f"hash of {split}", lambda: self._hash(examples))
+        return _keep(self._kept, f"hash of {split}", lambda: self._hash(examples))
 
     def _hash(self, examples: Sequence[Example]) -> str:
-        wording: list[object] = [self.name, self.category, self.instruction, list(self.labels)]
+        wording: list[object] = [self.content_name, self.category, self.instruction, list(self.labels)]
         # templates came later than the first stored checkpoints: the one that those were trained on adds nothing
         if self.template.segments != BENCHMARK.segments:
             wording.append(list(self.template.segments))
         # the same holds for a name that is shown instead of the task's own
-        if self.shown_name != self.name:
+        if self.shown_name != self.content_name:
             wording.append(["shown as", self.shown_name])
         if not self.lists_options:
             wording.append("options in the text")
-        rows = [[example.text, example.label] for example in examples]
+        rows = list(map(_content_of, examples))
         return hashlib.sha256(json.dumps([wording, rows]).encode()).hexdigest()
+
+
+def _one_after_the_other(first: Select, second: Select) -> Select:
+    """A choice among the examples that were chosen already."""
+    return lambda split, examples: second(split, first(split, examples))
+
+
+def _content_of(example: Example) -> list[str]:
+    """What a model can see of an example: its text and label, and of a guest how its own task asks."""
+    content = [example.text, example.label]
+    if example.prompt is not None:
+        content += [example.prompt.prefix, example.prompt.suffix]
+    return content
+
+
+def _keep(kept: dict[str, Any], what: str, make: Callable[[], Kept]) -> Kept:
+    if what not in kept:
+        kept[what] = make()
+    found: Kept = kept[what]
+    return found

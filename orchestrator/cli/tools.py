@@ -17,7 +17,9 @@ from orchestrator.errors import UserError
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="methods|streams|scorers|models|recipes", help="What to list.")],
+    what: Annotated[
+        str, typer.Argument(metavar="methods|streams|scenarios|scorers|models|recipes", help="What to list.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """List what can be named in a configuration."""
@@ -95,3 +97,29 @@ def _server_command(uri: str, port: int) -> list[str]:
         *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"),
         *("--uvicorn-opts", "--log-level=warning"),
     ]
+
+
+@app.command("mixture-law")
+def mixture_law_(
+    experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT...", help="Finished runs of mixtures.")],
+    task: Annotated[str, typer.Option("--task", help="The task that was trained in mixtures, scored by perplexity.")],
+    general: Annotated[str | None, typer.Option("--general", help="The task of which the guests are.")] = None,
+    most: Annotated[float, typer.Option("--most", help="The general loss at most, in nats a token.")] = float("inf"),
+    tokens: Annotated[
+        float | None, typer.Option("--tokens", help="Of the run to come. Default: the largest one's.")
+    ] = None,
+    out: Out = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Fit how the loss falls with tokens and share of a mixture (arXiv 2406.01375), and say the best share for a target."""
+    from orchestrator.planning.experiment import open_experiment
+    from orchestrator.report.mixtures.advice import advise, print_advice
+
+    opened = [open_experiment(experiment, str(out.resolve())) for experiment in experiments]
+    try:
+        advice = advise(opened, task, general, most, tokens)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print_advice(advice, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(advice))

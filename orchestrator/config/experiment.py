@@ -15,6 +15,7 @@ from orchestrator.config.search import SearchConfig
 from orchestrator.config.section import Section, Seeds, check_unique
 from orchestrator.config.stream import Streams
 from orchestrator.config.training import TrainingConfig, check_training
+from streams import Stream
 
 
 class RunConfig(Section):
@@ -77,6 +78,28 @@ class RunConfig(Section):
             if entry is method:
                 return training
         return resolve_training(self.training, method)
+
+    def training_on(self, method: MethodEntry, stream: Stream) -> TrainingConfig:
+        """The training settings of a method on a stream, whose scenario may say for how many epochs its tasks are trained.
+
+        Raises ValueError where a budget says it already.
+        """
+        training = self.training_for(method)
+        epochs = {}
+        for task in stream.tasks:
+            if task.epochs is not None:
+                epochs[task.name] = task.epochs
+        if not epochs:
+            return training
+        if training.budget:
+            raise ValueError(
+                f"stream {stream.name!r}: its scenario gives epochs, and training.budget takes the place of epochs; give one "
+                "of them"
+            )
+        # trained as one, the tasks have one number of epochs, as the scenario gave one
+        if not method.run_kind.has_task_boundaries:
+            return training.model_copy(update={"epochs": max(epochs.values())})
+        return training.model_copy(update={"epochs_per_task": {**epochs, **training.epochs_per_task}})
 
 
 def resolve_training(shared: TrainingConfig, method: MethodEntry) -> TrainingConfig:

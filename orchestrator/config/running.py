@@ -82,6 +82,9 @@ class EvaluationConfig(Section):
     placement: Literal["auto", "inline", "async"] = Field(
         "auto", description="async: on resources that training leaves free; inline: in the training workers"
     )
+    run_code: bool = Field(
+        False, description="run programs that the model writes, for the scorer pass@1: with limits, but as this user"
+    )
     probes: ProbesConfig | None = Field(None, description="benchmarks of base abilities, taken by every state")
 
     @property

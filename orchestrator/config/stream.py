@@ -22,12 +22,14 @@ from streams import (
     NEED_LABELS,
     Corpus,
     Limits,
+    Scenario,
     Source,
     Stream,
     Task,
     check_labels,
     check_scorer,
     find_prompt,
+    find_scenarios,
     half_of_labels,
     resolve_source,
     tasks_of_labels,
@@ -66,6 +68,9 @@ class StreamConfig(Section):
     )
     prompt: PerTask | None = Field(None, description="a prompt's name or template, for all tasks or by task name")
     scorer: PerTask | None = Field(None, description="a scorer's name, for all tasks or by task name")
+    scenario: tuple[SerializeAsAny[Scenario], ...] = Field(
+        (), description="what makes another stream of these tasks; several are applied one after the other"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -97,7 +102,17 @@ class StreamConfig(Section):
         """The form in which a user writes it, so that a saved configuration reads like a written one."""
         values: dict[str, Any] = dump(self)
         settings = values.pop("settings")
+        # added later: what was saved without one stays what it is
+        if not self.scenario:
+            values.pop("scenario", None)
         return {**values, **settings}
+
+    @field_validator("scenario", mode="before")
+    @classmethod
+    def _is_scenario(cls, value: Any) -> Any:
+        if value is None:
+            return ()
+        return find_scenarios(value)
 
     @field_validator("class_order")
     @classmethod
@@ -130,14 +145,21 @@ class StreamConfig(Section):
         return self
 
     def for_seed(self, seed: int) -> StreamConfig:
-        """The stream that the runs of a seed train on: the same for all, unless the order of classes goes by the seed."""
-        if self.class_order != "by-seed":
+        """The stream that the runs of a seed train on: the same for all, unless what is drawn goes by the seed."""
+        changes: dict[str, Any] = {}
+        if self.class_order == "by-seed":
+            changes["class_order"] = seed
+        scenarios = tuple(scenario.for_seed(seed) for scenario in self.scenario)
+        if scenarios != self.scenario:
+            changes["scenario"] = scenarios
+        if not changes:
             return self
-        return self.model_copy(update={"class_order": seed})
+        return self.model_copy(update=changes)
 
     def located(self) -> StreamConfig:
         """The same with full paths, so that a worker on another machine needs no variable of this one."""
-        return self.model_copy(update={"settings": self.settings.located()})
+        scenarios = tuple(scenario.located() for scenario in self.scenario)
+        return self.model_copy(update={"settings": self.settings.located(), "scenario": scenarios})
 
     def build(self) -> Stream:
         """The stream itself. Raises ValueError where its data is missing or wrong."""
@@ -154,6 +176,8 @@ class StreamConfig(Section):
             stream = stream.changed(lambda task: half_of_labels(task, half, self.seed))
         if self.labels_per_task is not None:
             stream = self._cut_by_labels(stream, self.labels_per_task)
+        for scenario in self.scenario:
+            stream = scenario.applied(stream)
         if self.first is not None:
             if self.first > len(stream.tasks):
                 raise ValueError(f"stream {self.name!r}: first = {self.first}, but it has {len(stream.tasks)} tasks")

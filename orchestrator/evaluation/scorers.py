@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from orchestrator.evaluation.code.pass_at_1 import PassAt1
 from orchestrator.evaluation.likelihoods import BitsPerByte, Perplexity
 from orchestrator.evaluation.measure import Measure
 from orchestrator.evaluation.sari import sari
@@ -151,6 +152,7 @@ _ALL: tuple[Scorer, ...] = (
     Numeric(),
     Perplexity(),
     BitsPerByte(),
+    PassAt1(),
 )
 SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in _ALL}
 

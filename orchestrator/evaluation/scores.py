@@ -219,11 +219,17 @@ def evaluating(family: Family) -> Iterator[None]:
 
 
 def missing_scores(sequence: SequencePlan, tasks_seen: int, store: Store) -> list[int]:
-    """The tasks on which the state after `tasks_seen` tasks (0: the initial model) is to be scored, and nobody has."""
+    """The tasks on which the state after `tasks_seen` tasks (0: the initial model) is to be scored, and nobody has.
+
+    Of a task that comes again in the stream the first occurrence alone: its score is that of the others too.
+    """
     missing = []
+    asked = set()
     for task_id in sequence.tasks_to_score(tasks_seen):
-        if store.load_score(sequence.score_keys[tasks_seen][task_id]) is None:
+        key = sequence.score_keys[tasks_seen][task_id]
+        if key not in asked and store.load_score(key) is None:
             missing.append(task_id)
+        asked.add(key)
     return missing
 
 

@@ -94,8 +94,9 @@ class Family:
         return features
 
     def class_index(self, task: Task, example: Example) -> int:
-        """Which label of the stream an example has; NO_CLASS where its task has no label set."""
-        if not task.labels:
+        """Which label of the stream an example has; NO_CLASS where its task has no label set, or is of another stream."""
+        is_of_another_stream = example.prompt is not None and example.label not in self.labels
+        if not task.labels or is_of_another_stream:
             return NO_CLASS
         return self.labels.index(example.label)
 
@@ -161,7 +162,7 @@ class Family:
         """What the model reads: the prompt, or the bare text."""
         wants_prompt = self.config.input == "prompt" or (self.config.input == "auto" and self.generates)
         if wants_prompt:
-            return task.prompt(example.text)
+            return example.prompt or task.prompt(example.text)
         return Prompt("", example.text, "")
 
     def load_weights(self, weights: Mapping[str, Tensor], write: WriteRows) -> None:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from methods import TuningMethod, is_ours, source_of
+from methods import is_ours, source_of
 from methods.shared.quantised import check_installed
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
-from orchestrator.config.model import CHOOSING, ModelConfig
+from orchestrator.config.model import ModelConfig
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
@@ -22,8 +22,9 @@ from orchestrator.planning.keys import code_of, content_key, score_keys, state_k
 from orchestrator.planning.objectives import check_objectives, for_objectives
 from orchestrator.planning.probes import check_probes, probe_keys
 from orchestrator.planning.sequence_plan import SequencePlan, Split
+from orchestrator.planning.suitability import check_epochs, check_family, check_stream
 from orchestrator.store.access_log import TestAccessLog
-from streams import FROM_LIKELIHOOD, Stream, Task, doubts
+from streams import Stream, Task, doubts
 
 ParentRuns = tuple[tuple[str, str], ...]
 
@@ -81,7 +82,7 @@ class Planner:
         self.why = why
         self.warn = warn
         self._warned: set[str] = set()
-        self._check_family()
+        check_family(config, self.family)
         with _as_user_error():
             if config.evaluation.probes is not None:
                 check_probes(config.evaluation.probes.located(), self.source.kind, config.model.name)
@@ -113,11 +114,10 @@ class Planner:
                 else:
                     built = built.watched(self._test_reads.append)
                 check_objectives(built, self.config.model, self.family, self.config.methods)
-                self._check_open_answers(built)
-                self._check_likelihoods(built)
+                check_stream(built, config=self.config, family=self.family)
                 # one task alone is a part of a stream whose names were checked as a whole
                 if not stream.only:
-                    self._check_epochs(built)
+                    check_epochs(built, self.config)
                 self._tell(doubts(built))
             self._streams[cache_key] = built
         return self._streams[cache_key]
@@ -179,7 +179,7 @@ class Planner:
     ) -> SequencePlan:
         data = self.stream(stream, split)
         with _as_user_error():
-            training = self.config.training_for(method)
+            training = self.config.training_on(method, data)
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
             keys_of_scores = score_keys(keys, self.model, data, method, split)
         evaluation = self.config.evaluation
@@ -216,67 +216,6 @@ class Planner:
             probe_keys=probe_keys(evaluation.probes, keys),
             out=self.config.out,
         )
-
-    def _check_family(self) -> None:
-        """Refuses a method that needs what the model's family does not do."""
-        name = self.config.model.name
-        for method in self.config.methods:
-            for part in method.types:
-                if part.card.requires_generation and not self.family.generates:
-                    raise UserError(
-                        f"methods: {method.label!r} needs a model that generates text; {name!r} is an encoder"
-                    )
-                if part.card.requires_head and not self.family.has_head:
-                    raise UserError(
-                        f"methods: {method.label!r} needs an encoder with a classification head; {name!r} has none"
-                    )
-
-    def _check_open_answers(self, stream: Stream) -> None:
-        """Refuses a task without a label set where answers are chosen among labels."""
-        for task in stream.tasks:
-            if task.labels or task.objective == "text":
-                continue
-            open_task = f"stream {stream.name!r}: task {task.name!r} has no label set"
-            if self.config.model.scoring in CHOOSING and task.scorer not in FROM_LIKELIHOOD:
-                raise UserError(
-                    f"{open_task}, and model.scoring: {self.config.model.scoring} chooses among labels; allowed: generate"
-                )
-            if not self.family.generates:
-                raise UserError(
-                    f"{open_task}, and {self.config.model.name!r} is an encoder, which answers with one of the labels"
-                )
-            for method in self.config.methods:
-                # not `spec.trains_by_gradient`, which a reference run lacks that trains nothing and yet generates
-                if not _generates_answers(method):
-                    raise UserError(f"{open_task}, and method {method.label!r} answers with one of the labels")
-
-    def _check_likelihoods(self, stream: Stream) -> None:
-        """Refuses a scorer of likelihoods where no loss of an answer's text is computed."""
-        for task in stream.tasks:
-            if task.scorer not in FROM_LIKELIHOOD or task.objective == "text":
-                continue
-            scorer = f"stream {stream.name!r}: task {task.name!r}: the scorer {task.scorer!r} asks how likely a text is"
-            if not self.family.generates:
-                raise UserError(
-                    f"{scorer}, and {self.config.model.name!r} is an encoder, which chooses among labels and writes none"
-                )
-            for method in self.config.methods:
-                if not _generates_answers(method):
-                    raise UserError(f"{scorer}, and method {method.label!r} compares embeddings of labels")
-
-    def _check_epochs(self, stream: Stream) -> None:
-        for method in self.config.methods:
-            for name in self.config.training_for(method).epochs_per_task:
-                if name not in stream.task_names:
-                    has = ", ".join(stream.task_names)
-                    raise UserError(f"training.epochs_per_task: stream {stream.name!r} has no task {name!r}: {has}")
-
-
-def _generates_answers(method: MethodEntry) -> bool:
-    """Whether the model itself answers; a tuning method without gradient steps compares embeddings with each label's."""
-    tuning = method.types[0]
-    assert issubclass(tuning, TuningMethod)
-    return tuning.trains_by_gradient
 
 
 def _check_dev(stream: Stream) -> None:

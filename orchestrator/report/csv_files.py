@@ -35,8 +35,8 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
         writer.writeheader()
         writer.writerows(result["sequences"])
     _write_by_scorer(experiment.folder / "summary-by-scorer.csv", result["sequences"])
-    _write_scores(experiment.folder / "scores.csv", result["sequences"])
     write_probes(experiment.folder / "probes.csv", result["sequences"])
+    _write_scores(experiment.folder / "scores.csv", result["sequences"])
     for sequence in result["sequences"]:
         _write_matrix(experiment.folder / f"matrix-{sequence['id']}.csv", sequence)
     return summary

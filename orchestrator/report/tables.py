@@ -53,7 +53,8 @@ def print_report(result: dict[str, Any], console: Console) -> None:
         title = _title(result["experiment"], stream, sequences)
         measure = result_measure(sequences[0])
         if measure is not None:
-            console.print(_widest_that_fits(title + _in_unit(measure), sequences, columns, console))
+            together = ", all scorers together" if _by_scorer(sequences) else ""
+            console.print(_widest_that_fits(title + together + _in_unit(measure), sequences, columns, console))
         for scorer, parts in _by_scorer(sequences).items():
             of_scorer = f"{title}, of these {', '.join(parts[0]['tasks'])} by {scorer}"
             measure = SCORERS[scorer].measure

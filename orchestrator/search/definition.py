@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from methods import Context
 from orchestrator.config.experiment import RunConfig, check_batch
@@ -28,7 +28,7 @@ from orchestrator.planning.fairness import doubt_about_rate, memory_shares
 from orchestrator.planning.planner import Planner, Warn
 from orchestrator.planning.sequence_plan import Split
 from orchestrator.search.space import Space, Values, check_grid, check_names, names_of_no_method, space_of, with_values
-from orchestrator.training.cost import epoch_steps
+from orchestrator.search.task_sizes import TaskSize, same_scenario
 from streams import Stream
 from streams.holdout import Proof, prove
 
@@ -38,13 +38,6 @@ _NOT_OF_THE_DEFINITION = {"streams", "seeds", "trials", "trial_tasks", "max_conc
 
 # Training settings that restrict each other, so that their combinations are checked and not only each value.
 _CHECKED_TOGETHER = ("training.global_batch", "training.micro_batch", "training.schedule", "training.warmup")
-
-
-class TaskSize(NamedTuple):
-    """A task as the scenario counts it: its train examples, and its steps (or, with a budget, the budget's amount)."""
-
-    examples: int
-    length: int
 
 
 @dataclass(frozen=True)
@@ -134,6 +127,8 @@ def _dataset_names(streams: list[Stream]) -> list[str]:
     for stream in streams:
         for task in stream.tasks:
             names.add(task.dataset)
+            # what is mixed into a task is trained on too
+            names.update(guest.dataset for guest in task.guest_tasks)
     return sorted(names)
 
 
@@ -155,7 +150,7 @@ def prepare(config: RunConfig, gpu: bool, warn: Warn | None = None) -> Search:
     check_names(settings)
     planner = Planner(config, gpu, "hashes alone, for keys and the proof that nothing overlaps", warn)
     tuning, evaluation = open_streams(config, settings, planner)
-    scenario = _same_scenario(config, tuning, evaluation)
+    scenario = same_scenario(config, tuning, evaluation)
     try:
         proof = prove(settings.holdout, tuning, evaluation, settings.allowed_related_pairs)
     except ValueError as error:
@@ -209,54 +204,6 @@ def _check_measure(settings: SearchConfig, planner: Planner, num_tasks: int) -> 
         raise UserError(
             f"search.grace: {settings.grace} is not below the {num_tasks} tasks of a trial: nothing could be stopped"
         )
-
-
-def _same_scenario(config: RunConfig, tuning: list[Stream], evaluation: list[Stream]) -> tuple[TaskSize, ...]:
-    """The size of each task, in order of size; the same for all streams. Raises UserError otherwise.
-
-    Model and batch are the same by construction: both phases have one configuration.
-    """
-    first = evaluation[0]
-    for method in config.methods:
-        expected = _scenario(config, method, first)
-        for stream in (*evaluation[1:], *tuning):
-            _check_scenario(config, stream, _scenario(config, method, stream), first.name, expected)
-    return _scenario(config, config.methods[0], first)
-
-
-def _check_scenario(
-    config: RunConfig,
-    stream: Stream,
-    scenario: tuple[TaskSize, ...],
-    expected_name: str,
-    expected: tuple[TaskSize, ...],
-) -> None:
-    refusal = f"search.streams: not the same scenario: stream {stream.name!r} has"
-    if len(scenario) != len(expected):
-        raise UserError(f"{refusal} {len(scenario)} tasks, {expected_name!r} has {len(expected)}")
-    unit = "steps"
-    if config.training.budget:
-        unit = config.training.budget.unit
-    for task, other in zip(scenario, expected, strict=True):
-        if task != other:
-            raise UserError(
-                f"{refusal} a task of {task.examples} train examples ({task.length} {unit}) where {expected_name!r} has "
-                f"{other.examples} ({other.length} {unit}); set max_train on both"
-            )
-
-
-def _scenario(config: RunConfig, method: MethodEntry, stream: Stream) -> tuple[TaskSize, ...]:
-    training = config.training_for(method)
-    sizes = []
-    for task in stream.tasks:
-        examples = len(task.read("train"))
-        if training.budget:
-            length = round(training.budget.amount)
-        else:
-            length = epoch_steps(training, task.name, examples, training.global_batch)
-        sizes.append(TaskSize(examples, length))
-    # Two streams may have their tasks in different orders and still pose the same problem.
-    return tuple(sorted(sizes))
 
 
 def _method_search(config: RunConfig, settings: SearchConfig, planner: Planner, method: MethodEntry) -> MethodSearch:

@@ -109,7 +109,7 @@ def notes(search: dict[str, Any]) -> list[str]:
     metric = METRICS[search["metric"]]
     measure = f"{metric.title} ({metric.meaning})"
     if measure_of_search(search).better == "lower":
-        measure = f"−{measure}, since lower is better"
+        measure = f"−{metric.title} ({metric.meaning}; lower is better)"
     if search["forgetting_weight"]:
         measure += f" − {search['forgetting_weight']:g} × forgetting"
     lines = [

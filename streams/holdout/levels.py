@@ -93,13 +93,21 @@ def _pairs_of_tasks(tuning: Streams, evaluation: Streams) -> Iterator[tuple[str,
     """Every task of one side with every task of the other, and how to name the two."""
     for our_stream in tuning:
         for their_stream in evaluation:
-            for ours in our_stream.tasks:
-                for theirs in their_stream.tasks:
+            for ours in _with_guests(our_stream):
+                for theirs in _with_guests(their_stream):
                     names = (
                         f"tuning stream {our_stream.name!r}, task {ours.name!r} and "
                         f"evaluation stream {their_stream.name!r}, task {theirs.name!r}"
                     )
                     yield names, ours, theirs
+
+
+def _with_guests(stream: Stream) -> list[Task]:
+    """The tasks of a stream, and those whose examples are mixed into them."""
+    tasks = dict.fromkeys(stream.tasks)
+    for task in stream.tasks:
+        tasks.update(dict.fromkeys(task.guest_tasks))
+    return list(tasks)
 
 
 RULES: dict[Level, Callable[[Streams, Streams, Pairs], None]] = {
@@ -121,7 +129,7 @@ def datasets_of(streams: Sequence[Stream]) -> list[str]:
     """The data sets of all tasks of the streams, sorted."""
     datasets: set[str] = set()
     for stream in streams:
-        for task in stream.tasks:
+        for task in _with_guests(stream):
             datasets.add(task.dataset)
     return sorted(datasets)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from streams.prompts import BENCHMARK, find_prompt
 from streams.scorer_names import check_scorer
-from streams.sources.source import SourceSettings
+from streams.sources.source import SourceSettings, times_of
 from streams.splits import Example, Limits, RawSplit
 from streams.task import DEFAULT_SCORER, Task
 
@@ -25,8 +26,9 @@ class ColumnTask(SourceSettings):
         "text",
         description="a column, several (a line each), or a text with columns in braces: '{question}\\n{passage}'",
     )
-    label: str = Field("label", description="the column of the answer")
+    label: str = Field("label", description="the column of the answer, or a text with columns in braces")
     labels: tuple[str, ...] | None = Field(None, description="the label set; []: answers are open")
+    time: str | None = Field(None, description="the column that says when a row is from, by which `time-slices` cuts")
     instruction: str = ""
     category: str = ""
     prompt: str | None = Field(None, description="a prompt's name or template")
@@ -41,6 +43,13 @@ class ColumnTask(SourceSettings):
         if isinstance(text, str) and "{" in text and not _columns_in(text):
             raise ValueError(f"{text!r} names no column in its braces")
         return text
+
+    @field_validator("label")
+    @classmethod
+    def _some_label(cls, label: str) -> str:
+        if not label or ("{" in label and not _columns_in(label)):
+            raise ValueError(f"{label!r} names no column")
+        return label
 
     @field_validator("prompt")
     @classmethod
@@ -68,13 +77,7 @@ class ColumnTask(SourceSettings):
     def text_of(self, row: Row) -> str:
         """A row's text."""
         if isinstance(self.text, str) and "{" in self.text:
-            pieces = []
-            # not by str.format, for which a dot in a column's name is an attribute
-            for literal, column, _, _ in string.Formatter().parse(self.text):
-                pieces.append(literal)
-                if column:
-                    pieces.append(_as_text(row[column]))
-            return "".join(pieces)
+            return _filled(self.text, row)
         lines = []
         for column in self.text_columns:
             lines.append(_as_text(row[column]))
@@ -82,16 +85,35 @@ class ColumnTask(SourceSettings):
 
     def check_columns(self, has: Iterable[str], where: str) -> None:
         """Raises ValueError where a table lacks a column that is read."""
-        for column in (*self.text_columns, self.label):
+        needed = [*self.text_columns]
+        if "{" in self.label:
+            needed.extend(_columns_in(self.label))
+        else:
+            needed.append(self.label)
+        if self.time is not None:
+            needed.append(self.time)
+        for column in needed:
             if column not in has:
                 raise ValueError(f"task {self.name!r}: {where} has no column {column!r} (it has {', '.join(has)})")
 
     def example(self, row: Row, labels: Sequence[str]) -> Example:
         """A row as an example. An index outside the label set (-1 marks unlabelled rows) is a label that no text has."""
+        if "{" in self.label:
+            return Example(self.text_of(row), _filled(self.label, row))
         value = row[self.label]
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(labels):
             return Example(self.text_of(row), labels[value])
         return Example(self.text_of(row), _as_text(value))
+
+    def timed(self, examples: Sequence[Example], rows: Sequence[Row], where: str) -> Sequence[Example]:
+        """The examples with the times of their rows. Raises ValueError where these are no times."""
+        if self.time is None:
+            return examples
+        times = times_of([row[self.time] for row in rows], f"task {self.name!r}: {where}, column {self.time!r}")
+        timed = []
+        for example, time in zip(examples, times, strict=True):
+            timed.append(replace(example, time=time))
+        return timed
 
     def task(
         self,
@@ -117,6 +139,16 @@ class ColumnTask(SourceSettings):
             template=template,
             scorer=self.scorer or DEFAULT_SCORER,
         )
+
+
+def _filled(template: str, row: Row) -> str:
+    pieces = []
+    # not by str.format, for which a dot in a column's name is an attribute
+    for literal, column, _, _ in string.Formatter().parse(template):
+        pieces.append(literal)
+        if column:
+            pieces.append(_as_text(row[column]))
+    return "".join(pieces)
 
 
 def _columns_in(template: str) -> tuple[str, ...]:

@@ -15,9 +15,8 @@ from streams.sources.files import FileTask, file_task
 from streams.sources.folder import canonical
 from streams.sources.reading import Paths, find_files, form_of, full_path, json_row, lines_of, listed, name_of
 from streams.sources.source import Source, SourceSettings
-from streams.splits import Limits, Split
+from streams.splits import Limits, Objective, Split
 from streams.stream import Stream
-from streams.task import Objective
 
 # also `.json`, in which much of what is published is written, an object a line
 JSON_LINES = (".jsonl", ".json", ".ndjson")

@@ -17,9 +17,8 @@ from typing import ClassVar, Literal
 
 from streams.corpus import Corpus, corpus
 from streams.sources.source import Source
-from streams.splits import Limits, Split
+from streams.splits import Limits, Objective, Split
 from streams.stream import Stream
-from streams.task import Objective
 
 TRAIN_DOCUMENTS = 400
 TEST_DOCUMENTS = 60

@@ -33,6 +33,8 @@ class FileTask(ColumnTask):
 
     train: Paths = Field(description="files of rows: .jsonl, .json (a list), .csv, .tsv or .parquet")
     test: Paths
+    test_text: str | tuple[str, ...] | None = Field(None, description="`text` of the test files, where it is another")
+    test_label: str | None = Field(None, description="`label` of the test files, where it is another")
 
     @field_validator("train", "test")
     @classmethod
@@ -52,10 +54,19 @@ class FileTask(ColumnTask):
 
     def example(self, row: Row, labels: Sequence[str]) -> Example:
         """A row as an example; a cell of CSV, which holds texts alone, may hold an index too."""
-        value = row[self.label]
+        value = row.get(self.label)
         if isinstance(value, str) and value not in labels and value.isascii() and value.isdigit():
             row = {**row, self.label: int(value)}
         return super().example(row, labels)
+
+    def of_split(self, split: RawSplit) -> FileTask:
+        """The same task, read by the columns of a split's files."""
+        if split == "train":
+            return self
+        # validated, as what a user writes for train is
+        return self.model_validate(
+            {**self.model_dump(), "text": self.test_text or self.text, "label": self.test_label or self.label}
+        )
 
 
 class FilesSource(Source):
@@ -102,7 +113,9 @@ def _labels_in(spec: FileTask) -> tuple[str, ...]:
 
 
 def _load(spec: FileTask, labels: Sequence[str], split: RawSplit) -> Sequence[Example]:
+    spec = spec.of_split(split)
     examples: list[Example] = []
+    rows: list[Row] = []
     for path in listed({"train": spec.train, "test": spec.test}[split]):
         for file in find_files(spec.name, path):
             checked: list[str] = []
@@ -112,7 +125,8 @@ def _load(spec: FileTask, labels: Sequence[str], split: RawSplit) -> Sequence[Ex
                     checked = list(row)
                     spec.check_columns(checked, f"{name_of(file)}, row {len(examples) + 1}")
                 examples.append(spec.example(row, labels))
-    return examples
+                rows.append(row)
+    return spec.timed(examples, rows, f"the {split} files")
 
 
 def _json_lines(file: Any) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from streams.sources.source import Source
+from streams.sources.source import Source, times_of
 from streams.splits import Example, Limits, RawSplit
 from streams.stream import Stream
 from streams.task import Task
@@ -45,6 +45,9 @@ class FolderSource(Source):
 
     folder: str | None = Field(None, description="where the tasks are; default: the variable CL_BENCHMARK_DIR")
     tasks: tuple[str, ...] = Field(min_length=1, description="the names of the tasks, in order")
+    time: str | None = Field(
+        None, description="the key of a row that says when it is from, by which `time-slices` cuts"
+    )
     skip_texts: tuple[str, ...] = Field((), description="texts that are not used, whatever their case and punctuation")
 
     @classmethod
@@ -71,7 +74,7 @@ class FolderSource(Source):
             path = paths.get(canonical(task))
             if path is None:
                 raise ValueError(f"folder {folder!r} has no task {task!r}: it has {', '.join(sorted(paths))}")
-            tasks.append(folder_task(path, limits))
+            tasks.append(folder_task(path, limits, self.time))
         return Stream(name, tuple(tasks))
 
 
@@ -103,8 +106,11 @@ def canonical(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def folder_task(path: Path, limits: Limits = Limits()) -> Task:
-    """The task in one folder. Raises ValueError with the file (and line, for broken JSON) that is wrong."""
+def folder_task(path: Path, limits: Limits = Limits(), time: str | None = None) -> Task:
+    """The task in one folder, whose rows have their time under the key `time`.
+
+    Raises ValueError with the file (and line, for broken JSON) that is wrong.
+    """
     labels = _read_labels(path / "labels.json")
     category = path.parent.name
     lists_options = category not in ASKED_IN_TEXT
@@ -118,7 +124,7 @@ def folder_task(path: Path, limits: Limits = Limits()) -> Task:
         instruction=instruction,
         labels=labels,
         source=f"folder:{category}/{path.name}",
-        load=partial(_load, path),
+        load=partial(_load, path, time),
         limits=limits,
         dataset=canonical(path.name),
         lists_options=lists_options,
@@ -132,7 +138,7 @@ def _read_labels(file: Path) -> tuple[str, ...]:
     raise ValueError(f"{file}: expected a list of label texts ([]: answers are open)")
 
 
-def _load(path: Path, split: RawSplit) -> Sequence[Example]:
+def _load(path: Path, time: str | None, split: RawSplit) -> Sequence[Example]:
     file = path / f"{split}.json"
     rows = _read_json(file)
     if not isinstance(rows, list):
@@ -144,7 +150,14 @@ def _load(path: Path, split: RawSplit) -> Sequence[Example]:
         if not _is_row(row):
             raise ValueError(f'{file}: row {number} is not {{"label": text, "sentence": text}}')
         examples.append(Example(row["sentence"], row["label"]))
-    return examples
+    if time is None:
+        return examples
+    times = times_of([row.get(time) for row in rows], f"{file}: key {time!r}")
+    return list(map(_at_time, examples, times))
+
+
+def _at_time(example: Example, time: float | str) -> Example:
+    return replace(example, time=time)
 
 
 def _is_row(row: Any) -> bool:

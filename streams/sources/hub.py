@@ -128,4 +128,4 @@ def _load(spec: HubTask, labels: tuple[str, ...], split: RawSplit) -> Sequence[E
     examples = []
     for row in data:
         examples.append(spec.example(row, labels))
-    return examples
+    return spec.timed(examples, list(data), repr(spec.hub))

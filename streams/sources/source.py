@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from streams.names import unknown_name
-from streams.splits import Limits
+from streams.splits import Limits, Objective
 from streams.stream import Stream
-from streams.task import Objective
 
 
 def refuse_boolean(value: Any, annotation: Any) -> None:
@@ -40,6 +39,26 @@ def _holds_boolean(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_holds_boolean, value))
     return isinstance(value, bool)
+
+
+def times_of(values: Sequence[Any], where: str) -> list[float | str]:
+    """When the rows of a split are from: all numbers, or all texts, such as dates with the year first.
+
+    Raises ValueError, with the number of the row, where one has no time or another kind of it than the first.
+    """
+    times: list[float | str] = []
+    for number, value in enumerate(values, start=1):
+        if value is None or isinstance(value, bool):
+            raise ValueError(f"{where}: row {number} has no time (found {value!r})")
+        if isinstance(value, int | float):
+            times.append(float(value))
+        else:
+            # `datasets` gives dates as such, which Python writes with the year first
+            times.append(str(value))
+        # numbers and texts have no order among each other
+        if type(times[-1]) is not type(times[0]):
+            raise ValueError(f"{where}: the times mix numbers and texts ({value!r} in row {number})")
+    return times
 
 
 class SourceSettings(BaseModel):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 
 from methods import PRESETS, REFERENCE_RUNS
-from orchestrator.listing import methods, print_listing, scorers
-from streams import SCORER_VERSIONS
+from orchestrator.listing import LISTINGS, methods, print_listing, scorers
+from streams import SCENARIOS, SCORER_VERSIONS
 
 
 def test_every_row_of_a_listing_has_the_same_columns() -> None:
@@ -33,6 +33,15 @@ def test_methods_are_listed_by_kind() -> None:
     positions = [text.index(title) for title in titles]
     assert positions == sorted(positions)
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_scenarios_are_listed_with_what_they_need() -> None:
+    by_name = {row["name"]: row for row in LISTINGS["scenarios"]()}
+    assert set(by_name) == set(SCENARIOS)
+    assert by_name["scole"]["arXiv"] == "2207.04543"
+    assert by_name["recurrence"]["settings"] == "positions [law power] [alpha 1] [every 2] [seed 0]"
+    assert by_name["mixture"]["settings"] == "share [general] [tasks] [seed 0]"
+    assert by_name["reversed"]["settings"] == ""
 
 
 def test_scorers_are_listed_with_their_unit_and_what_they_need() -> None:

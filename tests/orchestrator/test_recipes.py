@@ -12,11 +12,13 @@ import pytest
 from methods import Context
 from orchestrator.config.loading import load_config
 from orchestrator.evaluation import metrics
+from orchestrator.evaluation.code.isolated_run import can_isolate
 from orchestrator.models.loading import load_tokenizer
 from orchestrator.planning.planner import plan
 from orchestrator.training.sequence import run_sequence
 from streams import CorpusSource
 from tests.conftest import SMALL
+from tests.orchestrator.evaluation.probe_tasks import write_probe
 
 
 @pytest.mark.slow
@@ -152,3 +154,24 @@ def test_generated_corpora_are_learnt_and_forgotten_by_fine_tuning(tmp_path: Pat
     assert matrix[1, 0] < 0.1 * matrix[0, 0]
     assert matrix[2, 1] < 0.1 * matrix[1, 1]
     assert matrix[2, 0] > 2 * matrix[1, 0]
+
+
+def test_a_decoder_learns_code_and_is_asked_for_its_base_abilities(tmp_path: Path) -> None:
+    """The instruction recipe to its end, on files of the same form: rows of instructions, of HumanEval, and a benchmark."""
+    if importlib.util.find_spec("lm_eval") is None or not can_isolate():
+        pytest.skip("the extra `probes` is not installed, or a process cannot be shut off from the network")
+    instructions = [{"instruction": f"write film {i}", "response": "def film(): return 1"} for i in range(8)]
+    (tmp_path / "evol.jsonl").write_text("".join(json.dumps(row) + "\n" for row in instructions))
+    asked = {"prompt": "def film():\n", "test": "def check(f):\n    assert f() == 1\n", "entry_point": "film"}
+    (tmp_path / "humaneval.jsonl").write_text(json.dumps(asked) + "\n")
+    small = [f"model.overrides={json.dumps(SMALL['tiny-llama'])}", "model.name=tiny-llama", "model.base=float32"]
+    small += ["model.precision=float32", "model.max_source=48", "model.max_target=16", "training.micro_batch=2"]
+    small += ["methods=[lora+migu]", "seeds=[42]", "training.global_batch=4", "training.checkpoint_activations=false"]
+    small += [f"streams.0.tasks.0.train={tmp_path}/evol.jsonl", f"streams.0.tasks.0.test={tmp_path}/humaneval.jsonl"]
+    small += ["evaluation.probes.tasks=[films]", f"evaluation.probes.include={write_probe(tmp_path / 'own', 'films')}"]
+    (sequence,) = plan(load_config("evol-llama-7b", small, str(tmp_path / "out")))
+    view = run_sequence(sequence)
+    assert view.status == "finished"
+    assert view.matrix().tolist() == [[0.0], [0.0]]
+    assert sorted(view.probes) == [(0, "films"), (1, "films")]
+    assert view.start is not None and view.start.data[0]["task"] == "code"

@@ -13,7 +13,7 @@ import torch
 
 from orchestrator.config.running import Keep
 from orchestrator.errors import UserError
-from orchestrator.evaluation.scores import is_complete
+from orchestrator.evaluation.columns import is_complete
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.retention import (
     Group,

@@ -177,3 +177,12 @@ def test_the_test_split_of_an_end_task_is_sealed_and_told_of_as_the_corpus() -> 
     watched.split_hash("test")
     watched.answered.read("test")
     assert told == [watched]
+
+
+def test_a_corpus_may_come_again_and_is_never_cut() -> None:
+    task = made()
+    again = task.again("law@2")
+    assert again.name == "law@2"
+    assert again.train_hash == task.train_hash
+    with pytest.raises(ValueError, match=r"^task 'law' is a corpus: no scenario that chooses among examples .*$"):
+        task.part("law", lambda split, examples: examples)

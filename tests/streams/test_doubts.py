@@ -45,3 +45,8 @@ def test_test_texts_in_train() -> None:
 def test_a_sealed_test_split_is_not_read() -> None:
     assert doubts(stream_of(TRAIN, TRAIN).sealed()) == []
     assert doubts(named_stream("embedded")) == []
+
+
+def test_a_task_that_comes_again_is_doubted_once() -> None:
+    (task,) = stream_of(TRAIN[1::2], TEST).tasks
+    assert len(doubts(Stream("s", (task, task.again("t@2"))))) == 1

@@ -77,3 +77,8 @@ def test_a_scorer_without_its_library_is_refused_with_what_to_install(monkeypatc
     ):
         check_scorer("rouge-l")
     check_scorer("edit-similarity")
+
+
+def test_an_unknown_scorer_of_a_sources_own_task_is_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^task 't': unknown scorer 'rogue-l'\. Did you mean 'rouge-l'\?"):
+        check_labels(dataclasses.replace(task(), scorer="rogue-l"))

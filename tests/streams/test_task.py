@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pytest
@@ -12,6 +12,7 @@ from streams import (
     SPLITS,
     Example,
     Limits,
+    Prompt,
     SealedSplit,
     Task,
     find_prompt,
@@ -143,3 +144,62 @@ def test_a_split_whose_labels_are_all_unknown_says_so() -> None:
     # there are rows of the label set, and none was held out
     with pytest.raises(ValueError, match=r"the dev split is empty \(here\)"):
         task([*ROWS, *rows], limits=Limits(dev_fraction=0)).read("dev")
+
+
+def with_labels(*labels: str) -> Callable[[str, Sequence[Example]], Sequence[Example]]:
+    return lambda split, examples: [example for example in examples if example.label in labels]
+
+
+def test_parts_read_once_and_have_each_row_in_the_split_of_the_whole() -> None:
+    loads = Loads()
+    whole = Task("t", "", "", ("yes", "no"), "here", loads, Limits(dev_fraction=0.25))
+    yes = whole.part("t-1", with_labels("yes"), labels=("yes",))
+    no = whole.part("t-2", with_labels("no"), labels=("no",))
+    for split in SPLITS:
+        assert sorted(e.text for part in (yes, no) for e in part.read(split)) == sorted(
+            e.text for e in whole.read(split)
+        )
+        assert {e.label for e in yes.read(split)} == {"yes"}
+    assert sorted(loads.asked) == ["test", "train"]
+    # rows of the other part are none that nobody has, whichever is read first
+    assert [part.dropped_rows("train") for part in (yes, no, whole)] == [0, 0, 0]
+    assert len({part.train_hash for part in (yes, no, whole)}) == 3
+
+
+def test_a_part_of_a_part_has_what_both_choose() -> None:
+    first = task().part("u", with_labels("yes"))
+    second = first.part("v", lambda split, examples: examples[:9])
+    assert second.read("train") == first.read("train")[:9]
+    # the caps come last
+    capped = task(limits=Limits(max_train=5)).part("u", with_labels("yes"))
+    assert [len(capped.read("train")), len(first.read("train"))] == [5, 18]
+
+
+def test_a_part_without_a_test_row_says_so_and_none_is_read_before() -> None:
+    loads = Loads()
+    none = Task("t", "", "", ("yes", "no"), "here", loads).part("t-1", with_labels("maybe"))
+    assert loads.asked == []
+    with pytest.raises(ValueError, match=r"task 't-1': the test split is empty \(here\)"):
+        none.read("test")
+
+
+def test_another_occurrence_has_the_content_of_the_first() -> None:
+    first = task()
+    again = first.again("t@2").again("t@3")
+    assert (again.name, again.content_name, again.shown_name) == ("t@3", "t", "t")
+    assert again.train_hash == first.train_hash
+    assert again.test_hash == task(name="t").test_hash != task(name="t@3").test_hash
+    # a part of it is a task of its own
+    assert again.part("w").content_name == "w"
+
+
+def test_how_a_guest_is_asked_is_part_of_the_content() -> None:
+    def hash_with(prompt: Prompt | None) -> str:
+        guests = [Example("a guest", "maybe", prompt=prompt)]
+        host = task().part("t", guests=lambda own: guests)
+        assert host.read("train") == (*task().read("train"), *guests)
+        assert host.test_hash == task().test_hash
+        return host.train_hash
+
+    prompts = [None, Prompt("Well? ", "a guest", ""), Prompt("", "a guest", " Well? "), Prompt("", "a guest", "")]
+    assert len({task().train_hash, *map(hash_with, prompts)}) == 5

@@ -78,7 +78,7 @@ class TrialSuggested(TrialEvent):
 
 
 class RungDecided(TrialEvent):
-    """A trial reached the rung at so many finished tasks with a score in %, and goes on or is to stop."""
+    """A trial reached the rung at so many finished tasks with a score, and goes on or is to stop."""
 
     name = "rung_decided"
     tasks: int

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from orchestrator.bench.made_records import Size, long_sequence, make_experiment
-from orchestrator.evaluation.scores import is_complete
+from orchestrator.evaluation.columns import is_complete
 from orchestrator.planning.experiment import open_experiment
 from orchestrator.report.results import results
 from orchestrator.store.checkpoints import Store

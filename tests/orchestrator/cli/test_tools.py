@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.contract.check_method import CheckResult, Outcome
+from orchestrator.planning.experiment import Experiment
+from orchestrator.planning.planner import plan
+from tests.conftest import small_config
 
 Call = Callable[..., tuple[int, str, str]]
 Started = list[tuple[str, Sequence[str], Mapping[str, str]]]
@@ -104,3 +107,13 @@ def test_the_server_answers_this_machine_alone(call: Call, tmp_path: Path, serve
     assert options["--backend-store-uri"] == options["--registry-store-uri"] == f"sqlite:///{tmp_path}/mlflow.db"
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert environment["PATH"] == os.environ["PATH"]
+
+
+def test_a_law_of_mixtures_needs_runs(call: Call, tmp_path: Path) -> None:
+    config = small_config(tmp_path, stream={"first": 1, "scorer": "perplexity"})
+    Experiment(config, tuple(plan(config))).save()
+    code, _, err = call("mixture-law", "small", "--task", "reviews", "--out", str(tmp_path))
+    assert code == 2
+    assert err.strip() == (
+        "error: a law of mixtures takes 8 runs or more, of 3 shares and two numbers of tokens; found 0 of 0 shares and 0 numbers"
+    )

@@ -84,3 +84,17 @@ def test_a_rate_that_is_given_is_for_all_methods_and_else_each_has_its_own() -> 
     # as an experiment's folder keeps it: nothing is given there either
     again = RunConfig.model_validate(left.model_dump(mode="json"))
     assert [again.training_for(method).lr for method in again.methods] == expected
+
+
+def test_a_scenario_gives_epochs_in_place_of_the_training_s() -> None:
+    subset = "{name: embedded, scenario: {name: subset, fraction: 0.5, epochs: 4}}"
+    config = load_config(None, [f"streams=[{subset}]", "methods=[ft, joint]", "training.epochs_per_task={riddles: 2}"])
+    stream = config.streams[0].build()
+    training = config.training_on(config.methods[0], stream)
+    assert [training.epochs_of(name) for name in stream.task_names] == [4, 4, 4, 4, 2]
+    assert config.training_on(config.methods[1], stream).epochs_of("any") == 4
+    plain = load_config(None).streams[0].build()
+    assert config.training_on(config.methods[0], plain) is config.training_for(config.methods[0])
+    budget = load_config(None, [f"streams=[{subset}]", "training.budget={steps: 3}"])
+    with pytest.raises(ValueError, match=r"its scenario gives epochs, and training\.budget takes the place of epochs"):
+        budget.training_on(budget.methods[0], stream)

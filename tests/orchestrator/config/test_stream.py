@@ -105,6 +105,20 @@ def test_a_source_of_ones_own_is_named_by_its_path(tmp_path: Path, monkeypatch: 
             "{name: x, tasks: [{name: n, hub: a/b, revision: c, scorer: rouge}]}",
             "tasks.0.scorer: unknown scorer 'rouge'. Did you mean 'rouge-l'? Known: exact-match, verbatim",
         ),
+        ("{name: embedded, scenario: scol}", "streams.0.scenario: unknown scenario 'scol'. Did you mean 'scole'?"),
+        ("{name: embedded, scenario: {name: scole}}", "streams.0.scenario.positions: Field required"),
+        ("{name: embedded, scenario: {name: scole, positions: 0}}", "streams.0.scenario.positions: Input should be"),
+        ("{name: embedded, scenario: [reversed, {name: permuted, sed: 1}]}", "unknown key 'sed'. Did you mean 'seed'?"),
+        ("{name: embedded, scenario: {name: subset, fraction: true}}", "scenario.fraction: found True where a number"),
+        (
+            "{name: embedded, scenario: {name: permuted, seed: by_seed}}",
+            "seed: 'by_seed' is neither by-seed nor a number",
+        ),
+        (
+            "{name: embedded, scenario: {name: permuted, seed: -1}}",
+            "streams.0.scenario.seed: -1 is neither by-seed nor",
+        ),
+        ("{name: embedded, scenaro: reversed}", "unknown key 'scenaro'. Did you mean 'scenario'?"),
     ],
 )
 def test_what_is_wrong_with_a_stream_is_said(entry: str, part: str) -> None:
@@ -178,3 +192,49 @@ def test_files_of_a_corpus_are_given_in_full() -> None:
     assert located.model_dump()["tasks"][0]["train"] == (str(Path.cwd() / "law" / "*.txt"),)
     # as a saved configuration is read again
     assert StreamConfig.model_validate(located.model_dump()) == located
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    ["reversed", "{name: subset, fraction: 0.5}", "[permuted, {name: mixture, share: 0.2, general: embedded-tuning}]"],
+)
+def test_a_scenario_reads_and_is_written_as_a_user_would(scenario: str) -> None:
+    stream = stream_of(f"{{name: embedded, scenario: {scenario}}}")
+    for same in (stream, stream.located()):
+        assert StreamConfig.model_validate(same.model_dump(mode="json")) == same
+        assert StreamConfig.model_validate_json(same.model_dump_json()) == same
+        assert [task.train_hash for task in same.build().tasks] == [task.train_hash for task in stream.build().tasks]
+    assert [scenario.name for scenario in stream.located().scenario] == [scenario.name for scenario in stream.scenario]
+
+
+def test_without_a_scenario_a_stream_is_written_as_before() -> None:
+    assert "scenario" not in stream_of("embedded").model_dump(mode="json")
+    assert stream_of("{name: embedded, scenario: null}") == stream_of("embedded")
+
+
+def test_scenarios_come_one_after_the_other_before_the_first_tasks_are_taken() -> None:
+    assert stream_of("{name: embedded, first: 2, scenario: reversed}").build().task_names == ("riddles", "feelings")
+    several = "[{name: order, tasks: [reviews, riddles, reviews]}, reversed]"
+    assert stream_of(f"{{name: embedded, scenario: {several}}}").build().task_names == (
+        "reviews@2",
+        "riddles",
+        "reviews",
+    )
+    alone = stream_of(f"{{name: embedded, only: reviews@2, scenario: {several}}}").build()
+    assert alone.task_names == ("reviews@2",)
+    # prompts and labels are those of the tasks that the source has
+    parts = stream_of("{name: embedded, prompt: {riddles: plain}, labels_per_task: 2, scenario: reversed}").build()
+    assert parts.task_names[:2] == ("riddles-2", "riddles-1")
+    assert str(parts.tasks[0].prompt("A.")) == "A."
+
+
+def test_what_a_scenario_draws_goes_by_the_seed_where_that_is_asked_for() -> None:
+    config = stream_of("{name: embedded, scenario: [{name: permuted, seed: by-seed}, {name: subset, fraction: 0.5}]}")
+    assert len({config.for_seed(seed).build().task_names for seed in range(9)}) > 6
+    three = config.for_seed(3)
+    assert three == stream_of("{name: embedded, scenario: [{name: permuted, seed: 3}, {name: subset, fraction: 0.5}]}")
+    assert three.for_seed(4) is three
+    with pytest.raises(
+        ValueError, match="stream 'embedded': scenario 'permuted': seed: 'by-seed' needs the seed of a run"
+    ):
+        config.build()

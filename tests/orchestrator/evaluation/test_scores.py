@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator.evaluation.columns import is_complete
 from orchestrator.evaluation.scorers import ExactMatch
-from orchestrator.evaluation.scores import compute_score, is_complete, missing_scores, score_answers, score_task
+from orchestrator.evaluation.scores import compute_score, missing_scores, score_answers, score_task
 from orchestrator.evaluation.texts import batches_by_length
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.sentence_encoder import EncoderBySimilarity
@@ -250,6 +251,12 @@ def test_perplexity_and_bits_per_byte_are_of_a_plain_loops_cross_entropy(
         assert prediction.target == example.label
         assert prediction.score == pytest.approx(loss / math.log(2) / len(example.label), rel=1e-4)
     assert learner.family.module.training
+
+
+def test_a_task_that_comes_again_is_scored_once(sequence_of: Callable[..., SequencePlan]) -> None:
+    stream = {"scenario": {"name": "order", "tasks": ["reviews", "headlines", "reviews", "reviews"]}}
+    sequence = sequence_of(stream=stream)
+    assert missing_scores(sequence, 1, Store(Path(sequence.out))) == [0, 1]
 
 
 @pytest.mark.parametrize("scoring", ["rank", "constrained"])

@@ -198,6 +198,31 @@ def test_what_these_settings_influence_is_in_the_key(sequence_of: SequenceOf) ->
     assert len({base[2], *(k[2] for k in falling)}) == 3
 
 
+def test_a_longer_scenario_continues_a_shorter_one(sequence_of: SequenceOf) -> None:
+    for scenario in (
+        {"name": "recurrence", "positions": 9, "seed": 3},
+        {"name": "scole", "task": "requests", "positions": 9},
+    ):
+        short = sequence_of(stream={"scenario": scenario})
+        longer = sequence_of(stream={"scenario": {**scenario, "positions": 12}})
+        assert longer.keys[:10] == short.keys
+        assert len(set(longer.keys)) == 13
+
+
+def test_a_task_that_comes_again_is_another_state_and_the_same_score(sequence_of: SequenceOf) -> None:
+    stream = {"scenario": {"name": "order", "tasks": ["reviews", "headlines", "reviews"]}}
+    sequence = sequence_of(stream=stream)
+    assert sequence.tasks == ("reviews", "headlines", "reviews@2")
+    assert len(set(sequence.keys)) == 4
+    for keys_of_state in sequence.score_keys:
+        assert keys_of_state[0] == keys_of_state[2] != keys_of_state[1]
+    # the first two are those of a stream without the third
+    assert sequence_of(stream={"first": 2}).keys == sequence.keys[:3]
+    # a method that is told the position answers one text differently for two of them
+    told = sequence_of(stream=stream, methods=["progprompt"])
+    assert told.score_keys[1][0] != told.score_keys[1][2]
+
+
 @pytest.mark.parametrize("scoring", ["rank", "constrained"])
 def test_a_way_of_choosing_labels_trains_nothing_anew_and_has_scores_of_its_own(
     scoring: str, sequence_of: SequenceOf

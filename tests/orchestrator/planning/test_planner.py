@@ -11,6 +11,7 @@ from orchestrator.config.loading import load_config
 from orchestrator.errors import UserError
 from orchestrator.planning.planner import plan
 from tests.conftest import small_config
+from tests.orchestrator.planning.test_suitability import open_folder
 
 
 @pytest.mark.parametrize(
@@ -45,33 +46,6 @@ def test_what_is_wrong_with_data_and_models(overrides: list[str], parts: list[st
     for part in parts:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def open_folder(folder: Path, labels: str = "[]", label: str = "answer {i}") -> str:
-    """A folder with one task, of open answers unless labels are given; train equals test."""
-    task = folder / "QA" / "capitals"
-    task.mkdir(parents=True)
-    rows = ", ".join(f'{{"sentence": "word {i}", "label": "{label.format(i=i)}"}}' for i in range(20))
-    for split in ("train", "test"):
-        (task / f"{split}.json").write_text(f"[{rows}]")
-    (task / "labels.json").write_text(labels)
-    return str(folder)
-
-
-def plan_open(folder: Path, out: Path, **changes: Any) -> None:
-    streams = [{"name": "mine", "folder": open_folder(folder), "tasks": ["capitals"]}]
-    plan(small_config(out, streams=streams, **changes))
-
-
-def test_open_answers_need_a_model_that_generates(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"task 'capitals' has no label set, and 'tiny-bert' is an encoder"):
-        plan_open(tmp_path / "data", tmp_path / "out", model="tiny-bert")
-    plan_open(tmp_path / "more", tmp_path / "out", methods=["ft", "zero-shot"])
-
-
-def test_open_answers_need_a_method_that_generates(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no label set, and method 'nmc' answers with one of the labels"):
-        plan_open(tmp_path / "data", tmp_path / "out", methods=["nmc"])
 
 
 def test_each_seed_has_its_order_of_classes(tmp_path: Path) -> None:
@@ -125,23 +99,15 @@ def test_a_part_without_a_source_is_said_once(tmp_path: Path, monkeypatch: pytes
     assert line.startswith("compiled_part.Part: no source of compiled_part was found")
 
 
-@pytest.mark.parametrize("scorer", ["perplexity", "bits-per-byte"])
-def test_likelihoods_are_refused_where_no_text_is_written(scorer: str, tmp_path: Path) -> None:
-    stream = {"name": "embedded", "scorer": {"headlines": scorer}}
-    with pytest.raises(UserError, match=f"task 'headlines': the scorer '{scorer}' asks .* 'tiny-bert' is an encoder"):
-        plan(small_config(tmp_path, model="tiny-bert", streams=[stream], methods=["ft"]))
-    with pytest.raises(UserError, match=f"the scorer '{scorer}' asks .* method 'nmc' compares embeddings of labels"):
-        plan(small_config(tmp_path, streams=[stream], methods=["ft", "nmc"]))
-    (sequence,) = plan(small_config(tmp_path, streams=[stream], methods=["ft"]))
-    assert sequence.scorers == ("exact-match", scorer, *["exact-match"] * 3)
+def test_the_epochs_of_a_scenario_are_those_of_the_plan_and_of_its_keys(tmp_path: Path) -> None:
+    def keys(scenario: dict[str, Any], **changes: Any) -> tuple[str, ...]:
+        stream = {"scenario": {"name": "subset", "fraction": 0.5, **scenario}}
+        (sequence,) = plan(small_config(tmp_path, stream=stream, **changes))
+        return sequence.keys
 
-
-@pytest.mark.parametrize("scoring", ["rank", "constrained"])
-def test_open_answers_cannot_be_chosen(scoring: str, tmp_path: Path) -> None:
-    message = f"task 'capitals' has no label set, and model.scoring: {scoring} chooses among labels; allowed: generate"
-    with pytest.raises(UserError, match=message):
-        plan_open(tmp_path / "data", tmp_path / "out", scoring=scoring)
-    streams = [
-        {"name": "mine", "folder": open_folder(tmp_path / "more"), "tasks": ["capitals"], "scorer": "perplexity"}
-    ]
-    plan(small_config(tmp_path / "out", streams=streams, scoring=scoring))
+    thrice = keys({"epochs": 3})
+    assert thrice == keys({}, training={"epochs": 3}) != keys({})
+    with pytest.raises(UserError, match=r"its scenario gives epochs, and training\.budget takes the place"):
+        keys({"epochs": 3}, training={"budget": {"steps": 3}})
+    with pytest.raises(UserError, match=r"stream 'embedded': scenario 'recurrence': positions: 3, but the last of 5"):
+        plan(small_config(tmp_path, stream={"scenario": {"name": "recurrence", "positions": 3}}))

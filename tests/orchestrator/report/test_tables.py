@@ -144,7 +144,7 @@ def test_scorers_of_one_unit_have_a_mean_and_each_a_table() -> None:
     text = printed(result_of(**named_measure(scorers), by_scorer=parts), width=120)
     titles = [line.strip() for line in text.splitlines() if line.startswith("small:")]
     assert titles == [
-        "small: news, 2 tasks, seed 1",
+        "small: news, 2 tasks, seed 1, all scorers together",
         "small: news, 2 tasks, seed 1, of these sport by sari",
         "small: news, 2 tasks, seed 1, of these law by rouge-l",
     ]

@@ -73,24 +73,6 @@ def test_data_sets_on_both_sides_are_refused(tmp_path: Path) -> None:
     assert "usual practice" in allowed.proof.statement
 
 
-@pytest.mark.parametrize(
-    ("change", "parts"),
-    [
-        ({"max_train": 30}, ["not the same scenario", "30 train examples (4 steps)", "24 (3 steps)"]),
-        ({"first": 2}, ["not the same scenario", "has 2 tasks, 'embedded' has 3"]),
-    ],
-)
-def test_unequal_scenarios_are_refused(tmp_path: Path, change: dict[str, Any], parts: list[str]) -> None:
-    with pytest.raises(UserError) as caught:
-        prepare(search_config(tmp_path, ["ft"], streams=[{**TUNING, **change}]), gpu=False)
-    for part in parts:
-        assert part in str(caught.value)
-
-
-def test_the_scenario_has_examples_and_steps_of_each_task(tmp_path: Path) -> None:
-    assert prepare(search_config(tmp_path, ["ft"]), gpu=False).scenario == ((24, 3),) * 3
-
-
 def test_an_evaluation_seed_is_no_tuning_seed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="7 is an evaluation seed too"):
         search_config(tmp_path, seeds=[7])
@@ -128,11 +110,6 @@ def test_schedules_are_checked_with_each_method(tmp_path: Path) -> None:
     assert prepare(search_config(tmp_path, ["ft"], space=space), gpu=False).method_searches
     with pytest.raises(UserError, match="'infinite' cannot be combined with 'merge'"):
         prepare(search_config(tmp_path, ["ft", "average"], space=space), gpu=False)
-
-
-def test_a_budget_is_the_scenarios_length(tmp_path: Path) -> None:
-    budget = {"budget": {"tokens": 900}}
-    assert prepare(search_config(tmp_path, ["ft"], training=budget), gpu=False).scenario == ((24, 900),) * 3
 
 
 def test_unequal_memories_are_refused_at_the_door(tmp_path: Path) -> None:

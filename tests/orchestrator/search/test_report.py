@@ -144,3 +144,18 @@ def test_a_deviation_is_explained_where_one_is_shown(result: dict[str, Any]) -> 
     lines = lines_of(print_search, {**result, "sequences": [*result["sequences"], *second]})
     assert explained in lines
     assert any("62.0 ± 1.4" in line for line in lines)
+
+
+def test_where_a_lower_score_is_better_the_turned_scores_are_explained(tmp_path: Path) -> None:
+    """Perplexities: 8 and 4.5 in tuning, of which the second is chosen, and 6.25 in the evaluation."""
+    search, trial_store = open_search(search_config(tmp_path, ["ft"], scorer="perplexity"))
+    score_trials(trial_store, {"ft": [steady(8.0), steady(4.5)]})
+    experiment = open_evaluation(search, freeze_and_save(search, trial_store))
+    write_scores(experiment.sequences[0], steady(6.25))
+    found = search_results(experiment)
+    (plain, _) = [line for line in lines_of(print_search, found) if line.startswith("│ ft ")]
+    assert [cell.strip() for cell in plain.split("│")[1:-1]] == ["ft", "-6.25", "-4.50", "+1.75", "0.00", "finished"]
+    assert (
+        "evaluation and tuning: −AA (mean score over tasks after the last one; lower is better), in perplexity; drop"
+        in "\n".join(notes(found["search"]))
+    )

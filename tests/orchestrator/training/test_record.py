@@ -176,7 +176,7 @@ def test_a_state_is_scored_from_memory_while_it_is_written(
         if (tasks_seen, task_id) == (1, 1):
             disk.goes_on.set()
 
-    monkeypatch.setattr("orchestrator.training.scoring.compute_score", score)
+    monkeypatch.setattr("orchestrator.training.scoring.compute_column", score)
     told: list[Event] = []
     run_sequence(sequence, told.append)
     assert (1, 1, False) in scored_before

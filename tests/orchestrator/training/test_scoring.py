@@ -134,7 +134,7 @@ def test_after_an_error_nothing_is_kept(
         raise RuntimeError("no memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr("orchestrator.training.scoring.compute_score", fail)
+        patched.setattr("orchestrator.training.scoring.compute_column", fail)
         with pytest.raises(RuntimeError, match="no memory"):
             scorer.score(sequence, 0)
     scorer.score(sequence, 0)

@@ -14,7 +14,8 @@ import torch
 from transformers import PreTrainedModel
 
 from orchestrator.errors import NonFiniteLoss, SequenceFailed
-from orchestrator.evaluation.scores import compute_score, is_complete, missing_scores
+from orchestrator.evaluation.columns import is_complete
+from orchestrator.evaluation.scores import compute_score, missing_scores
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
@@ -269,7 +270,7 @@ def test_a_failure_while_scoring_names_the_scored_task(
             raise KeyError("a scorer's own")
         compute_score(model, plan, stream, store, tasks_seen, task_id)
 
-    monkeypatch.setattr("orchestrator.training.scoring.compute_score", fail)
+    monkeypatch.setattr("orchestrator.training.scoring.compute_column", fail)
     sequence, recorded = sequence_of(stream={"first": 3}), []
     with pytest.raises(SequenceFailed, match="KeyError"):
         run_sequence(sequence, recorded.append)
@@ -318,7 +319,7 @@ def test_a_failure_to_score_names_the_task_that_was_scored(
         if arguments[-1] == 1:
             raise KeyError("x")
 
-    monkeypatch.setattr("orchestrator.training.scoring.compute_score", fail_on_the_second)
+    monkeypatch.setattr("orchestrator.training.scoring.compute_column", fail_on_the_second)
     with pytest.raises(KeyError) as caught:
         score_state(sequence, 0)
     assert caught.value.__notes__ == ["while the state after 0 tasks was scored on task 'headlines'"]
@@ -358,3 +359,26 @@ def test_a_state_that_is_gone_when_it_is_to_be_scored_is_an_error_unless_its_sco
     monkeypatch.setattr(Learner, "__init__", meanwhile)
     score_state(sequence, 2)
     assert not missing_scores(sequence, 2, store)
+
+
+def test_tasks_that_come_again_are_trained_again_and_scored_once(sequence_of: Callable[..., SequencePlan]) -> None:
+    scenario = {"name": "recurrence", "positions": 6, "every": 3, "seed": 2}
+    stream = {"first": 5, "scenario": [{"name": "order", "tasks": ["reviews", "headlines"]}, scenario]}
+    sequence = sequence_of(stream=stream)
+    # six positions, of which the first five are taken
+    assert trained(sequence) == list(sequence.tasks)
+    view = read_view(sequence.out, sequence.id)
+    matrix = view.matrix()
+    assert matrix.shape == (6, 5)
+    assert not np.isnan(matrix).any()
+    assert view.status == "finished"
+    # the columns of one task are alike in every state
+    firsts = [name.partition("@")[0] for name in sequence.tasks]
+    assert len(set(firsts)) == 2
+    for column, first in enumerate(firsts):
+        np.testing.assert_array_equal(matrix[:, column], matrix[:, firsts.index(first)])
+    assert len(list((Path(sequence.out) / "scores").glob("*.json"))) == 6 * 2
+    # trained again: the weights go on changing
+    states = [stored(sequence, tasks_seen).weights for tasks_seen in (1, 2)]
+    assert sequence.tasks[1] == "reviews@2"
+    assert not equal(*states)

@@ -123,3 +123,22 @@ def test_what_straddles_must_be_a_pair_of_known_data_sets() -> None:
     )
     for wrong in (["yelp"], ["yelp", "amazon", "imdb"], "ab"):
         assert "is not a pair of data sets" in refusal("tasks", ours, theirs, [wrong])
+
+
+def test_guests_are_of_a_data_set_too() -> None:
+    """What is mixed into a task is trained on, so it may be of no data set of the other side."""
+    guest = task("g", texts("g"), dataset="imdb")
+    ours = tuning(texts("a"), dataset="yelp")
+    mixed = Stream("x", (ours.tasks[0].part("a", guest_tasks=(guest,)),))
+    assert prove("tasks", [ours], [evaluation("sst2")]).level == "tasks"
+    assert (
+        "tuning stream 'x', task 'g' and evaluation stream 'y', task 'b' read related data sets, 'imdb' and 'sst2'"
+        in (refusal("tasks", mixed, evaluation("sst2")))
+    )
+    assert prove("tasks", [mixed], [evaluation("sst2")], [["imdb", "sst2"]]).allowed_related_pairs == (
+        ("imdb", "sst2"),
+    )
+    # and their texts are compared as those of the task's own rows
+    shared = task("g", texts("b"), dataset="other")
+    guests = Stream("x", (ours.tasks[0].part("a", guest_tasks=(shared,), guests=lambda own: shared.read("train")),))
+    assert "hold the same text; holdout 'tasks' forbids it" in refusal("tasks", guests, evaluation("sst2"))

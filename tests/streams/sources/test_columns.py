@@ -37,12 +37,21 @@ def test_a_label_is_an_index_where_it_is_an_integer() -> None:
     assert labels == ["no", "yes", "2", "-1", "no", "", "True"]
 
 
+def test_an_answer_may_be_made_of_columns() -> None:
+    task = ColumnTask(name="a", text="title", label="{body}\ncheck({title})")
+    assert task.example(ROW, ()) == Example("A", "b {c}\ncheck(A)")
+    with pytest.raises(ValueError, match="x has no column 'body'"):
+        task.check_columns(["title"], "x")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"text": []}, "expected a column's name"),
         ({"text": ""}, "expected a column's name"),
         ({"text": "{} words"}, "names no column in its braces"),
+        ({"label": "{}"}, "'{}' names no column"),
+        ({"label": ""}, "'' names no column"),
         ({"text": "{title!r}"}, "column 'title' is written with a format; write {title}"),
         ({"text": "{title"}, "a brace of the text itself is written twice"),
         ({"prompt": "plian"}, "unknown prompt 'plian'"),

@@ -83,6 +83,16 @@ def test_integers_are_indices_of_labels_that_are_given_and_texts_else(tmp_path: 
     assert given.dropped_rows("train") == 1
 
 
+def test_test_files_may_have_columns_of_their_own(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", [{"question": "q", "solution": "s", "label": "x"}])
+    test = write(tmp_path / "test.csv", [{"prompt": "p", "checks": "c"}])
+    settings = {"train": str(train), "test": str(test), "text": "question", "label": "solution", "labels": []}
+    task = open_task(**settings, test_text="{prompt}:", test_label="checks")
+    assert (task.read("train"), task.read("test")) == ((Example("q", "s"),), (Example("p:", "c"),))
+    with pytest.raises(ValueError, match="has no column 'question'"):
+        open_task(**settings).read("test")
+
+
 def test_open_answers_are_said_to_be_open(tmp_path: Path) -> None:
     rows = [{"text": f"t{i}", "label": f"answer {i}"} for i in range(501)]
     file = str(write(tmp_path / "r.jsonl", rows))

@@ -149,3 +149,17 @@ def test_texts_are_skipped_by_their_bare_form(tmp_path: Path) -> None:
     source = FolderSource(folder=str(tmp_path), tasks=("mini",), skip_texts=("row 1", "Row,  2!"))
     (task,) = source.stream("own", Limits(dev_fraction=0)).tasks
     assert {example.row for example in task.read("train")} == {1, *range(4, 11)}
+
+
+def test_rows_have_their_time_under_a_key(tmp_path: Path) -> None:
+    rows = [{"label": "Good", "sentence": f"row {i}", "year": 2000 - i} for i in range(4)]
+    write_task(tmp_path, train=rows, test=rows)
+    source = FolderSource(folder=str(tmp_path), tasks=("mini",), time="year")
+    (task,) = source.stream("own", Limits(dev_fraction=0)).tasks
+    assert {(e.text, e.time) for e in task.read("train")} == {(f"row {i}", 2000.0 - i) for i in range(4)}
+    (timeless,) = open_folder(tmp_path).tasks
+    assert {e.time for e in timeless.read("test")} == {None}
+    assert timeless.test_hash == task.test_hash
+    (wrong,) = source.model_copy(update={"time": "yaer"}).stream("own", Limits()).tasks
+    with pytest.raises(ValueError, match=r"train.json: key 'yaer': row 1 has no time"):
+        wrong.read("train")

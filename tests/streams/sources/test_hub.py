@@ -80,3 +80,12 @@ def test_what_names_no_column_and_no_text_is_refused(wrong: dict[str, object]) -
 def test_a_folder_has_no_revision(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`revision` goes with data on the hub; .* is a folder"):
         HubTask(name="news", hub=str(tmp_path), revision="abc")
+
+
+def test_hub_rows_have_the_time_of_a_column(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    spec = HubTask(name="pairs", hub=str(tmp_path), labels=("zero", "one"), time="title")
+    (task,) = open_hub(spec).tasks
+    assert {(e.text, e.time) for e in task.read("test")} == {(f"test {i}", f"T{i}") for i in range(3)}
+    with pytest.raises(ValueError, match="has no column 'year'"):
+        open_hub(spec.model_copy(update={"time": "year"})).tasks[0].read("train")

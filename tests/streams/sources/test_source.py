@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, Literal
 
 import pytest
 from pydantic import Field, ValidationError
 
 from streams import Limits, Source, SourceSettings
+from streams.sources.source import times_of
 
 
 class Inner(SourceSettings):
@@ -62,3 +64,15 @@ def test_a_boolean_is_taken_where_one_is_meant() -> None:
     taken = Numbers.model_validate({"flag": True, "choice": True, "anything": [True], "count": 1})
     assert (taken.flag, taken.choice, taken.anything, taken.count) == (True, True, [True], 1)
     assert Numbers.model_validate({"shares": {"a": 1, "b": "0.5"}}).shares == {"a": 1.0, "b": 0.5}
+
+
+def test_times_are_numbers_or_texts() -> None:
+    assert times_of([2001, 1999.5], "here") == [2001.0, 1999.5]
+    assert times_of([datetime.date(2020, 5, 1), "2020-06-01"], "here") == ["2020-05-01", "2020-06-01"]
+    for wrong, part in (
+        ([1, None], r"here: row 2 has no time \(found None\)"),
+        ([True], r"row 1 has no time \(found True\)"),
+        ([1, "2"], r"the times mix numbers and texts \('2' in row 2\)"),
+    ):
+        with pytest.raises(ValueError, match=part):
+            times_of(wrong, "here")

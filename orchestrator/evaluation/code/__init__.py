@@ -1,0 +1,1 @@
+"""Programs that a model writes: running them within limits, and scoring them."""

@@ -1,0 +1,1 @@
+"""Which share of a mixture is best, from finished runs."""
