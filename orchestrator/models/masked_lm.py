@@ -40,10 +40,11 @@ class MaskedLanguageModel(Family):
         from transformers import AutoModelForMaskedLM
 
         super().__init__(source, config, labels, seed)
-        if self.tokenizer.mask_token_id is None:
-            raise ValueError(
-                f"model {config.name!r}: its tokenizer has no mask token, by which it could learn from a text"
-            )
+        for token in ("mask", "cls", "sep"):
+            if getattr(self.tokenizer, f"{token}_token_id") is None:
+                raise ValueError(
+                    f"model {config.name!r}: its tokenizer has no {token} token, without which it cannot learn from corpora"
+                )
         self.module = load_module(source, config, AutoModelForMaskedLM, seed)
         self.first = self.tokenizer.cls_token_id
         self.document_end = self.tokenizer.sep_token_id

@@ -138,10 +138,13 @@ def test_each_epoch_of_training_has_masks_of_its_own(learner: Learner) -> None:
         assert not torch.equal(by_epoch[0], by_epoch[1])
 
 
-def test_a_tokenizer_without_a_mask_token_is_refused(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("token", ["mask", "cls"])
+def test_a_tokenizer_without_such_tokens_is_refused(
+    token: str, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     family = family_of(learner)
-    monkeypatch.setattr("transformers.PreTrainedTokenizerFast.mask_token_id", None, raising=False)
-    with pytest.raises(ValueError, match=r"^model 'tiny-(bert|roberta)': its tokenizer has no mask token, .*$"):
+    monkeypatch.setattr(f"transformers.PreTrainedTokenizerFast.{token}_token_id", None, raising=False)
+    with pytest.raises(ValueError, match=rf"^model 'tiny-(bert|roberta)': its tokenizer has no {token} token, .*$"):
         MaskedLanguageModel(family.source, family.config, (), 0)
 
 
