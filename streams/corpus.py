@@ -74,10 +74,10 @@ class Corpus(Task):
         """The task whose answers are scored: the end task, where there is one."""
         if self.end_task is None:
             return self
-        return self.end_task.task.sharing(scorer=self.scorer, sealed=self.sealed, on_test_read=self._note_test_read)
+        return self.end_task.task.sharing(scorer=self.scorer, on_test_read=self._note_test_read)
 
     def _note_test_read(self, task: Task) -> None:
-        # once, however often the end task is asked for
+        # refused where the corpus is sealed, and told once, however often the end task is asked for
         self._open_test()
 
     def documents(self, split: Split) -> Iterator[str]:
