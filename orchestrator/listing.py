@@ -16,7 +16,7 @@ from orchestrator.config.loading import load_config, recipe_names
 from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.models.source import DESCRIPTIONS as MODELS
 from streams import DESCRIPTIONS as STREAMS
-from streams import FOLDER_STREAMS, FROM_LIKELIHOOD, SCENARIOS
+from streams import FROM_LIKELIHOOD, SCENARIOS, resolve_source, stream_sizes
 from streams.scorer_names import LIBRARIES, NEED_LABELS
 
 Row = dict[str, Any]
@@ -100,11 +100,21 @@ def _setting(part: str | Mapping[str, Any]) -> str:
 
 
 def streams() -> list[Row]:
-    """The streams and their tasks."""
+    """The streams with their sources, their tasks and the rows of these; null where the published number is not known."""
     rows = []
     for name, description in STREAMS.items():
-        # the tasks of the others are known only to the data that they read
-        rows.append({"name": name, "what": description, "tasks": " ".join(FOLDER_STREAMS.get(name, ()))})
+        sizes = stream_sizes(name)
+        source, _, _ = resolve_source(name, {})
+        rows.append(
+            {
+                "name": name,
+                "source": source,
+                "tasks": list(sizes),
+                "train": [train for train, _ in sizes.values()],
+                "test": [test for _, test in sizes.values()],
+                "what": description,
+            }
+        )
     return rows
 
 
@@ -187,6 +197,8 @@ def print_listing(what: str, console: Console) -> None:
     rows = LISTINGS[what]()
     if what == "methods":
         _print_methods(rows, console)
+    elif what == "streams":
+        _print_streams(rows, console)
     else:
         console.print(_table(rows, list(rows[0])))
 
@@ -207,11 +219,30 @@ def _print_methods(rows: list[Row], console: Console) -> None:
     console.print(_table(by_kind["preset"], ["name", "what", "published"], title))
 
 
+def _print_streams(rows: list[Row], console: Console) -> None:
+    shown = []
+    for row in rows:
+        counts = {split: _total(row[split]) for split in ("train", "test")}
+        shown.append({**row, **counts, "no.": len(row["tasks"]), "tasks": " ".join(row["tasks"])})
+    title = "streams; rows as published, `?` where some are not known: `orchestrator data NAME` counts what is there"
+    console.print(_table(shown, ["name", "source", "no.", "train", "test", "what"], title))
+    console.print(_table(shown, ["name", "tasks"], "tasks, in order"))
+
+
+def _total(rows: list[int | None]) -> str:
+    """The rows of all tasks; of some the number may not be known."""
+    known = [count for count in rows if count is not None]
+    total = f"{sum(known):,}"
+    if len(known) < len(rows):
+        total += " + ?"
+    return total
+
+
 def _table(rows: list[Row], columns: list[str], title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         # a name is typed and a paper's number is searched for: neither must be broken over lines
-        table.add_column(column, no_wrap=column in ("name", "arXiv"), overflow="fold")
+        table.add_column(column, no_wrap=column in ("name", "arXiv", "train", "test"), overflow="fold")
     for row in rows:
         table.add_row(*map(str, map(row.get, columns)))
     return table

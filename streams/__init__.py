@@ -5,13 +5,16 @@ from streams.catalogue import (
     DESCRIPTIONS,
     FOLDER_STREAMS,
     ORDERS,
+    READ_FROM_FOLDER,
     named_stream,
     resolve_source,
+    stream_sizes,
 )
-from streams.corpus import Corpus, EndTask
+from streams.corpora.corpus import Corpus, EndTask
 from streams.doubts import doubts
 from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level, Proof, prove
 from streams.label_splits import half_of_labels, tasks_of_labels
+from streams.leaks import Leak, LeakKind, find_leaks
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
 from streams.scenarios import SCENARIOS, Scenario, find_scenarios
@@ -48,6 +51,7 @@ __all__ = [
     "NORMAL_FORMS",
     "ORDERS",
     "PROMPTS",
+    "READ_FROM_FOLDER",
     "RELATED",
     "RUNS_CODE",
     "SCENARIOS",
@@ -66,6 +70,8 @@ __all__ = [
     "HoldoutViolation",
     "HubSource",
     "HubTask",
+    "Leak",
+    "LeakKind",
     "Level",
     "Limits",
     "Objective",
@@ -85,6 +91,7 @@ __all__ = [
     "check_labels",
     "check_scorer",
     "doubts",
+    "find_leaks",
     "find_prompt",
     "find_scenarios",
     "find_source",
@@ -95,6 +102,7 @@ __all__ = [
     "refuse_boolean",
     "resolve_source",
     "source_names",
+    "stream_sizes",
     "tasks_of_labels",
     "unknown_name",
     "vocabulary",

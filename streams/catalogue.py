@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from streams.manifest import published_sizes
 from streams.names import unknown_name
 from streams.sources import SOURCES, find_source
 from streams.sources.embedded import GENERATED
 from streams.sources.embedded_corpora import GENERATED_CORPORA
 from streams.sources.source import Source
+from streams.sources.trace import TRACE_ROWS, TRACE_SCORERS
 from streams.splits import Limits
 from streams.stream import Stream
 
@@ -40,15 +42,34 @@ BENCHMARK_SPLIT: dict[str, tuple[str, ...]] = {
 # "Text: Really good" is a review on yelp and a phrase of SST-2: no text may be on both sides, so tuning goes without it
 SKIPPED: dict[str, tuple[str, ...]] = {"benchmark-tuning": ("text really good",)}
 FOLDER_STREAMS = {**ORDERS, **BENCHMARK_SPLIT}
+# all that a folder is given for
+READ_FROM_FOLDER = (*FOLDER_STREAMS, "trace")
 DESCRIPTIONS: dict[str, str] = {
     "embedded": "five generated text-to-text tasks, no download",
     "embedded-tuning": "five others of the same shape, to tune on: no word in common with embedded",
     "embedded-cpt": "four generated corpora in languages of their own, for pre-training: no download",
     "embedded-cpt-tuning": "four others of the same shape: no word in common with embedded-cpt",
+    "embedded-long": "15 generated tasks of made-up words, none in common with each other or with the two above",
     **{name: f"{len(tasks)} tasks of the public benchmark, from a folder" for name, tasks in ORDERS.items()},
     "benchmark-tuning": "6 tasks of the public benchmark, from a folder: to tune on",
     "benchmark-evaluation": "6 tasks of the same profiles from other data: to evaluate on",
+    "trace": "the 8 tasks of TRACE (arXiv 2310.06762), from a folder: answers of several kinds, in three languages and code",
 }
+
+
+def stream_sizes(name: str) -> dict[str, tuple[int | None, int | None]]:
+    """By task, in order, the (train, test) rows of a stream of the catalogue, as published; None where that is not known.
+
+    Reads no folder: what lies in one may be another sample (see `streams.manifest`).
+    """
+    if name == "trace":
+        return dict.fromkeys(TRACE_SCORERS, TRACE_ROWS)
+    if name in FOLDER_STREAMS:
+        return {task: published_sizes(task) for task in FOLDER_STREAMS[name]}
+    sizes: dict[str, tuple[int | None, int | None]] = {}
+    for task in named_stream(name, Limits(dev_fraction=0)).tasks:
+        sizes[task.name] = (len(task.read("train")), len(task.read("test")))
+    return sizes
 
 
 def catalogue_entry(name: str) -> dict[str, Any]:
@@ -57,6 +78,8 @@ def catalogue_entry(name: str) -> dict[str, Any]:
         return {"source": "embedded", "words": name}
     if name in GENERATED_CORPORA:
         return {"source": "embedded-corpora", "languages": name}
+    if name == "trace":
+        return {"source": "trace"}
     return {"source": "folder", "tasks": FOLDER_STREAMS[name], "skip_texts": SKIPPED.get(name, ())}
 
 
@@ -96,11 +119,11 @@ def resolve_source(name: str, entry: Mapping[str, Any]) -> tuple[str, type[Sourc
 
 
 def named_stream(name: str, limits: Limits = Limits(), folder: Path | None = None) -> Stream:
-    """A stream of the catalogue; `FOLDER_STREAMS` are read from `folder`. Raises ValueError for an unknown name."""
+    """A stream of the catalogue; `READ_FROM_FOLDER` are read from `folder`. Raises ValueError for an unknown name."""
     if name not in DESCRIPTIONS:
         raise ValueError(unknown_name("stream", name, DESCRIPTIONS))
     entry: dict[str, Any] = {}
-    if name in FOLDER_STREAMS and folder is not None:
+    if name in READ_FROM_FOLDER and folder is not None:
         entry["folder"] = str(folder)
     _, kind, settings = resolve_source(name, entry)
     return kind.model_validate(settings).stream(name, limits)

@@ -24,6 +24,7 @@ SCORER_VERSIONS: dict[str, int] = {
     "sari": 1,
     "edit-similarity": 1,
     "numeric": 1,
+    "choice": 1,
     "perplexity": 1,
     "bits-per-byte": 1,
     "pass@1": 1,
@@ -57,6 +58,17 @@ def last_number(text: str) -> str:
     return shown
 
 
+def chosen_option(text: str) -> str:
+    """The option that an answer names, which is the first word, or the one after `Answer:`: of `Answer: B\\nBecause ...` B."""
+    _, heading, rest = text.partition("Answer:")
+    if not heading:
+        rest = text
+    word = re.search(r"\w+", rest)
+    if word is None:
+        return ""
+    return word.group()
+
+
 # what is left of an answer, and of its target, before the two are compared
 NORMAL_FORMS: dict[str, Callable[[str], str]] = {
     "exact-match": normalise_answer,
@@ -67,6 +79,7 @@ NORMAL_FORMS: dict[str, Callable[[str], str]] = {
     "sari": single_spaces,
     "edit-similarity": single_spaces,
     "numeric": last_number,
+    "choice": chosen_option,
     "perplexity": single_spaces,
     "bits-per-byte": single_spaces,
     "pass@1": str.strip,
@@ -121,4 +134,6 @@ def check_labels(task: Task) -> None:
 def _what_it_compares(scorer: str) -> str:
     if NORMAL_FORMS[scorer] is last_number:
         return "which compares the last numbers of answers; `exact-match` and `verbatim` compare whole answers"
+    if NORMAL_FORMS[scorer] is chosen_option:
+        return "which compares the first words of answers; `exact-match` and `verbatim` compare whole answers"
     return "which compares answers without case and punctuation; `scorer: verbatim` keeps both"

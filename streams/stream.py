@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from streams.manifest import verdict_of
 from streams.splits import RawSplit
 from streams.task import Task
 
@@ -56,6 +57,8 @@ class Stream:
     def manifest(self) -> list[dict[str, object]]:
         """What the data is: for each task sizes, hashes, dropped rows, prompt, scorer and where it came from.
 
+        Of a task of the public benchmark also whether its files are the published ones (see `streams.manifest`).
+
         Reads all splits; of a sealed task all but test, of which its entry then says nothing.
         """
         return list(map(_describe, self.tasks))
@@ -86,4 +89,6 @@ def _describe(task: Task) -> dict[str, object]:
     }
     if not task.sealed:
         described["test_sha256"] = task.test_hash
+    if task.check_files is not None:
+        described["published"] = verdict_of(task.check_files(raw_splits))
     return described

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
+from streams.manifest import FileCheck
 from streams.prompts import BENCHMARK, Prompt, PromptTemplate
+from streams.rows import UsableRows, usable_rows
 from streams.splits import Example, Limits, Objective, RawSplit, Split, carve_dev, in_seeded_order
 
 # how answers were scored in all published results; `streams.scorer_names` has the others
@@ -27,15 +29,6 @@ class SealedSplit(ValueError):
     """The test split of a sealed task was asked for: tuning must not see it."""
 
 
-@dataclass(frozen=True)
-class UsableRows:
-    """The rows of a raw split that are used, and those dropped because their label is not in the label set."""
-
-    examples: list[Example]
-    num_dropped: int
-    first_dropped: Example | None
-
-
 @dataclass(frozen=True, eq=False)
 class Task:
     """A named set of train, dev and test examples with a prompt template and a scorer.
@@ -48,7 +41,8 @@ class Task:
     (default: the name). `other_labels` are those that the data set has and this task leaves to other tasks: their rows
     are not used, and not counted as dropped either. Where `lists_options` is False the texts themselves say what there is
     to choose from, and no prompt lists it again. A `sealed` task refuses its test split; another one calls
-    `on_test_read` once, right before it first gives of that split, whether or not it was loaded before.
+    `on_test_read` once, right before it first gives of that split, whether or not it was loaded before. `check_files`
+    compares the files of raw splits with published ones, where the data has any.
 
     What a scenario makes of a task (see `streams.scenarios`): `select` chooses the task's own among the examples, before
     the caps of `limits`; `guests` gives, for so many train examples, those of other tasks that are trained on with them,
@@ -75,6 +69,7 @@ class Task:
     shown_name: str = ""
     other_labels: frozenset[str] = frozenset()
     lists_options: bool = True
+    check_files: Callable[[Sequence[RawSplit]], list[FileCheck]] | None = field(default=None, repr=False)
     select: Select | None = field(default=None, repr=False)
     guests: Callable[[int], Sequence[Example]] | None = field(default=None, repr=False)
     guest_tasks: tuple[Task, ...] = field(default=(), repr=False)
@@ -177,12 +172,12 @@ class Task:
 
     @property
     def _raw_train(self) -> UsableRows:
-        return _keep(self._rows, "raw train", lambda: self._origin._usable(self.load("train")))
+        return _keep(self._rows, "raw train", lambda: self._origin._usable("train"))
 
     @property
     def _raw_test(self) -> UsableRows:
         self._open_test()
-        return _keep(self._rows, "raw test", lambda: self._origin._usable(self.load("test")))
+        return _keep(self._rows, "raw test", lambda: self._origin._usable("test"))
 
     def _open_test(self) -> None:
         """Refuse the test split if it is sealed, and else tell once that it is read."""
@@ -225,21 +220,8 @@ class Task:
             return examples
         return self.select(split, examples)
 
-    def _usable(self, rows: Sequence[Example]) -> UsableRows:
-        examples: list[Example] = []
-        num_dropped = 0
-        first_dropped = None
-        # numbered before anything is left out: a message about row 12 must point at row 12 of the file
-        for number, row in enumerate(rows, start=1):
-            if row.label in self.other_labels or not self.limits.keeps(row.text):
-                continue
-            numbered = Example(row.text, row.label, number, row.time)
-            if self.labels and row.label not in self.labels:
-                num_dropped += 1
-                first_dropped = first_dropped or numbered
-                continue
-            examples.append(numbered)
-        return UsableRows(examples, num_dropped, first_dropped)
+    def _usable(self, split: RawSplit) -> UsableRows:
+        return usable_rows(self.load(split), self.name, self.labels, self.other_labels, self.limits)
 
     @property
     def has_dev(self) -> bool:
@@ -248,9 +230,15 @@ class Task:
 
     def dropped_rows(self, split: RawSplit) -> int:
         """How many rows of the raw split have a label outside the label set."""
+        return sum(self.dropped_labels(split).values())
+
+    def dropped_labels(self, split: RawSplit) -> dict[str, int]:
+        """How many rows of the raw split have each label outside the label set, the most frequent first."""
         if split == "train":
-            return self._raw_train.num_dropped
-        return self._raw_test.num_dropped
+            rows = self._raw_train
+        else:
+            rows = self._raw_test
+        return dict(rows.dropped_labels.most_common())
 
     @cached_property
     def _prompt_fields(self) -> dict[str, str]:

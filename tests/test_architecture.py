@@ -37,6 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "orchestrator.bench",
         "orchestrator.contract",
         "orchestrator.cli",
+        "orchestrator.data_report",
         "orchestrator.dry_run",
         "orchestrator.listing",
         "orchestrator.__main__",

@@ -21,5 +21,6 @@ class IncLora(AdapterPerTask):
         memory="one adapter a task",
         space={"r": (4, 8, 16)},
         training_space={"lr": ADAPTER_RATES},
+        only_lora_layers=True,
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )

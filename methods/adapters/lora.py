@@ -52,6 +52,7 @@ class Lora(TuningMethod):
         memory="one adapter",
         space={"r": [4, 8, 16, 32]},
         training_space={"lr": ADAPTER_RATES},
+        only_lora_layers=True,
         no_own_weights="it trains an adapter, which is a small change already",
     )
 

@@ -56,6 +56,7 @@ class OLora(CacheFields, AdapterPerTask):
         memory="one adapter a task",
         space={"lambda1": (0.1, 0.5, 1.0, 5.0), "lambda2": (0.0, 0.1, 0.3)},
         training_space={"lr": ADAPTER_RATES},
+        only_lora_layers=True,
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
     )
 

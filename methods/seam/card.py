@@ -91,6 +91,9 @@ class Card:
     """Of a tuning method: why the optimizer does not follow the parameters' own gradients."""
     no_own_weights: str = ""
     """Of a tuning method: why none of the model's own weights train."""
+    only_lora_layers: bool = False
+    """Of a tuning method: whether all that it adds to a model are LoRA layers of peft, at which nothing else looks while a step
+    is computed. Then several trials of it can be computed in one pass."""
 
     strength_zero: Mapping[str, Any] | None = None
     """Of a plug-in: settings with which it is computed and changes nothing; the contract holds it to that."""

@@ -4,6 +4,7 @@ from orchestrator.bench.checkpoints import checkpoint_costs, print_checkpoint_co
 from orchestrator.bench.corpus import corpus_costs, print_corpus_costs
 from orchestrator.bench.costs import method_costs, print_method_costs
 from orchestrator.bench.evaluation import evaluation_costs, print_evaluation_costs
+from orchestrator.bench.fused import fused_trials, print_fused_trials
 from orchestrator.bench.made_records import Size
 from orchestrator.bench.reuse import print_search_reuse, search_reuse
 from orchestrator.bench.scale import print_scale, scale
@@ -15,11 +16,13 @@ __all__ = [
     "checkpoint_costs",
     "corpus_costs",
     "evaluation_costs",
+    "fused_trials",
     "method_costs",
     "migu_step",
     "print_checkpoint_costs",
     "print_corpus_costs",
     "print_evaluation_costs",
+    "print_fused_trials",
     "print_method_costs",
     "print_migu_step",
     "print_scale",

@@ -59,6 +59,22 @@ def bench_migu_step(
     _show(result, print_migu_step, as_json)
 
 
+@bench.command("fused-trials")
+def bench_fused_trials(
+    trials: Annotated[int, typer.Option(min=2, help="So many learning rates.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way; medians are over them.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """What trials of LoRA take that are trained in one pass over one frozen model, beside training each alone."""
+    from orchestrator.bench import fused_trials, print_fused_trials
+
+    result = fused_trials(make_console(stderr=True), trials, rounds)
+    _show(result, print_fused_trials, as_json)
+    # the claim is less time for the same weights
+    if not result["equal_weights"]:
+        raise typer.Exit(1)
+
+
 @bench.command("trainer-step")
 def bench_trainer_step(
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each; medians are over them.")] = 5,

@@ -1,4 +1,4 @@
-"""Commands beside the experiments: `list`, `check-method` and `ui`."""
+"""Commands beside the experiments: `list`, `data`, `check-method` and `ui`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,29 @@ def list_(
         print(json.dumps({what: LISTINGS[what]()}))
     else:
         print_listing(what, make_console())
+
+
+@app.command("data")
+def data_(
+    name: Annotated[str, typer.Argument(metavar="STREAM|RECIPE|FILE.yaml", help="A stream, or what has streams.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where a stream's files are. Default: what is configured for it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the data of a stream is: rows, what is left out and why, whether files are the published ones, and leaks.
+
+    Exit codes: 0 a run takes it, 1 a run refuses it for what it leaks, 2 bad input.
+    """
+    from orchestrator import data_report
+
+    reports = data_report.report(name, str(folder) if folder else None)
+    data_report.print_reports(reports, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps({"data": reports}))
+    for report in reports:
+        if any(leak["refused"] for leak in report["leaks"]):
+            raise typer.Exit(1)
 
 
 @app.command("check-method")

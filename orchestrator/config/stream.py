@@ -21,6 +21,7 @@ from streams import (
     FROM_LIKELIHOOD,
     NEED_LABELS,
     Corpus,
+    LeakKind,
     Limits,
     Scenario,
     Source,
@@ -72,6 +73,8 @@ class StreamConfig(Section):
         (), description="what makes another stream of these tasks; several are applied one after the other"
     )
 
+    allow: tuple[LeakKind, ...] = Field((), description="leaks of its data with which it is trained all the same")
+
     @model_validator(mode="before")
     @classmethod
     def _with_source(cls, entry: Any) -> Any:
@@ -102,6 +105,9 @@ class StreamConfig(Section):
         """The form in which a user writes it, so that a saved configuration reads like a written one."""
         values: dict[str, Any] = dump(self)
         settings = values.pop("settings")
+        # added later: what was saved without it stays what it is
+        if not self.allow:
+            values.pop("allow", None)
         # added later: what was saved without one stays what it is
         if not self.scenario:
             values.pop("scenario", None)
@@ -170,6 +176,8 @@ class StreamConfig(Section):
         stream = stream.changed(self._asked_and_scored)
         # before anything is cut: labels that are one to the scorer are so in two tasks too
         for task in stream.tasks:
+            # a scorer that the source gave; one that the user gave is checked where it is read
+            check_scorer(task.scorer)
             check_labels(task.answered)
         if self.label_half is not None:
             half = self.label_half

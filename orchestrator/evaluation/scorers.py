@@ -34,6 +34,15 @@ class Verbatim(Scorer):
     series = "accuracy"
 
 
+class Choice(Scorer):
+    """The share of answers that choose the right option, whatever reasons they give: the accuracy of ScienceQA in TRACE
+    (arXiv 2310.06762), which reads one letter of an answer; the whole first word is compared here.
+    """
+
+    name = "choice"
+    series = "accuracy"
+
+
 class Accuracy(Scorer):
     """The share of answers that choose the right label of the task's label set; refused where there is none.
 
@@ -150,6 +159,7 @@ _ALL: tuple[Scorer, ...] = (
     Sari(),
     EditSimilarity(),
     Numeric(),
+    Choice(),
     Perplexity(),
     BitsPerByte(),
     PassAt1(),

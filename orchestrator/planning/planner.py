@@ -16,13 +16,14 @@ from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
 from orchestrator.models.source import find_model
+from orchestrator.planning.data_checks import check_dev, check_leaks
 from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, score_keys, state_keys
-from orchestrator.planning.objectives import check_objectives, for_objectives
 from orchestrator.planning.probes import check_probes, probe_keys
+from orchestrator.planning.room import doubts_about_room
 from orchestrator.planning.sequence_plan import SequencePlan, Split
-from orchestrator.planning.suitability import check_epochs, check_family, check_stream
+from orchestrator.planning.suitability import check_epochs, check_family, check_objectives, check_stream, for_objectives
 from orchestrator.store.access_log import TestAccessLog
 from streams import Stream, Task, doubts
 
@@ -110,7 +111,7 @@ class Planner:
                 built = located.build()
                 if split == "dev":
                     built = built.sealed()
-                    _check_dev(built)
+                    check_dev(built)
                 else:
                     built = built.watched(self._test_reads.append)
                 check_objectives(built, self.config.model, self.family, self.config.methods)
@@ -119,6 +120,10 @@ class Planner:
                 if not stream.only:
                     check_epochs(built, self.config)
                 self._tell(doubts(built))
+                self._tell(check_leaks(built, stream.allow))
+                # a tokenizer takes a second to load: only for who is told what it finds
+                if self.warn is not None and self.family.generates:
+                    self._tell(doubts_about_room(self.source, self.config.model, built))
             self._streams[cache_key] = built
         return self._streams[cache_key]
 
@@ -216,19 +221,6 @@ class Planner:
             probe_keys=probe_keys(evaluation.probes, keys),
             out=self.config.out,
         )
-
-
-def _check_dev(stream: Stream) -> None:
-    for task in stream.tasks:
-        # neither the proof that nothing overlaps nor the lengths of tasks are counted in documents
-        if task.objective == "text":
-            raise UserError(
-                f"search.streams: task {task.name!r} of stream {stream.name!r} is a corpus; a search tunes on tasks with answers"
-            )
-        if not task.has_dev:
-            raise UserError(
-                f"search.streams: task {task.name!r} of stream {stream.name!r} has no dev split; raise dev_fraction"
-            )
 
 
 @contextlib.contextmanager

@@ -103,6 +103,10 @@ def _cost_table(search: dict[str, Any]) -> Table:
     return table
 
 
+# what the check for leaks, which reads all splits of an evaluation stream, may not see of a tuning stream
+SEALED = "within tuning streams train was compared with dev alone: their test splits are sealed"
+
+
 def notes(search: dict[str, Any]) -> list[str]:
     """The lines below the table: level, proof, ranking, measure, warnings, related data sets and the test-access log."""
     proof = search["proof"]
@@ -115,6 +119,7 @@ def notes(search: dict[str, Any]) -> list[str]:
     lines = [
         f"holdout {proof['level']!r}: {proof['statement']}",
         _comparison(proof),
+        SEALED,
         scenario_line(search),
         _ranking_line(search["ranking"]),
         f"evaluation and tuning: {measure}, in {measure_of_search(search).unit}; drop: tuning − evaluation, two streams of "

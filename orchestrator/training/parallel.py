@@ -51,8 +51,8 @@ class Parallel:
         """
         return model.to(self.device)
 
-    def prepare(self, model: nn.Module, exchanged: Sequence[nn.Parameter] = ()) -> nn.Module:
-        """The model as it is called in training; what it wraps stays the model that methods see.
+    def prepare(self, model: nn.Module, exchanged: Sequence[nn.Parameter] = (), task_position: int = 0) -> nn.Module:
+        """The model as it is called while a task is trained; what it wraps stays the model that methods see.
 
         The gradients of `exchanged` stay each worker's own: a method averages them over workers (`Method.exchanges`).
         """

@@ -81,7 +81,7 @@ class ShardedParallel(Parallel):
         shape = (self.count // workers_of_a_node, workers_of_a_node)
         return init_device_mesh(self.device.type, shape, mesh_dim_names=("nodes", "workers of a node"))
 
-    def prepare(self, model: nn.Module, exchanged: Sequence[nn.Parameter] = ()) -> nn.Module:
+    def prepare(self, model: nn.Module, exchanged: Sequence[nn.Parameter] = (), task_position: int = 0) -> nn.Module:
         return model
 
     def accumulate(self, module: nn.Module, is_last: bool) -> AbstractContextManager[None]:

@@ -108,7 +108,7 @@ def _make_steps(
     cost = step_cost(learner, task_id)
     learner.num_steps = num_steps
     learner.stack.before_task(model, position, batches)
-    module = learner.parallel.prepare(model, learner.stack.exchanges())
+    module = learner.parallel.prepare(model, learner.stack.exchanges(), position)
     tuning = learner.stack.tuning
     optimizer = make_optimizer(
         model, learner.family.head(), training, tuning.without_decay(), tuning.rate_factors(model)

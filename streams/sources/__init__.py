@@ -16,6 +16,7 @@ from streams.sources.files import FilesSource
 from streams.sources.folder import FolderSource
 from streams.sources.hub import HubSource
 from streams.sources.source import Source
+from streams.sources.trace import TraceSource
 
 ENTRY_POINT_GROUP = "continual_orchestrator.streams"
 SOURCES: dict[str, type[Source]] = {
@@ -25,6 +26,7 @@ SOURCES: dict[str, type[Source]] = {
     "hub": HubSource,
     "corpus": CorpusSource,
     "embedded-corpora": EmbeddedCorporaSource,
+    "trace": TraceSource,
 }
 
 

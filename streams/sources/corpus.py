@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
-from streams.corpus import Corpus, EndTask, Read, corpus
+from streams.corpora.corpus import Corpus, EndTask, Read, corpus
 from streams.sources.files import FileTask, file_task
 from streams.sources.folder import canonical
 from streams.sources.reading import Paths, find_files, form_of, full_path, json_row, lines_of, listed, name_of

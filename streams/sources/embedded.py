@@ -1,4 +1,4 @@
-"""The streams that need no download: five small text-to-text tasks each, generated from a seed.
+"""The streams that need no download: small text-to-text tasks, generated from a seed.
 
 Each task has its own instruction, label set and wording. A text is a sentence in which two cue words of one class stand
 among neutral words; cue words are drawn at random, so test sentences are new combinations. Nothing in the generator
@@ -8,10 +8,12 @@ knows of any method.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
+from streams.sources.made_up import made_up_wordings
 from streams.sources.source import Source
 from streams.sources.wordings import EMBEDDED, EMBEDDED_TUNING, Wording
 from streams.splits import Example, Limits, RawSplit
@@ -20,16 +22,25 @@ from streams.task import Task
 
 TRAIN_ROWS = 800
 TEST_ROWS = 200
-GENERATED: dict[str, tuple[Wording, ...]] = {"embedded": EMBEDDED, "embedded-tuning": EMBEDDED_TUNING}
+LONG_TASKS = 15
+
+
+def _handmade_words() -> set[str]:
+    """All words of the handmade streams, without case and punctuation."""
+    words: set[str] = set()
+    for wording in (*EMBEDDED, *EMBEDDED_TUNING):
+        for text in _texts(wording):
+            words.update(re.findall("[a-z]+", text.lower()))
+    return words
 
 
 class EmbeddedSource(Source):
-    """Generated tasks, of one of the two sets of words."""
+    """Generated tasks, of one of the sets of words."""
 
-    words: Literal["embedded", "embedded-tuning"]
+    words: Literal["embedded", "embedded-tuning", "embedded-long"]
 
     def stream(self, name: str, limits: Limits) -> Stream:
-        """The five generated tasks. `limits.seed` also seeds the sentences."""
+        """The generated tasks. `limits.seed` also seeds the sentences."""
         tasks = []
         for wording in GENERATED[self.words]:
             tasks.append(_task(wording, limits))
@@ -82,13 +93,16 @@ def _load(wording: Wording, seed: int, split: RawSplit) -> Sequence[Example]:
 
 
 def vocabulary() -> list[str]:
-    """Every word that the generated tasks can contain, prompts and labels included, in a fixed order."""
+    """Every word that the handmade tasks can contain, prompts and labels included, in a fixed order.
+
+    The built-in models' tokenizer is made of these, and is part of the keys of every state that they were trained to: no
+    other word can join them. Made-up words are spelt in pieces.
+    """
     # a dict keeps the order of first appearance, which numbers the words of the built-in models
     words: dict[str, None] = {}
-    for wordings in GENERATED.values():
-        for wording in wordings:
-            for text in _texts(wording):
-                words.update(dict.fromkeys(text.split()))
+    for wording in (*EMBEDDED, *EMBEDDED_TUNING):
+        for text in _texts(wording):
+            words.update(dict.fromkeys(text.split()))
     # the blanks of the templates are no words
     return [word for word in words if "{" not in word]
 
@@ -99,3 +113,10 @@ def _texts(wording: Wording) -> list[str]:
     for cues in wording.cues.values():
         texts.extend(cues)
     return texts
+
+
+GENERATED: dict[str, tuple[Wording, ...]] = {
+    "embedded": EMBEDDED,
+    "embedded-tuning": EMBEDDED_TUNING,
+    "embedded-long": made_up_wordings(LONG_TASKS, "embedded-long", _handmade_words()),
+}

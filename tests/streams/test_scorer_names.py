@@ -70,6 +70,11 @@ def test_labels_without_a_number_of_their_own_are_refused_by_the_scorer_of_numbe
     check_labels(dataclasses.replace(task(labels=("-1", "1")), scorer="numeric"))
 
 
+def test_labels_with_one_first_word_are_refused_by_the_scorer_of_choices() -> None:
+    with pytest.raises(ValueError, match=r"'very good' and 'very bad' are equal.*compares the first words"):
+        check_labels(dataclasses.replace(task(labels=("very good", "very bad")), scorer="choice"))
+
+
 def test_a_scorer_without_its_library_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LIBRARIES, "rouge-l", ("no_such_module", "rouge-score"))
     with pytest.raises(

@@ -146,6 +146,16 @@ def test_a_split_whose_labels_are_all_unknown_says_so() -> None:
         task([*ROWS, *rows], limits=Limits(dev_fraction=0)).read("dev")
 
 
+@pytest.mark.parametrize("example", [Example("half \ud83d of one", "yes"), Example("text", "yes \udc00")])
+def test_half_of_a_character_is_refused_with_its_row(example: Example) -> None:
+    with pytest.raises(ValueError, match=r"task 't': row 41 holds half of a character .*\\ud") as caught:
+        task([*ROWS, example]).read("train")
+    # what is said can be printed
+    assert str(caught.value).isascii()
+    whole = Example("whole \U0001f642 مرحبا 你好", "yes")
+    assert whole in task([*ROWS, whole]).read("train")
+
+
 def with_labels(*labels: str) -> Callable[[str, Sequence[Example]], Sequence[Example]]:
     return lambda split, examples: [example for example in examples if example.label in labels]
 

@@ -69,7 +69,7 @@ def test_a_generator_follows_from_its_parts_alone() -> None:
 
 @pytest.mark.parametrize(
     ("weight", "expected"),
-    [(torch.bfloat16, torch.bfloat16), (torch.float64, torch.float64), (torch.int8, torch.float32)],
+    [(torch.bfloat16, torch.float32), (torch.float64, torch.float64), (torch.int8, torch.float32)],
 )
-def test_beside_codes_one_trains_in_float32(weight: torch.dtype, expected: torch.dtype) -> None:
+def test_beside_frozen_weights_one_trains_in_float32_at_least(weight: torch.dtype, expected: torch.dtype) -> None:
     assert type_beside(torch.zeros(1, dtype=weight)) == expected

@@ -120,6 +120,33 @@ def test_other_answers_refute_that_scoring_gives_the_loops(
     assert asked == [(3, 4), (2, 64)]
 
 
+@pytest.mark.parametrize(("equal", "expected"), [(True, 0), (False, 1)])
+def test_other_weights_refute_that_one_pass_gives_the_same(
+    equal: bool, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = {
+        "model": "tiny-t5",
+        "device": "cpu",
+        "separate_s": 8.0,
+        "fused_s": 5.0,
+        "ratio": 0.625,
+        "largest_difference": 3e-9,
+    }
+    asked = []
+
+    def measure(console: Any, trials: int, rounds: int) -> dict[str, Any]:
+        asked.append((trials, rounds))
+        return {"bench": "fused-trials", "trials": trials, "cases": [case], "equal_weights": equal}
+
+    monkeypatch.setattr("orchestrator.bench.fused_trials", measure)
+    code, stdout, stderr = call("bench", "fused-trials", "--trials", 8, "--rounds", 2, "--json")
+    assert code == expected
+    assert json.loads(stdout)["cases"] == [case]
+    assert "8 trials" in stderr and "3e-09" in stderr
+    assert call("bench", "fused-trials")[0] == expected
+    assert asked == [(8, 2), (4, 3)]
+
+
 @pytest.mark.parametrize(("writes", "expected"), [(False, 0), (True, 1)])
 def test_a_second_copy_that_writes_refutes_that_it_sends_nothing(
     writes: bool, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch

@@ -36,7 +36,7 @@ def test_many_tasks_are_combined_as_each_alone(scorer: Scorer) -> None:
 
 def test_only_shares_of_right_answers_go_by_accuracy() -> None:
     counting = [name for name, scorer in SCORERS.items() if scorer.counts_right]
-    assert counting == ["exact-match", "verbatim", "accuracy", "numeric"]
+    assert counting == ["exact-match", "verbatim", "accuracy", "numeric", "choice"]
     assert [SCORERS[name].series for name in SCORERS if name not in counting] == [
-        "macro-f1", "rouge-l", "sari", "edit-similarity", "perplexity", "bits-per-byte",
+        "macro-f1", "rouge-l", "sari", "edit-similarity", "perplexity", "bits-per-byte", "pass-at-1",
     ]  # fmt: skip

@@ -131,6 +131,24 @@ def test_numeric_compares_the_last_numbers(answer: str, target: str, correct: bo
     assert (result.correct, result.score) == (correct, float(correct))
 
 
+@pytest.mark.parametrize(
+    ("answer", "target", "correct"),
+    [
+        ("Answer: B\nBecause it floats", "Answer: B\nBecause wood is light", True),
+        ("Answer: A\nBecause it floats", "Answer: B\nBecause wood is light", False),
+        ("I say: no. Answer: B", "B, as wood is light", True),
+        ("(B) because", "B", True),
+        ("Answer: A\nBecause B is wrong", "B\nBecause", False),
+        ("Boats", "B", False),
+        ("b", "B", False),
+        ("", "B", False),
+        ("?!", "B", False),
+    ],
+)
+def test_a_choice_is_the_first_word_whatever_the_reasons(answer: str, target: str, correct: bool) -> None:
+    assert SCORERS["choice"].score_example(answer, Example("", target)).correct is correct
+
+
 def test_scores_of_one_measure_have_a_mean_and_others_none() -> None:
     assert measure_of(["exact-match", "rouge-l", "sari"]) == ExactMatch().measure
     assert measure_of(["perplexity"]) == SCORERS["perplexity"].measure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -27,6 +28,16 @@ def test_each_word_of_the_embedded_streams_is_one_token(words: str, tokenizer: T
     several = [word for word in seen if word.isalpha() and len(tokenizer.encode(word).ids) != 1]
     assert len(seen) > 200
     assert several == []
+
+
+def test_made_up_words_leave_the_tokenizer_as_it_is_and_fit_into_a_prompt_of_64_tokens(tokenizer: Tokenizer) -> None:
+    """Keys of all states of the built-in models are made of the tokenizer."""
+    assert hashlib.sha256(builtin_tokenizer_json().encode()).hexdigest()[:12] == "b009bd8e18f5"
+    for task in find_source("embedded").model_validate({"words": "embedded-long"}).stream("s", Limits()).tasks:
+        assert max(len(tokenizer.encode(label).ids) for label in task.labels) < 8
+        for example in task.read("test"):
+            # one more is the end token
+            assert len(tokenizer.encode(str(task.prompt(example.text))).ids) < 64
 
 
 @pytest.mark.parametrize("text", ["zyxxyz", "naïve 你好 🙂", "a\u0301", "<0x41>", "e-mail: x@y.z, 100%!"])

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.config.loading import load_config
 from orchestrator.errors import UserError
 from orchestrator.planning.planner import plan
+from orchestrator.planning.sequence_plan import SequencePlan
 from tests.conftest import small_config
 from tests.orchestrator.planning.test_suitability import open_folder
 
@@ -77,13 +78,38 @@ def test_labels_that_are_one_to_the_scorer_are_refused_unless_it_is_another(tmp_
 
 
 def test_doubtful_data_is_told_once(tmp_path: Path) -> None:
-    folder = open_folder(tmp_path / "data", '["C", "B"]', "C")
+    folder = open_folder(tmp_path / "data", '["C", "B"]', "C", seen=2)
     told: list[str] = []
     stream = {"name": "mine", "folder": folder, "tasks": ["capitals"]}
     plan(small_config(tmp_path / "out", streams=[stream], methods=["ft", "expert"], seeds=[1, 2]), warn=told.append)
     assert len(told) == 2
     assert "all 18 train rows have the label 'C'" in told[0]
-    assert "test texts are train texts too" in told[1]
+    assert told[1] == "stream 'mine', task 'capitals': 2 of 20 test texts (10 %) are train texts too"
+
+
+def test_leaking_data_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
+    stream = {"name": "mine", "folder": open_folder(tmp_path / "data", seen=5), "tasks": ["capitals"]}
+    with pytest.raises(UserError) as caught:
+        plan(small_config(tmp_path / "out", streams=[stream]))
+    assert str(caught.value) == (
+        "stream 'mine', task 'capitals': 5 of 20 test texts (25 %) are train texts too; "
+        "`allow: [train-test-overlap]` in the stream's entry trains on it all the same"
+    )
+    with pytest.raises(UserError, match="5 of 20 test texts"):
+        plan(small_config(tmp_path / "out", streams=[{**stream, "allow": ["dev-is-test", "same-task-twice"]}]))
+    told: list[str] = []
+    allowed = {**stream, "allow": ["train-test-overlap"]}
+    plan(small_config(tmp_path / "out", streams=[allowed]), warn=told.append)
+    assert told == ["stream 'mine', task 'capitals': 5 of 20 test texts (25 %) are train texts too (allowed)"]
+
+
+def test_what_is_allowed_is_in_no_key_and_in_no_name(tmp_path: Path) -> None:
+    (usual,) = plan(small_config(tmp_path))
+    (allowing,) = plan(small_config(tmp_path, stream={"allow": ["train-test-overlap"]}))
+    assert allowing.stream.allow == ("train-test-overlap",)
+    assert (usual.id, usual.keys, usual.score_keys) == (allowing.id, allowing.keys, allowing.score_keys)
+    assert "allow" not in usual.stream.model_dump()
+    assert SequencePlan.model_validate(allowing.model_dump(mode="json")) == allowing
 
 
 def test_a_part_without_a_source_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from orchestrator.search.definition import prepare
 from tests.conftest import small_config
 
 
-def open_folder(folder: Path, labels: str = "[]", label: str = "answer {i}") -> str:
-    """A folder with one task, of open answers unless labels are given; train equals test."""
+def open_folder(folder: Path, labels: str = "[]", label: str = "answer {i}", seen: int = 0) -> str:
+    """A folder with one task, of open answers unless labels are given; of 20 test texts `seen` are in train."""
     task = folder / "QA" / "capitals"
     task.mkdir(parents=True)
-    rows = ", ".join(f'{{"sentence": "word {i}", "label": "{label.format(i=i)}"}}' for i in range(20))
-    for split in ("train", "test"):
-        (task / f"{split}.json").write_text(f"[{rows}]")
+    for split, first in (("train", 0), ("test", 20 - seen)):
+        rows = [{"sentence": f"word {i}", "label": label.format(i=i)} for i in range(first, first + 20)]
+        (task / f"{split}.json").write_text(json.dumps(rows))
     (task / "labels.json").write_text(labels)
     return str(folder)
 

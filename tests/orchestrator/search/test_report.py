@@ -63,6 +63,7 @@ def test_the_notes(result: dict[str, Any]) -> None:
     assert "gap" not in text
     assert "trials that failed run again with --retry-failed" in text
     assert "test splits were read by (the test-access log):" in text
+    assert "within tuning streams train was compared with dev alone" in text
 
 
 def changed(search: dict[str, Any], **changes: Any) -> str:

@@ -40,8 +40,8 @@ def folder_with(tmp_path: Path, names: list[str]) -> dict[str, Any]:
         if not path.exists():
             path.mkdir(parents=True)
             labels = [f"{name}-a", f"{name}-b"]
-            rows = [{"label": labels[r % 2], "sentence": f"{name} text {r} {i}"} for r in range(20)]
-            for split, content in (("train", rows), ("test", rows[:6]), ("labels", labels)):
+            rows = [{"label": labels[r % 2], "sentence": f"{name} text {r} {i}"} for r in range(26)]
+            for split, content in (("train", rows[:20]), ("test", rows[20:]), ("labels", labels)):
                 (path / f"{split}.json").write_text(json.dumps(content))
     return {"name": "own", "folder": str(tmp_path / "data"), "tasks": names}
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from streams import Corpus, EndTask, Example, Limits, SealedSplit, Stream, Task
-from streams.corpus import corpus
+from streams.corpora.corpus import corpus
 
 # every third text comes twice
 TEXTS = [f"Text {number - number % 3 % 2}" for number in range(900)]

@@ -180,11 +180,11 @@ class Corpus(Task):
             f"task {self.name!r} is a corpus: no scenario that chooses among examples or mixes some in goes with it"
         )
 
-    def dropped_rows(self, split: RawSplit) -> int:
-        """Rows of the end task; no document has a label that could be a wrong one."""
+    def dropped_labels(self, split: RawSplit) -> dict[str, int]:
+        """Those of the end task's rows; no document has a label that could be a wrong one."""
         if split == "train" or self.end_task is None:
-            return 0
-        return self.answered.dropped_rows(split)
+            return {}
+        return self.answered.dropped_labels(split)
 
 
 def corpus(

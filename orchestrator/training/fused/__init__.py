@@ -1,0 +1,1 @@
+"""Several sequences whose steps are computed in one pass: where they meet, and how each runs."""
