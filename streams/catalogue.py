@@ -47,9 +47,9 @@ READ_FROM_FOLDER = (*FOLDER_STREAMS, "trace")
 DESCRIPTIONS: dict[str, str] = {
     "embedded": "five generated text-to-text tasks, no download",
     "embedded-tuning": "five others of the same shape, to tune on: no word in common with embedded",
-    "embedded-cpt": "four generated corpora in languages of their own, for pre-training: no download",
-    "embedded-cpt-tuning": "four others of the same shape: no word in common with embedded-cpt",
     "embedded-long": "15 generated tasks of made-up words, none in common with each other or with the two above",
+    "embedded-cpt": "four generated corpora in languages of their own, for pre-training: no download",
+    "embedded-cpt-tuning": "four others of the same shape: no word in common with any of the above",
     **{name: f"{len(tasks)} tasks of the public benchmark, from a folder" for name, tasks in ORDERS.items()},
     "benchmark-tuning": "6 tasks of the public benchmark, from a folder: to tune on",
     "benchmark-evaluation": "6 tasks of the same profiles from other data: to evaluate on",
@@ -68,7 +68,7 @@ def stream_sizes(name: str) -> dict[str, tuple[int | None, int | None]]:
         return {task: published_sizes(task) for task in FOLDER_STREAMS[name]}
     sizes: dict[str, tuple[int | None, int | None]] = {}
     for task in named_stream(name, Limits(dev_fraction=0)).tasks:
-        sizes[task.name] = (len(task.read("train")), len(task.read("test")))
+        sizes[task.name] = (task.size("train"), task.size("test"))
     return sizes
 
 

@@ -29,6 +29,9 @@ def test_no_word_is_one_of_another_language_or_of_the_other_streams() -> None:
     words = [word for languages in GENERATED_CORPORA.values() for language in languages for word in language.words]
     assert len(words) == len(set(words)) == 8 * 60
     assert not set(words) & set(vocabulary())
+    for task in named_stream("embedded-long").tasks:
+        text = " ".join(example.text for example in task.read("train"))
+        assert not set(words) & set(text.split())
 
 
 def test_the_built_in_models_read_as_they_did() -> None:
