@@ -99,13 +99,24 @@ class Packer:
         folder = cache_folder() / key
         found = _open(key, folder)
         if found is None:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            # one process of a machine does the work for those that wait; where locks are not shared, each does it
-            with FileLock(folder.parent / f"{key}.lock"):
+            try:
+                found = self._make_once(key, folder, documents)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise ValueError(
+                    f"packed corpora cannot be written to {str(folder.parent)!r}: {reason}; {CACHE_VARIABLE} names another folder"
+                ) from error
+        return found
+
+    def _make_once(self, key: str, folder: Path, documents: Callable[[], Iterable[str]]) -> PackedTokens:
+        """Pack a corpus, or wait for who does so now."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # one process of a machine does the work for those that wait; where locks are not shared, each does it
+        with FileLock(folder.parent / f"{key}.lock"):
+            found = _open(key, folder)
+            if found is None:
+                self._make(folder, documents)
                 found = _open(key, folder)
-                if found is None:
-                    self._make(folder, documents)
-                    found = _open(key, folder)
         assert found is not None
         return found
 
@@ -192,7 +203,7 @@ def _open(key: str, folder: Path) -> PackedTokens | None:
     try:
         about = json.loads((folder / "about.json").read_text())
         size = (folder / "tokens.bin").stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     packed = PackedTokens(key, folder, about["length"], about["dtype"], about["num_tokens"])
     # a copy that was broken off

@@ -160,3 +160,14 @@ def test_the_folder_is_the_users_unless_a_variable_names_another(monkeypatch: py
     assert cache_folder().name == "cache"
     monkeypatch.delenv("CL_PACKED_DIR")
     assert cache_folder() == Path.home() / ".cache" / "continual-orchestrator" / "packed"
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("CL_PACKED_DIR", str(tmp_path / "file" / "packed"))
+    with pytest.raises(
+        ValueError, match=r"^packed corpora cannot be written to '.*/file/packed': .*; CL_PACKED_DIR names"
+    ):
+        Packer(tokenizer, 2, 4).packed("content", lambda: ["the one"])
