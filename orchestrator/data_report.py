@@ -25,8 +25,8 @@ def report(name: str, folder: str | None = None) -> list[Report]:
     """What each stream of a recipe or file is, or the one of the catalogue, as plain values. Raises UserError.
 
     A report has its tasks as `Stream.manifest` describes them, with `dropped_labels` (by split the labels outside the label
-    set, with their rows), `skipped_texts` and `files` beside; the doubts about them; and the leaks, which are `refused` where
-    a run refuses them.
+    set, with their rows), `skipped_texts` and `files` beside; the doubts about them; the leaks, which are `refused` where
+    a run refuses them; and the corpora, which are `not_compared` with anything.
     """
     reports = []
     for config in _streams(name, folder):
@@ -63,7 +63,10 @@ def _report(config: StreamConfig, stream: Stream) -> Report:
     for leak in find_leaks(stream):
         is_refused = leak.is_refused and leak.kind not in config.allow
         leaks.append({"kind": leak.kind, "line": leak.line, "refused": is_refused})
-    return {"stream": stream.name, "source": config.source, "tasks": tasks, "doubts": doubts(stream), "leaks": leaks}
+    one = {"stream": stream.name, "source": config.source, "tasks": tasks, "doubts": doubts(stream), "leaks": leaks}
+    # without it, that there is no leak would be said of what nobody has looked at
+    one["not_compared"] = [task.name for task in stream.tasks if task.objective == "text"]
+    return one
 
 
 def _skipped(task: Task) -> list[str]:
@@ -115,10 +118,12 @@ def _lines(one: Report) -> list[str]:
     if skipped:
         lines.append(f"rows with these texts are left out of all tasks: {', '.join(map(repr, sorted(skipped)))}")
     lines += one["doubts"]
+    if one["not_compared"]:
+        lines.append(f"corpora, of which no text is compared with another: {', '.join(one['not_compared'])}")
     for leak in one["leaks"]:
         word = "refused" if leak["refused"] else "not refused"
         lines.append(f"leak, {word}: {leak['line']}")
-    if not one["leaks"]:
+    if not one["leaks"] and len(one["not_compared"]) < len(one["tasks"]):
         lines.append("no test text is in train, and no two tasks are one")
     return lines
 

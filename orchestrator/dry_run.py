@@ -206,8 +206,11 @@ def _step_totals(learner: Learner, task_id: int, cost: StepCost, steps: int) -> 
 
 def _answer_cost(learner: Learner, task: Task) -> tuple[int, int]:
     """How many test examples a task has, and the FLOPs of reading each and writing its label."""
-    examples = task.read(learner.sequence.split)
-    source_tokens, target_tokens = count_tokens(learner.family.features(task, examples))
+    # how a copy is fine-tuned on an end task is the copy's affair, and not counted
+    if task.answered is not task:
+        return task.size(learner.sequence.split), 0
+    examples = learner.family.features_of(task, learner.sequence.split)
+    source_tokens, target_tokens = count_tokens(examples)
     with _without_values():
         cost = step_cost(learner, 0)
     return len(examples), 2 * (cost.source * source_tokens + cost.target * target_tokens)

@@ -10,6 +10,7 @@ from streams.catalogue import (
     resolve_source,
     stream_sizes,
 )
+from streams.corpora.corpus import Corpus, EndTask
 from streams.doubts import doubts
 from streams.holdout import LEVELS, RELATED, STATEMENTS, HoldoutViolation, Level, Proof, prove
 from streams.label_splits import half_of_labels, tasks_of_labels
@@ -17,14 +18,23 @@ from streams.leaks import Leak, LeakKind, find_leaks
 from streams.names import unknown_name
 from streams.prompts import BENCHMARK, PROMPTS, Prompt, PromptTemplate, find_prompt
 from streams.scenarios import SCENARIOS, Scenario, find_scenarios
-from streams.scorer_names import FROM_LIKELIHOOD, NORMAL_FORMS, RUNS_CODE, SCORER_VERSIONS, check_labels, check_scorer
+from streams.scorer_names import (
+    FROM_LIKELIHOOD,
+    NEED_LABELS,
+    NORMAL_FORMS,
+    RUNS_CODE,
+    SCORER_VERSIONS,
+    check_labels,
+    check_scorer,
+)
 from streams.sources import SOURCES, find_source, source_names
+from streams.sources.corpus import CorpusSource
 from streams.sources.embedded import EmbeddedSource, vocabulary
 from streams.sources.files import FilesSource, FileTask
 from streams.sources.folder import FolderSource
 from streams.sources.hub import HubSource, HubTask
 from streams.sources.source import Source, SourceSettings, refuse_boolean
-from streams.splits import SPLITS, Example, Limits, RawSplit, Split, carve_dev
+from streams.splits import SPLITS, Example, Limits, Objective, RawSplit, Split, carve_dev
 from streams.stream import Stream
 from streams.task import DEFAULT_SCORER, SealedSplit, Task
 from streams.text import bare_text, normalise_answer
@@ -37,6 +47,7 @@ __all__ = [
     "FOLDER_STREAMS",
     "FROM_LIKELIHOOD",
     "LEVELS",
+    "NEED_LABELS",
     "NORMAL_FORMS",
     "ORDERS",
     "PROMPTS",
@@ -48,7 +59,10 @@ __all__ = [
     "SOURCES",
     "SPLITS",
     "STATEMENTS",
+    "Corpus",
+    "CorpusSource",
     "EmbeddedSource",
+    "EndTask",
     "Example",
     "FileTask",
     "FilesSource",
@@ -60,6 +74,7 @@ __all__ = [
     "LeakKind",
     "Level",
     "Limits",
+    "Objective",
     "Prompt",
     "PromptTemplate",
     "Proof",

@@ -10,6 +10,7 @@ from streams.manifest import published_sizes
 from streams.names import unknown_name
 from streams.sources import SOURCES, find_source
 from streams.sources.embedded import GENERATED
+from streams.sources.embedded_corpora import GENERATED_CORPORA
 from streams.sources.source import Source
 from streams.sources.trace import TRACE_ROWS, TRACE_SCORERS
 from streams.splits import Limits
@@ -47,6 +48,8 @@ DESCRIPTIONS: dict[str, str] = {
     "embedded": "five generated text-to-text tasks, no download",
     "embedded-tuning": "five others of the same shape, to tune on: no word in common with embedded",
     "embedded-long": "15 generated tasks of made-up words, none in common with each other or with the two above",
+    "embedded-cpt": "four generated corpora in languages of their own, for pre-training: no download",
+    "embedded-cpt-tuning": "four others of the same shape: no word in common with any of the above",
     **{name: f"{len(tasks)} tasks of the public benchmark, from a folder" for name, tasks in ORDERS.items()},
     "benchmark-tuning": "6 tasks of the public benchmark, from a folder: to tune on",
     "benchmark-evaluation": "6 tasks of the same profiles from other data: to evaluate on",
@@ -65,7 +68,7 @@ def stream_sizes(name: str) -> dict[str, tuple[int | None, int | None]]:
         return {task: published_sizes(task) for task in FOLDER_STREAMS[name]}
     sizes: dict[str, tuple[int | None, int | None]] = {}
     for task in named_stream(name, Limits(dev_fraction=0)).tasks:
-        sizes[task.name] = (len(task.read("train")), len(task.read("test")))
+        sizes[task.name] = (task.size("train"), task.size("test"))
     return sizes
 
 
@@ -73,6 +76,8 @@ def catalogue_entry(name: str) -> dict[str, Any]:
     """What the catalogue's name stands for: its source's name (as `source`) and that source's settings."""
     if name in GENERATED:
         return {"source": "embedded", "words": name}
+    if name in GENERATED_CORPORA:
+        return {"source": "embedded-corpora", "languages": name}
     if name == "trace":
         return {"source": "trace"}
     return {"source": "folder", "tasks": FOLDER_STREAMS[name], "skip_texts": SKIPPED.get(name, ())}
@@ -90,7 +95,7 @@ def resolve_source(name: str, entry: Mapping[str, Any]) -> tuple[str, type[Sourc
         if value is not None:
             settings[key] = value
     source = settings.pop("source", None)
-    if "tasks" in settings and name in GENERATED and source is None:
+    if "tasks" in settings and name in (*GENERATED, *GENERATED_CORPORA) and source is None:
         # taken for tasks of a folder, it would be other data under the name of the generated one
         raise ValueError(
             f"stream {name!r} is generated, all of its tasks at once: `tasks` does not go with it. `first` or `only` take "

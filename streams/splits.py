@@ -11,6 +11,8 @@ from streams.text import bare_text, half_of, normal_text, seeded_rank
 
 Split = Literal["train", "dev", "test"]
 RawSplit = Literal["train", "test"]
+# what a model learns from a task: to answer what is asked about a text, or the text itself
+Objective = Literal["answer", "text"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 

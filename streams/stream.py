@@ -65,15 +65,15 @@ class Stream:
 
 
 def _describe(task: Task) -> dict[str, object]:
-    sizes = {"train": len(task.read("train")), "dev": 0}
+    sizes = {"train": task.size("train"), "dev": 0}
     dev_sha256 = None
     if task.has_dev:
-        sizes["dev"] = len(task.read("dev"))
+        sizes["dev"] = task.size("dev")
         dev_sha256 = task.split_hash("dev")
     raw_splits: list[RawSplit] = ["train"]
     # merely asking a sealed task for the size of its test split would read it, and raise
     if not task.sealed:
-        sizes["test"] = len(task.read("test"))
+        sizes["test"] = task.size("test")
         raw_splits.append("test")
     described: dict[str, object] = {
         "task": task.name,

@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from streams.manifest import FileCheck
 from streams.prompts import BENCHMARK, Prompt, PromptTemplate
 from streams.rows import UsableRows, usable_rows
-from streams.splits import Example, Limits, RawSplit, Split, carve_dev, in_seeded_order
+from streams.splits import Example, Limits, Objective, RawSplit, Split, carve_dev, in_seeded_order
 
 # how answers were scored in all published results; `streams.scorer_names` has the others
 DEFAULT_SCORER = "exact-match"
@@ -52,6 +52,8 @@ class Task:
     What was read and hashed is kept, also for the tasks that `sharing`, `again` and `part` make of this one.
     """
 
+    objective: ClassVar[Objective] = "answer"
+
     name: str
     category: str
     instruction: str
@@ -83,11 +85,11 @@ class Task:
             raise ValueError(f"task {self.name!r}: the label set names a label twice ({self.source})")
 
     def sharing(self, **changes: Any) -> Task:
-        """The same task, sealed or watched otherwise, which reads and hashes nothing anew that either of them has read.
+        """The same task, sealed, watched or scored otherwise, which reads and hashes nothing anew that either of them has read.
 
         Its own reading of the test split is told as if nothing had been read.
         """
-        assert changes.keys() <= {"sealed", "on_test_read"}, "what is kept depends on all else"
+        assert changes.keys() <= {"sealed", "on_test_read", "scorer"}, "what is kept depends on all else"
         return self._with_kept(replace(self, **changes), "_kept")
 
     def again(self, name: str) -> Task:
@@ -118,6 +120,11 @@ class Task:
             object.__setattr__(other, name, getattr(self, name))
         return other
 
+    @property
+    def answered(self) -> Task:
+        """The task whose answers are scored: this one."""
+        return self
+
     @cached_property
     def _origin(self) -> Task:
         """The task whose rows are read, of which this one may be a part: its labels say which rows are used."""
@@ -144,6 +151,10 @@ class Task:
         if not examples:
             raise ValueError(f"task {self.name!r}: the {split} split is empty{self._why_empty(split)} ({self.source})")
         return examples
+
+    def size(self, split: Split) -> int:
+        """How many examples a split has. Raises ValueError where there are none."""
+        return len(self.read(split))
 
     def _why_empty(self, split: Split) -> str:
         """What is wrong with labels that leave no row of a split to use; empty where something else left none."""

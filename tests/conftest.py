@@ -61,6 +61,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _packed_corpora(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test leaves packed corpora among the user's, or finds what an earlier version has packed."""
+    os.environ["CL_PACKED_DIR"] = str(tmp_path_factory.mktemp("packed"))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _frozen_imports() -> None:
     """Collections look at what a module's own tests made: each sequence ends in one, over half a million imported objects."""

@@ -96,6 +96,7 @@ class Fetril(FrozenFeatures):
         training_space={},
         no_output_units="it trains nothing of the model",
         per_task_weights="it trains nothing of the model",
+        no_corpora="it learns classes, and the documents of a corpus have no label",
     )
 
     def __init__(self, settings: FetrilSettings, context: Context) -> None:

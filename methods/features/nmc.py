@@ -29,6 +29,7 @@ class Nmc(FrozenFeatures):
         training_space={},
         no_output_units="it trains nothing",
         per_task_weights="it trains nothing",
+        no_corpora="it learns classes, and the documents of a corpus have no label",
     )
 
     @torch.no_grad()

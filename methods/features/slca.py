@@ -102,6 +102,7 @@ class Slca(TuningMethod):
         requires_head=True,
         modifies_weights_after_task="it aligns the head after each task",
         quick={"samples": 16},
+        no_corpora="it learns classes, and the documents of a corpus have no label",
     )
 
     def __init__(self, settings: SlcaSettings, context: Context) -> None:

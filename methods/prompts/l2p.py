@@ -76,6 +76,7 @@ class L2P(Cost, TuningMethod):
         default_lr=0.03,
         no_output_units="it trains no linear layer, only soft prompts",
         no_own_weights="it trains soft prompts alone",
+        no_corpora="it looks at a text apart from its answer, and a corpus has no answers",
     )
 
     def __init__(self, settings: L2PSettings, context: Context) -> None:

@@ -80,6 +80,7 @@ class LFPT5(Cost, TuningMethod):
         no_own_weights="it trains a soft prompt alone",
         quick={"tokens": 10, "samples": 4, "max_text": 16, "max_answer": 4},
         not_sharded="it reads token embeddings between passes",
+        no_corpora="it writes examples with their labels, and the documents of a corpus have none",
     )
 
     def __init__(self, settings: LFPT5Settings, context: Context) -> None:

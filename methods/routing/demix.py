@@ -68,6 +68,7 @@ class Demix(Cost, TuningMethod):
         space={"smoothing": (0.03, 0.1, 0.3), "top_k": (1, 2, 4)},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
         not_sharded="a new expert is a copy of a whole block",
+        no_corpora="it looks at a text apart from its answer, and a corpus has no answers",
         not_quantised="a new expert starts as a copy of a frozen block, and trains",
     )
 

@@ -99,6 +99,7 @@ class DynamicConpet(RoutedAdapters):
         space={"r": (4, 8, 16), "top_k": (1, 2)},
         training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
+        no_corpora="it looks at a text apart from its answer, and a corpus has no answers",
     )
 
     def __init__(self, settings: DynamicConpetSettings, context: Context) -> None:

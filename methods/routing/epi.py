@@ -60,6 +60,7 @@ class Epi(RoutedAdapters):
         space={"r": (4, 8, 16), "shrinkage": (0.001, 0.01, 0.1)},
         training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
+        no_corpora="it looks at a text apart from its answer, and a corpus has no answers",
     )
 
     def __init__(self, settings: EpiSettings, context: Context) -> None:

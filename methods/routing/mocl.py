@@ -46,6 +46,7 @@ class Mocl(Cost, RoutedAdapters):
         space={"r": (4, 8, 16)},
         training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
+        no_corpora="it looks at a text apart from its answer, and a corpus has no answers",
     )
 
     def make_router(self) -> nn.Module:

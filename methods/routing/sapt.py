@@ -82,6 +82,7 @@ class Sapt(RoutedAdapters):
         training_space={"lr": ADAPTER_RATES},
         per_task_weights="each task trains weights of its own, so there are no old ones to hold",
         not_sharded="it reads token embeddings between passes",
+        no_corpora="it looks at a text apart from its answer, and a corpus has no answers",
     )
 
     def __init__(self, settings: SaptSettings, context: Context) -> None:

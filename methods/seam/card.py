@@ -76,6 +76,8 @@ class Card:
     modifies_weights_after_task: str = ""
     """How `after_task` changes the trained weights: then training cannot go on from before the last steps."""
 
+    no_corpora: str = ""
+    """Why it cannot learn from corpora, whose documents have no label and are no answer to anything."""
     not_sharded: str = ""
     """Why it cannot work on a model of which each worker holds a part."""
     not_quantised: str = ""

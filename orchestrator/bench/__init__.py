@@ -1,6 +1,7 @@
 """Measurements behind the project's claims: one file for each command of `orchestrator bench`."""
 
 from orchestrator.bench.checkpoints import checkpoint_costs, print_checkpoint_costs
+from orchestrator.bench.corpus import corpus_costs, print_corpus_costs
 from orchestrator.bench.costs import method_costs, print_method_costs
 from orchestrator.bench.evaluation import evaluation_costs, print_evaluation_costs
 from orchestrator.bench.fused import fused_trials, print_fused_trials
@@ -13,11 +14,13 @@ from orchestrator.bench.trainer import print_trainer_step, trainer_step
 __all__ = [
     "Size",
     "checkpoint_costs",
+    "corpus_costs",
     "evaluation_costs",
     "fused_trials",
     "method_costs",
     "migu_step",
     "print_checkpoint_costs",
+    "print_corpus_costs",
     "print_evaluation_costs",
     "print_fused_trials",
     "print_method_costs",

@@ -118,6 +118,22 @@ def bench_evaluation(
         raise typer.Exit(1)
 
 
+@bench.command("corpus")
+def bench_corpus(
+    mb: Annotated[int, typer.Option(min=1, help="Megabytes of text.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """What a large corpus takes: memory, and tokens a second while it is packed and trained on."""
+    from orchestrator.bench import corpus_costs, print_corpus_costs
+    from orchestrator.bench.corpus import MOST_MB
+
+    result = corpus_costs(make_console(stderr=True), mb)
+    _show(result, print_corpus_costs, as_json)
+    # the claim is that memory does not grow with the corpus
+    if result["peak_without_mapped_mb"] > MOST_MB:
+        raise typer.Exit(1)
+
+
 @bench.command("scale")
 def bench_scale(
     sequences: Annotated[int, typer.Option(min=1, help="Sequences of the experiment.")] = 1000,

@@ -18,10 +18,11 @@ class ModelConfig(Section):
     name: str = Field("tiny-t5", description="a built-in name, a local folder, or a hub id")
     revision: str | None = Field(None, description="the hub commit; by default the newest, which is then recorded")
     overrides: dict[str, Any] = Field(default_factory=dict, description="changes to a built-in model's configuration")
-    scoring: Literal["auto", "generate", "rank", "constrained", "head", "similarity"] = Field(
+    scoring: Literal["auto", "generate", "rank", "constrained", "head", "similarity", "masked"] = Field(
         "auto",
-        description="auto: generate for (encoder-)decoders, similarity for sentence encoders, else head. rank: that of the "
-        "task's labels which is likeliest as a whole; constrained: generation of which only these can come",
+        description="auto: generate for (encoder-)decoders, similarity for sentence encoders, masked for other encoders on "
+        "corpora, else head. rank: that of the task's labels which is likeliest as a whole; constrained: generation of which "
+        "only these can come",
     )
     input: Literal["auto", "prompt", "text", "chat"] = Field(
         "auto",

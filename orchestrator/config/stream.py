@@ -18,6 +18,9 @@ from pydantic import (
 from methods import unknown
 from orchestrator.config.section import Section, check_unique
 from streams import (
+    FROM_LIKELIHOOD,
+    NEED_LABELS,
+    Corpus,
     LeakKind,
     Limits,
     Scenario,
@@ -198,7 +201,7 @@ class StreamConfig(Section):
         for task in stream.tasks:
             # a scorer that the source gave; one that the user gave is checked where it is read
             check_scorer(task.scorer)
-            check_labels(task)
+            check_labels(task.answered)
         if self.label_half is not None:
             half = self.label_half
             stream = stream.changed(lambda task: half_of_labels(task, half, self.seed))
@@ -238,12 +241,27 @@ class StreamConfig(Section):
     def _asked_and_scored(self, task: Task) -> Task:
         """The task with the stream's prompt and scorer; where none is given, those that its source gave it."""
         prompt = _value_for(task, self.prompt)
+        if prompt is not None and task.objective == "text":
+            raise ValueError(f"stream {self.name!r}: prompt: task {task.name!r} is a corpus, of which nothing is asked")
         if prompt is not None:
             task = replace(task, template=find_prompt(prompt))
         scorer = _value_for(task, self.scorer)
+        if scorer is not None and isinstance(task, Corpus):
+            self._check_scorer_of_corpus(task, scorer)
         if scorer is not None:
             task = replace(task, scorer=scorer)
         return task
+
+    def _check_scorer_of_corpus(self, task: Corpus, scorer: str) -> None:
+        what = "is a corpus"
+        allowed = FROM_LIKELIHOOD
+        if task.end_task is not None:
+            what = "is scored by its end task"
+            allowed = NEED_LABELS
+        if scorer not in allowed:
+            raise ValueError(
+                f"stream {self.name!r}: scorer: {scorer!r}: task {task.name!r} {what}; allowed: {', '.join(allowed)}"
+            )
 
     def _only(self, stream: Stream) -> Stream:
         if self.only is None:

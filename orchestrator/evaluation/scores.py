@@ -13,20 +13,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from methods import Stack
+from methods import Batch, Stack, at_least_float32
 from orchestrator.evaluation.intervals import Interval, bootstrap_interval
 from orchestrator.evaluation.likelihoods import Likelihood, LikelihoodScorer
 from orchestrator.evaluation.scorer import Scorer, addends_of
 from orchestrator.evaluation.scorers import scorer_of
-from orchestrator.evaluation.texts import KEPT, Texts, batches_by_length
+from orchestrator.evaluation.texts import KEPT, TOKENS_ON_CPU, Texts, batches_by_length
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.family import Family, Feature, column
+from orchestrator.models.packing.blocks import Blocks
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import ScoreComputed
 from orchestrator.store.predictions import Prediction, save_predictions
-from streams import Example, Split, Stream, Task
+from streams import Corpus, EndTask, Example, Split, Stream, Task
 
 # An answer, and the answer when only the task's own options compete (None where answers are not chosen from options)
 Answer = tuple[str, str | None]
@@ -36,7 +38,8 @@ Answer = tuple[str, str | None]
 class ScoredModel:
     """A model in the state that is to be scored: with its method, its device, and a context of its numeric precision.
 
-    `keeps_scores` is False on a worker that only takes part in computing what another one keeps.
+    `keeps_scores` is False on a worker that only takes part in computing what another one keeps. `fine_tuned` gives a copy
+    that was trained on an end task.
     """
 
     family: Family
@@ -44,6 +47,7 @@ class ScoredModel:
     device: torch.device
     precision: Callable[[], AbstractContextManager[Any]]
     keeps_scores: bool = True
+    fine_tuned: Callable[[EndTask], ScoredModel] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class TaskScore:
 
 def score_task(model: ScoredModel, task: Task, split: Split, batch_size: int) -> TaskScore:
     """Score a state on a split of a task, in batches of at most `batch_size` examples. The batch size changes no answer."""
+    if isinstance(task, Corpus):
+        return _score_corpus(model, task, split, batch_size)
     examples = task.read(split)
     return score_examples(model, task, examples, KEPT.texts(model.family, task, split, examples), batch_size)
 
@@ -99,6 +105,48 @@ def score_examples(
             likelihoods.append(_likelihood(model.family, example, in_order[index], texts.feature(index)["target"]))
         return score_likelihoods(scorer, examples, likelihoods, resamples)
     return score_answers(scorer, examples, in_order, resamples)
+
+
+def _score_corpus(model: ScoredModel, corpus: Corpus, split: Split, batch_size: int) -> TaskScore:
+    """The score of a state on a corpus, of which each block is an example; or on its end task, of a copy."""
+    if corpus.end_task is not None:
+        assert model.fine_tuned is not None, "given where states are scored"
+        return score_task(model.fine_tuned(corpus.end_task), corpus.answered, split, batch_size)
+    scorer = scorer_of(corpus)
+    assert isinstance(scorer, LikelihoodScorer), "refused at the door"
+    with torch.no_grad(), evaluating(model.family), model.precision():
+        likelihoods = list(block_likelihoods(model.family, corpus, split, batch_size, model.device))
+    # without its text, which is that of parts of documents
+    blocks = [Example("", "", number) for number in range(1, len(likelihoods) + 1)]
+    return score_likelihoods(scorer, blocks, likelihoods)
+
+
+def block_likelihoods(
+    family: Family, corpus: Corpus, split: Split, batch_size: int, device: torch.device
+) -> Iterator[Likelihood]:
+    """What the model makes of each block, in order: of each token, or of those that a fixed mask chooses for all states.
+
+    In batches of at most `batch_size`, and of few tokens: each of them has as many logits as there are tokens to choose from.
+    """
+    blocks = family.features_of(corpus, split)
+    assert isinstance(blocks, Blocks)
+    size = max(1, min(batch_size, TOKENS_ON_CPU // family.block_length))
+    for first in range(0, len(blocks), size):
+        batch = family.collate(blocks[first : first + size]).to(device)
+        losses = block_losses(family, batch).tolist()
+        num_bytes = blocks.tokens.block_bytes[first : first + size].tolist()
+        for loss, num_tokens, of_block in zip(losses, batch.answers_by_example(), num_bytes, strict=True):
+            yield Likelihood(loss, num_tokens, of_block)
+
+
+def block_losses(family: Family, batch: Batch) -> Tensor:
+    """[B] blocks: -log p of the predicted tokens of each together, of N in all; in float32 at least."""
+    assert batch.answers is not None
+    # the family sums over the batch; its logits are those of the answers, in their order
+    _, logits_NV = family.forward(family.module, batch)
+    losses_N = F.cross_entropy(at_least_float32(logits_NV), batch.answer_tokens(), reduction="none")
+    losses_B = torch.zeros(len(batch.labels), dtype=losses_N.dtype, device=losses_N.device)
+    return losses_B.index_add(0, batch.answers // batch.labels.shape[1], losses_N)
 
 
 def score_answers(

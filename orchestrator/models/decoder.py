@@ -16,13 +16,20 @@ from orchestrator.models.chat import ChatTemplate
 from orchestrator.models.encoder_decoder import EncoderDecoder, ReadPrompts
 from orchestrator.models.family import Family, Feature, column, summed_by_example, summed_cross_entropy
 from orchestrator.models.loading import load_module
+from orchestrator.models.packing.blocks import ContinuedBlocks
+from orchestrator.models.packing.tokens import PackedTokens
 from orchestrator.models.padding import pad_left, pad_right, token_stream
 from orchestrator.models.source import ModelSource
 from streams import Example, Prompt, Task
 
 
 class Decoder(EncoderDecoder):
-    """Llama and its kin: continues the prompt with the label text; the loss counts the answer's tokens alone."""
+    """Llama and its kin: continues the prompt with the label text; the loss counts the answer's tokens alone.
+
+    Of a corpus, it counts all tokens.
+    """
+
+    objectives = frozenset({"answer", "text"})
 
     def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
         from transformers import AutoModelForCausalLM
@@ -32,6 +39,9 @@ class Decoder(EncoderDecoder):
         # what an answer begins with: the space belongs to its first token, as it does within a text
         self.lead = " "
         self.end = [self.tokenizer.eos_token_id]
+        # the documents of a corpus end as an answer does without a chat, and a block has one token before it
+        self.document_end = self.tokenizer.eos_token_id
+        self.block_length = config.max_source - 1
         if config.input == "chat":
             self._use_chat()
         self.module = load_module(source, config, AutoModelForCausalLM, seed)
@@ -59,6 +69,12 @@ class Decoder(EncoderDecoder):
             class_index = self.class_index(task, example)
             found.append({"source": source, "target": target, "class_index": class_index})
         return found
+
+    def blocks(self, tokens: PackedTokens) -> Sequence[Feature]:
+        begin = self.tokenizer.bos_token_id
+        if begin is None:
+            begin = self.document_end
+        return ContinuedBlocks(tokens, begin)
 
     def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
         # room for the end, without which the model would never learn to stop

@@ -9,6 +9,7 @@ from orchestrator.models.decoder import Decoder
 from orchestrator.models.encoder import EncoderWithHead
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.family import Family
+from orchestrator.models.masked_lm import MaskedLanguageModel
 from orchestrator.models.sentence_encoder import EncoderBySimilarity
 from orchestrator.models.source import ModelSource
 
@@ -36,8 +37,10 @@ def family_of(source: ModelSource, config: ModelConfig) -> type[Family]:
         return Decoder
     if scoring in ("generate", *CHOOSING):
         raise ValueError(
-            f"model.scoring: {scoring!r}: {config.name!r} is an encoder and cannot generate; allowed: head, similarity"
+            f"model.scoring: {scoring!r}: {config.name!r} is an encoder and cannot generate; allowed: head, similarity, masked"
         )
+    if scoring == "masked":
+        return MaskedLanguageModel
     if scoring == "similarity" or (scoring == "auto" and source.sentence_encoder):
         return EncoderBySimilarity
     return EncoderWithHead

@@ -6,7 +6,7 @@ Shapes: B examples, S source tokens, D target tokens, V vocabulary, K labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -15,18 +15,23 @@ from torch import Tensor, nn
 from methods import IGNORED, NO_CLASS, Batch, at_least_float32
 from orchestrator.config.model import ModelConfig
 from orchestrator.models.loading import load_tokenizer
+from orchestrator.models.packing.tokens import PackedTokens, Packer
 from orchestrator.models.source import ModelSource
-from streams import Example, Prompt, Task
+from streams import Corpus, Example, Objective, Prompt, Split, Task
 
 
 class Feature(TypedDict):
     """One example as token ids, before it is collated: `target` is the answer (empty for encoders), `class_index` says
     which label of the stream it is; NO_CLASS where the task has no label set.
+
+    Of a corpus, `block` names the block that it is, and `draw` the epoch for which something is drawn in it.
     """
 
     source: list[int]
     target: list[int]
     class_index: int
+    block: NotRequired[list[Any]]
+    draw: NotRequired[list[int]]
 
 
 # An answer, and the answer when only the task's own options compete (None where answers are not chosen from options)
@@ -42,6 +47,10 @@ class Family:
     has_head = False
     # whether the tokenizer puts its own tokens around a text
     adds_special_tokens = True
+    objectives: ClassVar[frozenset[Objective]] = frozenset({"answer"})
+    # Of a family that learns from corpora: the tokens of a block, and the token behind each document
+    block_length: int
+    document_end: int
 
     def __init__(self, source: ModelSource, config: ModelConfig, labels: Sequence[str], seed: int) -> None:
         self.source = source
@@ -68,6 +77,21 @@ class Family:
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:
         """Token ids of every example."""
         raise NotImplementedError
+
+    def features_of(self, task: Task, split: Split) -> Sequence[Feature]:
+        """Token ids of every example of a split; of a corpus, of every block."""
+        if not isinstance(task, Corpus):
+            return self.features(task, task.read(split))
+        packer = Packer(self.tokenizer, self.document_end, self.block_length)
+        return self.blocks(packer.packed(task.split_hash(split), lambda: task.unchanged_documents(split)))
+
+    def blocks(self, tokens: PackedTokens) -> Sequence[Feature]:
+        """The blocks of a packed corpus; of a family that learns from corpora."""
+        raise NotImplementedError
+
+    def drawn(self, features: Sequence[Feature], task: int, epoch: int) -> Sequence[Feature]:
+        """Examples as they are trained on in an epoch of a task, whatever they were drawn for before."""
+        return features
 
     def class_index(self, task: Task, example: Example) -> int:
         """Which label of the stream an example has; NO_CLASS where its task has no label set, or is of another stream."""

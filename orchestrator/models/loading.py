@@ -180,5 +180,7 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
         cls_token="<s>",
         sep_token="</s>",
         unk_token="<unk>",
+        # no text is read as it, as letters without a token of their own fall to bytes: so it is free to hide a token
+        mask_token="<unk>",
         clean_up_tokenization_spaces=False,
     )

@@ -29,8 +29,13 @@ def check_leaks(stream: Stream, allow: Sequence[LeakKind]) -> list[str]:
 
 
 def check_dev(stream: Stream) -> None:
-    """Raises UserError for a task to tune on without a dev split."""
+    """Raises UserError for a task to tune on without a dev split, and for a corpus."""
     for task in stream.tasks:
+        # neither the proof that nothing overlaps nor the lengths of tasks are counted in documents
+        if task.objective == "text":
+            raise UserError(
+                f"search.streams: task {task.name!r} of stream {stream.name!r} is a corpus; a search tunes on tasks with answers"
+            )
         if not task.has_dev:
             raise UserError(
                 f"search.streams: task {task.name!r} of stream {stream.name!r} has no dev split; raise dev_fraction"

@@ -23,7 +23,7 @@ from orchestrator.planning.keys import code_of, content_key, points_keys, score_
 from orchestrator.planning.probes import check_probes, probe_keys
 from orchestrator.planning.room import doubts_about_room
 from orchestrator.planning.sequence_plan import SequencePlan, Split
-from orchestrator.planning.suitability import check_epochs, check_family, check_stream
+from orchestrator.planning.suitability import check_epochs, check_family, check_objectives, check_stream, for_objectives
 from orchestrator.store.access_log import TestAccessLog
 from streams import Stream, Task, doubts
 
@@ -73,19 +73,21 @@ class Planner:
         warn: Warn | None = None,
         tries_models: bool = True,
     ) -> None:
-        self.config = config
-        self.why = why
-        self.warn = warn
-        self._warned: set[str] = set()
         with _as_user_error():
             check_installed(config.model.base)
             self.source = find_model(config.model)
-            self.family = family_of(self.source, config.model)
+            objectives = {stream.settings.objective for stream in config.streams}
+            model = for_objectives(config.model, self.source, objectives)
+            self.family = family_of(self.source, model)
+        self.config = config.model_copy(update={"model": model})
+        self.why = why
+        self.warn = warn
+        self._warned: set[str] = set()
         check_family(config, self.family)
         with _as_user_error():
             if config.evaluation.probes is not None:
                 check_probes(config.evaluation.probes.located(), self.source.kind, config.model.name)
-        self.model = _with_precision(config.model, gpu)
+        self.model = _with_precision(model, gpu)
         if tries_models:
             self.try_models()
         self._tell_missing_sources()
@@ -112,6 +114,7 @@ class Planner:
                     check_dev(built)
                 else:
                     built = built.watched(self._test_reads.append)
+                check_objectives(built, self.config.model, self.family, self.config.methods)
                 check_stream(built, config=self.config, family=self.family)
                 # one task alone is a part of a stream whose names were checked as a whole
                 if not stream.only:

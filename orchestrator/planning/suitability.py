@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from methods import TuningMethod
+from collections.abc import Sequence
+
+from methods import Card, TuningMethod
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
-from orchestrator.config.model import CHOOSING
+from orchestrator.config.model import CHOOSING, ModelConfig
 from orchestrator.errors import UserError
 from orchestrator.models.family import Family
-from streams import FROM_LIKELIHOOD, RUNS_CODE, Stream
+from orchestrator.models.source import ModelSource
+from streams import FROM_LIKELIHOOD, RUNS_CODE, Objective, Stream, Task
 
 
 def check_family(config: RunConfig, family: type[Family]) -> None:
@@ -30,12 +33,13 @@ def check_stream(stream: Stream, config: RunConfig, family: type[Family]) -> Non
     _check_likelihoods(stream, config, family)
     _check_guests(stream, config, family)
     _check_programs(stream, config)
+    _check_during(stream, config)
 
 
 def _check_open_answers(stream: Stream, config: RunConfig, family: type[Family]) -> None:
     """Refuses a task without a label set where answers are chosen among labels."""
     for task in stream.tasks:
-        if task.labels:
+        if task.labels or task.objective == "text":
             continue
         open_task = f"stream {stream.name!r}: task {task.name!r} has no label set"
         if config.model.scoring in CHOOSING and task.scorer not in FROM_LIKELIHOOD:
@@ -55,7 +59,7 @@ def _check_open_answers(stream: Stream, config: RunConfig, family: type[Family])
 def _check_likelihoods(stream: Stream, config: RunConfig, family: type[Family]) -> None:
     """Refuses a scorer of likelihoods where no loss of an answer's text is computed."""
     for task in stream.tasks:
-        if task.scorer not in FROM_LIKELIHOOD:
+        if task.scorer not in FROM_LIKELIHOOD or task.objective == "text":
             continue
         scorer = f"stream {stream.name!r}: task {task.name!r}: the scorer {task.scorer!r} asks how likely a text is"
         if not family.generates:
@@ -100,6 +104,17 @@ def _check_programs(stream: Stream, config: RunConfig) -> None:
             raise UserError(f"{scorer}: evaluation.run_code: true allows it")
 
 
+def _check_during(stream: Stream, config: RunConfig) -> None:
+    """Refuses scores amid training of a corpus, which has no examples to be drawn."""
+    if config.evaluation.during is None:
+        return
+    for task in stream.tasks:
+        if task.objective == "text":
+            raise UserError(
+                f"evaluation.during: task {task.name!r} of stream {stream.name!r} is a corpus; it goes with answers"
+            )
+
+
 def check_epochs(stream: Stream, config: RunConfig) -> None:
     """Refuses epochs for a task that a stream has not."""
     for method in config.methods:
@@ -114,3 +129,63 @@ def _generates_answers(method: MethodEntry) -> bool:
     tuning = method.types[0]
     assert issubclass(tuning, TuningMethod)
     return tuning.trains_by_gradient
+
+
+def for_objectives(model: ModelConfig, source: ModelSource, objectives: set[Objective]) -> ModelConfig:
+    """The model's configuration with what `scoring: auto` means for an encoder where streams are corpora. Raises UserError."""
+    if source.kind != "encoder" or model.scoring != "auto" or "text" not in objectives:
+        return model
+    # one head or the other: the family is that of all sequences of an experiment
+    if "answer" in objectives:
+        raise UserError(
+            f"streams: corpora and tasks with answers, and {model.name!r} is an encoder, which has another head for each; make "
+            "them two experiments"
+        )
+    return model.model_copy(update={"scoring": "masked"})
+
+
+def check_objectives(stream: Stream, model: ModelConfig, family: type[Family], methods: Sequence[MethodEntry]) -> None:
+    """Raises UserError for a task from which the model or a method does not learn."""
+    for task in stream.tasks:
+        what = f"stream {stream.name!r}: task {task.name!r}"
+        _check_family(task, what, model, family)
+        if task.objective == "answer":
+            continue
+        for method in methods:
+            for part in method.types:
+                _check_end_task(task, what, method.label, part.card)
+                if part.card.no_corpora:
+                    raise UserError(
+                        f"{what} is a corpus, and method {method.label!r} does not learn from one: {part.card.no_corpora}"
+                    )
+
+
+def _check_end_task(task: Task, what: str, method: str, card: Card) -> None:
+    reason = card.no_own_weights or card.per_task_weights
+    if task.answered is not task and reason:
+        raise UserError(
+            f"{what} has an end task, for which a copy of the model's own weights is fine-tuned, and method {method!r} has "
+            f"others: {reason}"
+        )
+
+
+def _check_family(task: Task, what: str, model: ModelConfig, family: type[Family]) -> None:
+    if task.objective not in family.objectives:
+        if task.objective == "answer":
+            raise UserError(
+                f"{what} asks for answers, and with model.scoring: masked {model.name!r} reads corpora alone"
+            )
+        if family.generates:
+            raise UserError(
+                f"{what} is a corpus, and {model.name!r} is an encoder-decoder, which learns to answer; corpora go with "
+                "decoders and encoders"
+            )
+        raise UserError(
+            f"{what} is a corpus, and with model.scoring: {model.scoring} {model.name!r} learns to answer; an encoder reads "
+            "corpora with model.scoring: masked"
+        )
+    if task.objective == "text" and task.scorer == "bits-per-byte" and not family.generates:
+        raise UserError(
+            f"{what}: bits-per-byte counts the bits of every token, and {model.name!r} predicts those alone that are masked; "
+            "use perplexity"
+        )

@@ -59,7 +59,7 @@ def _scenario(config: RunConfig, method: MethodEntry, stream: Stream) -> tuple[T
         raise UserError(str(error)) from error
     sizes = []
     for task in stream.tasks:
-        examples = len(task.read("train"))
+        examples = task.size("train")
         if training.budget:
             length = round(training.budget.amount)
         else:

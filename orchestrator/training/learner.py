@@ -195,15 +195,14 @@ class Learner:
         """Which task of its sequence a task is to the method."""
         return self.sequence.method.run_kind.task_position(task_id)
 
-    def features(self, task_id: int) -> list[Feature]:
+    def features(self, task_id: int) -> Sequence[Feature]:
         """The train split of a task as token ids."""
-        task = self.stream.tasks[task_id]
-        return self.family.features(task, task.read("train"))
+        return self.family.features_of(self.stream.tasks[task_id], "train")
 
     def examples(self, task_id: int) -> list[Feature]:
         """The same as `features`, kept in memory: methods ask for old tasks again and again."""
         if task_id not in self._examples:
-            self._examples[task_id] = self.features(task_id)
+            self._examples[task_id] = list(self.features(task_id))
         return self._examples[task_id]
 
     def training_set(self, task_id: int) -> list[Feature]:
@@ -227,9 +226,9 @@ class Learner:
             for indices in global_batches(len(features), num_new, self.sequence.seed, position, epoch):
                 step += 1
                 new_examples = [features[index] for index in indices]
-                composed = self.stack.compose_batch(position, step, new_examples)
                 # methods know examples as mappings only; what they give back are features that they were given
-                yield cast("list[Feature]", list(composed))
+                composed = cast("Sequence[Feature]", self.stack.compose_batch(position, step, new_examples))
+                yield list(self.family.drawn(composed, position, epoch))
 
     def my_micro_batches(self, examples: Sequence[Feature]) -> list[tuple[int, list[Feature]]]:
         """This worker's micro-batches of a global batch, each with its index among those of all workers."""

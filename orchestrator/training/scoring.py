@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from orchestrator.config.method import MethodEntry
+from orchestrator.config.training import TrainingConfig
 from orchestrator.evaluation.columns import column_name, compute_column, missing_columns
 from orchestrator.evaluation.curves.during import Looks, point_steps, undisturbed
+from orchestrator.evaluation.scores import ScoredModel
+from orchestrator.models.family import Family
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
@@ -18,7 +24,8 @@ from orchestrator.store.events import PointScored
 from orchestrator.store.records.event import Report
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
-from orchestrator.training.task import Position
+from orchestrator.training.task import Position, train_task
+from streams import EndTask, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +85,7 @@ def compute_scores(
     learner: Learner, store: Store, tasks_seen: int, task_ids: Sequence[int], position: Position
 ) -> None:
     """Score the state that a learner holds on tasks."""
-    model = learner.scored_model()
+    model = replace(learner.scored_model(), fine_tuned=partial(fine_tuned, learner))
     for task_id in task_ids:
         position.task = column_name(learner.sequence, task_id)
         try:
@@ -146,3 +153,55 @@ def tasks_trained(sequence: SequencePlan, tasks_seen: int) -> int:
         if kind.is_trained(task_id, len(sequence.tasks)):
             return tasks_seen
     return 0
+
+
+def fine_tuned(learner: Learner, end_task: EndTask) -> ScoredModel:
+    """A copy of the state that a learner holds, fine-tuned on the end task of a corpus: all weights, with a head of its own.
+
+    It is a function of the state, the end task and the sequence's seed, and the learner keeps its state. An encoder's head over
+    the vocabulary has no part in it; a decoder learns to write the labels. Raises ValueError where a worker holds a part of
+    the model alone.
+    """
+    if learner.parallel.holds_parts:
+        raise ValueError("end_task: a copy of the whole model is fine-tuned; it goes with scaling.strategy: ddp")
+    sequence = learner.sequence
+    model = sequence.model.model_copy(update={"base": "float32"})
+    if model.scoring == "masked":
+        model = model.model_copy(update={"scoring": "head"})
+    training = TrainingConfig(
+        lr=end_task.lr,
+        epochs=end_task.epochs,
+        global_batch=end_task.batch,
+        weight_decay=end_task.weight_decay,
+        schedule="linear",
+    )
+    name = end_task.task.name
+    method = MethodEntry.model_validate("ft")
+    plan = sequence.model_copy(update={"model": model, "method": method, "training": training, "tasks": (name,)})
+    # by this worker alone: others score other tasks meanwhile
+    alone = Parallel(device=learner.parallel.device)
+    with torch.random.fork_rng(), torch.enable_grad():
+        copy = Learner(plan, Stream(name, (end_task.task,)), alone)
+        copy.load_initial()
+        _copy_weights(learner.family, copy.family)
+        train_task(copy, 0, lambda event: None)
+    return copy.scored_model()
+
+
+@torch.no_grad()
+def _copy_weights(source: Family, copy: Family) -> None:
+    """Put the weights of a model into another of its architecture, but for the heads of the two.
+
+    Raises ValueError where the first has weights elsewhere, as an adapter's.
+    """
+    prefix = ""
+    if type(source) is not type(copy):
+        # what lies outside the transformer itself is a head, the other one of which is new
+        prefix = f"{source.module.base_model_prefix}."
+    weights = dict(copy.module.named_parameters())
+    for name, weight in source.module.named_parameters():
+        if not name.startswith(prefix):
+            continue
+        if name not in weights or weights[name].shape != weight.shape:
+            raise ValueError(f"end_task: a copy of the model has no weight {name!r} of shape {tuple(weight.shape)}")
+        weights[name].copy_(weight)

@@ -9,7 +9,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from streams.names import unknown_name
+from streams.sources.corpus import CorpusSource
 from streams.sources.embedded import EmbeddedSource
+from streams.sources.embedded_corpora import EmbeddedCorporaSource
 from streams.sources.files import FilesSource
 from streams.sources.folder import FolderSource
 from streams.sources.hub import HubSource
@@ -22,6 +24,8 @@ SOURCES: dict[str, type[Source]] = {
     "folder": FolderSource,
     "files": FilesSource,
     "hub": HubSource,
+    "corpus": CorpusSource,
+    "embedded-corpora": EmbeddedCorporaSource,
     "trace": TraceSource,
 }
 

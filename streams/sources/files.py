@@ -7,13 +7,14 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Self
 
 from pydantic import Field, field_validator
 
 from streams.sources.columns import ColumnTask, Row
 from streams.sources.folder import canonical
+from streams.sources.reading import Paths, find_files, form_of, full_path, json_row, lines_of, listed, name_of
 from streams.sources.source import Source
 from streams.splits import Example, Limits, RawSplit
 from streams.stream import Stream
@@ -21,8 +22,6 @@ from streams.task import Task
 
 # more than any classification data set of the field has; free answers have as many as there are rows
 MOST_LABELS = 500
-
-Paths = str | tuple[str, ...]
 
 
 class FileTask(ColumnTask):
@@ -40,12 +39,18 @@ class FileTask(ColumnTask):
     @field_validator("train", "test")
     @classmethod
     def _some_file(cls, paths: Paths) -> Paths:
-        for path in _listed(paths):
-            if _suffix(path) not in READERS:
+        for path in listed(paths):
+            if form_of(path) not in READERS:
                 raise ValueError(f"{path!r}: expected a name that ends in {', '.join(READERS)} (or these with .gz)")
         if not paths:
             raise ValueError("expected a file, or a list of at least one")
         return paths
+
+    def located(self) -> Self:
+        """The same with full paths."""
+        train = tuple(map(full_path, listed(self.train)))
+        test = tuple(map(full_path, listed(self.test)))
+        return self.model_copy(update={"train": train, "test": test})
 
     def example(self, row: Row, labels: Sequence[str]) -> Example:
         """A row as an example; a cell of CSV, which holds texts alone, may hold an index too."""
@@ -75,12 +80,8 @@ class FilesSource(Source):
         return isinstance(tasks, list | tuple) and any(isinstance(task, Mapping) and "train" in task for task in tasks)
 
     def located(self) -> Self:
-        tasks = []
-        for task in self.tasks:
-            train = tuple(map(_full_path, _listed(task.train)))
-            test = tuple(map(_full_path, _listed(task.test)))
-            tasks.append(task.model_copy(update={"train": train, "test": test}))
-        return self.model_copy(update={"tasks": tuple(tasks)})
+        tasks = tuple(task.located() for task in self.tasks)
+        return self.model_copy(update={"tasks": tasks})
 
     def stream(self, name: str, limits: Limits) -> Stream:
         tasks = []
@@ -96,7 +97,7 @@ def file_task(spec: FileTask, limits: Limits = Limits()) -> Task:
         labels = _labels_in(spec)
     # labels that were found are texts: an integer among them is no index
     counted = spec.labels or ()
-    first = PurePosixPath(_listed(spec.train)[0])
+    first = PurePosixPath(listed(spec.train)[0])
     return spec.task(labels, f"files:{first.name}", partial(_load, spec, counted), limits, canonical(spec.name))
 
 
@@ -115,117 +116,58 @@ def _load(spec: FileTask, labels: Sequence[str], split: RawSplit) -> Sequence[Ex
     spec = spec.of_split(split)
     examples: list[Example] = []
     rows: list[Row] = []
-    for path in _listed({"train": spec.train, "test": spec.test}[split]):
-        for file in _files(spec, path):
+    for path in listed({"train": spec.train, "test": spec.test}[split]):
+        for file in find_files(spec.name, path):
             checked: list[str] = []
-            for row in READERS[_suffix(path)](file):
+            for row in READERS[form_of(path)](file):
                 # a column may be missing in one row alone, of JSON lines
                 if list(row) != checked:
                     checked = list(row)
-                    spec.check_columns(checked, f"{_name(file)}, row {len(examples) + 1}")
+                    spec.check_columns(checked, f"{name_of(file)}, row {len(examples) + 1}")
                 examples.append(spec.example(row, labels))
                 rows.append(row)
     return spec.timed(examples, rows, f"the {split} files")
 
 
-def _listed(paths: Paths) -> tuple[str, ...]:
-    if isinstance(paths, str):
-        return (paths,)
-    return paths
-
-
-def _full_path(path: str) -> str:
-    # an address of a remote storage is full as it is
-    if "://" in path:
-        return path
-    return str(Path(path).expanduser().resolve())
-
-
-def _suffix(path: str) -> str:
-    """What a file's name says of its form, without what it says of its compression."""
-    suffixes = PurePosixPath(path).suffixes
-    if suffixes and suffixes[-1] in (".gz", ".bz2", ".xz", ".zst"):
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
-
-
-def _files(spec: FileTask, path: str) -> list[Any]:
-    """The files of a name, unopened, in alphabetical order."""
-    import fsspec
-
-    try:
-        found: list[Any] = fsspec.open_files(path, "rb", compression="infer")
-        missing = [file for file in found if not file.fs.exists(file.path)]
-    # each storage has exceptions of its own: what they have in common is that this path cannot be read
-    except Exception as error:
-        raise ValueError(f"task {spec.name!r}: cannot read {path!r}: {error}") from error
-    if not found or missing:
-        raise ValueError(f"task {spec.name!r}: no such file: {path}")
-    return found
-
-
-def _name(file: Any) -> str:
-    return str(file.path)
-
-
-def _lines(file: Any) -> Iterator[tuple[int, str]]:
-    with file as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield number, line.decode("utf-8-sig")
-            except UnicodeDecodeError:
-                raise ValueError(f"{_name(file)}, line {number}: not UTF-8 text") from None
-
-
 def _json_lines(file: Any) -> Iterator[Row]:
-    for number, line in _lines(file):
+    for number, line in lines_of(file):
         if line.strip():
-            yield _json_row(line, f"{_name(file)}, line {number}")
-
-
-def _json_row(text: str, where: str) -> Row:
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: malformed JSON: {error.msg}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: expected an object with a value for each column, found {type(row).__name__}")
-    return row
+            yield json_row(line, f"{name_of(file)}, line {number}")
 
 
 def _json_list(file: Any) -> Iterator[Row]:
     """The rows of a JSON list; of a file that begins with an object, its lines'."""
-    text = "".join(line for _, line in _lines(file))
+    text = "".join(line for _, line in lines_of(file))
     if text.lstrip().startswith("{"):
         yield from _json_lines(file)
         return
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{_name(file)}, line {error.lineno}: malformed JSON: {error.msg}") from None
+        raise ValueError(f"{name_of(file)}, line {error.lineno}: malformed JSON: {error.msg}") from None
     if not isinstance(rows, list):
-        raise ValueError(f"{_name(file)}: expected a list of rows, found {type(rows).__name__}")
+        raise ValueError(f"{name_of(file)}: expected a list of rows, found {type(rows).__name__}")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise ValueError(f"{_name(file)}, row {number}: expected an object with a value for each column")
+            raise ValueError(f"{name_of(file)}, row {number}: expected an object with a value for each column")
         yield row
 
 
 def _separated(file: Any, delimiter: str) -> Iterator[Row]:
     # a quoted cell may hold line ends, so that the whole is read as one text
-    text = "".join(line for _, line in _lines(file))
+    text = "".join(line for _, line in lines_of(file))
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
     try:
         for row in reader:
             # cells without a column have the key None, columns without a cell the value None
             if None in row or None in row.values():
                 raise ValueError(
-                    f"{_name(file)}, line {reader.line_num}: as many cells as the first line has are expected, "
+                    f"{name_of(file)}, line {reader.line_num}: as many cells as the first line has are expected, "
                     f"{len(reader.fieldnames or ())}"
                 )
             yield row
     except csv.Error as error:
-        raise ValueError(f"{_name(file)}, after line {reader.line_num}: malformed CSV: {error}") from None
+        raise ValueError(f"{name_of(file)}, after line {reader.line_num}: malformed CSV: {error}") from None
 
 
 def _parquet(file: Any) -> Iterator[Row]:
@@ -237,7 +179,7 @@ def _parquet(file: Any) -> Iterator[Row]:
             for batch in pyarrow.parquet.ParquetFile(stream).iter_batches():
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{_name(file)}: no Parquet file: {error}") from None
+        raise ValueError(f"{name_of(file)}: no Parquet file: {error}") from None
 
 
 READERS: dict[str, Callable[[Any], Iterator[Row]]] = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from streams.names import unknown_name
-from streams.splits import Limits
+from streams.splits import Limits, Objective
 from streams.stream import Stream
 
 
@@ -86,8 +86,10 @@ class Source(SourceSettings):
     """Where a stream's text comes from. The fields of a subclass are the keys of a stream's entry in a YAML file.
 
     The keys that every stream has (`name`, `max_train`, `prompt` and so on) are not the source's: they reach it as
-    `limits`, or are applied to the tasks that it returns.
+    `limits`, or are applied to the tasks that it returns. `objective` is that of all its tasks.
     """
+
+    objective: ClassVar[Objective] = "answer"
 
     @classmethod
     def recognises(cls, settings: Mapping[str, Any]) -> bool:

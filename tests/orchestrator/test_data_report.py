@@ -86,3 +86,14 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
         report("order1", str(tmp_path))
     with pytest.raises(UserError, match="no_such"):
         report("no_such")
+
+
+def test_of_corpora_no_leak_is_denied() -> None:
+    (one,) = report("embedded-cpt")
+    assert one["not_compared"] == ["karst", "veldt", "tundra", "pampa"]
+    assert one["tasks"][0]["sizes"] == {"train": 361, "dev": 39, "test": 60}
+    lines = shown([one])
+    assert "corpora, of which no text is compared with another: karst, veldt, tundra, pampa" in lines
+    assert "no test text is in train" not in lines
+    (labelled,) = report("embedded")
+    assert "no test text is in train, and no two tasks are one" in shown([labelled])

@@ -46,6 +46,8 @@ def test_every_stream_is_listed_with_its_source_and_its_rows() -> None:
     assert (by_name["trace"]["source"], sum(by_name["trace"]["train"])) == ("trace", 40_000)
     long = by_name["embedded-long"]
     assert (long["source"], len(long["tasks"]), set(long["train"])) == ("embedded", 15, {800})
+    # of corpora they are documents
+    assert (by_name["embedded-cpt"]["train"], by_name["embedded-cpt"]["test"]) == ([400] * 4, [60] * 4)
     assert by_name["embedded"]["test"] == [len(task.read("test")) for task in named_stream("embedded").tasks]
 
 

@@ -16,6 +16,7 @@ from orchestrator.evaluation.code.isolated_run import can_isolate
 from orchestrator.models.loading import load_tokenizer
 from orchestrator.planning.planner import plan
 from orchestrator.training.sequence import run_sequence
+from streams import CorpusSource
 from tests.conftest import SMALL
 from tests.orchestrator.evaluation.probe_tasks import write_probe
 
@@ -146,6 +147,38 @@ def test_a_published_recipe_runs_runs_from_a_local_folder(tmp_path: Path, benchm
         assert view.tasks == ("dbpedia", "amazon", "yahoo", "agnews")
         assert view.status == "finished"
         assert all(len(task.steps) == 1 for task in view.by_task.values())
+
+
+def test_order_7_is_trained_as_published(tmp_path: Path) -> None:
+    """The settings of arXiv 2406.17245 for RoBERTa, and of the end tasks in the code that it takes the stream from."""
+    config = load_config("order7-roberta", [], str(tmp_path))
+    (stream,) = config.streams
+    settings = stream.settings
+    assert isinstance(settings, CorpusSource)
+    assert [task.name for task in settings.tasks] == ["restaurant", "acl", "ai", "phone", "pubmed", "camera"]
+    epochs = []
+    for task in settings.tasks:
+        assert task.end_task is not None
+        assert (task.end_task.batch, task.end_task.lr, task.end_task.weight_decay) == (16, 3e-5, 0.01)
+        epochs.append(task.end_task.epochs)
+    assert epochs == [5, 10, 5, 15, 10, 15]
+    training = config.training
+    assert (training.global_batch, training.lr, training.schedule, training.weight_decay) == (248, 1e-4, "linear", 0.0)
+    migu = next(method for method in config.methods if method.label == "ft+migu")
+    assert migu.plugins[0].model_dump()["settings"]["ratio"] == pytest.approx(0.3)
+    with pytest.raises(ValueError, match=r"^task 'restaurant': no such file: order7/restaurant-train\.jsonl$"):
+        stream.build()
+
+
+@pytest.mark.slow
+def test_generated_corpora_are_learnt_and_forgotten_by_fine_tuning(tmp_path: Path) -> None:
+    """Perplexities fall by far more than half when a corpus is learnt, and rise again with the next ones."""
+    less = ["methods=[ft]", "streams.max_train=100", "streams.max_test=5", "streams.first=2"]
+    (sequence,) = plan(load_config("embedded-cpt", less, str(tmp_path)))
+    matrix = run_sequence(sequence).matrix()
+    assert matrix[1, 0] < 0.1 * matrix[0, 0]
+    assert matrix[2, 1] < 0.1 * matrix[1, 1]
+    assert matrix[2, 0] > 2 * matrix[1, 0]
 
 
 def test_a_decoder_learns_code_and_is_asked_for_its_base_abilities(tmp_path: Path) -> None:

@@ -197,3 +197,23 @@ def test_the_model_of_the_states_reaches_the_measurement(call: Call, monkeypatch
     assert "20.0 %" in stderr
     call("bench", "checkpoints")
     assert asked == [("minilm", 2), ("t5-small", 1)]
+
+
+@pytest.mark.parametrize(("peak", "expected"), [(500, 0), (501, 1)])
+def test_memory_that_grows_with_the_corpus_refutes_the_claim(
+    peak: int, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = {
+        "documents": 3,
+        "tokens": 40,
+        "hash_s": 0.1,
+        "pack_s": 0.2,
+        "pack_tokens_per_s": 9,
+        "train_tokens_per_s": 8,
+    }
+    result |= {"base_mb": 170, "peak_mb": 600, "peak_without_mapped_mb": peak}
+    monkeypatch.setattr("orchestrator.bench.corpus_costs", lambda console, mb: {"mb": mb, **result})
+    code, stdout, stderr = call("bench", "corpus", "--mb", 7, "--json")
+    assert code == expected
+    assert json.loads(stdout) == {"mb": 7, **result}
+    assert "A corpus of 7 MB" in stderr

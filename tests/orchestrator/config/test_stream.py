@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,28 @@ def test_the_tasks_of_fuar_are_those_that_are_trained() -> None:
     with pytest.raises(ValueError, match="fuar: unknown task 'riddles'"):
         stream_of(entry.replace("requests", "riddles")).build()
     assert "fuar" not in stream_of("embedded").model_dump(mode="json"), "what was saved without it stays what it is"
+
+
+def test_a_corpus_is_asked_nothing_and_scored_by_its_likelihood() -> None:
+    for setting, message in (
+        ({"prompt": "plain"}, "stream 'embedded-cpt': prompt: task 'karst' is a corpus, of which nothing is asked"),
+        (
+            {"scorer": "exact-match"},
+            "stream 'embedded-cpt': scorer: 'exact-match': task 'karst' is a corpus; allowed: perplexity, bits-per-byte",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            StreamConfig.model_validate({"name": "embedded-cpt", **setting}).build()
+    stream = StreamConfig.model_validate({"name": "embedded-cpt", "scorer": {"karst": "bits-per-byte"}}).build()
+    assert [task.scorer for task in stream.tasks] == ["bits-per-byte", "perplexity", "perplexity", "perplexity"]
+
+
+def test_files_of_a_corpus_are_given_in_full() -> None:
+    entry = {"name": "mine", "source": "corpus", "tasks": [{"name": "law", "train": "law/*.txt"}]}
+    located = StreamConfig.model_validate(entry).located()
+    assert located.model_dump()["tasks"][0]["train"] == (str(Path.cwd() / "law" / "*.txt"),)
+    # as a saved configuration is read again
+    assert StreamConfig.model_validate(located.model_dump()) == located
 
 
 @pytest.mark.parametrize(

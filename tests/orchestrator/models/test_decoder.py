@@ -13,8 +13,9 @@ from tokenizers.pre_tokenizers import Metaspace
 from orchestrator.models.decoder import Decoder
 from orchestrator.models.family import Family, Feature
 from orchestrator.training.learner import Learner
-from streams import Example, Prompt
+from streams import Corpus, Example, Prompt
 from tests.orchestrator.models.choices import assert_choices_are_the_loops
+from tests.orchestrator.models.corpora import corpus_learner
 from tests.orchestrator.models.greedy import assert_answers_are_greedy
 from tests.orchestrator.models.likelihoods import assert_losses_are_the_loops
 
@@ -165,6 +166,29 @@ def test_the_bytes_of_an_answer_that_is_cut_are_those_that_are_left(learner_of: 
     assert family.num_bytes("good " * 20, cut) == len("good good good good good good good")
     (exact,) = family.answer_ids(["good good good good good good bad"])
     assert (len(exact), family.num_bytes("good good good good good good  bad", exact)) == (8, 34)
+
+
+def test_of_a_corpus_each_token_is_predicted_once(learner_of: Callable[..., Learner]) -> None:
+    """The losses of all blocks together are those of a plain loop over the stream of tokens."""
+    learner = corpus_learner(learner_of, "tiny-llama")
+    family = learner.family
+    family.module.eval()
+    task = learner.stream.tasks[0]
+    assert isinstance(task, Corpus)
+    stream = []
+    for document in task.documents("train"):
+        stream += [*family.tokenizer(document, add_special_tokens=False).input_ids, family.tokenizer.eos_token_id]
+    blocks = list(learner.features(0))
+    assert sum(map(family.loss_terms, blocks)) == len(stream)
+    assert max(map(family.length, blocks)) == family.config.max_source
+    loss, _ = family.forward(family.module, family.collate(blocks))
+    expected = 0.0
+    for first in range(0, len(stream), 47):
+        before = stream[first - 1] if first else family.tokenizer.bos_token_id
+        block = torch.tensor(stream[first : first + 47])
+        logits = family.module(input_ids=torch.cat([torch.tensor([before]), block])[None]).logits[0].detach()
+        expected -= float(logits[:-1].log_softmax(1).gather(1, block[:, None]).sum())
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("scoring", ["rank", "constrained"])

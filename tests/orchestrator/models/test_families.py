@@ -14,11 +14,12 @@ from orchestrator.models.encoder import EncoderWithHead
 from orchestrator.models.encoder_decoder import EncoderDecoder
 from orchestrator.models.families import family_of, load_family
 from orchestrator.models.family import Family
+from orchestrator.models.masked_lm import MaskedLanguageModel
 from orchestrator.models.sentence_encoder import EncoderBySimilarity
 from orchestrator.models.source import ModelSource
 from orchestrator.planning.sequence_plan import SequencePlan
 
-NO_ANSWER = "'mine' is an encoder and cannot generate; allowed: head, similarity"
+NO_ANSWER = "'mine' is an encoder and cannot generate; allowed: head, similarity, masked"
 NO_ENCODER = "goes with encoders; 'mine' is no encoder; allowed: generate, rank, constrained"
 
 CASES: list[tuple[Kind, bool, str, type[Family]]] = [
@@ -32,6 +33,7 @@ CASES: list[tuple[Kind, bool, str, type[Family]]] = [
     ("encoder", True, "auto", EncoderBySimilarity),
     ("encoder", True, "head", EncoderWithHead),
     ("encoder", False, "similarity", EncoderBySimilarity),
+    ("encoder", True, "masked", MaskedLanguageModel),
 ]
 
 

@@ -12,7 +12,7 @@ from orchestrator.planning import kept_streams
 from orchestrator.planning.kept_streams import MOST_KEPT, kept_stream
 from orchestrator.planning.planner import plan
 from orchestrator.store.access_log import TestAccessLog
-from streams import SealedSplit, Stream
+from streams import Corpus, SealedSplit, Split, Stream
 from tests.conftest import small_config
 from tests.orchestrator.search.searches import sentences, write_tasks, write_test_split
 
@@ -88,3 +88,24 @@ def test_few_streams_are_kept(built: list[str], tmp_path: Path) -> None:
     assert len(built) == MOST_KEPT + 1
     kept_stream(sequences[1])
     assert len(built) == MOST_KEPT + 2
+
+
+def test_a_corpus_is_hashed_once_for_all_sequences_of_a_process(
+    built: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpora = {"name": "embedded-cpt", "first": 1, "max_train": 3, "max_test": 2}
+    first, second = plan(small_config(tmp_path, model="tiny-llama", stream=corpora, seeds=[1, 2]))
+    data = kept_stream(first)
+    assert data.tasks[0].train_hash != data.tasks[0].test_hash
+    passes: list[str] = []
+    documents = Corpus.documents
+
+    def counted(task: Corpus, split: Split) -> Iterator[str]:
+        passes.append(split)
+        return documents(task, split)
+
+    monkeypatch.setattr(Corpus, "documents", counted)
+    again = kept_stream(second)
+    # asked for by `is_unchanged`, which makes all keys anew
+    assert again.tasks[0].train_hash == data.tasks[0].train_hash
+    assert passes == []

@@ -95,3 +95,10 @@ def test_programs_are_run_where_a_user_says_so(tmp_path: Path) -> None:
     tuning = {"streams": [{**streams[0], "name": "tuning", "dev_fraction": 0.5}], "holdout": "none"}
     with pytest.raises(UserError, match="a search cannot tune on it"):
         prepare(small_config(tmp_path, search={**tuning, "trials": 1}, **allowed), gpu=False)
+
+
+def test_corpora_have_no_scores_amid_training(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"model": "tiny-llama", "streams": [{"name": "embedded-cpt", "max_train": 9}]}
+    plan(small_config(tmp_path, **changes))
+    with pytest.raises(UserError, match=r"evaluation\.during: task 'karst' of stream 'embedded-cpt' is a corpus"):
+        plan(small_config(tmp_path, **changes, evaluation={"during": {"every": 5}}))

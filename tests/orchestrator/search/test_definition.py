@@ -55,6 +55,17 @@ def test_a_planted_overlap_is_refused_with_both_rows(tmp_path: Path, split: str)
     assert TestAccessLog(tmp_path / "out").entries() == [], "what is refused leaves nothing in the log"
 
 
+def test_corpora_are_not_tuned_on(tmp_path: Path) -> None:
+    corpora = [{"name": "embedded-cpt-tuning", "first": 1, "max_train": 2}]
+    config = search_config(tmp_path, ["ft"]).model_dump(mode="json")
+    config |= {"model": {"name": "tiny-llama"}, "search": config["search"] | {"streams": corpora}}
+    with pytest.raises(UserError) as caught:
+        prepare(RunConfig.model_validate(config), gpu=False)
+    assert str(caught.value) == (
+        "search.streams: task 'fen' of stream 'embedded-cpt-tuning' is a corpus; a search tunes on tasks with answers"
+    )
+
+
 def test_data_sets_on_both_sides_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holdout"):
         prepare(search_config(tmp_path, ["ft"], evaluated=[TUNING]), gpu=False)

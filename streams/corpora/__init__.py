@@ -1,0 +1,1 @@
+"""Tasks whose documents are learnt as they are."""
