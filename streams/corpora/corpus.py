@@ -32,6 +32,14 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """What streams a general corpus's documents, and which share of the bytes of a mixed train split they are."""
+
+    read: Read = field(repr=False)
+    share: float
+
+
+@dataclass(frozen=True)
 class EndTask:
     """A task with labels on which a copy of a state is fine-tuned, to see what was learnt from a corpus; and how it is.
 
@@ -59,6 +67,8 @@ class Corpus(Task):
     equal texts share a split and no pass has to know how many there are; the share is met on average. `limits.max_*` take a
     split's first documents.
 
+    `mixture` streams documents of a general corpus that are mixed into train.
+
     A corpus with an `end_task` is scored by that one: its dev and test splits are the end task's, and all documents are trained
     on.
     """
@@ -68,6 +78,7 @@ class Corpus(Task):
     parts: Mapping[Split, Read] = field(repr=False)
     test_fraction: float = 0.05
     end_task: EndTask | None = None
+    mixture: Mixture | None = None
 
     @property
     def answered(self) -> Task:
@@ -85,7 +96,31 @@ class Corpus(Task):
         if split == "test":
             self._open_test()
         most = {"train": self.limits.max_train, "dev": self.limits.max_dev, "test": self.limits.max_test}[split]
-        return itertools.islice(self._chosen(split), most)
+        chosen = itertools.islice(self._chosen(split), most)
+        if split == "train" and self.mixture is not None:
+            return self._mixed(chosen, self.mixture)
+        return chosen
+
+    def _mixed(self, own: Iterable[str], mixture: Mixture) -> Iterator[str]:
+        """The corpus's own documents in their order, each followed by what is to keep the share of bytes.
+
+        Raises ValueError where the general corpus is too small.
+        """
+        guests = filter(self.limits.keeps, mixture.read())
+        num_own = 0
+        num_guest = 0
+        for document in own:
+            yield document
+            num_own += len(document.encode())
+            while num_guest * (1 - mixture.share) < num_own * mixture.share:
+                guest = next(guests, None)
+                if guest is None:
+                    raise ValueError(
+                        f"task {self.name!r}: mixture: the general corpus is too small: after all of its {num_guest} bytes, a "
+                        f"share of {mixture.share:g} beside {num_own} bytes of the task's own takes more ({self.source})"
+                    )
+                yield guest
+                num_guest += len(guest.encode())
 
     def unchanged_documents(self, split: Split) -> Iterator[str]:
         """The documents of a split once more, for what is kept under its hash.
@@ -195,6 +230,7 @@ def corpus(
     test_fraction: float = 0.05,
     dataset: str = "",
     end_task: EndTask | None = None,
+    mixture: Mixture | None = None,
 ) -> Corpus:
     """A corpus by its name and what streams its documents."""
     scorer = "perplexity"
@@ -213,6 +249,7 @@ def corpus(
         parts=parts,
         test_fraction=test_fraction,
         end_task=end_task,
+        mixture=mixture,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
-from streams.corpora.corpus import Corpus, EndTask, Read, corpus
+from streams.corpora.corpus import Corpus, EndTask, Mixture, Read, corpus
 from streams.sources.files import FileTask, file_task
 from streams.sources.folder import canonical
 from streams.sources.reading import Paths, find_files, form_of, full_path, json_row, lines_of, listed, name_of
@@ -35,6 +35,15 @@ class EndTaskFiles(FileTask):
     weight_decay: float = Field(0.01, ge=0)
 
 
+class GeneralFiles(SourceSettings):
+    """Files of a general corpus whose documents are mixed into a task's train split."""
+
+    train: Paths
+    share: float = Field(gt=0, lt=1, description="of the bytes of the mixed split, what is general")
+    text: str = Field("text", description="of JSON lines and Parquet: the column of the text")
+    documents: Literal["line", "blank-line"] = "line"
+
+
 class CorpusFiles(SourceSettings):
     """One corpus: files of a split, one or several; `*` stands for any name, `.gz` and the like are unpacked.
 
@@ -49,6 +58,7 @@ class CorpusFiles(SourceSettings):
     documents: Literal["line", "blank-line"] = Field(
         "line", description="of plain text: each line is a document, or blank lines stand between them"
     )
+    mixture: GeneralFiles | None = Field(None, description="a general corpus that is mixed into train")
     end_task: EndTaskFiles | None = Field(
         None, description="labelled files: the score is that of a copy of the state which is fine-tuned on them"
     )
@@ -75,6 +85,9 @@ class CorpusSource(Source):
             changes: dict[str, Any] = {}
             for split, paths in _paths(task).items():
                 changes[split] = tuple(map(full_path, paths))
+            if task.mixture is not None:
+                general = tuple(map(full_path, listed(task.mixture.train)))
+                changes["mixture"] = task.mixture.model_copy(update={"train": general})
             if task.end_task is not None:
                 changes["end_task"] = task.end_task.located()
             tasks.append(task.model_copy(update=changes))
@@ -96,7 +109,25 @@ def corpus_task(spec: CorpusFiles, limits: Limits = Limits(), test_fraction: flo
     end_task = None
     if spec.end_task is not None:
         end_task = _end_task(spec.end_task.model_copy(update={"name": spec.name}), limits)
-    return corpus(spec.name, f"corpus:{first.name}", parts, limits, test_fraction, canonical(spec.name), end_task)
+    return corpus(
+        spec.name,
+        f"corpus:{first.name}",
+        parts,
+        limits,
+        test_fraction,
+        canonical(spec.name),
+        end_task,
+        _mixture(spec),
+    )
+
+
+def _mixture(spec: CorpusFiles) -> Mixture | None:
+    general = spec.mixture
+    if general is None:
+        return None
+    form = {"text": general.text, "documents": general.documents}
+    read = partial(read_documents, spec.model_copy(update=form), listed(general.train))
+    return Mixture(read, general.share)
 
 
 def _end_task(spec: EndTaskFiles, limits: Limits) -> EndTask:

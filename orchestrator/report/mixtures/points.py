@@ -11,6 +11,7 @@ from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.mixtures.law import Point
 from streams.scenarios.mixture import Mixture
+from streams.sources.corpus import CorpusSource
 
 
 def mixture_points(experiments: Iterable[Experiment], task: str, scored: str) -> list[Point]:
@@ -22,14 +23,20 @@ def mixture_points(experiments: Iterable[Experiment], task: str, scored: str) ->
     points = []
     for experiment in experiments:
         for sequence in experiment.sequences:
-            share = share_of_guests(sequence)
+            share = share_of_guests(sequence, task)
             if share is not None and task in sequence.tasks and scored in sequence.tasks:
                 points += _points_of(sequence, share, task, scored)
     return points
 
 
-def share_of_guests(sequence: SequencePlan) -> float | None:
-    """The share of a task's train examples that are guests; None where the stream is no mixture."""
+def share_of_guests(sequence: SequencePlan, task: str) -> float | None:
+    """The share of a task's train examples that are guests, or of its bytes where it is a corpus; None where it is unmixed."""
+    source = sequence.stream.settings
+    if isinstance(source, CorpusSource):
+        for corpus in source.tasks:
+            if corpus.name == task and corpus.mixture is not None:
+                return corpus.mixture.share
+        return None
     for scenario in sequence.stream.scenario:
         if isinstance(scenario, Mixture):
             return scenario.share

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from streams import Corpus, EndTask, Example, Limits, SealedSplit, Stream, Task
-from streams.corpora.corpus import corpus
+from streams.corpora.corpus import Mixture, corpus
 
 # every third text comes twice
 TEXTS = [f"Text {number - number % 3 % 2}" for number in range(900)]
@@ -186,3 +186,31 @@ def test_a_corpus_may_come_again_and_is_never_cut() -> None:
     assert again.train_hash == task.train_hash
     with pytest.raises(ValueError, match=r"^task 'law' is a corpus: no scenario that chooses among examples .*$"):
         task.part("law", lambda split, examples: examples)
+
+
+def test_a_general_corpus_is_mixed_in_by_bytes_and_into_train_alone() -> None:
+    own = [f"law {i} {'x' * (i % 7)}" for i in range(300)]
+    general = [f"web {i} {'é' * (i % 5)}" for i in range(300)]
+    task = made(own, mixture=Mixture(lambda: iter(general), 0.3))
+    plain = made(own)
+    mixed = list(task.documents("train"))
+    assert [text for text in mixed if text.startswith("law")] == list(plain.documents("train"))
+    guests = [text for text in mixed if text.startswith("web")]
+    assert guests == general[: len(guests)]
+    num_guest = sum(len(text.encode()) for text in guests)
+    assert num_guest / sum(len(text.encode()) for text in mixed) == pytest.approx(0.3, abs=0.01)
+    # all along, not behind the last of its own
+    half = mixed[: len(mixed) // 2]
+    assert 0.25 < sum(text.startswith("web") for text in half) / len(half) < 0.45
+    for split in ("dev", "test"):
+        assert list(task.documents(split)) == list(plain.documents(split))  # type: ignore[arg-type]
+        assert task.split_hash(split) == plain.split_hash(split)  # type: ignore[arg-type]
+    assert task.train_hash != plain.train_hash
+    assert task.train_hash != made(own, mixture=Mixture(lambda: iter(general), 0.31)).train_hash
+    skipping = made(
+        own, replace(WITH_DEV, skip_texts=frozenset({"web 0"})), mixture=Mixture(lambda: iter(general), 0.3)
+    )
+    assert "web 0 " not in list(skipping.documents("train"))
+    small = made(own, mixture=Mixture(lambda: iter(general[:3]), 0.3))
+    with pytest.raises(ValueError, match="task 'law': mixture: the general corpus is too small: after all of its"):
+        list(small.documents("train"))

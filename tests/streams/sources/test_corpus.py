@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from streams import Corpus, Limits, resolve_source
+from streams.sources.corpus import CorpusSource
 
 TEXTS = ["first ç", " second, longer", "third"]
 
@@ -112,3 +113,17 @@ def test_a_wrong_column_of_a_table_names_those_that_it_has(tmp_path: Path) -> No
 def test_settings_that_say_no_file_or_are_misspelt_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"Field required|expected a file|Did you mean 'documents'"):
         open_corpus(**settings)
+
+
+def test_files_of_a_general_corpus_are_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\nsix\n")
+    (tmp_path / "b.txt").write_text("red\nred\n\nblu\nblu\n\n")
+    general = {"train": "b.txt", "share": 0.5, "documents": "blank-line"}
+    monkeypatch.chdir(tmp_path)
+    source = CorpusSource.model_validate({"tasks": [{"name": "law", "train": "a.txt", "mixture": general}]}).located()
+    assert source.tasks[0].mixture is not None and source.tasks[0].mixture.train == (str(tmp_path / "b.txt"),)
+    (task,) = source.model_copy(update={"test_fraction": 0.0}).stream("s", Limits(dev_fraction=0)).tasks
+    assert isinstance(task, Corpus)
+    assert list(task.documents("train")) == ["one", "red\nred", "two", "six", "blu\nblu"]
+    with pytest.raises(ValueError, match="less than 1"):
+        CorpusSource.model_validate({"tasks": [{"name": "law", "train": "a.txt", "mixture": {**general, "share": 1}}]})

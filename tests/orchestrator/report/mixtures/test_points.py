@@ -24,7 +24,7 @@ def test_each_run_is_a_point_by_its_tokens_share_and_loss(tmp_path: Path) -> Non
 
     experiments = [experiment(0.25), experiment(0.5)]
     (sequence,) = experiments[0].sequences
-    assert share_of_guests(sequence) == 0.25
+    assert share_of_guests(sequence, "reviews") == 0.25
     view = run_sequence(sequence)
     # the second has not run, and is no point
     (point,) = mixture_points(experiments, "reviews", "reviews")
@@ -41,5 +41,22 @@ def test_each_run_is_a_point_by_its_tokens_share_and_loss(tmp_path: Path) -> Non
     ):
         mixture_points([experiment(0.25, "exact-match")], "reviews", "reviews")
     plain = experiment(0.25, scenario=None)
-    assert share_of_guests(plain.sequences[0]) is None
+    assert share_of_guests(plain.sequences[0], "reviews") is None
     assert mixture_points([plain], "reviews", "reviews") == []
+
+
+def test_a_corpus_has_its_share_of_bytes(tmp_path: Path) -> None:
+    (tmp_path / "law.txt").write_text("".join(f"a court of law {i}\n" for i in range(40)))
+    (tmp_path / "web.txt").write_text("".join(f"the web {i}\n" for i in range(200)))
+    law = {"name": "law", "train": str(tmp_path / "law.txt")}
+    law["mixture"] = {"train": str(tmp_path / "web.txt"), "share": 0.25}
+    web = {"name": "web", "train": str(tmp_path / "web.txt")}
+    stream = {"name": "corpora", "source": "corpus", "tasks": [law, web], "test_fraction": 0.2}
+    config = small_config(tmp_path / "out", model="tiny-llama", streams=[stream])
+    (sequence,) = plan(config)
+    view = run_sequence(sequence)
+    (point,) = mixture_points([Experiment(config, (sequence,))], "law", "law")
+    assert (point.ratio, point.loss) == (0.75, pytest.approx(math.log(view.matrix()[1, 0])))
+    (general,) = mixture_points([Experiment(config, (sequence,))], "law", "web")
+    assert (general.ratio, general.loss) == (0.25, pytest.approx(math.log(view.matrix()[1, 1])))
+    assert share_of_guests(sequence, "web") is None
