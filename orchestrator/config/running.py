@@ -98,13 +98,6 @@ class EvaluationConfig(Section):
     )
     probes: ProbesConfig | None = Field(None, description="benchmarks of base abilities, taken by every state")
 
-    @property
-    def probe_names(self) -> tuple[str, ...]:
-        """The benchmarks that every state takes."""
-        if self.probes is None:
-            return ()
-        return self.probes.tasks
-
 
 class CheckpointsConfig(Section):
     """What stays of the states on the disk. A score needs no state once it is computed."""

@@ -33,7 +33,7 @@ def compute_column(
 
 def column_name(sequence: SequencePlan, column: int) -> str:
     """The task or benchmark of a column."""
-    return [*sequence.tasks, *sequence.evaluation.probe_names][column]
+    return [*sequence.tasks, *sequence.probe_names][column]
 
 
 def column_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iterator[ScoreComputed | ProbeComputed]:
@@ -47,7 +47,7 @@ def lacks_columns(sequence: SequencePlan, view: View, tasks_seen: int) -> bool:
     for task_id in sequence.tasks_to_score(tasks_seen):
         if (tasks_seen, task_id) not in view.scores:
             return True
-    return any((tasks_seen, probe) not in view.probes for probe in sequence.evaluation.probe_names)
+    return any((tasks_seen, probe) not in view.probes for probe in sequence.probe_names)
 
 
 def is_complete(sequence: SequencePlan, store: Store) -> bool:

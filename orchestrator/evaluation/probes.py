@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from orchestrator.config.running import ProbesConfig
+from orchestrator.config.running import EvaluationConfig
+from orchestrator.evaluation.memories import measure_memories
 from orchestrator.evaluation.scores import ScoredModel, evaluating
-from orchestrator.planning.probes import harness_tasks
+from orchestrator.planning.probes import MEMORIES, harness_tasks, memories_of
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import ProbeComputed
@@ -38,14 +39,17 @@ def missing_probes(sequence: SequencePlan, tasks_seen: int, store: Store) -> lis
 def compute_probe(model: ScoredModel, sequence: SequencePlan, store: Store, tasks_seen: int, column: int) -> None:
     """Have the state that `model` holds take a benchmark, and keep what it gives. `column` counts behind the tasks."""
     index = column - len(sequence.tasks)
-    probes = sequence.evaluation.probes
-    assert probes is not None
     # a method that is told its task is told the last one that it was trained on
     position = sequence.method.run_kind.task_position(max(tasks_seen - 1, 0))
     model.stack.before_scoring(model.family.module, position)
     started = time.monotonic()
-    with evaluating(model.family), model.precision(), _generators_kept():
-        found = _ask_harness(model, probes, probes.tasks[index], sequence.evaluation.batch)
+    name = sequence.probe_names[index]
+    if name == MEMORIES:
+        memories = memories_of(sequence.stream)
+        assert memories is not None, "the plan has the column for it"
+        found = measure_memories(model, memories, sequence.evaluation.batch)
+    else:
+        found = _ask_harness(model, sequence.evaluation, name)
     if not model.keeps_scores:
         return
     found["seconds"] = round(time.monotonic() - started, 3)
@@ -54,21 +58,23 @@ def compute_probe(model: ScoredModel, sequence: SequencePlan, store: Store, task
 
 def probe_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iterator[ProbeComputed]:
     """The events of the benchmarks that one state is to take, all of which are cached."""
-    for name, key in zip(sequence.evaluation.probe_names, sequence.probe_keys_of(tasks_seen), strict=False):
+    for name, key in zip(sequence.probe_names, sequence.probe_keys_of(tasks_seen), strict=False):
         record = store.load_score(key)
         assert record is not None
         yield ProbeComputed(tasks_seen=tasks_seen, probe=name, key=key, **record)
 
 
-def _ask_harness(model: ScoredModel, probes: ProbesConfig, name: str, batch_size: int) -> dict[str, Any]:
+def _ask_harness(model: ScoredModel, evaluation: EvaluationConfig, name: str) -> dict[str, Any]:
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
+    probes = evaluation.probes
+    assert probes is not None
     family = model.family
     backend = "seq2seq" if family.source.kind == "encoder-decoder" else "causal"
-    with _quiet():
+    with evaluating(family), model.precision(), _generators_kept(), _quiet():
         harness_model = HFLM(
-            pretrained=family.module, tokenizer=family.tokenizer, backend=backend, batch_size=batch_size
+            pretrained=family.module, tokenizer=family.tokenizer, backend=backend, batch_size=evaluation.batch
         )
         answer = lm_eval.simple_evaluate(
             model=harness_model,

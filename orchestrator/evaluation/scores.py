@@ -92,7 +92,7 @@ def score_examples(
     scorer = scorer_of(task)
     compute: Callable[[list[Feature]], list[Any]] = partial(_answers, model, task)
     if isinstance(scorer, LikelihoodScorer):
-        compute = partial(_losses, model)
+        compute = partial(losses_of, model)
     found: dict[int, Any] = {}
     with evaluating(model.family), model.precision():
         for indices in batches_by_length(texts.lengths, batch_size, model.device.type == "cpu"):
@@ -187,7 +187,7 @@ def score_likelihoods(
     return TaskScore(scorer.combined(results), None, 0, len(examples), tuple(predictions), interval)
 
 
-def _losses(model: ScoredModel, features: list[Feature]) -> list[float]:
+def losses_of(model: ScoredModel, features: list[Feature]) -> list[float]:
     """-log p of each target, by a model that has read its prompt first, as it has where it answers."""
     prompts = model.family.read(features, model.device)
     losses: list[float] = model.family.answer_losses(prompts, column(features, "target")).tolist()

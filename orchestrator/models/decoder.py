@@ -55,7 +55,7 @@ class Decoder(EncoderDecoder):
 
     def use_text(self, task: Task, example: Example) -> Prompt:
         if self.chat is not None:
-            return self.chat.ask(task.prompt(example.text))
+            return self.chat.ask(example.prompt or task.prompt(example.text))
         return super().use_text(task, example)
 
     def features(self, task: Task, examples: Sequence[Example]) -> list[Feature]:

@@ -20,7 +20,7 @@ from orchestrator.planning.data_checks import check_dev, check_leaks
 from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, points_keys, score_keys, state_keys
-from orchestrator.planning.probes import check_probes, probe_keys
+from orchestrator.planning.probes import check_probes, memories_of, probe_columns
 from orchestrator.planning.room import doubts_about_room
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.planning.suitability import check_epochs, check_family, check_objectives, check_stream, for_objectives
@@ -194,6 +194,10 @@ class Planner:
         if evaluation.probes and split == "test" and not method.run_kind.one_sequence_per_task:
             probes = evaluation.probes.located()
         evaluation = evaluation.model_copy(update={"probes": probes})
+        memories = None
+        if not method.run_kind.one_sequence_per_task:
+            memories = memories_of(stream)
+        columns = probe_columns(probes, memories, self.model, keys)
         name_parts = [prefix + method.label, data.name, f"s{seed}"]
         if stream.only:
             name_parts.insert(2, stream.only)
@@ -220,7 +224,8 @@ class Planner:
             keys=tuple(keys),
             score_keys=keys_of_scores,
             points_keys=keys_of_points,
-            probe_keys=probe_keys(evaluation.probes, keys),
+            probe_names=columns.names,
+            probe_keys=columns.keys,
             out=self.config.out,
         )
 

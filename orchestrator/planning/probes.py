@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config.model import ModelConfig
 from orchestrator.config.running import ProbesConfig
+from orchestrator.config.stream import StreamConfig
 from orchestrator.planning.keys import content_key
+from streams.scenarios.memories import NAME as MEMORIES
+from streams.scenarios.memories import Memories
 
 # Part of every key, as `keys.SCORE_FORMAT` is of a score's
 PROBE_FORMAT = 1
@@ -30,6 +35,10 @@ def check_probes(probes: ProbesConfig, model_kind: str, model: str) -> None:
     if probes.include is not None and not Path(probes.include).is_dir():
         raise ValueError(f"evaluation.probes.include: folder {probes.include!r} does not exist")
     for name in probes.tasks:
+        if name == MEMORIES:
+            raise ValueError(
+                f"evaluation.probes.tasks: {name!r} is what a stream with the scenario of that name takes by itself"
+            )
         if name not in harness_tasks(probes).all_tasks:
             where = f", nor in {probes.include!r}" if probes.include else ""
             raise ValueError(f"evaluation.probes.tasks: {name!r} is no task of lm-evaluation-harness{where}")
@@ -52,23 +61,43 @@ def _harness_tasks(include: str | None, include_defaults: bool) -> Any:
     return TaskManager(include_path=include, include_defaults=include_defaults)
 
 
-def probe_keys(probes: ProbesConfig | None, keys: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """[T+1][P]: by tasks seen, then by benchmark, the name of a state's result.
+@dataclass(frozen=True)
+class ProbeColumns:
+    """What each state of a sequence takes beside its tasks: the names, and [T+1][P] by tasks seen, then by name, the keys."""
+
+    names: tuple[str, ...] = ()
+    keys: tuple[tuple[str, ...], ...] = ()
+
+
+def probe_columns(
+    probes: ProbesConfig | None, memories: Memories | None, model: ModelConfig, states: Sequence[str]
+) -> ProbeColumns:
+    """The benchmarks that are asked for and, where a stream has them, the memories; with what names each state's results.
 
     A benchmark is known by its name, the harness's version and the files of one's own folder; data that a task file takes
     from elsewhere is not looked at.
     """
-    if probes is None:
-        return ()
-    own = _hash_of_folder(probes.include) if probes.include else ""
-    asked = [PROBE_FORMAT, version("lm_eval"), own, probes.few_shot, probes.limit]
-    rows = []
-    for key in keys:
-        row = []
+    asked: dict[str, list[Any]] = {}
+    if probes is not None:
+        own = _hash_of_folder(probes.include) if probes.include else ""
         for name in probes.tasks:
-            row.append(content_key(*asked, name, key))
-        rows.append(tuple(row))
-    return tuple(rows)
+            asked[name] = [PROBE_FORMAT, version("lm_eval"), own, probes.few_shot, probes.limit, name]
+    if memories is not None:
+        asked[MEMORIES] = [PROBE_FORMAT, memories.model_dump(mode="json"), model.max_target]
+    if not asked:
+        return ProbeColumns()
+    rows = []
+    for state in states:
+        rows.append(tuple(content_key(*parts, state) for parts in asked.values()))
+    return ProbeColumns(tuple(asked), tuple(rows))
+
+
+def memories_of(stream: StreamConfig) -> Memories | None:
+    """The facts that a stream's first task is mixed with, if any."""
+    for scenario in stream.scenario:
+        if isinstance(scenario, Memories):
+            return scenario
+    return None
 
 
 def _hash_of_folder(folder: str) -> str:

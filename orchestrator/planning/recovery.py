@@ -45,7 +45,7 @@ def _add_missing(sequence: SequencePlan, view: View) -> None:
         view.start = _start_of(sequence)
         view.tasks = sequence.tasks
         view.rows = sequence.evaluation.rows
-        view.probe_names = sequence.evaluation.probe_names
+        view.probe_names = sequence.probe_names
         if view.last_word == "waiting":
             view.last_word = "running"
     for event in missing_events(sequence, view, Store(Path(sequence.out))):
@@ -77,7 +77,7 @@ def missing_events(sequence: SequencePlan, view: View, store: Store) -> Iterator
                 name = sequence.tasks[task_id]
                 yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=name, key=key, **record)
     for tasks_seen, keys in enumerate(sequence.probe_keys):
-        for name, key in zip(sequence.evaluation.probe_names, keys, strict=True):
+        for name, key in zip(sequence.probe_names, keys, strict=True):
             record = None
             if (tasks_seen, name) not in view.probes:
                 record = store.load_score(key)

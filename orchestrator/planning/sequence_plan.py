@@ -48,6 +48,7 @@ class SequencePlan(Section):
     points_keys: tuple[str, ...] = Field(
         (), description="of each task's scores amid training, where these are asked for"
     )
+    probe_names: tuple[str, ...] = Field((), description="the benchmarks that each state takes, beside its tasks")
     probe_keys: tuple[tuple[str, ...], ...] = Field(
         (), description="by tasks seen, then by benchmark of base abilities"
     )

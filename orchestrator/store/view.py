@@ -119,8 +119,7 @@ class View:
         self.tasks = event.tasks
         # absent from journals that are older than this setting
         self.rows = event.sequence.get("evaluation", {}).get("rows", "all")
-        probes = event.sequence.get("evaluation", {}).get("probes")
-        self.probe_names = tuple(probes["tasks"]) if probes else ()
+        self.probe_names = tuple(event.sequence.get("probe_names", ()))
         self.starts.append(event.time)
         if self.start is None:
             self.start = event

@@ -8,6 +8,7 @@ from typing import Any
 from streams.names import unknown_name
 from streams.scenarios.class_incremental import ClassIncremental
 from streams.scenarios.hierarchy import Hierarchy
+from streams.scenarios.memories import Memories
 from streams.scenarios.mixture import Mixture
 from streams.scenarios.orders import Order, Permuted, Repeated, Reversed
 from streams.scenarios.recurrence import Recurrence
@@ -32,6 +33,7 @@ SCENARIOS: dict[str, type[Scenario]] = {
     "similarity": BySimilarity,
     "subset": Subset,
     "mixture": Mixture,
+    "memories": Memories,
 }
 
 

@@ -7,20 +7,26 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.model import ModelConfig
 from orchestrator.config.running import ProbesConfig
 from orchestrator.errors import UserError
 from orchestrator.planning.planner import plan
-from orchestrator.planning.probes import check_probes, probe_keys
+from orchestrator.planning.probes import ProbeColumns, check_probes, probe_columns
+from streams.scenarios.memories import Memories
 from tests.conftest import small_config
 from tests.orchestrator.evaluation.probe_tasks import write_probe
 
 pytest.importorskip("lm_eval")
 
 
+MODEL = ModelConfig(name="tiny-t5")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"tasks": ["film"]}, r"evaluation.probes.tasks: 'film' is no task of lm-evaluation-harness, nor in '.*own'"),
+        ({"tasks": ["memories"]}, "'memories' is what a stream with the scenario of that name takes by itself"),
         ({"include": "/nowhere"}, "evaluation.probes.include: folder '/nowhere' does not exist"),
         ({"kind": "encoder"}, "evaluation.probes: they ask a model how likely texts are, and 'm' is an encoder"),
     ],
@@ -50,7 +56,7 @@ def test_a_result_is_named_by_all_that_decides_it(tmp_path: Path) -> None:
 
     def keys(*states: str, **changes: Any) -> tuple[tuple[str, ...], ...]:
         settings = {"tasks": ["films"], "include": str(folder), **changes}
-        return probe_keys(ProbesConfig.model_validate(settings), states)
+        return probe_columns(ProbesConfig.model_validate(settings), None, MODEL, states).keys
 
     ((one,), (two,)) = keys("a", "b")
     others = [two]
@@ -62,7 +68,11 @@ def test_a_result_is_named_by_all_that_decides_it(tmp_path: Path) -> None:
     others.append(key)
     assert len({one, *others}) == 8
     assert keys("a", tasks=["x", "films"])[0][1] == key, "whatever else is asked"
-    assert probe_keys(None, ["a"]) == ()
+    assert probe_columns(None, None, MODEL, ["a"]) == ProbeColumns()
+    both = probe_columns(ProbesConfig.model_validate({"tasks": ["x"]}), Memories(), MODEL, ["a", "b"])
+    assert both.names == ("x", "memories") and len({key for row in both.keys for key in row}) == 4
+    other = probe_columns(None, Memories(facts=3), MODEL, ["a", "b"])
+    assert other.names == ("memories",) and other.keys[0][0] not in both.keys[0]
 
 
 def test_a_plan_has_a_result_for_each_state_and_benchmark_and_keeps_its_name(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_with_rows_of_seen_tasks_no_score_before_a_tasks_turn_is_missing() -> No
 
 def test_a_state_that_takes_benchmarks_has_all_scores_with_these() -> None:
     """Those that the last start asked for: an earlier run may have asked for none."""
-    asked = STARTED.model_copy(update={"sequence": {"evaluation": {"probes": {"tasks": ["films", "books"]}}}})
+    asked = STARTED.model_copy(update={"sequence": {"probe_names": ["films", "books"]}})
     view = fold("s", [STARTED, *ALL_SCORES])
     assert view.has_all_scores(1)
     view.add(asked)
