@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.evaluation.probes import compute_probe, missing_probes, probe_events
+from orchestrator.evaluation.abilities.probes import compute_probe, missing_probes, probe_events
 from orchestrator.evaluation.scores import ScoredModel, compute_score, missing_scores, score_events
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store

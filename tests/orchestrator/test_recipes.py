@@ -18,7 +18,7 @@ from orchestrator.planning.planner import plan
 from orchestrator.training.sequence import run_sequence
 from streams import CorpusSource
 from tests.conftest import SMALL
-from tests.orchestrator.evaluation.probe_tasks import write_probe
+from tests.orchestrator.evaluation.abilities.probe_tasks import write_probe
 
 
 @pytest.mark.slow

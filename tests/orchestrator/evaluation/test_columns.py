@@ -13,7 +13,7 @@ from orchestrator.report.probes import probe_results
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.view import read_view
 from orchestrator.training.sequence import run_sequence
-from tests.orchestrator.evaluation.probe_tasks import write_probe
+from tests.orchestrator.evaluation.abilities.probe_tasks import write_probe
 
 pytest.importorskip("lm_eval")
 

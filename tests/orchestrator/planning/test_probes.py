@@ -14,7 +14,7 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.probes import ProbeColumns, check_probes, probe_columns
 from streams.scenarios.memories import Memories
 from tests.conftest import small_config
-from tests.orchestrator.evaluation.probe_tasks import write_probe
+from tests.orchestrator.evaluation.abilities.probe_tasks import write_probe
 
 pytest.importorskip("lm_eval")
 

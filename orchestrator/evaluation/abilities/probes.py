@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from orchestrator.config.running import EvaluationConfig
-from orchestrator.evaluation.memories import measure_memories
+from orchestrator.evaluation.abilities.memories import measure_memories
 from orchestrator.evaluation.scores import ScoredModel, evaluating
 from orchestrator.planning.probes import MEMORIES, harness_tasks, memories_of
 from orchestrator.planning.sequence_plan import SequencePlan

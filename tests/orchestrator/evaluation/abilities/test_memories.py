@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from orchestrator.errors import UserError
-from orchestrator.evaluation.memories import measure_memories
+from orchestrator.evaluation.abilities.memories import measure_memories
 from orchestrator.planning.planner import plan
 from orchestrator.planning.probes import memories_of
 from orchestrator.planning.sequence_plan import SequencePlan

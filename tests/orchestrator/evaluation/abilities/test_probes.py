@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from orchestrator.evaluation.abilities.probes import main_metric, missing_probes, probe_events
 from orchestrator.evaluation.columns import compute_column
-from orchestrator.evaluation.probes import main_metric, missing_probes, probe_events
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.learner import Learner
 from orchestrator.training.parallel import Parallel
-from tests.orchestrator.evaluation.probe_tasks import ROWS, write_probe
+from tests.orchestrator.evaluation.abilities.probe_tasks import ROWS, write_probe
 
 pytest.importorskip("lm_eval")
 
