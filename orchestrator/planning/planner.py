@@ -12,6 +12,7 @@ from methods.shared.quantised import check_installed
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
+from orchestrator.config.running import EvaluationConfig
 from orchestrator.config.stream import StreamConfig
 from orchestrator.errors import UserError
 from orchestrator.models.families import family_of
@@ -20,7 +21,7 @@ from orchestrator.planning.data_checks import check_dev, check_leaks
 from orchestrator.planning.door import check_method, check_model
 from orchestrator.planning.fairness import doubt_about_rate
 from orchestrator.planning.keys import code_of, content_key, points_keys, score_keys, state_keys
-from orchestrator.planning.probes import check_probes, memories_of, probe_columns
+from orchestrator.planning.probes import ProbeColumns, check_probes, memories_of, probe_columns
 from orchestrator.planning.room import doubts_about_room
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.planning.suitability import check_epochs, check_family, check_objectives, check_stream, for_objectives
@@ -188,16 +189,9 @@ class Planner:
             keys = state_keys(self.model, self.source.identity, data, method, training, seed)
             keys_of_scores = score_keys(keys, self.model, data, method, split)
             keys_of_points = self._points_keys(keys, data, split)
-        evaluation = self.config.evaluation
-        probes = None
         # a benchmark's rows are no tuning data, and an expert's one task says nothing of a stream
-        if evaluation.probes and split == "test" and not method.run_kind.one_sequence_per_task:
-            probes = evaluation.probes.located()
-        evaluation = evaluation.model_copy(update={"probes": probes})
-        memories = None
-        if not method.run_kind.one_sequence_per_task:
-            memories = memories_of(stream)
-        columns = probe_columns(probes, memories, self.model, keys)
+        takes_probes = split == "test" and not method.run_kind.one_sequence_per_task
+        evaluation, columns = self._beside_tasks(stream, keys, takes_probes)
         name_parts = [prefix + method.label, data.name, f"s{seed}"]
         if stream.only:
             name_parts.insert(2, stream.only)
@@ -228,6 +222,17 @@ class Planner:
             probe_keys=columns.keys,
             out=self.config.out,
         )
+
+    def _beside_tasks(
+        self, stream: StreamConfig, keys: Sequence[str], takes_probes: bool
+    ) -> tuple[EvaluationConfig, ProbeColumns]:
+        """The evaluation of a sequence, and what its states take beside the tasks."""
+        evaluation = self.config.evaluation
+        if not takes_probes:
+            return evaluation.model_copy(update={"probes": None}), ProbeColumns()
+        if evaluation.probes is not None:
+            evaluation = evaluation.model_copy(update={"probes": evaluation.probes.located()})
+        return evaluation, probe_columns(evaluation.probes, memories_of(stream), self.model, keys)
 
     def _points_keys(self, keys: Sequence[str], data: Stream, split: Split) -> tuple[str, ...]:
         during = self.config.evaluation.during

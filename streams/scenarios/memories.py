@@ -35,9 +35,9 @@ class Fact:
 class Memories(Scenario):
     """Made-up facts among the first task's train examples: `facts` of them for each number of `exposures`.
 
-    After each task it is measured what is left of them (see `orchestrator.evaluation.abilities.memories`): how many answers are recalled
-    word for word, and how many are likelier than the answer of another fact that was seen as often. What few exposures leave
-    is lost fast at first, and then slowly. A model that generates is needed.
+    After each task it is measured what is left of them (`orchestrator.evaluation.abilities.memories`): how many answers are
+    recalled word for word, and how many are likelier than the answer of another fact that was seen as often. What few
+    exposures leave is lost fast at first, and then slowly. A model that generates is needed.
     """
 
     summary: ClassVar[str] = (
