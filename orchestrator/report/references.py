@@ -83,7 +83,7 @@ def reference_scores(reference: dict[str, Any]) -> list[float]:
 
 
 def add_lifelong(sequences: Sequence[dict[str, Any]]) -> None:
-    """Give each sequence that has finished its lifelong metrics, and under `expert` the name of the runs that it is beside.
+    """Give each sequence that has finished its lifelong metrics, and under `lifelong_beside` the name of the runs that it is beside.
 
     Where no experts have finished, it gets neither.
     """
@@ -93,7 +93,7 @@ def add_lifelong(sequences: Sequence[dict[str, Any]]) -> None:
         # of scores in different units there is no mean
         if expert is None or measure is None or {sequence["status"], expert["status"]} != {"finished"}:
             continue
-        sequence["expert"] = expert["method"]
+        sequence["lifelong_beside"] = expert["method"]
         matrix = metrics.as_matrix(sequence["accuracy_matrix"])
         values = lifelong(matrix, points_in(sequence), points_in(expert), measure.better)
         for name in LIFELONG:
@@ -123,7 +123,7 @@ def _record_measured(out: str, sequence: dict[str, Any]) -> None:
         # what is not known is no metric, and where nothing was gained FUAR is a word
         if isinstance(sequence.get(name), float):
             values[name] = sequence[name]
-    event = Measured(expert=sequence.get("expert"), values=values)
+    event = Measured(expert=sequence.get("lifelong_beside"), values=values)
     known = read_view(out, sequence["id"]).measured if values else event
     if known is None or not known.says_the_same_as(event):
         Journal(journal_folder(out, sequence["id"]), "report").append(event)

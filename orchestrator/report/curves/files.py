@@ -13,7 +13,11 @@ from orchestrator.report.curves.results import POINT_FIELDS, points_in
 from orchestrator.report.plots import score_curves
 
 # What a summary has in further columns where a sequence has it
-_FURTHER = {"wf": [*STABILITY, "window", "seconds_of_looks"], "expert": [*LIFELONG, "expert"], "fuar": ["fuar"]}
+_FURTHER = {
+    "wf": [*STABILITY, "window", "seconds_of_looks"],
+    "lifelong_beside": [*LIFELONG, "lifelong_beside"],
+    "fuar": ["fuar"],
+}
 
 
 def further_columns(sequences: Sequence[dict[str, Any]]) -> list[str]:

@@ -69,7 +69,7 @@ def _lacks_points(result: Result) -> bool:
 
 
 def _print_lifelong(stream: str, results: Sequence[Result], console: Console) -> None:
-    beside = _those_with("expert", results)
+    beside = _those_with("lifelong_beside", results)
     metrics = []
     for metric in LIFELONG.values():
         # those of learning curves need points
@@ -77,7 +77,7 @@ def _print_lifelong(stream: str, results: Sequence[Result], console: Console) ->
             metrics.append(metric)
     if not metrics:
         return
-    experts = ", ".join(dict.fromkeys(_values(beside, "expert")))
+    experts = ", ".join(dict.fromkeys(_values(beside, "lifelong_beside")))
     table = _table(f"{stream}: beside {experts}", metrics)
     rows = []
     for name, of_method in _by_method(beside).items():

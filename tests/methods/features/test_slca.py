@@ -191,7 +191,7 @@ def test_a_label_that_comes_again_has_the_gaussian_of_its_newest_task(
         folder = tmp_path / "data" / "TC" / task
         folder.mkdir(parents=True)
         rows = [{"label": own[r % 2], "sentence": f"{task} text {r}"} for r in range(20)]
-        for split, content in (("train", rows), ("test", rows[:6]), ("labels", own)):
+        for split, content in (("train", rows[6:]), ("test", rows[:6]), ("labels", own)):
             (folder / f"{split}.json").write_text(json.dumps(content))
     stream = {"name": "own", "folder": str(tmp_path / "data"), "tasks": list(labels)}
     sequence = sequence_of(**{**of_slca(), "stream": stream})

@@ -118,5 +118,5 @@ def test_evaluate_fills_what_is_missing_and_report_reads_it(finished: Path, call
     assert lines[0] == "after,reviews,headlines,requests,feelings,riddles"
     assert len(lines) == 7
     summary = (finished / "experiments" / "small" / "summary.csv").read_text().splitlines()
-    assert summary[0].startswith("method,stream,seed,aa")
+    assert summary[0].startswith("method,stream,seed,scoring,unit,aa")
     assert summary[1].startswith("ft,embedded,7,")

@@ -102,7 +102,7 @@ def test_lifelong_metrics_are_beside_the_experts(tmp_path: Path) -> None:
     sequences = [result_of(points=OWN_POINTS, fuar=0.5), reference("joint", JOINT), experts]
     add_lifelong(sequences)
     found = sequences[0]
-    assert found["expert"] == "expert"
+    assert found["lifelong_beside"] == "expert"
     assert found["performance_maintenance"] == 60 - 80
     assert found["forward_transfer_contrast"] == pytest.approx(5 / 45)
     assert found["backward_transfer_contrast"] == pytest.approx(-20 / 140)

@@ -32,4 +32,8 @@ def test_a_summary_has_the_columns_that_some_sequence_has() -> None:
         "min_acc", "wc_acc", "wf", "wp", "window", "seconds_of_looks",
     ]  # fmt: skip
     assert further_columns([result_of(fuar="no gain")]) == ["fuar"]
-    assert further_columns([result_of(expert="expert")])[-3:] == ["saturation_speed", "sample_efficiency", "expert"]
+    assert further_columns([result_of(lifelong_beside="expert")])[-3:] == [
+        "saturation_speed",
+        "sample_efficiency",
+        "lifelong_beside",
+    ]

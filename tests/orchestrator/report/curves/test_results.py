@@ -137,13 +137,13 @@ def test_from_journals_to_table_and_files(tmp_path: Path) -> None:
     ]
     assert [point[:3] for point in expert["points"]] == [[task, step, task] for task in range(2) for step in range(4)]
     assert expert["points"][:4] == own["points"][:4]
-    assert own["expert"] == "expert"
+    assert own["lifelong_beside"] == "expert"
     assert own["fuar"] == "no gain" or own["fuar"] >= 0
     assert own["wf"] is not None
     write_csv(experiment, found)
     with (experiment.folder / "summary.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
-    assert (float(row["wf"]), row["expert"]) == (own["wf"], "expert")
+    assert (float(row["wf"]), row["lifelong_beside"]) == (own["wf"], "expert")
     assert (experiment.folder / f"points-{own['id']}.csv").exists()
     screen = io.StringIO()
     print_report(found, Console(file=screen, width=200))

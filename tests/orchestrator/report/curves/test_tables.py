@@ -51,7 +51,7 @@ def test_a_run_whose_task_was_found_without_points_is_told_so() -> None:
 
 def test_beside_experts_those_metrics_that_are_known() -> None:
     values: dict[str, Any] = dict.fromkeys(LIFELONG)
-    values |= {"performance_maintenance": -20.0, "backward_transfer_contrast": -0.125, "expert": "expert"}
+    values |= {"performance_maintenance": -20.0, "backward_transfer_contrast": -0.125, "lifelong_beside": "expert"}
     text = printed(result_of(**values))
     assert "news: beside expert" in text
     assert line_of(text, "method") == ["method", "PM", "↑", "BT", "↑"]
