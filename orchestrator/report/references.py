@@ -83,7 +83,7 @@ def reference_scores(reference: dict[str, Any]) -> list[float]:
 
 
 def add_lifelong(sequences: Sequence[dict[str, Any]]) -> None:
-    """Give each sequence that has finished its lifelong metrics, and under `lifelong_beside` the name of the runs that it is beside.
+    """Give each sequence that has finished its lifelong metrics, and under `lifelong_beside` the name of the runs beside it.
 
     Where no experts have finished, it gets neither.
     """
