@@ -16,7 +16,10 @@ from orchestrator.report.numbers import mean_and_deviation
 from orchestrator.store.view import View
 
 COLUMNS = ("method", "stream", "seed", "tasks_seen", "after", "probe", "metric", "score", "better", "n")
-LEGEND = "Benchmarks of base abilities before training, after the last task, and the change; by lm-evaluation-harness"
+LEGEND = (
+    "Beside the tasks, before training, after the last one, and the change: benchmarks of base abilities by "
+    "lm-evaluation-harness, and recall of facts from the first task (memories)"
+)
 
 
 def probe_results(view: View) -> list[dict[str, Any]]:
