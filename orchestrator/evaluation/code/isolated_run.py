@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from pathlib import Path
 
 SECONDS = 10
 MEMORY_BYTES = 2**30
-# What the launcher exits with where it cannot shut the network off; a program's own codes are below
+# What the launcher exits with where it cannot shut the network off
 NOT_ISOLATED = 97
+# Behind its last line a program exits with one of these, which it does not know: who leaves early, as by exit(0), fails
+REACHED_THE_END = range(100, 250)
 
 # Run by an interpreter of its own before the program, which takes its place: limits and namespaces stay over `exec`
 LAUNCHER = """
@@ -42,10 +45,11 @@ os.execv(sys.executable, [sys.executable, "-I", "-B", program])
 
 
 def passes(program: str, seconds: int = SECONDS, memory_bytes: int = MEMORY_BYTES) -> bool:
-    """Whether a Python program ends without an error. Raises RuntimeError where it cannot be isolated."""
+    """Whether a Python program comes to its last line. Raises RuntimeError where it cannot be isolated."""
+    reached = secrets.choice(REACHED_THE_END)
     with tempfile.TemporaryDirectory(prefix="code-") as folder:
         file = Path(folder) / "program.py"
-        file.write_text(program, encoding="utf-8", errors="replace")
+        file.write_text(f"{program}\n__import__('os')._exit({reached})\n", encoding="utf-8", errors="replace")
         command = [sys.executable, "-I", "-B", "-c", LAUNCHER, str(file), str(seconds), str(memory_bytes)]
         nothing = subprocess.DEVNULL
         # a group of its own: what the program starts ends with it
@@ -60,7 +64,7 @@ def passes(program: str, seconds: int = SECONDS, memory_bytes: int = MEMORY_BYTE
                 _end_group(process.pid)
     if code == NOT_ISOLATED:
         raise RuntimeError("a program that a model wrote is not run: this machine cannot shut it off from the network")
-    return code == 0
+    return code == reached
 
 
 def _end_group(pid: int) -> None:

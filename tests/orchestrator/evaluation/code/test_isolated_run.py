@@ -24,6 +24,11 @@ pytestmark = pytest.mark.skipif(not can_isolate(), reason="this machine cannot s
         ("assert 1 == 2", False),
         ("def f(:", False),
         ("import sys; sys.exit(3)", False),
+        ("import sys; sys.exit(0)", False),
+        ("import os; os._exit(0)", False),
+        ("raise SystemExit", False),
+        ("quit()", False),
+        ("def f():\n    return 1  # no line's end", True),
         ("input()", False),
         ("x = bytearray(2**28)", True),
         ("x = bytearray(2**30)", False),
@@ -31,7 +36,7 @@ pytestmark = pytest.mark.skipif(not can_isolate(), reason="this machine cannot s
         ("print('a' * 10**6)\nprint('ç')", True),
     ],
 )
-def test_a_program_passes_that_ends_without_an_error(program: str, passing: bool) -> None:
+def test_a_program_passes_that_comes_to_its_last_line(program: str, passing: bool) -> None:
     assert passes(program, memory_bytes=2**29) == passing
 
 

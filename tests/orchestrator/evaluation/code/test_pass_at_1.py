@@ -37,6 +37,9 @@ CHECKS = "assert half(6) == 3\nassert half(-3) == -1.5"
         ("  return x", False),
         ("", False),
         ("half of it", False),
+        ("    return x / 2\n\nexit()", False),
+        ("import sys\nsys.exit(0)\ndef half(x):\n    return 7", False),
+        ("```python\ndef half(x):\n    raise SystemExit(0)\n```", False),
     ],
 )
 def test_an_answer_is_right_whose_program_passes(answer: str, right: bool) -> None:
