@@ -48,6 +48,11 @@ class RunConfig(Section):
                 f"model.base: {self.model.base!r} cannot be combined with scaling.strategy: {self.scaling.strategy!r}, which "
                 "gives each worker rows of a weight: rows of codes are no rows of the weight; allowed: ddp"
             )
+        if self.evaluation.probes is not None and self.scaling.is_sharded:
+            raise ValueError(
+                f"evaluation.probes cannot be combined with scaling.strategy: {self.scaling.strategy!r}: the harness asks a "
+                "whole model; allowed: ddp"
+            )
         resolved = []
         for method in self.methods:
             training = resolve_training(self.training, method)

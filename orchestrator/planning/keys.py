@@ -161,11 +161,7 @@ def score_keys(
     # only such a method answers one text differently for two positions of its task
     is_told_position = any("task labels" in part.card.needs for part in method.types)
     all_keys = []
-    for key in keys:
-        # an untrained state is the initial model: it is scored once, however many tasks pass before training begins
-        state = key
-        if key == _untrained_key(keys[0]):
-            state = keys[0]
+    for state in states_of(keys):
         keys_of_state = []
         for position, task in enumerate(stream.tasks):
             parts: list[Any] = [SCORE_FORMAT, state, task.split_hash(split), model.max_target, labels]
@@ -195,6 +191,12 @@ def points_keys(
             content_key("points", POINTS_FORMAT, state, scored, model.max_target, labels, during.every, during.examples)
         )
     return tuple(names)
+
+
+def states_of(keys: Sequence[str]) -> list[str]:
+    """What names each state for its scores: an untrained one is the initial model, scored once, however many tasks pass."""
+    untrained = _untrained_key(keys[0])
+    return [keys[0] if key == untrained else key for key in keys]
 
 
 def _scorer_parts(task: Task) -> list[list[Any]]:

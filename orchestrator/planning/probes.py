@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.config.model import ModelConfig
 from orchestrator.config.running import ProbesConfig
 from orchestrator.config.stream import StreamConfig
-from orchestrator.planning.keys import content_key
+from orchestrator.planning.keys import content_key, states_of
 from streams.scenarios.memories import NAME as MEMORIES
 from streams.scenarios.memories import Memories
 
@@ -70,7 +70,7 @@ class ProbeColumns:
 
 
 def probe_columns(
-    probes: ProbesConfig | None, memories: Memories | None, model: ModelConfig, states: Sequence[str]
+    probes: ProbesConfig | None, memories: Memories | None, model: ModelConfig, keys: Sequence[str]
 ) -> ProbeColumns:
     """The benchmarks that are asked for and, where a stream has them, the memories; with what names each state's results.
 
@@ -87,7 +87,7 @@ def probe_columns(
     if not asked:
         return ProbeColumns()
     rows = []
-    for state in states:
+    for state in states_of(keys):
         rows.append(tuple(content_key(*parts, state) for parts in asked.values()))
     return ProbeColumns(tuple(asked), tuple(rows))
 

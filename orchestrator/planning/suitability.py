@@ -11,7 +11,7 @@ from orchestrator.config.model import CHOOSING, ModelConfig
 from orchestrator.errors import UserError
 from orchestrator.models.family import Family
 from orchestrator.models.source import ModelSource
-from streams import FROM_LIKELIHOOD, RUNS_CODE, Objective, Stream, Task
+from streams import FROM_LIKELIHOOD, RUNS_CODE, Corpus, Objective, Stream, Task
 
 
 def check_family(config: RunConfig, family: type[Family]) -> None:
@@ -34,6 +34,7 @@ def check_stream(stream: Stream, config: RunConfig, family: type[Family]) -> Non
     _check_guests(stream, config, family)
     _check_programs(stream, config)
     _check_during(stream, config)
+    _check_end_tasks(stream, config)
 
 
 def _check_open_answers(stream: Stream, config: RunConfig, family: type[Family]) -> None:
@@ -112,6 +113,16 @@ def _check_during(stream: Stream, config: RunConfig) -> None:
         if task.objective == "text":
             raise UserError(
                 f"evaluation.during: task {task.name!r} of stream {stream.name!r} is a corpus; it goes with answers"
+            )
+
+
+def _check_end_tasks(stream: Stream, config: RunConfig) -> None:
+    """Refuses to fine-tune copies of a model of which each worker holds a part."""
+    for task in stream.tasks:
+        if isinstance(task, Corpus) and task.end_task is not None and config.scaling.is_sharded:
+            raise UserError(
+                f"stream {stream.name!r}: task {task.name!r}: an end_task fine-tunes copies of the whole model, which "
+                f"scaling.strategy: {config.scaling.strategy!r} does not hold; allowed: ddp"
             )
 
 

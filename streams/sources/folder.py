@@ -58,15 +58,10 @@ class FolderSource(Source):
         return isinstance(tasks, list | tuple) and not any(isinstance(task, Mapping) for task in tasks)
 
     def located(self) -> Self:
-        folder = self.folder or os.environ.get(FOLDER_VARIABLE)
-        if not folder:
-            return self
-        return self.model_copy(update={"folder": str(Path(folder).expanduser().resolve())})
+        return self.model_copy(update={"folder": full_folder(self.folder, FOLDER_VARIABLE)})
 
     def stream(self, name: str, limits: Limits) -> Stream:
-        folder = self.located().folder
-        if folder is None:
-            raise ValueError(f"stream {name!r} reads a local folder: set `folder`, or {FOLDER_VARIABLE}")
+        folder = needed_folder(name, self.folder, FOLDER_VARIABLE)
         # in addition to what the stream's own limits skip
         limits = replace(limits, skip_texts=limits.skip_texts.union(map(bare_text, self.skip_texts)))
         paths = find_tasks(Path(folder))
@@ -77,6 +72,22 @@ class FolderSource(Source):
                 raise ValueError(f"folder {folder!r} has no task {task!r}: it has {', '.join(sorted(paths))}")
             tasks.append(folder_task(path, limits, self.time))
         return Stream(name, tuple(tasks))
+
+
+def full_folder(folder: str | None, variable: str) -> str | None:
+    """The full path of a folder that is given, or else by a variable of the environment; None where neither is."""
+    folder = folder or os.environ.get(variable)
+    if not folder:
+        return None
+    return str(Path(folder).expanduser().resolve())
+
+
+def needed_folder(stream: str, folder: str | None, variable: str) -> str:
+    """The same. Raises ValueError where neither is."""
+    full = full_folder(folder, variable)
+    if full is None:
+        raise ValueError(f"stream {stream!r} reads a local folder: set `folder`, or {variable}")
+    return full
 
 
 def find_tasks(folder: Path) -> dict[str, Path]:

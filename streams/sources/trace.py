@@ -6,7 +6,6 @@ a dev split is carved from train here, for all streams alike.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import Field
 
 from streams.names import unknown_name
 from streams.prompts import PLAIN
-from streams.sources.folder import canonical, read_json
+from streams.sources.folder import canonical, full_folder, needed_folder, read_json
 from streams.sources.source import Source
 from streams.splits import Example, Limits, RawSplit
 from streams.stream import Stream
@@ -53,15 +52,10 @@ class TraceSource(Source):
     )
 
     def located(self) -> Self:
-        folder = self.folder or os.environ.get(TRACE_VARIABLE)
-        if not folder:
-            return self
-        return self.model_copy(update={"folder": str(Path(folder).expanduser().resolve())})
+        return self.model_copy(update={"folder": full_folder(self.folder, TRACE_VARIABLE)})
 
     def stream(self, name: str, limits: Limits) -> Stream:
-        folder = self.located().folder
-        if folder is None:
-            raise ValueError(f"stream {name!r} reads a local folder: set `folder`, or {TRACE_VARIABLE}")
+        folder = needed_folder(name, self.folder, TRACE_VARIABLE)
         if not Path(folder).is_dir():
             raise ValueError(f"folder {folder!r} does not exist")
         published = {canonical(task): task for task in TRACE_SCORERS}

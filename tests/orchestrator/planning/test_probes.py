@@ -87,3 +87,16 @@ def test_a_plan_has_a_result_for_each_state_and_benchmark_and_keeps_its_name(tmp
     assert [sequence.probe_keys for sequence in plain] == [(), (), ()]
     with pytest.raises(UserError, match="they ask a model how likely texts are"):
         plan(small_config(tmp_path, model="tiny-bert", evaluation={"probes": probes}))
+
+
+def test_a_model_in_parts_is_refused_and_an_untrained_state_is_asked_once(tmp_path: Path) -> None:
+    probes = {"tasks": ["films"], "include": str(write_probe(tmp_path / "own", "films"))}
+    changes: dict[str, Any] = {"model": "tiny-llama", "stream": {"first": 3}, "evaluation": {"probes": probes}}
+    with pytest.raises(
+        ValueError, match=r"cannot be combined with scaling\.strategy: 'fsdp': the harness asks a whole"
+    ):
+        small_config(tmp_path, **changes, scaling={"workers": 2, "strategy": "fsdp"})
+    (joint,) = plan(small_config(tmp_path, **changes, methods=["joint"]))
+    before, one, two, after = joint.probe_keys
+    # it trains when all tasks are there
+    assert before == one == two != after

@@ -102,3 +102,17 @@ def test_corpora_have_no_scores_amid_training(tmp_path: Path) -> None:
     plan(small_config(tmp_path, **changes))
     with pytest.raises(UserError, match=r"evaluation\.during: task 'karst' of stream 'embedded-cpt' is a corpus"):
         plan(small_config(tmp_path, **changes, evaluation={"during": {"every": 5}}))
+
+
+def test_end_tasks_need_the_whole_model(tmp_path: Path) -> None:
+    (tmp_path / "law.txt").write_text("".join(f"a court of law {i}\n" for i in range(40)))
+    rows = "".join(f'{{"text": "law {i}", "label": "{"ab"[i % 2]}"}}\n' for i in range(8))
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(rows.replace("law", split))
+    files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "test")}
+    task = {"name": "law", "train": str(tmp_path / "law.txt"), "end_task": files}
+    streams = [{"name": "corpora", "source": "corpus", "tasks": [task], "dev_fraction": 0}]
+    changes: dict[str, Any] = {"model": "tiny-bert", "streams": streams}
+    plan(small_config(tmp_path / "out", **changes))
+    with pytest.raises(UserError, match="task 'law': an end_task fine-tunes copies of the whole model, which scaling"):
+        plan(small_config(tmp_path / "out", **changes, scaling={"workers": 2, "strategy": "fsdp"}))
