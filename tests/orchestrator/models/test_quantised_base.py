@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -248,7 +249,9 @@ def test_nothing_is_said_by_the_packages(tmp_path: Path) -> None:
         "(sequence,) = plan(small_config(Path(sys.argv[1]), methods=['inclora'], base='nf4', stream={'first': 1}))\n"
         "run_sequence(sequence)\n"
     )
-    done = subprocess.run([sys.executable, script, tmp_path / "out"], capture_output=True, text=True)
+    # a script has its own folder on the path, and not ours
+    with_tests = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, script, tmp_path / "out"], env=with_tests, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
