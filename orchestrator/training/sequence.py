@@ -227,8 +227,6 @@ class _SequenceRun:
     def _train(self, task_id: int, held: contextlib.ExitStack) -> None:
         """Train one task and begin to save its state."""
         task = self.sequence.tasks[task_id]
-        if self.store.is_pruned(self.sequence.keys[task_id + 1]):
-            logger.info("task %r is trained again, since its state was pruned", task)
         num_steps = task_steps(self.learner, task_id)
         self.record.task_started(task_id, num_steps)
         sampler = SystemSampler(self.record.add)

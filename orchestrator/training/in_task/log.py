@@ -27,7 +27,7 @@ class TaskLog:
     steps: list[dict[str, Any]] = field(default_factory=list)
     num_tokens: int = 0
     num_flops: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def seconds(self) -> float:
