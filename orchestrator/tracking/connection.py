@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -11,8 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.tracking.database import (
+    SQLITE,
+    artifacts_of,
+    connected,
+    database_file,
+    fault_of,
+    follow_folder,
+    make_ready,
+)
 
-SQLITE = "sqlite:///"
+logger = logging.getLogger(__name__)
+
 DATABASES = (SQLITE, "postgresql", "mysql", "mssql")
 
 # What is in an experiment: of MLflow's own tables, which have had these names in all of its versions that know models
@@ -59,10 +70,11 @@ def experiments(uri: str) -> dict[str, str]:
 class Connection:
     """One experiment of an MLflow store. MLflow, which takes seconds to import, is imported when something is to be sent."""
 
-    def __init__(self, uri: str, experiment: str, out: str) -> None:
+    def __init__(self, uri: str, experiment: str, out: str, tell: Callable[[str], None] = logger.warning) -> None:
         self.uri = uri
         self.experiment = experiment
         self.out = out
+        self.tell = tell
 
     @cached_property
     def client(self) -> Any:
@@ -71,8 +83,14 @@ class Connection:
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        # besides the client: `create_external_model` knows only the URI of the process
-        mlflow.set_tracking_uri(self.uri)
+        file = database_file(self.uri)
+        if file is not None:
+            # or MLflow would hold a file open for ever that was set aside, or that somebody deleted
+            os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
+            line = make_ready(file)
+            if line:
+                self.tell(line)
+            follow_folder(file, self.out)
         return mlflow.MlflowClient(self.uri)
 
     @cached_property
@@ -84,7 +102,7 @@ class Connection:
         artifacts = None
         # a server has an artifact store of its own; a bare database would put artifacts into the current folder
         if self.uri.startswith(DATABASES):
-            artifacts = f"file://{self.out}/mlartifacts"
+            artifacts = artifacts_of(self.out)
         return str(self.client.create_experiment(self.experiment, artifacts))
 
     def connect(self) -> None:
@@ -94,18 +112,17 @@ class Connection:
     def present_ids(self) -> set[str]:
         """The ids of the runs and models that the experiment has by now; empty where there is no such experiment."""
         # not through MLflow, whose import alone takes longer than all else of a start that has nothing to send
-        if self.uri.startswith(SQLITE):
-            return self._ids_in_file()
+        file = database_file(self.uri)
+        if file is not None:
+            return self._ids_in_file(file)
         if self.uri.startswith(DATABASES):
             return self._ids_in_database()
         return self._ids_on_server()
 
-    def _ids_in_file(self) -> set[str]:
+    def _ids_in_file(self, file: Path) -> set[str]:
         try:
-            # read only: a database that is not there is not made by asking
-            file = Path(self.uri.removeprefix(SQLITE)).absolute().as_uri()
-            with contextlib.closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as connected:
-                rows = connected.execute(ACTIVE_IDS, {"experiment": self.experiment})
+            with connected(file) as database:
+                rows = database.execute(ACTIVE_IDS, {"experiment": self.experiment})
                 return {str(row[0]) for row in rows}
         except sqlite3.Error:
             # a database that is new has no tables; of one in another layout, too, nothing is known: all is copied again

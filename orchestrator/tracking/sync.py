@@ -7,28 +7,46 @@ journal was copied is noted (see `notes`), so that the next command goes on from
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from orchestrator import logs
+from orchestrator.store.journal import journal_folder
+from orchestrator.store.locks import exclusive_lock
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.notes import Notes
-from orchestrator.tracking.parent_runs import ParentRuns
+from orchestrator.tracking.runs import Runs
 from orchestrator.tracking.search_runs import SearchRuns
 from orchestrator.tracking.sequence_runs import SequenceRuns
+
+logger = logging.getLogger(__name__)
+
+# So often in a row the copy fails after the closing, a second apart, before it is left for the next command
+LAST_FAILURES = 3
 
 
 class MlflowSync:
     """A thread that reads journals and writes to MLflow, until it is closed and has read all."""
 
-    def __init__(self, uri: str, experiment: str, out: str, search: Path | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        out: str,
+        search: Path | None = None,
+        tell: Callable[[str], None] = logger.warning,
+    ) -> None:
         self.uri = uri
         self.experiment = experiment
         self.out = out
         self.search = search
+        self.tell = tell
         self.sequences: dict[str, None] = {}  # in the order in which they came
         self.trouble = ""
+        self._copies: _Copies | None = None
         self._expects_news = threading.Event()
         self._closing = threading.Event()
         # a daemon: a server that hangs must not keep the command from ending
@@ -43,41 +61,77 @@ class MlflowSync:
         """There will be something to copy: connect at once, which takes seconds, before the workers need the CPUs."""
         self._expects_news.set()
 
-    def close(self, timeout: float) -> bool:
-        """Copy the rest; False if that did not succeed in time. What is missing is copied when the command is run again."""
+    def close(self, patience: float, say: Callable[[str], None] | None = None) -> bool:
+        """Copy the rest; False if that came to a stand for `patience` seconds. The next command copies what is missing.
+
+        `say` is told again and again how much of the journals has arrived.
+        """
         self._closing.set()
-        self._thread.join(timeout)
+        arrived = 0
+        deadline = time.monotonic() + patience
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._thread.join(0.5)
+            copies = self._copies
+            if copies is not None and copies.copied_bytes() > arrived:
+                # however long it takes: a limit on the whole would cut a large backlog off at every start
+                arrived = copies.copied_bytes()
+                deadline = time.monotonic() + patience
+                if say and self._thread.is_alive():
+                    say(f"writing the last records to MLflow: {self.percent(arrived)} % of the journals are there")
         return not self._thread.is_alive() and not self.trouble
 
+    def percent(self, arrived: int | None = None) -> int:
+        """How much of all journals is in MLflow, in whole percents."""
+        if arrived is None:
+            arrived = self._copies.copied_bytes() if self._copies else 0
+        total = 0
+        for sequence_id in self.sequences:
+            for file in journal_folder(self.out, sequence_id).glob("*.jsonl"):
+                total += file.stat().st_size
+        return 100 * min(arrived, total) // max(total, 1)
+
     def _work(self) -> None:
-        copies: _Copies | None = None
-        attempts_after_close = 0
+        last_failures = 0
         while True:
             # asked before copying: what was recorded before the closing is then copied once more
             closing = self._closing.is_set()
+            arrived = self._copies.copied_bytes() if self._copies else 0
             try:
-                copies = copies or _Copies(Connection(self.uri, self.experiment, self.out), self.search)
-                if self._expects_news.is_set():
-                    copies.connection.connect()
-                copies.pull(list(self.sequences))
+                is_done = self._copy()
                 self.trouble = ""
-                if closing:
+                if closing and is_done:
                     return
             # whatever MLflow, its database or the network raise, the journals have it all
             except Exception as error:
-                trouble = _one_line(error)
-                # it tries again each second: the same trouble is written once
-                if trouble != self.trouble:
-                    logs.write_failure(logs.tracking_log(self.out), f"copying to MLflow at {self.uri}", error)
-                self.trouble = trouble
+                self._note_failure(error)
+                if self._copies and self._copies.copied_bytes() > arrived:
+                    last_failures = 0
+                elif closing:
+                    last_failures += 1
                 # what was half copied is copied again from where it was last noted: that changes nothing
-                copies = None
-                if closing:
-                    attempts_after_close += 1
-                if attempts_after_close > 2:
+                self._copies = None
+                if last_failures == LAST_FAILURES:
                     return
             # not `sleep`: closing wakes it at once
             self._closing.wait(1.0)
+            if closing:
+                time.sleep(1.0)
+
+    def _copy(self) -> bool:
+        """Copy what is new; False where another process is at it."""
+        if self._copies is None:
+            connection = Connection(self.uri, self.experiment, self.out, self.tell)
+            self._copies = _Copies(connection, self.search)
+        if self._expects_news.is_set():
+            self._copies.connection.connect()
+        return self._copies.pull(list(self.sequences))
+
+    def _note_failure(self, error: Exception) -> None:
+        trouble = _one_line(error)
+        # it tries again each second: the same trouble is written once
+        if trouble != self.trouble:
+            logs.write_failure(logs.tracking_log(self.out), "copying to MLflow", error)
+        self.trouble = trouble
 
 
 class _Copies:
@@ -86,23 +140,36 @@ class _Copies:
     def __init__(self, connection: Connection, search_folder: Path | None) -> None:
         self.connection = connection
         self.out = connection.out
-        self.runs = ParentRuns(connection)
+        self.runs = Runs(connection)
         self.notes = Notes(connection)
         self.search: SearchRuns | None = None
         if search_folder:
             self.search = SearchRuns(self.runs, search_folder, self.notes)
         self.by_sequence: dict[str, SequenceRuns] = {}
 
-    def pull(self, sequence_ids: list[str]) -> None:
-        """Copy what is new; the search first, below whose runs the sequences' hang, and how it ended last."""
-        if self.search:
-            self.search.pull()
-        for sequence_id in sequence_ids:
-            if sequence_id not in self.by_sequence:
-                self.by_sequence[sequence_id] = SequenceRuns(self.runs, self.out, sequence_id, self.notes)
-            self.by_sequence[sequence_id].pull()
-        if self.search:
-            self.search.end()
+    def pull(self, sequence_ids: list[str]) -> bool:
+        """Copy what is new: the search first, below whose runs the sequences' hang, and how it ended last.
+
+        False, and nothing done, where another process is at it: two that look for a run at once would both create it.
+        """
+        folder = self.notes.folder
+        with exclusive_lock(Path(self.out) / "locks", f"tracking-{folder.name}", timeout=0) as locked:
+            if not locked:
+                return False
+            if self.search:
+                self.search.pull()
+            for sequence_id in sequence_ids:
+                if sequence_id not in self.by_sequence:
+                    self.by_sequence[sequence_id] = SequenceRuns(self.runs, self.out, sequence_id, self.notes)
+                self.by_sequence[sequence_id].pull()
+            if self.search:
+                self.search.end()
+        return True
+
+    def copied_bytes(self) -> int:
+        """How much of the sequences' journals has arrived."""
+        # a list of them: the thread that copies adds more meanwhile
+        return sum(copy.copied_bytes for copy in list(self.by_sequence.values()))
 
 
 def _one_line(error: Exception) -> str:

@@ -25,7 +25,7 @@ from orchestrator.store.records.search_events import (
 from orchestrator.tracking import MlflowSync
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.notes import Notes
-from orchestrator.tracking.parent_runs import ParentRuns
+from orchestrator.tracking.runs import Runs
 from orchestrator.tracking.search_runs import SearchRuns
 from tests.orchestrator.tracking.mlflow_runs import runs
 
@@ -56,7 +56,7 @@ def copied(store: str, tmp_path: Path) -> Callable[..., Mapping[str, Run]]:
             connection = Connection(store, str(tmp_path), str(tmp_path))
             # without a note, so that the second finds what the first one made
             shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
-            copy = SearchRuns(ParentRuns(connection), folder, Notes(connection))
+            copy = SearchRuns(Runs(connection), folder, Notes(connection))
             copy.pull()
             copy.end()
         found = connection.client.search_runs([connection.experiment_id])
