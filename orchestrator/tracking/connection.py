@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sqlite3
@@ -17,7 +16,6 @@ from orchestrator.tracking.database import (
     artifacts_of,
     connected,
     database_file,
-    fault_of,
     follow_folder,
     make_ready,
 )

@@ -6,7 +6,6 @@ MLflow makes its tables by some fifty migrations, each by itself, and gives up a
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import time
 import uuid
@@ -127,7 +126,7 @@ def _set_aside(file: Path) -> Path:
     for ending in (*SIDE_FILES, ""):
         side_file = file.with_name(file.name + ending)
         if side_file.exists():
-            os.replace(side_file, kept.with_name(kept.name + ending))
+            side_file.replace(kept.with_name(kept.name + ending))
     return kept
 
 
@@ -143,4 +142,4 @@ def _make(file: Path) -> None:
     # a name of its own each time: MLflow makes tables only at the first sight of a URI
     unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
     mlflow.MlflowClient(f"{SQLITE}{unfinished}").search_experiments()
-    os.replace(unfinished, file)
+    unfinished.replace(file)

@@ -104,7 +104,7 @@ class Runs:
             self.client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
 
     def log_metrics(self, run_id: str, metrics: Sequence[Any]) -> None:
-        """Send points, no more than a call takes. One that is there is not doubled: its key, step, time and value are the same."""
+        """Send points, no more than a call takes. One that is there stays one: key, step, time and value are the same."""
         self.client.log_batch(run_id, metrics=metrics)
 
     def log_dict(self, run_id: str, content: Any, file: str) -> None:

@@ -24,8 +24,11 @@ from orchestrator.tracking.sequence_runs import SequenceRuns
 
 logger = logging.getLogger(__name__)
 
-# So often in a row the copy fails after the closing, a second apart, before it is left for the next command
-LAST_FAILURES = 3
+# Between two looks at the journals, and between two tries
+PAUSE_SECONDS = 1.0
+
+# So often the same trouble comes again after the closing before the rest is left for the next command
+LAST_FAILURES = 2
 
 
 class MlflowSync:
@@ -71,10 +74,9 @@ class MlflowSync:
         deadline = time.monotonic() + patience
         while self._thread.is_alive() and time.monotonic() < deadline:
             self._thread.join(0.5)
-            copies = self._copies
-            if copies is not None and copies.copied_bytes() > arrived:
+            if self._arrived() > arrived:
                 # however long it takes: a limit on the whole would cut a large backlog off at every start
-                arrived = copies.copied_bytes()
+                arrived = self._arrived()
                 deadline = time.monotonic() + patience
                 if say and self._thread.is_alive():
                     say(f"writing the last records to MLflow: {self.percent(arrived)} % of the journals are there")
@@ -83,7 +85,7 @@ class MlflowSync:
     def percent(self, arrived: int | None = None) -> int:
         """How much of all journals is in MLflow, in whole percents."""
         if arrived is None:
-            arrived = self._copies.copied_bytes() if self._copies else 0
+            arrived = self._arrived()
         total = 0
         for sequence_id in self.sequences:
             for file in journal_folder(self.out, sequence_id).glob("*.jsonl"):
@@ -91,11 +93,11 @@ class MlflowSync:
         return 100 * min(arrived, total) // max(total, 1)
 
     def _work(self) -> None:
-        last_failures = 0
+        failures = 0
         while True:
             # asked before copying: what was recorded before the closing is then copied once more
             closing = self._closing.is_set()
-            arrived = self._copies.copied_bytes() if self._copies else 0
+            arrived = self._arrived()
             try:
                 is_done = self._copy()
                 self.trouble = ""
@@ -103,19 +105,20 @@ class MlflowSync:
                     return
             # whatever MLflow, its database or the network raise, the journals have it all
             except Exception as error:
-                self._note_failure(error)
-                if self._copies and self._copies.copied_bytes() > arrived:
-                    last_failures = 0
-                elif closing:
-                    last_failures += 1
+                is_known = self._note_trouble(error)
+                if closing and is_known and self._arrived() == arrived:
+                    failures += 1
+                else:
+                    failures = 0
                 # what was half copied is copied again from where it was last noted: that changes nothing
                 self._copies = None
-                if last_failures == LAST_FAILURES:
+                if failures == LAST_FAILURES:
                     return
-            # not `sleep`: closing wakes it at once
-            self._closing.wait(1.0)
             if closing:
-                time.sleep(1.0)
+                time.sleep(PAUSE_SECONDS)
+            else:
+                # not `sleep`: closing wakes it at once
+                self._closing.wait(PAUSE_SECONDS)
 
     def _copy(self) -> bool:
         """Copy what is new; False where another process is at it."""
@@ -126,12 +129,20 @@ class MlflowSync:
             self._copies.connection.connect()
         return self._copies.pull(list(self.sequences))
 
-    def _note_failure(self, error: Exception) -> None:
+    def _note_trouble(self, error: Exception) -> bool:
+        """Keep what went wrong; says whether it is the same as the last time."""
         trouble = _one_line(error)
+        is_known = trouble == self.trouble
         # it tries again each second: the same trouble is written once
-        if trouble != self.trouble:
+        if not is_known:
             logs.write_failure(logs.tracking_log(self.out), "copying to MLflow", error)
         self.trouble = trouble
+        return is_known
+
+    def _arrived(self) -> int:
+        """How many bytes of the journals are in MLflow."""
+        copies = self._copies
+        return copies.copied_bytes() if copies else 0
 
 
 class _Copies:
