@@ -15,6 +15,6 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from orchestrator.tracking.connection import check_uri, experiments
-from orchestrator.tracking.sync import MlflowSync
+from orchestrator.tracking.sync import MlflowSync, close, sync_of
 
-__all__ = ["MlflowSync", "check_uri", "experiments"]
+__all__ = ["MlflowSync", "check_uri", "close", "experiments", "sync_of"]

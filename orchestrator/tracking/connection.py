@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -16,6 +18,7 @@ from orchestrator.tracking.database import (
     artifacts_of,
     connected,
     database_file,
+    fault_of,
     follow_folder,
     make_ready,
 )
@@ -35,33 +38,74 @@ ACTIVE_IDS = """
 """
 
 
-def check_uri(uri: str) -> None:
-    """Raises UserError where a tracking server does not answer, or the URI is none."""
+def shown(uri: str) -> str:
+    """A URI without the name and the password that it may have."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def check_uri(uri: str) -> str:
+    """Raises UserError where a URI can be no MLflow store's; gives a line where it may be one that does not answer now."""
     if uri.startswith(("http://", "https://")):
-        import requests
+        return _check_server(uri)
+    file = database_file(uri)
+    if file is not None:
+        _check_file(file)
+        return ""
+    if uri.startswith(DATABASES):
+        return _check_database(uri)
+    raise UserError(f"tracking.uri: {shown(uri)!r} is not an MLflow URI; allowed: http(s)://…, {', '.join(DATABASES)}")
 
-        try:
-            # a server that is there answers in milliseconds; to a wrong address the connection may hang for minutes
-            requests.get(uri.rstrip("/") + "/health", timeout=5).raise_for_status()
-        except requests.RequestException as error:
-            cause = type(error).__name__
-            raise UserError(f"tracking.uri: no MLflow server answers at {uri} ({cause})") from None
-    elif uri.startswith(DATABASES):
-        from sqlalchemy import create_engine
-        from sqlalchemy.exc import SQLAlchemyError
 
-        try:
-            create_engine(uri).connect().close()
-        except (SQLAlchemyError, ImportError) as error:
-            raise UserError(f"tracking.uri: cannot open {uri}: {str(error).splitlines()[0]}") from None
-    else:
-        raise UserError(f"tracking.uri: {uri!r} is not an MLflow URI; allowed: http(s)://…, {', '.join(DATABASES)}")
+def _check_server(uri: str) -> str:
+    import requests
+
+    try:
+        # a server that is there answers in milliseconds; to a wrong address the connection may hang for minutes
+        answer = requests.get(uri.rstrip("/") + "/health", timeout=5)
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+        raise UserError(f"tracking.uri: {shown(uri)!r} is no URI of a server ({type(error).__name__})") from None
+    except requests.RequestException as error:
+        return f"tracking.uri: no MLflow server answers at {shown(uri)} now ({type(error).__name__})"
+    if 400 <= answer.status_code < 500:
+        raise UserError(
+            f"tracking.uri: what answers at {shown(uri)} is no MLflow server (status {answer.status_code} for /health)"
+        )
+    if answer.status_code >= 500:
+        return f"tracking.uri: the MLflow server at {shown(uri)} does not serve now (status {answer.status_code})"
+    return ""
+
+
+def _check_file(file: Path) -> None:
+    """Raises UserError where a database can be neither read nor made there. None is made by asking."""
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UserError(f"tracking.uri: cannot open or make {str(file)!r}; its folder must be there, and be writable")
+
+
+def _check_database(uri: str) -> str:
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+
+    try:
+        create_engine(uri).connect().close()
+    except OperationalError as error:
+        return f"tracking.uri: the database does not answer now: {str(error).splitlines()[0]}"
+    except (SQLAlchemyError, ArgumentError, ImportError) as error:
+        raise UserError(f"tracking.uri: cannot open {shown(uri)}: {str(error).splitlines()[0]}") from None
+    return ""
 
 
 def experiments(uri: str) -> dict[str, str]:
     """The experiments of a store: name -> id, newest first."""
     import mlflow
 
+    file = database_file(uri)
+    if file is not None:
+        fault = fault_of(file)
+        if fault:
+            raise UserError(f"{file} is broken ({fault}); `orchestrator sync` fills a new one from the journals")
+        # of a folder that may only be read, the artifacts are where they were written, or nowhere
+        with contextlib.suppress(sqlite3.OperationalError):
+            follow_folder(file, str(file.parent))
     return {e.name: e.experiment_id for e in mlflow.MlflowClient(uri).search_experiments() if e.experiment_id != "0"}
 
 
@@ -96,6 +140,9 @@ class Connection:
         """The id of the experiment, which is made where it is not there."""
         found = self.client.get_experiment_by_name(self.experiment)
         if found:
+            # who runs a command that copies to it wants it back
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         artifacts = None
         # a server has an artifact store of its own; a bare database would put artifacts into the current folder

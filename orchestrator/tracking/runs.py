@@ -134,12 +134,16 @@ class Runs:
         from mlflow.entities import LoggedModelOutput
 
         model_id = logged_model(self.client, self.experiment_id, sequence_id, sequence, event, run_id)
-        outputs = None
-        if not is_new:
-            outputs = self.client.get_run(run_id).outputs
-        if not (outputs and outputs.model_outputs):
+        if is_new or model_id not in outputs_of(self.client.get_run(run_id)):
             self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
         return model_id
+
+
+def outputs_of(run: Any) -> set[str]:
+    """The ids of the models that a run names as its outputs."""
+    if not run.outputs:
+        return set()
+    return {output.model_id for output in run.outputs.model_outputs}
 
 
 def as_params(values: Mapping[str, Any]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from orchestrator.store.records.search_events import (
     TrialSuggested,
 )
 from orchestrator.tracking.names import flatten, safe_key
-from orchestrator.tracking.notes import Note, Notes
+from orchestrator.tracking.notes import NoNotes, Note, Notes
 from orchestrator.tracking.runs import PARAM_LENGTH, Runs
 
 RUN_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -33,23 +33,26 @@ SEARCH_TAGS = ("holdout", "searcher", "scheduler", "select")
 class SearchRuns:
     """Copies a search's journal; its sequences' are copied by themselves, below the runs made here."""
 
-    def __init__(self, runs: Runs, folder: Path, notes: Notes) -> None:
+    def __init__(self, runs: Runs, folder: Path, notes: Notes | NoNotes) -> None:
         self.runs = runs
         self.notes = notes
         self.name = folder.parent.name
         self.tail = ResumableTail(folder)
-        self._note_name = f"search {self.name}"
+        self._note_name = note_name(folder)
         self._run_ids = dict(notes.take_up(self._note_name, self.tail).runs)
         self._noted = dict(self.tail.offsets)
         self._finished: list[SearchFinished] = []
 
-    def pull(self) -> None:
-        """Copy what the journal has that is new; how the search ended waits for `end`."""
+    def pull(self) -> bool:
+        """Copy what the journal has that is new; how the search ended waits for `end`. Says whether there was anything."""
+        if not self.tail.has_news():
+            return False
         for event in self.tail.new_events():
             if isinstance(event, SearchFinished):
                 self._finished.append(event)
             else:
                 self._copy(event)
+        return True
 
     def end(self) -> None:
         """Copy how the search ended. Call it when its sequences are copied, whose runs it ends too."""
@@ -132,3 +135,8 @@ class SearchRuns:
             if isinstance(value, int | float) and value == value:
                 metrics.append(Metric(safe_key(key), float(value), event.time, 0))
         self.runs.log_metrics(run_id, metrics)
+
+
+def note_name(folder: Path) -> str:
+    """Under which name is noted how far a search's journal was copied."""
+    return f"search {folder.parent.name}"

@@ -31,7 +31,7 @@ from orchestrator.store.view import View
 from orchestrator.tracking.figures import log_curves, log_matrix
 from orchestrator.tracking.metric_batches import MetricBatches
 from orchestrator.tracking.names import probes_by_key, scores_by_key
-from orchestrator.tracking.notes import Note, Notes
+from orchestrator.tracking.notes import NoNotes, Note, Notes
 from orchestrator.tracking.runs import Runs
 from orchestrator.tracking.sequence_names import run_tags, sequence_name
 
@@ -47,7 +47,7 @@ CURVE_POINTS = 20
 class SequenceRuns:
     """Copies the journal of one sequence into its parent run and its tasks' runs."""
 
-    def __init__(self, runs: Runs, out: str, sequence_id: str, notes: Notes) -> None:
+    def __init__(self, runs: Runs, out: str, sequence_id: str, notes: Notes | NoNotes) -> None:
         self.runs = runs
         self.batches = MetricBatches(runs)
         self.notes = notes

@@ -14,15 +14,25 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from orchestrator import logs
-from orchestrator.store.journal import journal_folder
+from orchestrator.config.experiment import RunConfig
+from orchestrator.planning.experiment import tracking_uri
 from orchestrator.store.locks import exclusive_lock
-from orchestrator.tracking.connection import Connection
+from orchestrator.tracking.comparing.differences import differences
+from orchestrator.tracking.comparing.expected import expected_runs
+from orchestrator.tracking.comparing.mending import mend
+from orchestrator.tracking.connection import Connection, shown
 from orchestrator.tracking.notes import Notes
 from orchestrator.tracking.runs import Runs
-from orchestrator.tracking.search_runs import SearchRuns
+from orchestrator.tracking.search_runs import SearchRuns, note_name
 from orchestrator.tracking.sequence_runs import SequenceRuns
 
 logger = logging.getLogger(__name__)
+
+# The end of a run is held up for no longer than this by a tracking server that takes nothing
+SYNC_SECONDS = 120
+
+# So often what differs is mended, before it is said that it does
+MENDINGS = 2
 
 # Between two looks at the journals, and between two tries
 PAUSE_SECONDS = 1.0
@@ -41,15 +51,23 @@ class MlflowSync:
         out: str,
         search: Path | None = None,
         tell: Callable[[str], None] = logger.warning,
+        every_point: bool = False,
     ) -> None:
         self.uri = uri
         self.experiment = experiment
         self.out = out
         self.search = search
         self.tell = tell
+        # compare all points of all that is followed, not only the ends of what was copied
+        self.every_point = every_point
+        self.mended: list[str] = []
+        self.differences: list[str] = []
         self.sequences: dict[str, None] = {}  # in the order in which they came
         self.trouble = ""
         self._copies: _Copies | None = None
+        self._num_mendings = 0
+        self._touched: dict[str, None] = {}
+        self._search_is_touched = False
         self._expects_news = threading.Event()
         self._closing = threading.Event()
         # a daemon: a server that hangs must not keep the command from ending
@@ -74,23 +92,18 @@ class MlflowSync:
         deadline = time.monotonic() + patience
         while self._thread.is_alive() and time.monotonic() < deadline:
             self._thread.join(0.5)
-            if self._arrived() > arrived:
+            if self._arrived() != arrived:
                 # however long it takes: a limit on the whole would cut a large backlog off at every start
                 arrived = self._arrived()
                 deadline = time.monotonic() + patience
                 if say and self._thread.is_alive():
-                    say(f"writing the last records to MLflow: {self.percent(arrived)} % of the journals are there")
-        return not self._thread.is_alive() and not self.trouble
+                    say(f"writing the last records to MLflow: {self.percent()} % of the journals are there")
+        return not self._thread.is_alive() and not self.trouble and not self.differences
 
-    def percent(self, arrived: int | None = None) -> int:
-        """How much of all journals is in MLflow, in whole percents."""
-        if arrived is None:
-            arrived = self._arrived()
-        total = 0
-        for sequence_id in self.sequences:
-            for file in journal_folder(self.out, sequence_id).glob("*.jsonl"):
-                total += file.stat().st_size
-        return 100 * min(arrived, total) // max(total, 1)
+    def percent(self) -> int:
+        """How much of the journals is in MLflow, in whole percents."""
+        copies = self._copies
+        return copies.percent() if copies else 0
 
     def _work(self) -> None:
         failures = 0
@@ -101,7 +114,7 @@ class MlflowSync:
             try:
                 is_done = self._copy()
                 self.trouble = ""
-                if closing and is_done:
+                if closing and is_done and self._is_in_step():
                     return
             # whatever MLflow, its database or the network raise, the journals have it all
             except Exception as error:
@@ -127,7 +140,30 @@ class MlflowSync:
             self._copies = _Copies(connection, self.search)
         if self._expects_news.is_set():
             self._copies.connection.connect()
-        return self._copies.pull(list(self.sequences))
+        is_done = self._copies.pull(list(self.sequences))
+        self._touched |= self._copies.touched
+        self._search_is_touched |= self._copies.search_is_touched
+        return is_done
+
+    def _is_in_step(self) -> bool:
+        """Compare with the journals what was copied; False where something was mended, which is then to be copied again."""
+        copies = self._copies
+        sequence_ids = list(self.sequences) if self.every_point else list(self._touched)
+        search = self.search if self.every_point or self._search_is_touched else None
+        if copies is None or not (sequence_ids or search):
+            return True
+        expected = expected_runs(self.out, sequence_ids, search)
+        found = list(differences(copies.runs, expected, self.every_point))
+        self.differences = [difference.line for difference in found]
+        if not found or self._num_mendings == MENDINGS:
+            return True
+        self.mended += self.differences
+        search_note = note_name(self.search) if self.search else ""
+        # what copying anew does not mend is replaced at the second time
+        mend(copies.runs.client, copies.notes, found, search_note, replace=self._num_mendings > 0)
+        self._num_mendings += 1
+        self._copies = None
+        return False
 
     def _note_trouble(self, error: Exception) -> bool:
         """Keep what went wrong; says whether it is the same as the last time."""
@@ -157,6 +193,9 @@ class _Copies:
         if search_folder:
             self.search = SearchRuns(self.runs, search_folder, self.notes)
         self.by_sequence: dict[str, SequenceRuns] = {}
+        # what had something new
+        self.touched: dict[str, None] = {}
+        self.search_is_touched = False
 
     def pull(self, sequence_ids: list[str]) -> bool:
         """Copy what is new: the search first, below whose runs the sequences' hang, and how it ended last.
@@ -167,12 +206,14 @@ class _Copies:
         with exclusive_lock(Path(self.out) / "locks", f"tracking-{folder.name}", timeout=0) as locked:
             if not locked:
                 return False
-            if self.search:
-                self.search.pull()
+            if self.search and self.search.pull():
+                self.search_is_touched = True
             for sequence_id in sequence_ids:
                 if sequence_id not in self.by_sequence:
                     self.by_sequence[sequence_id] = SequenceRuns(self.runs, self.out, sequence_id, self.notes)
-                self.by_sequence[sequence_id].pull()
+            for sequence_id, copy in self.by_sequence.items():
+                if copy.pull():
+                    self.touched[sequence_id] = None
             if self.search:
                 self.search.end()
         return True
@@ -182,7 +223,31 @@ class _Copies:
         # a list of them: the thread that copies adds more meanwhile
         return sum(copy.copied_bytes for copy in list(self.by_sequence.values()))
 
+    def percent(self) -> int:
+        """How much of the sequences' journals has arrived, in whole percents."""
+        total = sum(copy.tail.num_bytes() for copy in list(self.by_sequence.values()))
+        return 100 * self.copied_bytes() // max(total, 1)
+
 
 def _one_line(error: Exception) -> str:
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def sync_of(config: RunConfig, tell: Callable[[str], None], search: Path | None = None) -> MlflowSync:
+    """The copy in MLflow of an experiment, and of the search whose folder is given; `tell` gets what is to be warned of."""
+    name = config.tracking.experiment or config.name
+    return MlflowSync(tracking_uri(config), name, config.out, search, tell)
+
+
+def close(sync: MlflowSync, config: RunConfig, say: Callable[[str], None]) -> str | None:
+    """None, or a line that says that the copy is not complete: no failure, since the journals are."""
+    if sync.close(SYNC_SECONDS, say):
+        return None
+    why = ""
+    if sync.trouble:
+        why = f": {sync.trouble} (log: {logs.tracking_log(sync.out)})"
+    return (
+        f"MLflow at {shown(sync.uri)} is behind the journals, of which {sync.percent()} % are there{why}. "
+        f"Copy the rest: orchestrator sync {config.name} --out {config.out}"
+    )

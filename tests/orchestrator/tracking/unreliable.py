@@ -47,7 +47,12 @@ def mlflow_server(folder: Path) -> Iterator[int]:
     """A server whose database and artifacts are in a folder; gives its port."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        f"{folder}/artifacts",
+    ]
     quiet = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=quiet, stdout=log, stderr=log, start_new_session=True)
