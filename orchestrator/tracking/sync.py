@@ -17,7 +17,7 @@ from orchestrator import logs
 from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.experiment import tracking_uri
 from orchestrator.store.locks import exclusive_lock
-from orchestrator.tracking.comparing.differences import differences
+from orchestrator.tracking.comparing.differences import Difference, differences
 from orchestrator.tracking.comparing.expected import expected_runs
 from orchestrator.tracking.comparing.mending import mend
 from orchestrator.tracking.connection import Connection, shown
@@ -62,10 +62,12 @@ class MlflowSync:
         self.every_point = every_point
         self.mended: list[str] = []
         self.differences: list[str] = []
+        self.compared = {"runs": 0, "models": 0, "points": 0}
         self.sequences: dict[str, None] = {}  # in the order in which they came
         self.trouble = ""
         self._copies: _Copies | None = None
         self._num_mendings = 0
+        self._is_comparing = False
         self._touched: dict[str, None] = {}
         self._search_is_touched = False
         self._expects_news = threading.Event()
@@ -92,6 +94,8 @@ class MlflowSync:
         deadline = time.monotonic() + patience
         while self._thread.is_alive() and time.monotonic() < deadline:
             self._thread.join(0.5)
+            if self._is_comparing:
+                deadline = time.monotonic() + patience
             if self._arrived() != arrived:
                 # however long it takes: a limit on the whole would cut a large backlog off at every start
                 arrived = self._arrived()
@@ -152,8 +156,7 @@ class MlflowSync:
         search = self.search if self.every_point or self._search_is_touched else None
         if copies is None or not (sequence_ids or search):
             return True
-        expected = expected_runs(self.out, sequence_ids, search)
-        found = list(differences(copies.runs, expected, self.every_point))
+        found = self._compare(copies, sequence_ids, search)
         self.differences = [difference.line for difference in found]
         if not found or self._num_mendings == MENDINGS:
             return True
@@ -164,6 +167,20 @@ class MlflowSync:
         self._num_mendings += 1
         self._copies = None
         return False
+
+    def _compare(self, copies: _Copies, sequence_ids: list[str], search: Path | None) -> list[Difference]:
+        expected = expected_runs(self.out, sequence_ids, search)
+        self.compared = {
+            "runs": len(expected),
+            "models": sum(run.model is not None for run in expected.values()),
+            "points": sum(run.num_points() for run in expected.values()),
+        }
+        # each request has a limit of its own, so that the whole needs none
+        self._is_comparing = True
+        try:
+            return list(differences(copies.runs, expected, self.every_point))
+        finally:
+            self._is_comparing = False
 
     def _note_trouble(self, error: Exception) -> bool:
         """Keep what went wrong; says whether it is the same as the last time."""
@@ -234,10 +251,12 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}"
 
 
-def sync_of(config: RunConfig, tell: Callable[[str], None], search: Path | None = None) -> MlflowSync:
+def sync_of(
+    config: RunConfig, tell: Callable[[str], None], search: Path | None = None, every_point: bool = False
+) -> MlflowSync:
     """The copy in MLflow of an experiment, and of the search whose folder is given; `tell` gets what is to be warned of."""
     name = config.tracking.experiment or config.name
-    return MlflowSync(tracking_uri(config), name, config.out, search, tell)
+    return MlflowSync(tracking_uri(config), name, config.out, search, tell, every_point)
 
 
 def close(sync: MlflowSync, config: RunConfig, say: Callable[[str], None]) -> str | None:
@@ -247,7 +266,8 @@ def close(sync: MlflowSync, config: RunConfig, say: Callable[[str], None]) -> st
     why = ""
     if sync.trouble:
         why = f": {sync.trouble} (log: {logs.tracking_log(sync.out)})"
-    return (
-        f"MLflow at {shown(sync.uri)} is behind the journals, of which {sync.percent()} % are there{why}. "
-        f"Copy the rest: orchestrator sync {config.name} --out {config.out}"
-    )
+    state = f"is behind the journals, of which {sync.percent()} % are there"
+    if sync.differences and not sync.trouble:
+        state = f"differs from the journals in {len(sync.differences)} thing(s), such as: {sync.differences[0]}"
+    next_command = f"orchestrator sync {config.name} --out {config.out}"
+    return f"MLflow at {shown(sync.uri)} {state}{why}. Copy the rest: {next_command}"

@@ -40,6 +40,10 @@ class ExpectedRun:
     points: dict[str, set[Point]] = field(default_factory=lambda: defaultdict(set))
     model: RunIdentity | None = None
 
+    def num_points(self) -> int:
+        """How many points all of its metrics have."""
+        return sum(len(of_key) for of_key in self.points.values())
+
 
 class ExpectedRuns(Runs):
     """Keeps what it is told to write."""
