@@ -14,7 +14,7 @@ from orchestrator.store.events import CheckpointSaved, SequenceStarted
 from orchestrator.store.identities import PARENT_TAG
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.logged_models import logged_model
-from orchestrator.tracking.names import flatten, safe_key
+from orchestrator.tracking.names import RUN_NAME_LENGTH, flatten, safe_key, short
 from orchestrator.tracking.sequence_names import dataset_inputs
 
 # MLflow's limits on one call, and on a parameter's length
@@ -60,7 +60,8 @@ class Runs:
         all_tags = SOURCE_TAGS | dict(tags)
         if parent:
             all_tags[ABOVE_TAG] = parent
-        run = self.client.create_run(self.experiment_id, start_time=started, tags=all_tags, run_name=name)
+        run_name = short(name, RUN_NAME_LENGTH)
+        run = self.client.create_run(self.experiment_id, start_time=started, tags=all_tags, run_name=run_name)
         return str(run.info.run_id)
 
     def last_of(self, chain: Sequence[tuple[str, str]], started: int) -> str | None:
