@@ -50,18 +50,24 @@ class SearchRuns:
         for event in self.tail.new_events():
             if isinstance(event, SearchFinished):
                 self._finished.append(event)
-            else:
-                self._copy(event)
+                continue
+            # a start takes back the end before it
+            if isinstance(event, SearchStarted):
+                self._copy_ends()
+            self._copy(event)
         return True
 
     def end(self) -> None:
         """Copy how the search ended. Call it when its sequences are copied, whose runs it ends too."""
-        for event in self._finished:
-            self._copy(event)
-        self._finished.clear()
+        self._copy_ends()
         if self.tail.offsets != self._noted:
             self.notes.keep(self._note_name, Note(self.tail.digests(), self._run_ids))
             self._noted = dict(self.tail.offsets)
+
+    def _copy_ends(self) -> None:
+        for event in self._finished:
+            self._copy(event)
+        self._finished.clear()
 
     def _run(self, event: SearchEvent) -> str:
         """The run that an event belongs to: found by its key, or else created."""

@@ -116,6 +116,16 @@ def test_an_event_of_a_sequence_is_loud(copied: Callable[..., Mapping[str, Run]]
         copied(STARTED, SequenceFinished())
 
 
+def test_a_search_that_was_started_anew_runs_until_it_says_that_it_ended(
+    copied: Callable[..., Mapping[str, Run]],
+) -> None:
+    again = STARTED.model_copy(update={"time": 500})
+    search = copied(STARTED, SearchFinished(summary={"ft/runs_finished": 1}, time=400), again)["mine: search"]
+    assert (search.info.status, search.data.metrics) == ("RUNNING", {"ft/runs_finished": 1})
+    search = copied(SearchFinished(summary={"ft/runs_finished": 1}, time=600))["mine: search"]
+    assert (search.info.status, search.info.end_time) == ("FINISHED", 600)
+
+
 @pytest.mark.slow
 def test_a_search_with_a_failed_run_is_not_finished(store: str, tmp_path: Path) -> None:
     folder = tmp_path / "experiments" / "half" / "search"
