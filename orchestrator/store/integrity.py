@@ -42,6 +42,16 @@ def unseal(line: bytes) -> dict[str, Any]:
     return values
 
 
+def unseal_file(content: bytes) -> Any:
+    """The values of a file that holds one sealed object, or of one from before such files were sealed. Raises ValueError.
+
+    Those were lists, or objects on several lines; a sealed one that is damaged looks like neither and is still JSON.
+    """
+    if content[:1] == b"[" or content[:2] == b"{\n":
+        return json.loads(content)
+    return unseal(content)
+
+
 def is_sound(line: bytes) -> bool:
     """Whether a whole line, with its end, is as `seal` wrote it; `unseal` says the same and more, and takes longer."""
     content = line[:-_SEAL_LENGTH]
