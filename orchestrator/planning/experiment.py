@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.store.integrity import seal, seal_text, unseal_file, unseal_text, write_whole
+from orchestrator.store.integrity import seal, seal_text, unseal, unseal_text, write_whole
 
 CONFIG = "config.yaml"
 PLANS = "sequences.json"
@@ -83,10 +84,8 @@ def open_experiment(run: str, out: str) -> Experiment:
 def read_plans(file: Path, out: str) -> tuple[SequencePlan, ...]:
     """The sequences in a file of plans, in the output folder where they are now. Raises UserError."""
     try:
-        plans = unseal_file(file.read_bytes())
-        # a list: of before it was sealed
-        if isinstance(plans, dict):
-            plans = plans["sequences"]
+        content = file.read_bytes()
+        plans = json.loads(content) if _is_old(content) else unseal(content)["sequences"]
         return tuple(SequencePlan.model_validate({**plan, "out": out}) for plan in plans)
     except _UNREADABLE as error:
         raise UserError(f"{file}: {_why_unreadable(error)}") from None
@@ -98,13 +97,16 @@ def read_config(folder: Path) -> RunConfig:
     try:
         content = file.read_bytes()
         # both files are sealed or neither, so that one which lost its last line is not taken for one of before
-        if (folder / PLANS).read_bytes()[:1] == b"[":
-            text = content.decode()
-        else:
-            text = unseal_text(content)
+        is_old = _is_old((folder / PLANS).read_bytes())
+        text = content.decode() if is_old else unseal_text(content)
         return RunConfig.model_validate(yaml.safe_load(text))
     except _UNREADABLE as error:
         raise UserError(f"{file}: {_why_unreadable(error)}") from None
+
+
+def _is_old(plans: bytes) -> bool:
+    """Whether a file of plans is from before they were sealed: then it is a list, and the configuration has no seal either."""
+    return plans[:1] == b"["
 
 
 def _why_unreadable(error: Exception) -> str:

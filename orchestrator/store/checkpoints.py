@@ -189,10 +189,7 @@ class Store:
         return total
 
     def _manifest(self, key: str) -> dict[str, Any]:
-        manifest = unseal_file((self.path(key) / MANIFEST).read_bytes())
-        if not isinstance(manifest, dict):
-            raise ValueError("no manifest")
-        return manifest
+        return unseal_file((self.path(key) / MANIFEST).read_bytes())
 
     # Differences
 

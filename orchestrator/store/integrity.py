@@ -43,13 +43,12 @@ def unseal(line: bytes) -> dict[str, Any]:
     return values
 
 
-def unseal_file(content: bytes) -> Any:
-    """The values of a file that holds one sealed object, or of one from before such files were sealed. Raises ValueError.
-
-    Those were lists, or objects on several lines; a sealed one that is damaged looks like neither and is still JSON.
-    """
-    if content[:1] == b"[" or content[:2] == b"{\n":
-        return json.loads(content)
+def unseal_file(content: bytes) -> dict[str, Any]:
+    """The values of a file that is one sealed object, or of one from before such files were sealed. Raises ValueError."""
+    # those had a field on each line, which no damage makes of a sealed one
+    if content[:2] == b"{\n":
+        values: dict[str, Any] = json.loads(content)
+        return values
     return unseal(content)
 
 

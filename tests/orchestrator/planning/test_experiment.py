@@ -64,7 +64,7 @@ def test_every_flipped_bit_of_configuration_and_plan_is_said(tmp_path: Path) -> 
             damages.append(bytes(changed))
         for damage in damages:
             (folder / name).write_bytes(damage)
-            with pytest.raises(UserError, match="damaged|not an experiment|no sequence") as caught:
+            with pytest.raises(UserError, match=r"damaged|not an experiment|no sequence") as caught:
                 open_experiment("small", str(tmp_path))
             assert "\n" not in str(caught.value) and len(str(caught.value)) < 300 + len(str(folder))
         (folder / name).write_bytes(sound)
