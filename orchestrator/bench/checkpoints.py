@@ -109,7 +109,7 @@ def _write_then_hash(folder: Path, state: State) -> None:
     files = {}
     for file in sorted(folder.iterdir()):
         files[file.name] = {"sha256": file_sha256(file), "bytes": file.stat().st_size}
-    (folder / MANIFEST).write_text(json.dumps({"files": files}))
+    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
     for file in folder.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
