@@ -378,3 +378,26 @@ def test_scores_amid_training_are_metrics_and_a_picture(
     assert points(store, parent, "saturation") == [(3, 0.5)]
     client = mlflow.MlflowClient(store)
     assert [f.path for f in client.list_artifacts(parent.info.run_id, "curves")] == ["curves/scores-amid-training.png"]
+
+
+def test_scores_that_are_asked_for_later_double_no_summary(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    """Those before a task's turn, which the run did not ask for and `evaluate` adds, each copied by itself."""
+    begun = start()
+    events: list[Event] = [begun.model_copy(update={"sequence": {**begun.sequence, "evaluation": {"rows": "seen"}}})]
+    late: list[Event] = []
+    for event in all_events()[1:]:
+        if isinstance(event, ScoreComputed) and event.task_id >= event.tasks_seen:
+            late.append(at(900 + len(late), event))
+        else:
+            events.append(event)
+    copied(events)
+    for event in reversed(late):
+        parent, _ = copied([event])
+    client = mlflow.MlflowClient(store)
+    for key in parent.data.metrics:
+        history = [(metric.step, metric.value) for metric in client.get_metric_history(parent.info.run_id, key)]
+        assert len(history) == len(set(history)), key
+    assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
+    assert [number for number, _ in points(store, parent, "fwt")] == [2]
