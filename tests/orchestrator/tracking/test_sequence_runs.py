@@ -16,7 +16,16 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.references import record_references
 from orchestrator.report.results import results
-from orchestrator.store.events import Measured, ScoreComputed, SequenceFailed, SequenceStarted, Step, TaskStarted
+from orchestrator.store.events import (
+    CheckpointSaved,
+    Measured,
+    ScoreComputed,
+    SequenceFailed,
+    SequenceFinished,
+    SequenceStarted,
+    Step,
+    TaskStarted,
+)
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.records.event import Event
 from orchestrator.tracking.connection import Connection
@@ -199,6 +208,20 @@ def test_the_order_of_the_lines_does_not_matter_where_the_first_was_damaged(
     parent, _ = copied([*others, first])
     assert points(store, parent, "loss") == [(1, 1), (2, 2), (3, 3), (4, 11), (5, 12)]
     assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
+
+
+def test_a_task_whose_last_line_was_damaged_ends_with_the_sequence(
+    copied: Callable[..., tuple[Run, dict[str, Run]]],
+) -> None:
+    """Without it nothing says that the task ended, and its run would go on for ever."""
+    events = [event for event in all_events() if not isinstance(event, CheckpointSaved) or event.task_id != 0]
+    parent, children = copied([*events, SequenceFinished(time=700)])
+    ends = {run.info.run_name: (run.info.status, run.info.end_time) for run in (parent, *children.values())}
+    assert ends == {
+        "mine · papers · seed 3": ("FINISHED", 700),
+        "1 sport": ("FINISHED", 700),
+        "2 law": ("FINISHED", 400),
+    }
 
 
 def test_a_failure_ends_what_was_being_trained_and_nothing_else(
