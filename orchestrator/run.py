@@ -21,7 +21,7 @@ from orchestrator.cluster.resources import (
 )
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
-from orchestrator.evaluation.columns import column_events, is_complete, lacks_columns, missing_columns
+from orchestrator.evaluation.columns import is_complete, lacks_columns, missing_columns, note_columns
 from orchestrator.planning.experiment import Experiment, check_writable, is_search_folder
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -33,7 +33,6 @@ from orchestrator.retention import Retention, states_to_make_again
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
-from orchestrator.store.records.event import Event
 from orchestrator.store.view import View
 from orchestrator.tracking import MlflowSync, check_uri, close, sync_of
 from orchestrator.training.scoring import StateScorer
@@ -254,7 +253,6 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
 def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
     """Compute and note the scores that a sequence lacks, of the states that are in the store. Returns what went wrong."""
     store = Store(Path(sequence.out))
-    journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
     problems = []
     for tasks_seen, key in enumerate(sequence.keys):
         missing = missing_columns(sequence, tasks_seen, store)
@@ -271,12 +269,7 @@ def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View
                 continue
         # a sequence that never started has no data in its journal for scores to belong to
         if view.start and lacks_columns(sequence, view, tasks_seen):
-            new_events: list[Event] = []
-            for event in column_events(sequence, tasks_seen, store):
-                # what a journal that was damaged still says is not said twice
-                if not view.knows(event):
-                    new_events.append(event)
-            journal.append_all(new_events)
+            note_columns(sequence, tasks_seen, store)
     return problems
 
 
