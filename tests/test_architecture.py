@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("orchestrator.tracking",),
     ("orchestrator.run",),
     ("orchestrator.search",),
+    ("orchestrator.verification",),
     (
         "orchestrator.bench",
         "orchestrator.contract",
