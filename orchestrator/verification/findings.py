@@ -16,6 +16,7 @@ class Remedy(StrEnum):
     EVALUATE = "computed again by `orchestrator evaluate`"
     TRAIN = "trained again by the same `orchestrator run` or `tune` command"
     REWRITE = "written anew by the same `orchestrator run` or `tune` command"
+    UNNEEDED = "not needed any more"
     NONE = "cannot be had again"
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from orchestrator.errors import UserError
 from orchestrator.planning.experiment import CONFIG, PLANS, read_config, read_plans
-from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.retention import is_whole_plan, planned_groups, trial_plans
 from orchestrator.search.choice import CHOSEN, choices_made, stated_sha256
 from orchestrator.search.results import SEARCH
 from orchestrator.store.integrity import unseal_file
 from orchestrator.verification.findings import Finding, Remedy
 from orchestrator.verification.lines import damaged_lines, is_whole_event
+from orchestrator.verification.sequences import SequenceFiles
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Planned:
     """What was planned under one name: the folder, and the sequences of the experiment and of the search's trials."""
 
     folder: Path
-    sequences: tuple[SequencePlan, ...]
+    sequences: tuple[SequenceFiles, ...]
 
     @property
     def out(self) -> Path:
@@ -43,10 +43,11 @@ def find_planned(run: str, out: str) -> Planned:
     if not folder.is_dir():
         raise UserError(f"no experiment {run!r} in {out!r}")
     folder = folder.resolve()
-    sequences: dict[str, SequencePlan] = {}
+    sequences: dict[str, SequenceFiles] = {}
     try:
         for group in planned_groups(folder, "all"):
-            sequences |= {sequence.id: sequence for sequence in group.sequences}
+            for sequence in group.sequences:
+                sequences.setdefault(sequence.id, SequenceFiles(sequence, group.are_over))
     except UserError:
         # one of the files that are looked at: it is named, and of the rest nothing is known
         sequences = {}

@@ -12,14 +12,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.access_log import TestAccessLog
-from orchestrator.store.view import read_view
 from orchestrator.verification.findings import Finding, Remedy
 from orchestrator.verification.lines import damaged_lines, is_whole_line
 from orchestrator.verification.mend import mend
 from orchestrator.verification.plans import Planned, damaged_plan_files, find_planned
-from orchestrator.verification.sequences import damaged_journal, damaged_points, damaged_scores, damaged_state
+from orchestrator.verification.sequences import SequenceFiles
 
 Check = Callable[[], list[Finding]]
 
@@ -53,10 +51,10 @@ def find_damage(planned: Planned, console: Console) -> list[Finding]:
     """All that is damaged, each once: sequences may share states and scores."""
     checks: list[Check] = [lambda: list(damaged_plan_files(planned)), lambda: list(_damaged_access_log(planned))]
     seen: set[str] = set()
-    for sequence in planned.sequences:
-        keys = set(sequence.keys) - seen
+    for files in planned.sequences:
+        keys = set(files.sequence.keys) - seen
         seen |= keys
-        checks.append(partial(_check_sequence, sequence, keys))
+        checks.append(partial(_check_sequence, files, keys))
     findings: dict[tuple[str, str], Finding] = {}
     # hashing leaves Python's lock to other threads; processes would take longer to start than most stores to read
     with ThreadPoolExecutor() as threads:
@@ -66,17 +64,16 @@ def find_damage(planned: Planned, console: Console) -> list[Finding]:
     return list(findings.values())
 
 
-def _check_sequence(sequence: SequencePlan, keys: set[str]) -> list[Finding]:
-    """The damage of a sequence's files; of its states and scores, where `keys` has the state's."""
-    view = read_view(sequence.out, sequence.id)
-    findings = list(damaged_journal(sequence, view))
-    for tasks_seen, key in enumerate(sequence.keys):
+def _check_sequence(files: SequenceFiles, keys: set[str]) -> list[Finding]:
+    """The damage of a sequence's files; of its states those with these keys, which no sequence before has."""
+    findings = list(files.damaged_journal())
+    for tasks_seen, key in enumerate(files.sequence.keys):
         if tasks_seen > 0 and key in keys:
-            findings += damaged_state(sequence, view, tasks_seen)
+            findings += files.damaged_state(tasks_seen)
         # asked of each sequence: a state may be scored on other tasks by each
-        findings += damaged_scores(sequence, view, tasks_seen)
-    for task_id in range(len(sequence.tasks)):
-        findings += damaged_points(sequence, view, task_id)
+        findings += files.damaged_scores(tasks_seen)
+    for task_id in range(len(files.sequence.tasks)):
+        findings += files.damaged_points(task_id)
     return findings
 
 
