@@ -29,7 +29,7 @@ def prune(run: str, out: str, keep: Keep | None = None, dry_run: bool = False) -
     store = Store(folder.parent.parent)
     with contextlib.ExitStack() as locks:
         if not dry_run:
-            _lock(folder, store, locks)
+            lock_experiment(folder, store, locks, ", which prunes by itself as `checkpoints.keep` says")
         running = _running(own, store, locks)
         own = [_without(group, running) for group in own]
         # what is being trained needs all that it has, whatever its plan says
@@ -83,13 +83,11 @@ def _find_sequence(run: str, out: str, keep: Keep | None) -> tuple[Path, list[Gr
     return None
 
 
-def _lock(folder: Path, store: Store, locks: contextlib.ExitStack) -> None:
+def lock_experiment(folder: Path, store: Store, locks: contextlib.ExitStack, but: str = "") -> None:
+    """Keep other commands from an experiment and from a search of its name. Raises UserError where one runs."""
     for kind in ("experiment", "search"):
         if not locks.enter_context(store.lock(f"{kind}-{folder.name}", timeout=0)):
-            raise UserError(
-                f"{kind} {folder.name!r} in {str(store.root)!r} is being run by another process, which prunes by itself as "
-                "`checkpoints.keep` says"
-            )
+            raise UserError(f"{kind} {folder.name!r} in {str(store.root)!r} is being run by another process{but}")
 
 
 def _running(groups: list[Group], store: Store, locks: contextlib.ExitStack) -> tuple[SequencePlan, ...]:
