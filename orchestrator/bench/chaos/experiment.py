@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-
-NAME = "chaos"
 
 
 class Setting(NamedTuple):
@@ -30,7 +29,7 @@ def recipe(setting: Setting) -> dict[str, Any]:
     to come back after a fault: MIGU its counters, replay its memory of old examples.
     """
     return {
-        "name": NAME,
+        "name": "chaos",
         # wide enough for a step to take tens of milliseconds: most moments of a run shall be moments of training
         "model": {"name": "tiny-t5", "overrides": {"d_model": 128, "d_ff": 512}, "max_source": 48, "max_target": 8},
         "streams": [{"name": "embedded", "first": 3, "max_train": 400, "max_test": 20}],
@@ -42,8 +41,8 @@ def recipe(setting: Setting) -> dict[str, Any]:
     }
 
 
-def write_recipe(folder: Path, setting: Setting) -> Path:
-    """The file that the command is given."""
+def command_line(folder: Path, setting: Setting) -> list[str]:
+    """The command that runs the experiment, with its recipe and its output in a folder."""
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe(setting)))
-    return file
+    return [sys.executable, "-m", "orchestrator", "run", str(file), "--out", str(folder / "out"), "--json"]

@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from orchestrator.bench.chaos.experiment import NAME
 from orchestrator.errors import UserError
 from orchestrator.planning.experiment import open_experiment
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -60,12 +59,13 @@ def read_facts(out: Path) -> Facts:
     return dict(facts)
 
 
-def sequences_of(out: Path) -> tuple[SequencePlan, ...]:
-    """The sequences of the experiment; none where it cannot be read."""
-    try:
-        return open_experiment(NAME, str(out)).sequences
-    except UserError:
-        return ()
+def sequences_of(out: Path) -> list[SequencePlan]:
+    """The sequences of the experiment in an output folder; none where it cannot be read."""
+    sequences: list[SequencePlan] = []
+    for folder in (out / "experiments").glob("*"):
+        with contextlib.suppress(UserError):
+            sequences += open_experiment(str(folder), str(out)).sequences
+    return sequences
 
 
 def _said(sequence: SequencePlan) -> Iterator[tuple[str, str]]:

@@ -24,10 +24,14 @@ Strike = Callable[[Command, psutil.Process, Random], str]
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: whom it strikes, and how. `strike` returns what it did in a few words."""
+    """A fault: whom it strikes, and how. `strike` returns what it did in a few words, nothing where there was nothing to strike.
+
+    One that happens between two starts needs the second one, though the first may have ended well.
+    """
 
     target: Role
     strike: Strike
+    between_starts: bool = False
 
 
 def _send(number: signal.Signals) -> Strike:
@@ -57,6 +61,9 @@ def _flip(pattern: str) -> Strike:
     """Kill a run, and change a bit in a file of its output folder before it is started again."""
 
     def strike(command: Command, process: psutil.Process, rng: Random) -> str:
+        # the first of them may be still to come
+        while command.is_running and not any(command.place.out.glob(pattern)):
+            time.sleep(0.05)
         command.kill_group()
         # a worker that has not noticed yet must not write after the flip
         command.place.end_all()
@@ -124,9 +131,9 @@ FAULTS: dict[str, Fault] = {
     "interrupt": Fault("driver", _send(signal.SIGINT)),
     "pause-driver": Fault("driver", _pause),
     "pause-worker": Fault("worker", _pause),
-    "flip-journal": Fault("worker", _flip("sequences/*/*.jsonl")),
-    "flip-score": Fault("worker", _flip("scores/*.json")),
-    "flip-weights": Fault("worker", _flip("checkpoints/[!.]*/weights*.safetensors")),
+    "flip-journal": Fault("worker", _flip("sequences/*/*.jsonl"), between_starts=True),
+    "flip-score": Fault("worker", _flip("scores/*.json"), between_starts=True),
+    "flip-weights": Fault("worker", _flip("checkpoints/[!.]*/weights*.safetensors"), between_starts=True),
     "full-disk": Fault("worker", _fill_disk),
     "read-only": Fault("worker", _make_read_only),
 }

@@ -10,11 +10,10 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -40,11 +39,11 @@ CAP_DAC_OVERRIDE = 1
 
 
 class Place:
-    """An output folder, a temporary folder of Ray's that no other run has, and the processes that were started with it."""
+    """The folder of a run, a temporary folder that Ray shares with no other run, and the processes that came of it."""
 
-    def __init__(self, folder: Path, recipe: Path) -> None:
+    def __init__(self, folder: Path, command_line: Sequence[str]) -> None:
         self.folder = folder
-        self.recipe = recipe
+        self.command_line = command_line
         self.out = folder / "out"
         # a short path: Ray's sockets lie below it
         self.ray_folder = tempfile.mkdtemp(prefix="chaos-")
@@ -96,16 +95,15 @@ class Place:
 
 
 class Command:
-    """One start of `orchestrator run`: the driver, in a session of its own, and what it has started."""
+    """One start of a command: the driver, in a session of its own, and what it has started."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.began = time.time()
         self.log = place.folder / f"start-{place.starts}"
-        arguments = [sys.executable, "-m", "orchestrator", "run", str(place.recipe), "--out", str(place.out), "--json"]
         # through pipes: a storage that refuses writes for a while is not that of a terminal
         self.driver = subprocess.Popen(
-            arguments,
+            place.command_line,
             env=_environment(place.ray_folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -213,9 +211,9 @@ def _obey_file_modes() -> None:
 
 
 @contextlib.contextmanager
-def at_place(folder: Path, recipe: Path) -> Iterator[Place]:
+def at_place(folder: Path, command_line: Sequence[str]) -> Iterator[Place]:
     """A place whose processes are ended however the block ends."""
-    place = Place(folder, recipe)
+    place = Place(folder, command_line)
     try:
         yield place
     finally:

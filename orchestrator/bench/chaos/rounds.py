@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.bench.chaos.compare import Difference, compare, compare_copy, counts
-from orchestrator.bench.chaos.experiment import SETTINGS, Setting, write_recipe
+from orchestrator.bench.chaos.experiment import SETTINGS, Setting, command_line
 from orchestrator.bench.chaos.facts import Facts, finished_states, first_step_after, read_facts, repeated_seconds
 from orchestrator.bench.chaos.faults import FAULTS
 from orchestrator.bench.chaos.processes import ROLES, Command, Place, Role, at_place
@@ -138,7 +138,7 @@ def _progress(console: Console) -> Iterator[Callable[[str], None]]:
 def _tell(outcome: Outcome, console: Console) -> None:
     chosen = outcome.round
     words = [f"round {chosen.number + 1}: {chosen.kind} ({chosen.setting}) after {outcome.seconds_in:.1f} s"]
-    words.append(outcome.done or "missed: the run had ended")
+    words.append(outcome.done or "missed")
     words.append(f"exit codes {outcome.codes}")
     if not outcome.recovered:
         words.append("NOT RECOVERED")
@@ -181,7 +181,7 @@ def _new_place(folder: Path, setting: Setting) -> Iterator[Place]:
     # of an earlier measurement, which another one must not go on from
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with at_place(folder, write_recipe(folder, setting)) as place:
+    with at_place(folder, command_line(folder, setting)) as place:
         yield place
 
 
@@ -223,14 +223,18 @@ def _strike(chosen: Round, command: Command, undisturbed: Undisturbed, outcome: 
 def _repeat(place: Place, command: Command, outcome: Outcome, patience: float, struck: float) -> list[float]:
     """Wait for the command, and give it again until it has done all. Returns since when it was recovering, each time."""
     began = [struck]
-    for _ in range(1 + MOST_REPEATS):
+    if FAULTS[outcome.round.kind].between_starts:
+        outcome.codes.append(command.wait(patience))
+        command = place.start()
+        began.append(command.began)
+    for number in range(1 + MOST_REPEATS):
         outcome.codes.append(command.wait(patience))
         outcome.behind = command.result().get("mlflow_behind")
         outcome.tracebacks += command.printed("err").count("Traceback (most recent call last)")
         # the command itself says whether MLflow's copy is behind, and to give it again
         if outcome.codes[-1] == 0 and not outcome.behind:
             break
-        if len(outcome.codes) <= MOST_REPEATS:
+        if number < MOST_REPEATS:
             command = place.start()
             began.append(command.began)
     return began

@@ -46,26 +46,15 @@ def print_chaos(result: Mapping[str, Any], console: Console) -> None:
     title = f"{result['rounds']} rounds, seed {result['seed']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("fault", no_wrap=True)
-    for heading in (
-        "rounds",
-        "hits",
-        "lost",
-        "doubled",
-        "differ",
-        "made again",
-        "not back",
-        "repeated",
-        "recovered in",
-    ):
-        table.add_column(heading, justify="right")
+    for heading in ("hits", "lost", "doubled", "differ", "remade", "not back", "repeated", "back in"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in result["kinds"]:
-        counted = [
-            row[name] for name in ("rounds", "hits", "lost", "doubled", "differs", "trained_again", "not_recovered")
-        ]
-        seconds = []
+        cells = [row["kind"], f"{row['hits']}/{row['rounds']}"]
+        for name in ("lost", "doubled", "differs", "trained_again", "not_recovered"):
+            cells.append(str(row[name]))
         for name in ("repeated_s", "recover_s"):
-            seconds.append("" if row[name] is None else f"{row[name]:.1f} s")
-        table.add_row(row["kind"], *map(str, counted), *seconds)
+            cells.append("" if row[name] is None else f"{row[name]:.1f} s")
+        table.add_row(*cells)
     console.print(table)
     whole = sum(outcome["whole"] for outcome in result["played"])
     console.print(f"{whole} of {result['rounds']} rounds ended as the undisturbed run", highlight=False)
