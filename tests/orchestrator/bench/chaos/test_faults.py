@@ -17,9 +17,10 @@ from orchestrator.bench.chaos.faults import FAULTS, check_kinds, flip_bit
 from orchestrator.bench.chaos.processes import Command, at_place
 from orchestrator.errors import UserError
 
-# appends a line ten times a second, and says what hinders it
+# appends a line fifty times a second, and says what hinders it; a process of another group outlives it
 WRITER = """
-import pathlib, sys, time
+import pathlib, subprocess, sys, time
+subprocess.Popen(["sleep", "60"], start_new_session=True)
 out = pathlib.Path(sys.argv[1])
 out.mkdir()
 while True:
