@@ -144,6 +144,8 @@ def _tell(outcome: Outcome, console: Console) -> None:
         words.append("NOT RECOVERED")
     if outcome.trained_again:
         words.append(f"{outcome.trained_again} finished states made again")
+    if outcome.tracebacks:
+        words.append(f"{outcome.tracebacks} tracebacks on the screen")
     if outcome.behind:
         words.append(outcome.behind)
     for difference in outcome.differences[:3]:
