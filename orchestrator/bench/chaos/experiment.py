@@ -26,7 +26,7 @@ def recipe(setting: Setting) -> dict[str, Any]:
     """The experiment's configuration.
 
     One group of workers at a time, so that of several CPUs one is left for scoring beside training. Each method has what has
-    to come back after a fault: MIGU its counters, replay its memory of old examples.
+    to come back after a fault: MIGU its counters, replay its memory of old examples. A task is gone on with amid its steps.
     """
     return {
         "name": "chaos",
@@ -36,6 +36,7 @@ def recipe(setting: Setting) -> dict[str, Any]:
         "methods": ["ft+migu", {"tuning": "lora", "plugins": ["replay"]}],
         "seeds": [7],
         "training": {"lr": 1e-3, "epochs": 1, "global_batch": 8, "micro_batch": 4},
+        "checkpoints": {"every_steps": 3},
         "evaluation": {"placement": setting.placement},
         "scaling": {"workers": setting.workers, "max_concurrent": 1},
     }

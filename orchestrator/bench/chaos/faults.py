@@ -134,6 +134,7 @@ FAULTS: dict[str, Fault] = {
     "flip-journal": Fault("worker", _flip("sequences/*/*.jsonl"), between_starts=True),
     "flip-score": Fault("worker", _flip("scores/*.json"), between_starts=True),
     "flip-weights": Fault("worker", _flip("checkpoints/[!.]*/weights*.safetensors"), between_starts=True),
+    "flip-in-task": Fault("worker", _flip("in_task/checkpoints/[!.]*/*.safetensors"), between_starts=True),
     "full-disk": Fault("worker", _fill_disk),
     "read-only": Fault("worker", _make_read_only),
 }

@@ -24,6 +24,8 @@ from orchestrator.bench.chaos.table import summary
 # The command is given again so often at most; Ray finds out that a part of it is gone within about a minute
 MOST_REPEATS = 4
 PATIENCE_SECONDS = 180.0
+# A run may be faster than the undisturbed one was, and the very end of a process then comes too early to be hit
+LAST_MOMENT = 0.9
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Round:
     number: int
     kind: str
     setting: Setting
-    # of the time for which there is what is struck
+    # of the time for which the undisturbed run has what is struck
     fraction: float
     # chooses which of several processes or files, and for how long
     seed: int
@@ -89,7 +91,7 @@ def choose_rounds(count: int, seed: int, kinds: Sequence[str]) -> list[Round]:
         kind = waiting.pop()
         # scores that the training workers compute have no actors that could be struck
         settings = [setting for setting in SETTINGS if kind != "kill-scorer" or setting.placement == "async"]
-        rounds.append(Round(number, kind, rng.choice(settings), rng.random(), rng.getrandbits(32)))
+        rounds.append(Round(number, kind, rng.choice(settings), rng.uniform(0, LAST_MOMENT), rng.getrandbits(32)))
     return rounds
 
 
