@@ -43,11 +43,15 @@ class Round:
 
 @dataclass
 class Outcome:
-    """What became of a round. `done` is what the fault did; empty where the run had ended before."""
+    """What became of a round. `done` is what the fault did; empty where the run had ended before.
+
+    `finished` states were there at that moment; `trained_again` of them were made once more.
+    """
 
     round: Round
     done: str = ""
     seconds_in: float = 0.0
+    finished: int = 0
     codes: list[int | None] = field(default_factory=list)
     recovered: bool = False
     trained_again: int = 0
@@ -197,6 +201,7 @@ def play(folder: Path, chosen: Round, undisturbed: Undisturbed) -> Outcome:
         outcome.done = _strike(chosen, command, undisturbed, outcome)
         struck = time.time()
         states = finished_states(place.out)
+        outcome.finished = len(states)
         began = _repeat(place, command, outcome, PATIENCE_SECONDS + 5 * undisturbed.seconds, struck)
         outcome.recovered = outcome.codes[-1] == 0
         for key, made in finished_states(place.out).items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -54,15 +56,25 @@ def test_an_outcome_is_whole_only_if_nothing_is_wrong_with_it() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_whose_worker_is_killed_ends_as_the_undisturbed_one(tmp_path: Path) -> None:
+def test_a_run_whose_driver_is_killed_ends_as_the_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seed's round has one worker, and its moment is in the middle of training."""
+    # Ray's folders are made below it, of which nothing is to stay
+    temporary = tempfile.mkdtemp(prefix="t")
+    monkeypatch.setattr(tempfile, "tempdir", temporary)
     said = io.StringIO()
-    result = chaos(Console(file=said, width=100), 1, 0, ("kill-worker",), tmp_path)
+    result = chaos(Console(file=said, width=100), 1, 58, ("kill-driver",), tmp_path)
     (played,) = result["played"]
     assert played["whole"], played
-    assert played["done"].startswith("SIGKILL to process "), "it was too late"
+    assert played["done"].startswith("SIGKILL to process ")
+    assert played["finished"] >= 1, "it was too early"
+    assert (played["codes"], played["trained_again"]) == ([-9, 0], 0)
     assert (result["bench"], result["rounds"], result["kinds"][0]["hits"]) == ("chaos", 1, 1)
     assert played["recover_s"] > 0
-    assert "round 1 of 1: kill-worker" in said.getvalue()
-    assert (tmp_path / "000-kill-worker" / "out" / "mlflow.db").exists()
+    assert "round 1 of 1: kill-driver (1-inline)" in said.getvalue()
+    assert (tmp_path / "000-kill-driver" / "out" / "mlflow.db").exists()
     for process in psutil.process_iter(["environ"]):
-        assert not (process.info["environ"] or {}).get("RAY_TMPDIR", "").startswith("/tmp/chaos-")
+        assert not (process.info["environ"] or {}).get("RAY_TMPDIR", "").startswith(temporary)
+    assert not list(Path(temporary).glob("chaos-*"))
+    shutil.rmtree(temporary)
