@@ -185,12 +185,19 @@ def _first_steps(sequence: SequencePlan) -> Iterator[Step]:
             yield event
 
 
-def first_step_after(out: Path, began: float) -> float | None:
-    """When the first step was recorded that is new since then, in seconds since 1970."""
+def first_step_after(out: Path, began: float, of_new_start: bool) -> float | None:
+    """When the first step was recorded that is new since then, in seconds since 1970; None where there is none.
+
+    `of_new_start`: only one of workers that were started since. Those of a driver that was killed go on for a few seconds.
+    """
     times: list[float] = []
     for sequence in sequences_of(out):
+        since = [began]
+        if of_new_start:
+            since = [time / 1000 for time in read_view(out, sequence.id).starts if time / 1000 >= began]
         for event in _first_steps(sequence):
-            if event.time / 1000 >= began:
+            # nothing is new in a sequence that was not started again
+            if since and event.time / 1000 >= since[0]:
                 times.append(event.time / 1000)
     return min(times, default=None)
 

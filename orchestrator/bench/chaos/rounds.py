@@ -206,7 +206,7 @@ def play(folder: Path, chosen: Round, undisturbed: Undisturbed) -> Outcome:
         outcome.recovered = outcome.codes[-1] == 0
         for key, made in finished_states(place.out).items():
             outcome.trained_again += states.get(key, made) != made
-        first_step = first_step_after(place.out, began[-1])
+        first_step = first_step_after(place.out, began[-1], len(began) > 1)
         # nothing was left to train: then what is left took all of the last start
         recovered = first_step or time.time()
         outcome.recover_s = round(recovered - began[-1], 1)

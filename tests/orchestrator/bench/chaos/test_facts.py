@@ -19,7 +19,7 @@ from orchestrator.bench.chaos.faults import flip_bit
 from orchestrator.bench.made_records import BEGIN, Size, make_experiment
 from orchestrator.planning.experiment import tracking_uri
 from orchestrator.store.checkpoints import State, Store
-from orchestrator.store.events import Step
+from orchestrator.store.events import Step, parse_event
 from orchestrator.store.integrity import seal, unseal
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.tracking import MlflowSync
@@ -226,11 +226,19 @@ def test_steps_that_were_trained_again_are_told_by_their_times(tmp_path: Path) -
 
 def test_a_repeated_step_is_not_the_first_new_one(tmp_path: Path) -> None:
     (sequence,) = make_experiment(tmp_path, Size(sequences=1, tasks=1, steps=2)).sequences
-    assert first_step_after(tmp_path, BEGIN / 1000 + 1) is None
+    began = BEGIN / 1000 + 1
+    assert first_step_after(tmp_path, began, of_new_start=False) is None
     known = Step(time=BEGIN + 5000, task_id=0, step=2, loss=1.0, lr=0.1, grad_norm=1.0, tokens_per_s=1.0)
     new = known.model_copy(update={"step": 3, "time": BEGIN + 7000})
-    Journal(journal_folder(tmp_path, sequence.id)).append_all([known, new])
-    assert first_step_after(tmp_path, BEGIN / 1000 + 1) == BEGIN / 1000 + 7
+    records = Journal(journal_folder(tmp_path, sequence.id))
+    records.append_all([known, new])
+    assert first_step_after(tmp_path, began, of_new_start=False) == BEGIN / 1000 + 7
+    # by workers that outlived their driver
+    assert first_step_after(tmp_path, began, of_new_start=True) is None
+    (start, *_) = lines_of(tmp_path, "sequence_started")
+    again = parse_event(unseal(start) | {"time": BEGIN + 8000})
+    records.append_all([again, new.model_copy(update={"step": 4, "time": BEGIN + 9000})])
+    assert first_step_after(tmp_path, began, of_new_start=True) == BEGIN / 1000 + 9
 
 
 def test_a_state_that_was_made_again_has_another_time(copied: Path) -> None:
