@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 import time
@@ -212,6 +213,8 @@ def play(folder: Path, chosen: Round, undisturbed: Undisturbed) -> Outcome:
         outcome.recover_s = round(recovered - began[-1], 1)
         outcome.repeated_s = repeated_seconds(place.out)
         outcome.differences = compare(undisturbed.facts, read_facts(place.out)) + compare_copy(place.out)
+    # beside what its commands have printed
+    (folder / "outcome.json").write_text(json.dumps(outcome.to_json(), indent=1))
     return outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tempfile
 from collections import Counter
@@ -74,6 +75,7 @@ def test_a_run_whose_driver_is_killed_ends_as_the_undisturbed_one(
     assert played["recover_s"] > 0
     assert "round 1 of 1: kill-driver (1-inline)" in said.getvalue()
     assert (tmp_path / "000-kill-driver" / "out" / "mlflow.db").exists()
+    assert json.loads((tmp_path / "000-kill-driver" / "outcome.json").read_text()) == played
     for process in psutil.process_iter(["environ"]):
         assert not (process.info["environ"] or {}).get("RAY_TMPDIR", "").startswith(temporary)
     assert not list(Path(temporary).glob("chaos-*"))
