@@ -21,6 +21,7 @@ from orchestrator.bench.chaos.facts import Facts, finished_states, first_step_af
 from orchestrator.bench.chaos.faults import FAULTS
 from orchestrator.bench.chaos.processes import ROLES, Command, Place, Role, at_place
 from orchestrator.bench.chaos.table import summary
+from orchestrator.planning.experiment import check_writable
 
 # The command is given again so often at most; Ray finds out that a part of it is gone within about a minute
 MOST_REPEATS = 4
@@ -125,6 +126,7 @@ def chaos(console: Console, count: int, seed: int, kinds: Sequence[str], out: Pa
 @contextlib.contextmanager
 def _folder(out: Path | None) -> Iterator[Path]:
     if out is not None:
+        check_writable(str(out))
         out.mkdir(parents=True, exist_ok=True)
         yield out.resolve()
         return

@@ -17,6 +17,7 @@ from orchestrator.bench.chaos.compare import Difference
 from orchestrator.bench.chaos.experiment import Setting
 from orchestrator.bench.chaos.faults import FAULTS
 from orchestrator.bench.chaos.rounds import Outcome, Round, chaos, choose_rounds
+from orchestrator.errors import UserError
 
 
 def test_rounds_follow_from_the_seed() -> None:
@@ -54,6 +55,12 @@ def test_an_outcome_is_whole_only_if_nothing_is_wrong_with_it() -> None:
     values = damaged.to_json()
     assert (values["kind"], values["setting"], values["lost"], values["doubled"]) == ("interrupt", "1-inline", 1, 0)
     assert (values["differences"], values["whole"]) == (["lost: a fact"], False)
+
+
+def test_a_folder_that_cannot_be_one_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="out: cannot write to"):
+        chaos(Console(quiet=True), 1, 0, ("interrupt",), tmp_path / "file" / "below")
 
 
 @pytest.mark.slow
