@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.redaction import redacted_values
 from orchestrator.store.events import PointScored, Step, SystemSample, parse_event
 from orchestrator.store.integrity import is_sound, seal, unseal
 from orchestrator.store.records.event import Event
@@ -53,7 +54,7 @@ class Journal:
         """Write events in their order, and wait for the disk once for all of them."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.writer}.jsonl"
-        lines = b"".join(seal(event.to_json()) + b"\n" for event in events)
+        lines = b"".join(_line(event) for event in events)
         # opened for each call: a journal has nothing to close, and no handle that a forked process would share
         with path.open("ab+") as stream:
             if stream.tell() > 0:
@@ -66,6 +67,15 @@ class Journal:
             stream.flush()
             if not all(isinstance(event, UNSYNCED) for event in events):
                 os.fsync(stream.fileno())
+
+
+def _line(event: Event) -> bytes:
+    """An event as it is written. All else is read from journals, so what is redacted here stands nowhere."""
+    values = event.to_json()
+    # the many others have numbers, and names of tasks
+    if not isinstance(event, UNSYNCED):
+        values = redacted_values(values)
+    return seal(values) + b"\n"
 
 
 class ThreadedJournal(Journal):
