@@ -45,6 +45,15 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
     return summary
 
 
+def write_csv_or_say(experiment: Experiment, result: dict[str, Any]) -> list[str]:
+    """Write the files of `write_csv`. Gives a line where that fails: a full disk takes nothing from what was computed."""
+    try:
+        write_csv(experiment, result)
+    except OSError as error:
+        return [f"the CSV files in {experiment.folder} could not be written: {error.strerror or error}"]
+    return []
+
+
 def _write_by_scorer(path: Path, sequences: Sequence[dict[str, Any]]) -> None:
     rows = []
     for sequence in sequences:

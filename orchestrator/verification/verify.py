@@ -59,7 +59,7 @@ def find_damage(planned: Planned, console: Console) -> list[Finding]:
     # hashing leaves Python's lock to other threads; processes would take longer to start than most stores to read
     with ThreadPoolExecutor() as threads:
         running = [threads.submit(check) for check in checks]
-        for done in track(running, "reading", console=console, transient=True, disable=not console.is_terminal):
+        for done in track(running, "reading", console=console, transient=True, disable=not console.is_interactive):
             findings |= {(str(finding.file), finding.what): finding for finding in done.result()}
     return list(findings.values())
 
