@@ -5,13 +5,16 @@ What is heavy to import (torch, Ray, MLflow) is imported inside the commands, so
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from pathlib import Path
 
 # a command joins the application when its module is imported
 from orchestrator.cli import benchmarks, experiments, storage, tools
 from orchestrator.cli.app import app, make_console
 from orchestrator.errors import CommandFailed, SequenceFailed, UserError
 from orchestrator.logs import traceback_of
+from orchestrator.redaction import RedactingStream
 
 __all__ = ["benchmarks", "experiments", "main", "storage", "tools"]
 
@@ -21,7 +24,9 @@ INTERRUPTED = 130
 
 def main() -> None:
     """The console command. Bad input ends in one line and exit code 2, a failure in one line and exit code 1."""
+    _hide_secrets()
     try:
+        _check_packages()
         app()
     # 2 is what typer gives for an option that it does not know: a script asks one code for all bad input
     except UserError as error:
@@ -33,6 +38,34 @@ def main() -> None:
         if end.code == INTERRUPTED:
             make_console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
         raise
+
+
+def _hide_secrets() -> None:
+    """Have nothing printed with a password in it: neither our lines nor a library's, nor a traceback at the end."""
+    # a second command in the same process has them already
+    if not isinstance(sys.stdout, RedactingStream):
+        sys.stdout = RedactingStream(sys.stdout)
+    if not isinstance(sys.stderr, RedactingStream):
+        sys.stderr = RedactingStream(sys.stderr)
+
+
+def _check_packages() -> None:
+    """Raises UserError where a folder of the user's hides one of our packages: nothing that is told later would say so.
+
+    `python -m orchestrator` and the driver of a Ray job look first where the user stands.
+    """
+    root = Path(__file__).resolve().parents[2]
+    for package in ("methods", "streams"):
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            raise UserError(f"the package {package!r} of continual-orchestrator is not installed")
+        # a folder without an `__init__.py` hides ours too; a single file has no folder
+        places = list(spec.submodule_search_locations or [str(spec.origin)])
+        if Path(places[0]).resolve() != root / package:
+            raise UserError(
+                f"{places[0]} hides the package {package!r} of continual-orchestrator: rename it, or give the command "
+                "`orchestrator` (not `python -m`) in another folder"
+            )
 
 
 def _end_with(line: str, error: Exception, code: int) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +71,38 @@ def test_who_stops_a_command_is_told_that_it_goes_on(
     left, _, stderr = call("run")
     assert left == code
     assert ("the same command goes on from here" in stderr) == is_said
+
+
+EDITABLE = """
+import sys
+from importlib.machinery import PathFinder
+
+
+class Editable:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [{root!r}])
+
+
+# an editable installation is looked for last, and the folder where the user stands, under `python -m`, first
+sys.meta_path.insert(sys.meta_path.index(PathFinder) + 1, Editable)
+sys.path[0] = {here!r}
+from orchestrator.cli import main
+
+main()
+"""
+
+
+@pytest.mark.parametrize("made", ["methods.py", "streams/mine.py"])
+def test_a_package_that_the_users_own_hides_is_said(made: str, tmp_path: Path) -> None:
+    (tmp_path / made).parent.mkdir(exist_ok=True)
+    (tmp_path / made).write_text("")
+    code = EDITABLE.format(root=str(Path(__file__).parents[2]), here=str(tmp_path))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", code, "list", "methods"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    place = made.split("/")[0]
+    line = f"error: {tmp_path / place} hides the package {place.removesuffix('.py')!r} of continual-orchestrator: rename it"
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
