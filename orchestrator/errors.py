@@ -22,5 +22,9 @@ class WorkerFailed(RuntimeError):
     """A worker cannot go on; its group is started again, and another attempt may succeed."""
 
 
+class StorageFailed(RuntimeError):
+    """An object store did not do what it was asked; the message names the object. Another attempt may succeed."""
+
+
 class CommandFailed(RuntimeError):
     """The command itself cannot go on, for a reason that nobody foresaw; the message names the log. Exit code 1."""

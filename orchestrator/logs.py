@@ -19,13 +19,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.storage.places import folder_at
+
 PACKAGES = ("orchestrator", "methods", "streams")
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def sequence_logs(out: str | Path, sequence_id: str) -> Path:
     """The folder of a sequence's log files."""
-    return Path(out) / "logs" / sequence_id
+    return folder_at(out) / "logs" / sequence_id
 
 
 def worker_log(out: str | Path, sequence_id: str, worker: int) -> Path:
@@ -40,22 +42,22 @@ def scoring_log(out: str | Path, sequence_id: str, tasks_seen: int) -> Path:
 
 def tracking_log(out: str | Path) -> Path:
     """The log of the copy to MLflow."""
-    return Path(out) / "logs" / "tracking.log"
+    return folder_at(out) / "logs" / "tracking.log"
 
 
 def trial_log(out: str | Path, trial: str) -> Path:
     """The log of the process that drives one trial of a search."""
-    return Path(out) / "logs" / "trials" / f"{trial}.log"
+    return folder_at(out) / "logs" / "trials" / f"{trial}.log"
 
 
 def driver_log(out: str | Path) -> Path:
     """The log of the command itself."""
-    return Path(out) / "logs" / "driver.log"
+    return folder_at(out) / "logs" / "driver.log"
 
 
 def ray_logs(out: str | Path, run: str) -> Path:
     """The folder for copies of what Ray wrote about the workers of a run that failed."""
-    return Path(out) / "logs" / f"ray-{run}"
+    return folder_at(out) / "logs" / f"ray-{run}"
 
 
 def reason(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from orchestrator.errors import UserError
 from orchestrator.evaluation.columns import is_complete, missing_columns
 from orchestrator.planning.experiment import search_folder
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 
 logger = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ def planned_groups(folder: Path, keep: Keep | None = None) -> list[Group]:
 
 def other_groups(out: str, name: str) -> Iterator[tuple[str, Group]]:
     """The groups of all other experiments in an output folder, each with its experiment's name."""
-    for folder in sorted((Path(out) / "experiments").glob("*")):
+    for folder in sorted((folder_at(out) / "experiments").glob("*")):
         if folder.name != name:
             for group in planned_groups(folder):
                 yield folder.name, group
@@ -265,9 +266,9 @@ class Retention:
     """Prunes the states of one experiment or search while it runs; to be asked again and again."""
 
     def __init__(self, out: str, name: str, keep: Keep) -> None:
-        self.folder = Path(out) / "experiments" / name
+        self.folder = folder_at(out) / "experiments" / name
         self.keep = keep
-        self.store = Store(Path(out))
+        self.store = Store(folder_at(out))
         self._looked = time.monotonic()
 
     def look(self) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator import logs
@@ -16,6 +15,7 @@ from orchestrator.cluster.scoring import AsyncScoring
 from orchestrator.cluster.worker import work_through
 from orchestrator.config.running import ScalingConfig
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store.view import View
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ def trainer(
 
     from orchestrator.cluster.deaths import NoteDeaths
 
-    storage = Path(out) / "ray"
+    storage = folder_at(out) / "ray"
     run_name = f"{group}-{settings['started']}"
     introductions = storage / run_name / "workers"
     resources_per_worker = {"CPU": scaling.cpus_per_worker}
@@ -172,7 +172,7 @@ def trainer(
             name=run_name,
             storage_path=str(storage),
             # typed for the older version of Ray Train, which calls other methods of it
-            callbacks=[NoteDeaths(group, introductions, Path(settings["run_logs"]))],  # type: ignore[list-item]
+            callbacks=[NoteDeaths(group, introductions, folder_at(settings["run_logs"]))],  # type: ignore[list-item]
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # Train V2 has it
         ),

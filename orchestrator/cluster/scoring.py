@@ -10,6 +10,7 @@ from orchestrator import logs
 from orchestrator.cluster.ray_logs import copy_ray_logs, death, introduced
 from orchestrator.cluster.scoring_pool import Job, ScoringPool, what_is_scored
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import Journal, journal_folder
@@ -52,7 +53,7 @@ class AsyncScoring:
 
     def _introduction(self, sequence: SequencePlan, tasks_seen: int) -> Path:
         """The file in which a scoring actor writes down who it is."""
-        return Path(sequence.out) / "ray" / self.run_logs.name / f"scoring-{sequence.id}-{tasks_seen}.json"
+        return folder_at(sequence.out) / "ray" / self.run_logs.name / f"scoring-{sequence.id}-{tasks_seen}.json"
 
     def _collect(self) -> None:
         for ended in self.pool.poll():
@@ -102,5 +103,5 @@ def _note_scores(sequence: SequencePlan, tasks_seen: int) -> None:
     from orchestrator.evaluation.columns import column_events
 
     journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
-    for event in column_events(sequence, tasks_seen, Store(Path(sequence.out))):
+    for event in column_events(sequence, tasks_seen, Store(folder_at(sequence.out))):
         journal.append(event)

@@ -6,13 +6,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from orchestrator import logs
 from orchestrator.cluster.ray_logs import RayProcess, copy_ray_logs, introduce, introduction
 from orchestrator.errors import SequenceFailed, WorkerFailed
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.failure_notes import cause_of_failure
@@ -68,7 +68,7 @@ def _work_through(settings: dict[str, Any], parallel: Parallel, process: RayProc
 def _introduced(settings: dict[str, Any]) -> tuple[Parallel, RayProcess]:
     """The group's workers, and this process, whose name is written down where they are looked after."""
     parallel = _join_group(settings["strategy"])
-    return parallel, introduce(introduction(Path(settings["introductions"]), parallel.rank))
+    return parallel, introduce(introduction(folder_at(settings["introductions"]), parallel.rank))
 
 
 def _join_group(strategy: Strategy) -> Parallel:
@@ -103,7 +103,7 @@ def _train(sequence: SequencePlan, settings: dict[str, Any], parallel: Parallel,
             run_sequence(sequence, evaluate=settings["evaluate"], parallel=parallel, until=settings["until"])
         except Exception as error:
             name = f"{settings['group']}-worker-{parallel.rank}"
-            copy_ray_logs(process, Path(settings["run_logs"]), name)
+            copy_ray_logs(process, folder_at(settings["run_logs"]), name)
             leave_group_unless_alone(error, parallel)
         else:
             logger.info("worker %d of %d is done with %s", parallel.rank, parallel.count, sequence.id)
@@ -128,7 +128,7 @@ def _lock_sequence(sequence: SequencePlan, started: int) -> Iterator[bool]:
 
     A process that still holds it from an earlier run, one that was killed, is waited for.
     """
-    store = Store(Path(sequence.out))
+    store = Store(folder_at(sequence.out))
     while True:
         with store.lock(f"sequence-{sequence.id}", timeout=1) as locked:
             if locked:
@@ -155,7 +155,7 @@ def is_due(sequence: SequencePlan, settings: dict[str, Any]) -> bool:
     if not attempts:
         return True
     notes = logs.sequence_logs(sequence.out, sequence.id)
-    cause = cause_of_failure(notes, Path(settings["run_logs"]), since=attempts[-1])
+    cause = cause_of_failure(notes, folder_at(settings["run_logs"]), since=attempts[-1])
     failure = _final_failure(cause, len(attempts), settings["max_failures"])
     if failure is None:
         return True

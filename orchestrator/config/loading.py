@@ -14,6 +14,7 @@ from orchestrator.config import DEFAULT_RECIPE
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
+from orchestrator.storage.places import resolved
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -57,7 +58,7 @@ def load_config(source: str | None = None, overrides: Sequence[str] = (), out: s
         raise UserError(f"{origin}: {explain(error)}") from None
     _check_spaces(config)
     # a worker may have another working directory
-    return config.model_copy(update={"out": str(Path(config.out).expanduser().resolve())})
+    return config.model_copy(update={"out": resolved(config.out)})
 
 
 def _check_spaces(config: RunConfig) -> None:

@@ -14,6 +14,7 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 
 PLANS = "sequences.json"
 
@@ -28,7 +29,7 @@ class Experiment:
     @property
     def folder(self) -> Path:
         """Where its configuration and its report are."""
-        return Path(self.config.out) / "experiments" / self.config.name
+        return folder_at(self.config.out) / "experiments" / self.config.name
 
     def save(self) -> None:
         """Write what was asked for. Raises UserError where the output folder cannot be written."""
@@ -49,7 +50,7 @@ class Experiment:
 
 def search_folder(out: str, name: str) -> Path:
     """Where a search of that name keeps its journal, its choice and its plots."""
-    return Path(out) / "experiments" / name / "search"
+    return folder_at(out) / "experiments" / name / "search"
 
 
 def is_search_folder(out: str, name: str) -> bool:
@@ -67,12 +68,12 @@ def open_experiment(run: str, out: str) -> Experiment:
     # a folder given as it is wins: it may be a copy that lies outside every output folder
     folder = Path(run)
     if not (folder / PLANS).exists():
-        folder = Path(out) / "experiments" / run
+        folder = folder_at(out) / "experiments" / run
     try:
         values = yaml.safe_load((folder / "config.yaml").read_text())
         plans = json.loads((folder / PLANS).read_text())
     except FileNotFoundError:
-        raise UserError(f"no experiment {run!r} in {str(out)!r}: {_what_there_is(Path(out))}") from None
+        raise UserError(f"no experiment {run!r} in {str(out)!r}: {_what_there_is(folder_at(out))}") from None
     # the folder may have been moved or copied since: what counts is where it is now
     here = str(folder.resolve().parent.parent)
     try:
@@ -98,7 +99,7 @@ def _what_there_is(out: Path) -> str:
 
 def check_writable(out: str) -> None:
     """Raises UserError where nothing can be written below `out`, before anything is computed for it."""
-    folder = Path(out)
+    folder = folder_at(out)
     # the folder itself may be still to be made: its nearest parent that exists decides
     while not folder.exists():
         folder = folder.parent

@@ -7,9 +7,9 @@ plan. `run_sequence` appends what is missing to the journal; a report recovers i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import (
     CheckpointSaved,
@@ -48,7 +48,7 @@ def _add_missing(sequence: SequencePlan, view: View) -> None:
         view.probe_names = sequence.probe_names
         if view.last_word == "waiting":
             view.last_word = "running"
-    for event in missing_events(sequence, view, Store(Path(sequence.out))):
+    for event in missing_events(sequence, view, Store(folder_at(sequence.out))):
         view.add(event)
 
 

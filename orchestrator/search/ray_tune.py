@@ -27,6 +27,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.decisions.halving import rungs
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, score_after, tasks_done
+from orchestrator.storage.places import folder_at
 from orchestrator.store.journal import Journal, Tail, journal_folder
 from orchestrator.store.records.search_events import TrialProblem
 from orchestrator.store.view import View
@@ -87,7 +88,7 @@ def _tuner(
     )
     run_config = tune.RunConfig(
         name=f"{name}-search",
-        storage_path=str(Path(trial_store.planner.config.out) / "ray"),
+        storage_path=str(folder_at(trial_store.planner.config.out) / "ray"),
         verbose=0,
         callbacks=[_Watch(watch)],
         # Of a trial's driver, whose node died. A trial that fails by itself says so in its journal.
@@ -213,7 +214,7 @@ def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
             if failed or tasks_done(views) < until_task:
                 # What a sequence says of itself is in its journal; what the machinery says around it would be lost.
                 if problems:
-                    _record_problem(Path(settings.folder), config["trial"], problems[0])
+                    _record_problem(folder_at(settings.folder), config["trial"], problems[0])
                 return
             tune.report({"tasks": until_task, "score": score_after(settings.search, views, until_task)})
 

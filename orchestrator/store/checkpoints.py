@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -11,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
+from orchestrator.storage.folders import made_whole, move_folder, remove_folder
+from orchestrator.storage.places import is_local
 from orchestrator.store import scores
 from orchestrator.store.integrity import file_sha256, sync_files, write_whole
 from orchestrator.store.locks import exclusive_lock
@@ -34,6 +34,7 @@ from orchestrator.store.states.state_files import (
 from orchestrator.store.states.tensor_files import (
     WrittenFile,
     digest_bytes,
+    read_tensors,
     tensor_parts,
     write_bytes,
     write_tensors,
@@ -114,30 +115,21 @@ class Store:
         The weights are written as their difference from those of the state `base`, where that is smaller.
         """
         final = self.path(key)
-        # what a process left that died here: nobody else writes this key now
-        for leftover in final.parent.glob(f".{key}.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
         if self.is_pruned(key):
-            shutil.rmtree(final)
-        elif final.exists() and not self.has(key):
+            remove_folder(final)
+        # in an object store, files without a manifest are what a process left that died while it wrote them
+        elif (final if is_local(final) else final / MANIFEST).exists() and not self.has(key):
             self.set_aside(key)
-        unfinished = final.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
-        unfinished.mkdir(parents=True)
-        try:
+        with made_whole(final, lambda: self.has(key)) as folder:
             about_base: Mapping[str, Any] = {}
             if base is not None:
                 packed, about_base = self._as_difference(packed, base)
-            files = write_state(unfinished, packed)
+            files = write_state(folder, packed)
             # written last: a folder that has it is complete
-            _write_manifest(unfinished, {"key": key, "made_by": made_by, **about_base}, files)
+            _write_manifest(folder, {"key": key, "made_by": made_by, **about_base}, files)
             # All at once, which takes a disk less time than one after the other. The manifest too must be there before the
             # name that vouches for it.
-            sync_files(unfinished)
-            # if another process made the same state first after all, its bytes serve as well
-            if not self.has(key):
-                unfinished.rename(final)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            sync_files(folder)
         return self.size(key)
 
     def is_sound(self, key: str) -> bool:
@@ -163,9 +155,9 @@ class Store:
         folder = self.path(key)
         base = self.base_of(key)
         if base is None:
-            return load_file(folder / WEIGHTS_FILE)
+            return read_tensors(folder / WEIGHTS_FILE)
         form = (folder / DELTA_FORM_FILE).read_bytes()
-        return unpack_difference(load_file(folder / DELTA_FILE), form, self.weights(base))
+        return unpack_difference(read_tensors(folder / DELTA_FILE), form, self.weights(base))
 
     def history(self, key: str) -> dict[str, Any]:
         """How the last task of a checkpoint went, without reading its weights."""
@@ -267,9 +259,8 @@ class Store:
 
     def set_aside(self, key: str) -> None:
         """Move a corrupt checkpoint out of the way, so that its state is made again; its files are kept to look at."""
-        folder = self.path(key)
         # a number of its own: the same state may turn out corrupt once more
-        folder.rename(folder.with_name(f"{key}.corrupt-{uuid.uuid4().hex[:6]}"))
+        move_folder(self.path(key), f"{key}.corrupt-{uuid.uuid4().hex[:6]}")
 
     def load_score(self, key: str) -> dict[str, Any] | None:
         """The score of that key with what is recorded with it; None where it has to be computed."""

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.places import is_local
+
 _FIELD = b', "crc": "'
 _END = b'"}'
 _DIGITS = 8
@@ -54,6 +56,10 @@ def _checksum(content: bytes) -> bytes:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under another name first, and give it its own when all bytes are on the disk."""
+    if not is_local(path):
+        # an object appears whole or not at all
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # a name of its own: two processes may write the same file at once
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -68,7 +74,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sync_files(folder: Path) -> None:
-    """Wait until the bytes of every file of a folder are on the disk."""
+    """Wait until the bytes of every file of a folder are on the disk; objects are kept when they are put."""
+    if not is_local(folder):
+        return
     for file in folder.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())

@@ -1,4 +1,4 @@
-"""Locks of the operating system, in files that all workers see: each ends with the process that holds it."""
+"""Locks that all workers see: of the operating system, each of which ends with the process that holds it; or leases."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from orchestrator.storage.places import is_local
+
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path, name: str, timeout: float) -> Iterator[bool]:
     """Try to be the only holder of that name; gives False if another still is after `timeout` seconds (-1: wait for ever)."""
+    if not is_local(folder):
+        from orchestrator.storage.leases import held
+
+        with held(folder / f"{name}.lock", timeout) as is_mine:
+            yield is_mine
+        return
     folder.mkdir(parents=True, exist_ok=True)
     # one thread may take it and another give it back: a state's lock goes with the state to the thread that writes it
     file_lock = FileLock(folder / f"{name}.lock", thread_local=False)

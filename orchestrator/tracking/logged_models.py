@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.places import folder_at
 from orchestrator.store.events import CheckpointSaved
 from orchestrator.store.identities import RunIdentity
 from orchestrator.tracking.parent_runs import ParentRuns
@@ -27,7 +27,7 @@ def logged_model(
         return str(found[0].model_id)
     tags = {
         **identity,
-        "checkpoint_uri": Path(event.path).as_uri(),
+        "checkpoint_uri": folder_at(event.path).as_uri(),
         "key": event.key,
         "bytes": str(event.bytes),
         "reused": str(event.reused).lower(),

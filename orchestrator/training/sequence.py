@@ -6,17 +6,17 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
-from orchestrator.errors import NonFiniteLoss, SequenceFailed
+from orchestrator.errors import NonFiniteLoss, SequenceFailed, StorageFailed
 from orchestrator.evaluation.columns import column_events, missing_columns
 from orchestrator.evaluation.curves.during import Looks
 from orchestrator.planning.kept_streams import kept_stream
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.recovery import save_points
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.environment import SystemSampler
@@ -88,7 +88,7 @@ class _SequenceRun:
     def __init__(self, sequence: SequencePlan, parallel: Parallel, report: Report | None) -> None:
         self.sequence = sequence
         self.parallel = parallel
-        self.store = Store(Path(sequence.out))
+        self.store = Store(folder_at(sequence.out))
         self.record = SequenceRecord(sequence, parallel, report)
         self.position = Position()
         # The tasks that were trained here, not found
@@ -134,7 +134,7 @@ class _SequenceRun:
         if isinstance(error, LookupError | ArithmeticError | AttributeError | NameError | AssertionError):
             return True
         broken_device = isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
-        return self.parallel.count == 1 and not isinstance(error, OSError) and not broken_device
+        return self.parallel.count == 1 and not isinstance(error, OSError | StorageFailed) and not broken_device
 
     # Making states
 
