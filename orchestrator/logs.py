@@ -16,9 +16,12 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 
+from orchestrator.errors import StorageFailed
+from orchestrator.storage.lines import appended
 from orchestrator.storage.places import folder_at
 
 PACKAGES = ("orchestrator", "methods", "streams")
@@ -78,11 +81,8 @@ def write_failure(path: str | Path, what: str, error: BaseException) -> None:
     A log that cannot be written must not hide the failure itself, so a full disk is passed over here.
     """
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    with contextlib.suppress(OSError):
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as stream:
-            stream.write(f"{now} FAILED {what}\n{traceback_of(error)}\n")
+    with contextlib.suppress(OSError, StorageFailed), appended(folder_at(path)) as stream:
+        stream.write(f"{now} FAILED {what}\n{traceback_of(error)}\n")
 
 
 @contextlib.contextmanager
@@ -91,9 +91,12 @@ def to_file(path: Path) -> Iterator[None]:
 
     Where the process ends by a signal such as a segmentation fault, Python's stack is written there as its last words.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # appended: a sequence that was started again has all its attempts in one file
-    stream = path.open("a")
+    with appended(path) as stream:
+        yield from _logged_to(stream)
+
+
+def _logged_to(stream: TextIO) -> Iterator[None]:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter(FORMAT))
     # the root, since a plug-in of one's own has a logger outside our packages
@@ -110,7 +113,6 @@ def to_file(path: Path) -> Iterator[None]:
         faulthandler.enable(all_threads=False)
         root.removeHandler(handler)
         root.setLevel(level_before)
-        stream.close()
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from orchestrator.errors import UserError
 from orchestrator.evaluation.columns import is_complete, missing_columns
 from orchestrator.planning.experiment import search_folder
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.lines import appended
 from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 
@@ -214,8 +215,7 @@ def note_trial(out: str, name: str, sequences: Iterable[SequencePlan]) -> None:
     """Note the sequences of a trial, unless they are noted."""
     file = trial_plans(out, name)
     noted = file.read_text() if file.exists() else ""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as stream:
+    with appended(file) as stream:
         for sequence in sequences:
             if f'"id": "{sequence.id}"' not in noted:
                 # the line before may be the half of one, of a process that died

@@ -10,7 +10,7 @@ import sys
 # a command joins the application when its module is imported
 from orchestrator.cli import benchmarks, experiments, storage, tools
 from orchestrator.cli.app import app, make_console
-from orchestrator.errors import CommandFailed, SequenceFailed, UserError
+from orchestrator.errors import CommandFailed, SequenceFailed, StorageFailed, UserError
 from orchestrator.logs import traceback_of
 
 __all__ = ["benchmarks", "experiments", "main", "storage", "tools"]
@@ -26,7 +26,7 @@ def main() -> None:
     # 2 is what typer gives for an option that it does not know: a script asks one code for all bad input
     except UserError as error:
         _end_with(f"error: {error}", error, code=2)
-    except (SequenceFailed, CommandFailed) as error:
+    except (SequenceFailed, CommandFailed, StorageFailed) as error:
         _end_with(f"failed: {error}", error, code=1)
     except SystemExit as end:
         # what typer makes of Ctrl-C

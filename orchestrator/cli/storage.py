@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from orchestrator.cli.app import AsJson, Out, app, failures_logged, make_console
+from orchestrator.cli.app import AsJson, Out, app, failures_logged, make_console, output_folder
 from orchestrator.cli.outcome import shown
 from orchestrator.config import Keep
 
@@ -23,7 +22,7 @@ def prune(
         typer.Option("--keep", help="Default: the experiment's `checkpoints.keep`, and `last` where that is all."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     as_json: AsJson = False,
 ) -> None:
     """Remove states that are scored and that nothing starts from any more; every score stays.
@@ -34,7 +33,7 @@ def prune(
     from orchestrator.report.pruning import print_pruning
     from orchestrator.report.pruning import prune as prune_states
 
-    folder = str(out.resolve())
+    folder = output_folder(out)
     with failures_logged(folder, "prune"):
         result = prune_states(run, folder, keep, dry_run)
     console = make_console(stderr=as_json)

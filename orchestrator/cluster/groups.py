@@ -10,12 +10,18 @@ from functools import partial
 from typing import Any, Protocol
 
 from orchestrator import logs
-from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups, scores_asynchronously
+from orchestrator.cluster.resources import (
+    Resources,
+    gpus_per_worker,
+    max_concurrent_groups,
+    ray_storage,
+    scores_asynchronously,
+)
 from orchestrator.cluster.scoring import AsyncScoring
 from orchestrator.cluster.worker import work_through
 from orchestrator.config.running import ScalingConfig
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.storage.places import folder_at
+from orchestrator.storage.places import folder_at, seconds_between_looks
 from orchestrator.store.view import View
 
 logger = logging.getLogger(__name__)
@@ -89,7 +95,7 @@ def _follow(
         if scoring:
             scoring.tick(sequences, views)
         # often enough for a screen, and seldom enough for journals on shared storage
-        time.sleep(0.3)
+        time.sleep(seconds_between_looks(sequences[0].out, 0.3))
     if scoring is None:
         return
     # the last checkpoints may have come after the last look
@@ -153,9 +159,8 @@ def trainer(
 
     from orchestrator.cluster.deaths import NoteDeaths
 
-    storage = folder_at(out) / "ray"
     run_name = f"{group}-{settings['started']}"
-    introductions = storage / run_name / "workers"
+    introductions = folder_at(out) / "ray" / run_name / "workers"
     resources_per_worker = {"CPU": scaling.cpus_per_worker}
     if gpus:
         resources_per_worker["GPU"] = gpus
@@ -170,7 +175,7 @@ def trainer(
         ),
         run_config=ray.train.RunConfig(
             name=run_name,
-            storage_path=str(storage),
+            **ray_storage(out),
             # typed for the older version of Ray Train, which calls other methods of it
             callbacks=[NoteDeaths(group, introductions, folder_at(settings["run_logs"]))],  # type: ignore[list-item]
             failure_config=ray.train.FailureConfig(max_failures=max_failures),

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.config.running import ScalingConfig
 from orchestrator.errors import UserError
+from orchestrator.storage.places import folder_at, is_local
 
 logger = logging.getLogger(__name__)
 
@@ -118,3 +119,15 @@ def scores_asynchronously(placement: str, scaling: ScalingConfig, resources: Res
     free_cpus = resources.cpus - workers * scaling.cpus_per_worker
     free_gpus = resources.gpus - workers * gpus
     return free_cpus >= 1 and (gpus == 0 or free_gpus >= gpus)
+
+
+def ray_storage(out: str) -> dict[str, Any]:
+    """Where Ray keeps records of its own of a run, as arguments of its RunConfig."""
+    folder = folder_at(out) / "ray"
+    if is_local(folder):
+        return {"storage_path": str(folder)}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    # the client that everything else is written with: Ray's own would have settings of its own
+    objects: Any = folder
+    return {"storage_path": objects.path, "storage_filesystem": PyFileSystem(FSSpecHandler(objects.fs))}

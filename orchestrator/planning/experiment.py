@@ -14,7 +14,9 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.storage.places import folder_at
+from orchestrator.storage.door import check_conditions, check_locks
+from orchestrator.storage.lines import has_lines_of
+from orchestrator.storage.places import folder_at, is_local, local_folder
 
 PLANS = "sequences.json"
 
@@ -55,18 +57,18 @@ def search_folder(out: str, name: str) -> Path:
 
 def is_search_folder(out: str, name: str) -> bool:
     """Whether an experiment's folder is that of a search."""
-    return (search_folder(out, name) / "search.jsonl").exists()
+    return has_lines_of(search_folder(out, name), "search")
 
 
 def tracking_uri(config: RunConfig) -> str:
-    """The MLflow store: the one asked for, or an sqlite file in the output folder."""
-    return config.tracking.uri or f"sqlite:///{config.out}/mlflow.db"
+    """The MLflow store: the one asked for, or an sqlite file in the output folder; beside it, where that is no disk."""
+    return config.tracking.uri or f"sqlite:///{local_folder(config.out)}/mlflow.db"
 
 
 def open_experiment(run: str, out: str) -> Experiment:
     """The experiment of that name in `out`, or in that folder. Raises UserError."""
     # a folder given as it is wins: it may be a copy that lies outside every output folder
-    folder = Path(run)
+    folder = folder_at(run)
     if not (folder / PLANS).exists():
         folder = folder_at(out) / "experiments" / run
     try:
@@ -98,10 +100,14 @@ def _what_there_is(out: Path) -> str:
 
 
 def check_writable(out: str) -> None:
-    """Raises UserError where nothing can be written below `out`, before anything is computed for it."""
+    """Raises UserError where nothing can be written below `out`, or no lock is one, before anything is computed for it."""
     folder = folder_at(out)
+    if not is_local(folder):
+        check_conditions(out)
+        return
     # the folder itself may be still to be made: its nearest parent that exists decides
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"out: cannot write to {out!r}")
+    check_locks(folder)

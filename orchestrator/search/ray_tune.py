@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from orchestrator import logs
 from orchestrator.cluster.groups import run_on_cluster
-from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups
+from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups, ray_storage
 from orchestrator.cluster.warm_groups import JobAtWork, warm_groups
 from orchestrator.config.running import ScalingConfig
 from orchestrator.config.search import SearchConfig
@@ -88,7 +88,7 @@ def _tuner(
     )
     run_config = tune.RunConfig(
         name=f"{name}-search",
-        storage_path=str(folder_at(trial_store.planner.config.out) / "ray"),
+        **ray_storage(trial_store.planner.config.out),
         verbose=0,
         callbacks=[_Watch(watch)],
         # Of a trial's driver, whose node died. A trial that fails by itself says so in its journal.

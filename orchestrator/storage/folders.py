@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,3 +54,15 @@ def move_folder(folder: Path, name: str) -> None:
         folder.rename(target)
     else:
         cast("ObjectPath", folder).move_all(cast("ObjectPath", target))
+
+
+@contextlib.contextmanager
+def on_disk(file: Path) -> Iterator[Path]:
+    """A file, or a copy of an object under the same name, for what reads files of this machine alone."""
+    if is_local(file):
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / file.name
+        copy.write_bytes(file.read_bytes())
+        yield copy

@@ -6,10 +6,13 @@ that a next one begins: a reader finds that objects only grow, as files do, and 
 
 from __future__ import annotations
 
+import contextlib
 import io
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from orchestrator.storage import fence
 from orchestrator.storage.places import is_local
@@ -93,3 +96,30 @@ def opened_at(path: Path, offset: int) -> IO[bytes]:
     stream = path.open("rb")
     stream.seek(offset)
     return stream
+
+
+def has_lines_of(folder: Path, writer: str) -> bool:
+    """Whether a writer has a file in a folder."""
+    if is_local(folder):
+        return (folder / f"{writer}.jsonl").exists()
+    return any(name.startswith(f"{writer}.") for name in cast("ObjectPath", folder).listed())
+
+
+@contextlib.contextmanager
+def appended(path: Path) -> Iterator[TextIO]:
+    """A text file to append to. To an object, what was written is added when the block ends: only one process may do so."""
+    if is_local(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as stream:
+            yield stream
+        return
+    # a real file: crashes are written into it past Python's own buffers
+    with tempfile.TemporaryFile("w+") as stream:
+        try:
+            yield stream
+        finally:
+            stream.seek(0)
+            before = b""
+            with contextlib.suppress(FileNotFoundError):
+                before = path.read_bytes()
+            path.write_bytes(before + stream.read().encode())

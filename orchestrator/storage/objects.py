@@ -16,15 +16,9 @@ from upath.registry import register_implementation
 from orchestrator.errors import StorageFailed
 from orchestrator.storage import fence
 
-# A listing is asked anew each time: other processes write meanwhile
-OPTIONS: dict[str, Any] = {
-    "use_listings_cache": False,
-    "config_kwargs": {
-        "connect_timeout": 5,
-        "read_timeout": 60,
-        "retries": {"mode": "standard", "total_max_attempts": 6},
-    },
-}
+# With pauses between them that grow, a store may be away for half a minute
+ATTEMPTS = 6
+TIME_LIMITS = {"connect_timeout": 5, "read_timeout": 60}
 # What the store says where a condition does not hold, or another request for the same object is being served
 REFUSALS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 
@@ -84,6 +78,13 @@ class ObjectPath(S3Path):
         with _errors_told(self):
             self.fs.rm_file(self.path)
 
+    def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
+        """Put the object again as it is, which gives it a new time; or an empty one."""
+        content = b""
+        with contextlib.suppress(FileNotFoundError):
+            content = self.read_bytes()
+        self.write_bytes(content)
+
     def listed(self) -> dict[str, int]:
         """The names of all objects in this folder with their sizes in bytes, in a request for each thousand."""
         bucket, _, prefix = self.path.partition("/")
@@ -97,6 +98,12 @@ class ObjectPath(S3Path):
             for entry in page.get("Contents", ()):
                 sizes[entry["Key"].removeprefix(f"{prefix}/")] = entry["Size"]
         return sizes
+
+    def listed_first(self) -> None:
+        """Ask for the name of one object: whether the bucket is there, and may be read."""
+        bucket, _, prefix = self.path.partition("/")
+        with _errors_told(self):
+            self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
 
     def read_large(self) -> bytes:
         """The content of a large object, whose parts are read side by side."""
@@ -162,9 +169,11 @@ class ObjectPath(S3Path):
 register_implementation("s3", ObjectPath, clobber=True)
 
 
-def object_path(uri: str) -> ObjectPath:
-    """The object, or the folder, at a URI."""
-    return ObjectPath(uri, **OPTIONS)
+def object_path(uri: str, attempts: int = ATTEMPTS) -> ObjectPath:
+    """The object, or the folder, at a URI; what is asked of it is asked again so often where the store is busy or away."""
+    options = {"retries": {"mode": "standard", "total_max_attempts": attempts}, **TIME_LIMITS}
+    # a listing is asked anew each time: other processes write meanwhile
+    return ObjectPath(uri, use_listings_cache=False, config_kwargs=options)
 
 
 def code_of(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from typing import cast
 from orchestrator.errors import UserError
 
 SCHEME = "s3://"
+OBJECT_LOOK_SECONDS = 3.0
 
 
 def folder_at(place: str | Path) -> Path:
@@ -27,6 +28,13 @@ def folder_at(place: str | Path) -> Path:
 def is_local(path: Path) -> bool:
     """Whether a path is on a disk."""
     return isinstance(path, Path)
+
+
+def seconds_between_looks(place: str, on_disk: float) -> float:
+    """How long to wait before one looks again for what is new; longer where each look is a request that is paid for."""
+    if place.startswith(SCHEME):
+        return max(on_disk, OBJECT_LOOK_SECONDS)
+    return on_disk
 
 
 def resolved(place: str) -> str:
@@ -57,4 +65,6 @@ def local_folder(place: str) -> Path:
     if not place.startswith(SCHEME):
         return Path(place)
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
-    return Path.home() / ".cache" / "continual-orchestrator" / "runs" / name
+    folder = Path.home() / ".cache" / "continual-orchestrator" / "runs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

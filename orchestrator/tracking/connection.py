@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.storage.places import local_folder
 
 SQLITE = "sqlite:///"
 DATABASES = (SQLITE, "postgresql", "mysql", "mssql")
@@ -84,7 +85,7 @@ class Connection:
         artifacts = None
         # a server has an artifact store of its own; a bare database would put artifacts into the current folder
         if self.uri.startswith(DATABASES):
-            artifacts = f"file://{self.out}/mlartifacts"
+            artifacts = f"file://{local_folder(self.out)}/mlartifacts"
         return str(self.client.create_experiment(self.experiment, artifacts))
 
     def connect(self) -> None:

@@ -6,6 +6,8 @@ from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.folders import on_disk
+from orchestrator.storage.places import folder_at
 from orchestrator.store.journal import ResumableTail
 from orchestrator.store.records.event import Event
 from orchestrator.store.records.search_events import (
@@ -117,8 +119,9 @@ class SearchRuns:
         self.client.set_tag(run_id, "orchestrator.chosen_sha256", event.sha256)
         for file in event.files:
             # a file may have been deleted since: a journal that is copied anew is read from its start
-            if Path(file).exists():
-                self.client.log_artifact(run_id, file, "search")
+            if folder_at(file).exists():
+                with on_disk(folder_at(file)) as copy:
+                    self.client.log_artifact(run_id, str(copy), "search")
 
     @_copy.register
     def _(self, event: SearchFinished) -> None:

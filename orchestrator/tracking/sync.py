@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator import logs
+from orchestrator.storage.places import seconds_between_looks
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.notes import Notes
 from orchestrator.tracking.parent_runs import ParentRuns
@@ -77,7 +78,7 @@ class MlflowSync:
                 if attempts_after_close > 2:
                     return
             # not `sleep`: closing wakes it at once
-            self._closing.wait(1.0)
+            self._closing.wait(seconds_between_looks(self.out, 1.0))
 
 
 class _Copies:
