@@ -103,5 +103,4 @@ def _note_scores(sequence: SequencePlan, tasks_seen: int) -> None:
     from orchestrator.evaluation.columns import column_events
 
     journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
-    for event in column_events(sequence, tasks_seen, Store(folder_at(sequence.out))):
-        journal.append(event)
+    journal.append_all(list(column_events(sequence, tasks_seen, Store(folder_at(sequence.out)))))

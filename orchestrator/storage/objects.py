@@ -18,6 +18,7 @@ from orchestrator.storage import fence
 
 # With pauses between them that grow, a store may be away for half a minute
 ATTEMPTS = 6
+PART_BYTES = 64 * 2**20
 TIME_LIMITS = {"connect_timeout": 5, "read_timeout": 60}
 # What the store says where a condition does not hold, or another request for the same object is being served
 REFUSALS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
@@ -110,6 +111,13 @@ class ObjectPath(S3Path):
         with _errors_told(self):
             content: bytes = self.fs.cat_file(self.path)
         return content
+
+    def parts(self) -> Iterator[bytes]:
+        """The content a part after the other, of an object that may be larger than memory."""
+        with _errors_told(self):
+            size = self.fs.size(self.path)
+            for start in range(0, size, PART_BYTES):
+                yield self.fs.cat_file(self.path, start=start, end=min(start + PART_BYTES, size))
 
     def read_from(self, offset: int) -> bytes:
         """The content from a byte on that is there, in one request."""

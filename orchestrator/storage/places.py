@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -65,6 +66,7 @@ def local_folder(place: str) -> Path:
     if not place.startswith(SCHEME):
         return Path(place)
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
-    folder = Path.home() / ".cache" / "continual-orchestrator" / "runs" / name
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "continual-orchestrator" / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder

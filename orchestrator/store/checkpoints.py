@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Mapping
@@ -63,22 +64,28 @@ class Store:
         Its weights are checked by `is_sound`, which reads all of them.
         """
         # the small file stands for all: reading gigabytes of weights at each look would take longer than the look
-        return self.has_history(key) and not self._was_pruned(key) and self._has_base(key)
+        manifest = self._vouched_for(key)
+        return manifest is not None and "pruned" not in manifest and self._has_base(manifest)
 
     def has_history(self, key: str) -> bool:
         """Whether a checkpoint was made, and how its training went is known: also of one that was pruned."""
-        try:
-            history = self._manifest(key)["files"][HISTORY_FILE]
-            return file_sha256(self.path(key) / HISTORY_FILE) == history["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return self._vouched_for(key) is not None
 
     def is_pruned(self, key: str) -> bool:
         """Whether a checkpoint was made, and all but its history was removed on purpose."""
-        return self.has_history(key) and self._was_pruned(key)
+        manifest = self._vouched_for(key)
+        return manifest is not None and "pruned" in manifest
 
-    def _was_pruned(self, key: str) -> bool:
-        return "pruned" in self._manifest(key)
+    def _vouched_for(self, key: str) -> dict[str, Any] | None:
+        """The manifest of a checkpoint whose history is as it says; None where there is none."""
+        try:
+            manifest = self._manifest(key)
+            # read at once: in an object store, opening it would be a request of its own
+            history = (self.path(key) / HISTORY_FILE).read_bytes()
+            is_whole = hashlib.sha256(history).hexdigest() == manifest["files"][HISTORY_FILE]["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return manifest if is_whole else None
 
     def prune(self, key: str) -> int:
         """Remove a state that is no longer needed, and keep its history. Returns the bytes that are free now.
@@ -136,13 +143,13 @@ class Store:
         """Whether every file of a checkpoint is as its manifest lists it, and of those that it is a difference from."""
         folder = self.path(key)
         try:
-            if self._was_pruned(key):
+            manifest = self._manifest(key)
+            if "pruned" in manifest:
                 return False
-            for name, entry in self._manifest(key)["files"].items():
+            for name, entry in manifest["files"].items():
                 if file_sha256(folder / name) != entry["sha256"]:
                     return False
-            base = self.base_of(key)
-            return self._has_base(key) and (base is None or self.is_sound(base))
+            return self._has_base(manifest) and ("base" not in manifest or self.is_sound(manifest["base"]["key"]))
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -190,9 +197,9 @@ class Store:
         base = self._manifest(key).get("base")
         return None if base is None else str(base["key"])
 
-    def _has_base(self, key: str) -> bool:
+    def _has_base(self, manifest: Mapping[str, Any]) -> bool:
         """Whether the weights that a difference is from are there, bit for bit as they were; True where it is none."""
-        base = self._manifest(key).get("base")
+        base = manifest.get("base")
         if base is None:
             return True
         # made again by other workers, its last bits may be others

@@ -13,9 +13,12 @@ import uuid
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from orchestrator.storage.places import is_local
+
+if TYPE_CHECKING:
+    from orchestrator.storage.objects import ObjectPath
 
 _FIELD = b', "crc": "'
 _END = b'"}'
@@ -84,5 +87,10 @@ def sync_files(folder: Path) -> None:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
+    if not is_local(path):
+        digest = hashlib.sha256()
+        for part in cast("ObjectPath", path).parts():
+            digest.update(part)
+        return digest.hexdigest()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 from orchestrator import errors, logs
@@ -39,11 +40,18 @@ class SequenceRecord:
 
     def add(self, event: Event) -> None:
         """Record a fact, unless it is known."""
-        if not self.parallel.writes or not self.known.add(event):
+        self.add_all([event])
+
+    def add_all(self, events: Iterable[Event]) -> None:
+        """Record those of some facts that are not known, all at once."""
+        if not self.parallel.writes:
             return
-        self.journal.append(event)
+        news = [event for event in events if self.known.add(event)]
+        if news:
+            self.journal.append_all(news)
         if self.report is not None:
-            self.report(event)
+            for event in news:
+                self.report(event)
 
     def sequence_started(self, stream: Stream) -> None:
         """Record the whole configuration, the data and the software."""

@@ -295,5 +295,4 @@ class _SequenceRun:
         # The state was scored from memory while it was being written; that it is there is said before what it scores
         self.saver.finish()
         if self.parallel.writes:
-            for event in column_events(self.sequence, tasks_seen, self.store):
-                self.record.add(event)
+            self.record.add_all(column_events(self.sequence, tasks_seen, self.store))
