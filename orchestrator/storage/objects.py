@@ -18,7 +18,7 @@ from orchestrator.storage import fence
 
 # With pauses between them that grow, a store may be away for half a minute
 ATTEMPTS = 6
-PART_BYTES = 64 * 2**20
+PIECE_BYTES = 64 * 2**20
 TIME_LIMITS = {"connect_timeout": 5, "read_timeout": 60}
 # What the store says where a condition does not hold, or another request for the same object is being served
 REFUSALS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
@@ -88,23 +88,30 @@ class ObjectPath(S3Path):
 
     def listed(self) -> dict[str, int]:
         """The names of all objects in this folder with their sizes in bytes, in a request for each thousand."""
-        bucket, _, prefix = self.path.partition("/")
+        prefix = self.path.partition("/")[2] + "/"
         sizes: dict[str, int] = {}
         page: dict[str, Any] = {"NextContinuationToken": None}
         while "NextContinuationToken" in page:
             token = page["NextContinuationToken"]
-            options = {"ContinuationToken": token} if token else {}
-            with _errors_told(self):
-                page = self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/", **options)
+            page = self._page(Prefix=prefix, **({"ContinuationToken": token} if token else {}))
             for entry in page.get("Contents", ()):
-                sizes[entry["Key"].removeprefix(f"{prefix}/")] = entry["Size"]
+                sizes[entry["Key"].removeprefix(prefix)] = entry["Size"]
         return sizes
 
     def listed_first(self) -> None:
         """Ask for the name of one object: whether the bucket is there, and may be read."""
-        bucket, _, prefix = self.path.partition("/")
-        with _errors_told(self):
-            self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        self._page(Prefix=self.path.partition("/")[2], MaxKeys=1)
+
+    def _page(self, **options: Any) -> dict[str, Any]:
+        """One answer about the names of objects."""
+        bucket = self.path.partition("/")[0]
+        try:
+            with _errors_told(self):
+                page: dict[str, Any] = self.fs.call_s3("list_objects_v2", Bucket=bucket, **options)
+        # of names that nobody has there is an empty list
+        except FileNotFoundError as error:
+            raise StorageFailed(f"{self}: there is no such bucket") from error
+        return page
 
     def read_large(self) -> bytes:
         """The content of a large object, whose parts are read side by side."""
@@ -112,12 +119,12 @@ class ObjectPath(S3Path):
             content: bytes = self.fs.cat_file(self.path)
         return content
 
-    def parts(self) -> Iterator[bytes]:
-        """The content a part after the other, of an object that may be larger than memory."""
+    def pieces(self) -> Iterator[bytes]:
+        """The content a piece after the other, of an object that may be larger than memory."""
         with _errors_told(self):
             size = self.fs.size(self.path)
-            for start in range(0, size, PART_BYTES):
-                yield self.fs.cat_file(self.path, start=start, end=min(start + PART_BYTES, size))
+            for start in range(0, size, PIECE_BYTES):
+                yield self.fs.cat_file(self.path, start=start, end=min(start + PIECE_BYTES, size))
 
     def read_from(self, offset: int) -> bytes:
         """The content from a byte on that is there, in one request."""
@@ -134,8 +141,10 @@ class ObjectPath(S3Path):
     def move_all(self, target: ObjectPath) -> None:
         """Copy all objects of this folder to another one, and delete them here when all are there."""
         fence.check()
-        with _errors_told(self):
-            self.fs.mv(self.path, target.path, recursive=True)
+        for name in self.listed():
+            with _errors_told(self):
+                self.fs.cp_file(f"{self.path}/{name}", f"{target.path}/{name}")
+        self.remove_all()
 
     # Conditional requests
 

@@ -89,8 +89,8 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
     if not is_local(path):
         digest = hashlib.sha256()
-        for part in cast("ObjectPath", path).parts():
-            digest.update(part)
+        for piece in cast("ObjectPath", path).pieces():
+            digest.update(piece)
         return digest.hexdigest()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
