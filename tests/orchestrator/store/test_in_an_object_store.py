@@ -34,7 +34,9 @@ def events_of(folder: Path) -> list[Event]:
 
 def test_a_state_comes_back(store: Store) -> None:
     assert not store.has("k") and store.all_keys() == []
-    state = replace(STATE, resume_state=ResumeState({"a.weight": torch.zeros(2, 3)}, {"a.weight": {"m": torch.ones(1)}}))
+    state = replace(
+        STATE, resume_state=ResumeState({"a.weight": torch.zeros(2, 3)}, {"a.weight": {"m": torch.ones(1)}})
+    )
     size = store.save("k", state, {"sequence": "s-1"})
     assert store.has("k") and store.is_sound("k") and store.all_keys() == ["k"]
     assert (store.maker("k"), store.size("k"), store.history("k")) == ("s-1", size, STATE.history)
