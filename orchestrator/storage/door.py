@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from orchestrator.errors import StorageFailed, UserError
 from orchestrator.storage.places import SCHEME
 
@@ -21,12 +19,17 @@ ATTEMPTS = 1
 
 
 def check_locks(folder: Path) -> None:
-    """Raises UserError where two handles get the same lock at once, as on a file system that only pretends to have locks."""
+    """Raises UserError where a file system has no locks, or only pretends to: two handles get the same one at once."""
+    # imported where it is needed, since not every system has it
+    import fcntl
+
     file = folder / f".lock-probe-{uuid.uuid4().hex[:8]}"
     try:
-        with FileLock(file), FileLock(file, timeout=0):
-            pass
-    except Timeout:
+        with file.open("w") as one, file.open("w") as other:
+            # what `FileLock` asks for, which would make do with less
+            fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return
     except OSError as error:
         raise UserError(f"out: {str(folder)!r} is on a file system without locks: {error.strerror}") from None
