@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -66,3 +66,18 @@ def on_disk(file: Path) -> Iterator[Path]:
         copy = Path(folder) / file.name
         copy.write_bytes(file.read_bytes())
         yield copy
+
+
+def contents_of(files: Sequence[Path]) -> list[bytes | None]:
+    """The contents of some files of one storage; None for one that is not there. Of objects none waits for another."""
+    if files and not is_local(files[0]):
+        from orchestrator.storage.objects import read_side_by_side
+
+        return read_side_by_side(cast("Sequence[ObjectPath]", files))
+    contents: list[bytes | None] = []
+    for file in files:
+        try:
+            contents.append(file.read_bytes())
+        except FileNotFoundError:
+            contents.append(None)
+    return contents

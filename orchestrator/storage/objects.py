@@ -7,7 +7,7 @@ machine's role.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from upath.implementations.cloud import S3Path
@@ -20,8 +20,9 @@ from orchestrator.storage import fence
 ATTEMPTS = 6
 PIECE_BYTES = 64 * 2**20
 TIME_LIMITS = {"connect_timeout": 5, "read_timeout": 60}
-# What the store says where a condition does not hold, or another request for the same object is being served
+# The codes of what a store answers, here where a condition does not hold or another request for the object is being served
 REFUSALS = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
+NO_BUCKET = "NoSuchBucket"
 
 
 class ObjectPath(S3Path):
@@ -193,6 +194,24 @@ def object_path(uri: str, attempts: int = ATTEMPTS) -> ObjectPath:
     return ObjectPath(uri, use_listings_cache=False, config_kwargs=options)
 
 
+def read_side_by_side(paths: Sequence[ObjectPath]) -> list[bytes | None]:
+    """The contents of some objects, all asked for at once; None for one that is not there."""
+    if not paths:
+        return []
+    with _errors_told(paths[0].parent):
+        found = paths[0].fs.cat([path.path for path in paths], on_error="return", max_concurrency=1)
+        contents: list[bytes | None] = []
+        for path in paths:
+            content = found[path.path]
+            if isinstance(content, FileNotFoundError) and code_of(content) != NO_BUCKET:
+                contents.append(None)
+            elif isinstance(content, Exception):
+                raise content
+            else:
+                contents.append(content)
+    return contents
+
+
 def code_of(error: BaseException) -> str:
     """The code in the answer of the store that an error comes from; empty where it gave none."""
     cause: BaseException | None = error
@@ -210,7 +229,7 @@ def _errors_told(path: S3Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        if code_of(error) == "NoSuchBucket":
+        if code_of(error) == NO_BUCKET:
             raise StorageFailed(f"{path}: there is no such bucket") from error
         raise
     # what clients of S3 raise has many types, some of which are no OSError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,6 +272,10 @@ class Store:
     def load_score(self, key: str) -> dict[str, Any] | None:
         """The score of that key with what is recorded with it; None where it has to be computed."""
         return scores.load_score(self.root, key)
+
+    def load_scores(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The scores of those keys that need not be computed."""
+        return scores.load_scores(self.root, keys)
 
     def save_score(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep a score; it appears whole or not at all."""

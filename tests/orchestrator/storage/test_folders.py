@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.folders import made_whole, move_folder, on_disk, remove_folder
+from orchestrator.errors import StorageFailed
+from orchestrator.storage.folders import contents_of, made_whole, move_folder, on_disk, remove_folder
 from orchestrator.storage.places import folder_at
 
 
@@ -57,3 +58,14 @@ def test_what_reads_files_gets_one(bucket: str, tmp_path: Path) -> None:
     here = tmp_path / "a.png"
     with on_disk(here) as same:
         assert same is here
+
+
+def test_many_files_are_read_at_once(bucket: str, tmp_path: Path) -> None:
+    for root in (folder_at(f"{bucket}/root"), tmp_path):
+        files = [root / name for name in ("b", "missing", "a")]
+        files[0].write_bytes(b"1")
+        files[2].write_bytes(b"2")
+        assert contents_of(files) == [b"1", None, b"2"]
+    assert contents_of([]) == []
+    with pytest.raises(StorageFailed, match="there is no such bucket"):
+        contents_of([folder_at(f"{bucket}-other") / "a"])

@@ -85,7 +85,8 @@ def test_a_store_that_fails_is_not_taken_for_a_state_that_is_missing(
     def fails(*rest: object, **options: object) -> None:
         raise PermissionError("Access Denied")
 
-    monkeypatch.setattr(store.path("k").fs, "cat_file", fails)  # type: ignore[attr-defined]
+    for request in ("cat_file", "cat"):
+        monkeypatch.setattr(store.path("k").fs, request, fails)  # type: ignore[attr-defined]
     for look in (store.has, store.is_pruned, store.is_sound, store.load_score):
         with pytest.raises(StorageFailed, match="Access Denied"):
             look("k")
