@@ -26,5 +26,9 @@ class StorageFailed(RuntimeError):
     """An object store did not do what it was asked; the message names the object. Another attempt may succeed."""
 
 
+class Preempted(RuntimeError):
+    """A sequence was left on request, with its state written as far as it was. No failure: the same command goes on."""
+
+
 class CommandFailed(RuntimeError):
     """The command itself cannot go on, for a reason that nobody foresaw; the message names the log. Exit code 1."""

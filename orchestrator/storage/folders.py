@@ -40,9 +40,9 @@ def made_whole(final: Path, is_made: Callable[[], bool]) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder with all that is in it."""
+    """Remove a folder with all that is in it, if it is there."""
     if is_local(folder):
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     else:
         cast("ObjectPath", folder).remove_all()
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TextIO, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 from orchestrator.storage import fence
 from orchestrator.storage.places import is_local
@@ -106,15 +106,15 @@ def has_lines_of(folder: Path, writer: str) -> bool:
 
 
 @contextlib.contextmanager
-def appended(path: Path) -> Iterator[TextIO]:
-    """A text file to append to. To an object, what was written is added when the block ends: only one process may do so."""
+def appended(path: Path, mode: Literal["a", "ab"] = "a") -> Iterator[Any]:
+    """A file to append to. To an object, what was written is added when the block ends: only one process may do so."""
     if is_local(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as stream:
+        with path.open(mode) as stream:
             yield stream
         return
     # a real file: crashes are written into it past Python's own buffers
-    with tempfile.TemporaryFile("w+") as stream:
+    with tempfile.TemporaryFile(mode.replace("a", "w+")) as stream:
         try:
             yield stream
         finally:
@@ -122,4 +122,5 @@ def appended(path: Path) -> Iterator[TextIO]:
             before = b""
             with contextlib.suppress(FileNotFoundError):
                 before = path.read_bytes()
-            path.write_bytes(before + stream.read().encode())
+            added = stream.read()
+            path.write_bytes(before + (added if mode == "ab" else added.encode()))

@@ -31,11 +31,9 @@ def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 
 
-def seconds_between_looks(place: str, on_disk: float) -> float:
+def seconds_between_looks(place: str, on_disk: float, in_store: float = OBJECT_LOOK_SECONDS) -> float:
     """How long to wait before one looks again for what is new; longer where each look is a request that is paid for."""
-    if place.startswith(SCHEME):
-        return max(on_disk, OBJECT_LOOK_SECONDS)
-    return on_disk
+    return in_store if place.startswith(SCHEME) else on_disk
 
 
 def resolved(place: str) -> str:

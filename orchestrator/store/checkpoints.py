@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -16,7 +15,7 @@ from torch import Tensor
 from orchestrator.storage.folders import made_whole, move_folder, remove_folder
 from orchestrator.storage.places import is_local
 from orchestrator.store import scores
-from orchestrator.store.integrity import file_sha256, sync_files, write_whole
+from orchestrator.store.integrity import file_sha256, seal, sync_files, unseal_file, write_whole
 from orchestrator.store.locks import exclusive_lock
 from orchestrator.store.states.deltas import pack_difference, unpack_difference
 from orchestrator.store.states.state_files import (
@@ -46,6 +45,8 @@ __all__ = ["MANIFEST", "ResumeState", "State", "Store"]
 MANIFEST = "manifest.json"
 # To read a state is to read all that it differs from: after so many, one is stored whole
 MOST_LINKS = 7
+# What reading a manifest raises that is not there, is damaged, or is none
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Store:
             # read at once: in an object store, opening it would be a request of its own
             history = (self.path(key) / HISTORY_FILE).read_bytes()
             is_whole = hashlib.sha256(history).hexdigest() == manifest["files"][HISTORY_FILE]["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except _UNREADABLE:
             return None
         return manifest if is_whole else None
 
@@ -98,7 +99,7 @@ class Store:
         manifest.pop("base", None)
         manifest |= {"files": {HISTORY_FILE: manifest["files"][HISTORY_FILE]}, "pruned": {"bytes": freed}}
         # said first: a process that dies now leaves files that nobody takes for a state, not a state without its files
-        write_whole(folder / MANIFEST, _as_json(manifest))
+        write_whole(folder / MANIFEST, seal(manifest))
         for file in folder.iterdir():
             if file.name not in (MANIFEST, HISTORY_FILE):
                 file.unlink()
@@ -150,7 +151,7 @@ class Store:
                 if file_sha256(folder / name) != entry["sha256"]:
                     return False
             return self._has_base(manifest) and ("base" not in manifest or self.is_sound(manifest["base"]["key"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except _UNREADABLE:
             return False
 
     def load(self, key: str, resume_state: bool = False) -> State:
@@ -187,8 +188,7 @@ class Store:
         return total
 
     def _manifest(self, key: str) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads((self.path(key) / MANIFEST).read_text())
-        return manifest
+        return unseal_file((self.path(key) / MANIFEST).read_bytes())
 
     # Differences
 
@@ -246,7 +246,7 @@ class Store:
         manifest["files"][WEIGHTS_FILE] = written.entry()
         sync_files(folder)
         # in this order a process that dies at any point leaves a state that can be read
-        write_whole(folder / MANIFEST, _as_json(manifest))
+        write_whole(folder / MANIFEST, seal(manifest))
         for name in (DELTA_FILE, DELTA_FORM_FILE):
             (folder / name).unlink()
 
@@ -286,8 +286,4 @@ def _write_manifest(folder: Path, about: Mapping[str, Any], files: Mapping[str, 
     entries: dict[str, dict[str, Any]] = {}
     for name in sorted(files):
         entries[name] = files[name].entry()
-    write_bytes(folder / MANIFEST, [_as_json({**about, "files": entries})])
-
-
-def _as_json(manifest: Mapping[str, Any]) -> bytes:
-    return json.dumps(manifest, indent=1).encode()
+    write_bytes(folder / MANIFEST, [seal({**about, "files": entries})])

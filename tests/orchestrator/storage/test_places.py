@@ -70,4 +70,4 @@ def test_what_must_be_on_a_disk_has_a_folder_for_each_place(tmp_path: Path, monk
 def test_requests_are_made_less_often_than_looks_at_a_disk() -> None:
     assert seconds_between_looks("/runs", 0.3) == 0.3
     assert seconds_between_looks("s3://bucket/runs", 0.3) == places.OBJECT_LOOK_SECONDS
-    assert seconds_between_looks("s3://bucket/runs", 10.0) == 10.0
+    assert seconds_between_looks("s3://bucket/runs", 1.0, 10.0) == 10.0
