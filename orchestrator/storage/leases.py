@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
-import psutil
-
 from orchestrator.errors import StorageFailed
 from orchestrator.storage import fence
 from orchestrator.storage.objects import ObjectPath
@@ -43,7 +41,7 @@ class Holder:
     token: str = ""
     machine: str = ""
     pid: int = 0
-    began: float = 0.0
+    began: int = 0
     renewals: int = 0
 
     def content(self) -> bytes:
@@ -69,16 +67,25 @@ class Holder:
         return bool(self.machine) and self.machine == _this_machine()
 
     def is_running(self) -> bool:
-        """Whether a neighbour's process still runs."""
-        try:
-            # another process may have its number by now
-            return psutil.Process(self.pid).create_time() == self.began
-        except psutil.NoSuchProcess:
-            return False
+        """Whether a neighbour's process still runs: another one may have its number by now."""
+        return self.began == _began(self.pid)
 
 
 def _this_process() -> Holder:
-    return Holder(uuid.uuid4().hex, _this_machine(), os.getpid(), psutil.Process().create_time())
+    return Holder(uuid.uuid4().hex, _this_machine(), os.getpid(), _began(os.getpid()) or 0)
+
+
+def _began(pid: int) -> int | None:
+    """When a process of this machine began, by a count that no change of the clock moves; None where it has ended."""
+    try:
+        # its name, in brackets, may have spaces
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    # one that was killed is still listed until its parent has heard of it
+    if fields[0] in ("Z", "X"):
+        return None
+    return int(fields[19])
 
 
 def _this_machine() -> str:

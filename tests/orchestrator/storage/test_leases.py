@@ -10,10 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from orchestrator.errors import StorageFailed
@@ -40,7 +39,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def other_machines(renewals: int = 0) -> bytes:
     """What a holder on another machine has put."""
-    return Holder("token", "another machine", 1, 0.0, renewals).content()
+    return Holder("token", "another machine", 1, 0, renewals).content()
 
 
 @pytest.fixture
@@ -138,16 +137,19 @@ def test_the_lease_of_a_process_that_was_killed_on_this_machine_is_free_at_once(
             assert not is_mine
     finally:
         holder.send_signal(signal.SIGKILL)
-        holder.wait()
+    # its parent, this process, has not asked for its end yet
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
     began = time.monotonic()
     with held(folder_at(str(lock)), 0) as is_mine:
         assert is_mine
     assert time.monotonic() - began < 0.9
+    holder.wait()
 
 
 def test_a_process_that_has_the_number_of_one_that_ended_is_another(lock: ObjectPath) -> None:
-    me = psutil.Process()
-    holder = Holder("token", leases._this_machine(), me.pid, me.create_time() - 5)
+    me = leases._this_process()
+    assert me.is_neighbour and me.is_running()
+    holder = replace(me, began=me.began - 5)
     assert holder.is_neighbour and not holder.is_running()
     lock.write_bytes(holder.content())
     with held(folder_at(str(lock)), 0) as is_mine:

@@ -18,6 +18,7 @@ from orchestrator.store.checkpoints import MANIFEST, ResumeState, State, Store
 from orchestrator.store.journal import Journal, ResumableTail, Tail, ThreadedJournal, journal_folder
 from orchestrator.store.predictions import Prediction, load_predictions, save_predictions
 from orchestrator.store.records.event import Event
+from orchestrator.store.states.in_task import InTaskStates
 from orchestrator.store.states.state_files import pack_state
 from tests.orchestrator.store.examples import checkpoint, score, step
 from tests.orchestrator.store.test_checkpoints import STATE
@@ -213,3 +214,18 @@ def test_who_read_a_test_split_is_noted(bucket: str) -> None:
         log.reader("e", "s", why)(Read())  # type: ignore[arg-type]
     assert [entry["why"] for entry in log.entries()] == ["score", "plan"]
     assert len(list((folder_at(bucket) / "test_access").iterdir())) == 1
+
+
+def test_of_the_states_inside_a_task_the_newest_is_kept(bucket: str) -> None:
+    states = InTaskStates(folder_at(bucket), "k")
+    assert states.newest() is None
+    for step in (10, 20):
+        states.write(step, pack_state(replace(STATE, history={"step": step})), {})
+    newest = states.newest()
+    assert newest is not None and newest.history == {"step": 20}
+    assert [folder.name for folder in (folder_at(bucket) / "in_task" / "checkpoints").iterdir()] == ["k-0000000020"]
+    (states.store.path("k-0000000020") / "weights.safetensors").write_bytes(b"damaged")
+    assert states.newest() is None
+    states.write(30, pack_state(STATE), {})
+    states.remove()
+    assert list(folder_at(bucket).iterdir()) == []
