@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from orchestrator import logs
-from orchestrator.errors import CommandFailed, SequenceFailed, UserError
+from orchestrator.errors import CommandFailed, SequenceFailed, StorageFailed, UserError
 from orchestrator.storage.door import check_answers
 from orchestrator.storage.places import resolved
 
@@ -59,7 +59,7 @@ def failures_logged(out: str, command: str) -> Iterator[None]:
     try:
         yield
     # these say all in their own line, and `main` gives each its exit code
-    except (UserError, SequenceFailed, CommandFailed):
+    except (UserError, SequenceFailed, CommandFailed, StorageFailed):
         raise
     except Exception as error:
         path = logs.driver_log(out)

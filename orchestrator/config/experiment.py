@@ -32,7 +32,10 @@ class RunConfig(Section):
     scaling: ScalingConfig = ScalingConfig()
     tracking: TrackingConfig = TrackingConfig()
     search: SearchConfig | None = Field(None, description="how `orchestrator tune` chooses hyper-parameters")
-    out: str = Field("runs", description="folder for checkpoints, journals, scores, reports and the MLflow store")
+    out: str = Field(
+        "runs",
+        description="folder, or s3://bucket/prefix, for checkpoints, journals, scores, reports and the MLflow store",
+    )
 
     # the training settings of each method, complete: resolved when the configuration is validated, and nowhere else
     _resolved: tuple[tuple[MethodEntry, TrainingConfig], ...] = PrivateAttr(())

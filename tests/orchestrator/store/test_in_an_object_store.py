@@ -219,8 +219,8 @@ def test_who_read_a_test_split_is_noted(bucket: str) -> None:
 def test_of_the_states_inside_a_task_the_newest_is_kept(bucket: str) -> None:
     states = InTaskStates(folder_at(bucket), "k")
     assert states.newest() is None
-    for step in (10, 20):
-        states.write(step, pack_state(replace(STATE, history={"step": step})), {})
+    for number in (10, 20):
+        states.write(number, pack_state(replace(STATE, history={"step": number})), {})
     newest = states.newest()
     assert newest is not None and newest.history == {"step": 20}
     assert [folder.name for folder in (folder_at(bucket) / "in_task" / "checkpoints").iterdir()] == ["k-0000000020"]
