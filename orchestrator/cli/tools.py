@@ -15,6 +15,8 @@ from orchestrator.cli.app import AsJson, Debug, Out, app, make_console, output_f
 from orchestrator.errors import UserError
 from orchestrator.storage.places import local_folder, resolved
 
+MOST_PORT = 65535
+
 
 @app.command("list")
 def list_(
@@ -88,6 +90,8 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
 ) -> None:
     """Serve the MLflow UI of an output folder on this machine only."""
+    if not 1 <= port <= MOST_PORT:
+        raise UserError(f"--port: {port} is none; allowed: 1 to {MOST_PORT}")
     store = local_folder(resolved(out)) / "mlflow.db"
     if not store.exists():
         raise UserError(f"--out: no MLflow store at {str(store)!r}; `orchestrator run` makes one")

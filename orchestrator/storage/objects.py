@@ -80,6 +80,15 @@ class ObjectPath(S3Path):
         with _errors_told(self):
             self.fs.rm_file(self.path)
 
+    def rename(self, target: Any, **options: Any) -> ObjectPath:
+        """Copy the object to another name, and delete it here."""
+        fence.check()
+        with _errors_told(self):
+            self.fs.cp_file(self.path, target.path)
+        self.unlink()
+        renamed: ObjectPath = target
+        return renamed
+
     def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
         """Put the object again as it is, which gives it a new time; or an empty one."""
         content = b""

@@ -142,15 +142,21 @@ class Store:
 
     def is_sound(self, key: str) -> bool:
         """Whether every file of a checkpoint is as its manifest lists it, and of those that it is a difference from."""
+        if not self.has_sound_files(key):
+            return False
+        manifest = self._manifest(key)
+        if "pruned" in manifest or not self._has_base(manifest):
+            return False
+        return "base" not in manifest or self.is_sound(manifest["base"]["key"])
+
+    def has_sound_files(self, key: str) -> bool:
+        """Whether every file of a checkpoint is as its manifest lists it; of one that was pruned, the one that is left."""
         folder = self.path(key)
         try:
-            manifest = self._manifest(key)
-            if "pruned" in manifest:
-                return False
-            for name, entry in manifest["files"].items():
+            for name, entry in self._manifest(key)["files"].items():
                 if file_sha256(folder / name) != entry["sha256"]:
                     return False
-            return self._has_base(manifest) and ("base" not in manifest or self.is_sound(manifest["base"]["key"]))
+            return True
         except _UNREADABLE:
             return False
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.storage.folders import on_disk
-from orchestrator.storage.places import folder_at
 from orchestrator.store.journal import ResumableTail
 from orchestrator.store.records.event import Event
 from orchestrator.store.records.search_events import (
@@ -38,6 +37,7 @@ class SearchRuns:
     def __init__(self, runs: Runs, folder: Path, notes: Notes | NoNotes) -> None:
         self.runs = runs
         self.notes = notes
+        self.folder = folder
         self.name = folder.parent.name
         self.tail = ResumableTail(folder)
         self._note_name = note_name(folder)
@@ -121,10 +121,12 @@ class SearchRuns:
     def _(self, event: SearchFrozen) -> None:
         run_id = self._run(event)
         self.runs.set_tag(run_id, "orchestrator.chosen_sha256", event.sha256)
-        for file in event.files:
+        for path in event.files:
+            # the folder may have been moved since
+            file = self.folder / Path(path).name
             # a file may have been deleted since: a journal that is copied anew is read from its start
-            if folder_at(file).exists():
-                with on_disk(folder_at(file)) as copy:
+            if file.exists():
+                with on_disk(file) as copy:
                     self.runs.log_artifact(run_id, copy, "search")
 
     @_copy.register

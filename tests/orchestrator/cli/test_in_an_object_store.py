@@ -12,6 +12,7 @@ import pytest
 from orchestrator.planning.experiment import Experiment
 from orchestrator.planning.planner import plan
 from orchestrator.storage.places import folder_at, local_folder
+from orchestrator.store.integrity import unseal
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
 
@@ -38,12 +39,36 @@ def test_what_was_trained_is_reported_shown_and_pruned(out: str, call: Call) -> 
     assert code == 0 and json.loads(stdout.splitlines()[-1])["sequences"][0]["status"] == "finished"
     code, stdout, _ = call("predictions", "small", "--task", "reviews", "--limit", "2", "--out", f"{out}/")
     assert code == 0 and f"--out {out}" in stdout
+    code, stdout, _ = call("verify", "small", "--out", out)
+    assert code == 0 and "1 sequences, every file is what was written" in stdout
     code, stdout, _ = call("prune", "small", "--dry-run", "--out", out)
     assert code == 0 and "1 state, " in stdout and "would go" in stdout
     code, stdout, _ = call("prune", "small", "--out", out, "--json")
     assert code == 0 and json.loads(stdout.splitlines()[-1])["states"] == 1
     code, stdout, _ = call("prune", "small", "--out", out)
     assert code == 0 and "0 states" in stdout
+
+
+def test_what_is_damaged_is_found_and_put_aside(out: str, call: Call) -> None:
+    root = folder_at(out)
+    (score,) = [file for file in sorted((root / "scores").iterdir()) if file.suffix == ".json"][:1]
+    (journal,) = (root / "sequences").glob("*/*.jsonl")
+    (weights, *_) = (root / "checkpoints").glob("*/weights.safetensors")
+    sound = unseal(score.read_bytes())
+    for file in (score, weights, journal):
+        content = file.read_bytes()
+        file.write_bytes(content.replace(b'"', b"'", 1)[:-10])
+    code, stdout, _ = call("verify", "small", "--out", out, "--json")
+    assert code == 1
+    damaged = {row["file"] for row in json.loads(stdout.splitlines()[-1])["damaged"]}
+    assert damaged == {str(file).removeprefix(f"{out}/") for file in (score, weights.parent, journal)}
+    code, stdout, stderr = call("verify", "small", "--out", out, "--repair")
+    assert code == 0, stderr
+    assert unseal(score.read_bytes()) == sound and not weights.exists()
+    assert len(list((root / "checkpoints").glob("*.corrupt-*"))) == 1
+    assert len(list(journal.parent.glob("*.jsonl.damaged-*"))) == 1
+    code, _, _ = call("report", "small", "--out", out)
+    assert code == 0
 
 
 @pytest.mark.slow

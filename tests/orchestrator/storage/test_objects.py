@@ -23,6 +23,9 @@ def test_an_object_is_read_as_it_was_written(bucket: str) -> None:
     with file.open("wb", buffering=0) as raw:
         raw.write(memoryview(b"bytes"))
     assert file.read_bytes() == b"bytes"
+    moved = file.rename(file.with_name("moved.txt"))
+    assert moved.read_bytes() == b"bytes" and not file.exists()
+    file = moved
     # plans and settings go to other processes
     assert pickle.loads(pickle.dumps(file)).read_bytes() == b"bytes"
     file.unlink()
