@@ -7,6 +7,7 @@ machine's role.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -73,6 +74,26 @@ class ObjectPath(S3Path):
         """Whether there is such an object, or one below it."""
         with _errors_told(self):
             return bool(self.fs.exists(self.path))
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether there is an object below this name."""
+        with _errors_told(self):
+            return bool(self.fs.isdir(self.path))
+
+    def glob(self, pattern: str, **options: Any) -> Iterator[ObjectPath]:
+        """The objects and folders whose names are like a pattern."""
+        with _errors_told(self):
+            return iter(list(super().glob(pattern, **options)))
+
+    def iterdir(self) -> Iterator[ObjectPath]:
+        """The objects and folders in this folder."""
+        with _errors_told(self):
+            return iter(list(super().iterdir()))
+
+    def stat(self, *, follow_symlinks: bool = True) -> Any:
+        """The size of the object, and when it was put."""
+        with _errors_told(self):
+            return super().stat(follow_symlinks=follow_symlinks)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object, if it is there."""
@@ -244,4 +265,6 @@ def _errors_told(path: S3Path) -> Iterator[None]:
     # what clients of S3 raise has many types, some of which are no OSError
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise StorageFailed(f"{path}: {lines[0]}") from error
+        # what was asked for is in the address, and of no use to a reader
+        line = re.sub(r'(https?://[^\s"?]*)\?[^\s"]*', r"\1", lines[0])
+        raise StorageFailed(f"{path}: {line}") from error

@@ -17,6 +17,8 @@ def test_an_object_is_read_as_it_was_written(bucket: str) -> None:
     file.write_text("schön\n")
     assert (file.read_text(), file.read_bytes()) == ("schön\n", "schön\n".encode())
     assert file.read_from(5) == b"n\n"
+    assert (file.stat().st_size, file.is_dir(), file.parent.is_dir()) == (7, False, True)
+    assert list(file.parent.glob("a *")) == list(file.parent.iterdir()) == [file]
     with file.open("w", newline="") as stream:
         stream.write("a,b\r\n")
     assert file.read_bytes() == b"a,b\r\n" == file.read_large() == b"".join(file.pieces())
@@ -57,8 +59,11 @@ def test_a_store_that_does_not_answer_is_no_file_that_is_missing(bucket: str, mo
     file.fs.clear_instance_cache()
     file = object_path(f"{bucket}/unreachable", attempts=1)
     try:
-        for attempt in (file.read_bytes, file.exists, file.listed, lambda: list(file.pieces())):
-            with pytest.raises(StorageFailed, match="Could not connect"):
+        looks = (file.exists, file.is_dir, file.stat, file.listed, lambda: file.glob("*"), file.iterdir)
+        for attempt in (*looks, file.read_bytes, lambda: list(file.pieces())):
+            with pytest.raises(
+                StorageFailed, match=r'Could not connect to the endpoint URL: "http://127.0.0.1:9/[^?]*"$'
+            ):
                 attempt()
     finally:
         file.fs.clear_instance_cache()
