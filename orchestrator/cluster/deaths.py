@@ -30,6 +30,9 @@ class NoteDeaths(ray.train.UserCallback):
             # a worker that could still raise has written its own log and copied Ray's
             if not isinstance(error, SequenceFailed | WorkerFailed):
                 self._note(rank, error)
+        # the next processes of these ranks may die before they say who they are
+        for path in self.introductions.glob("*.json"):
+            path.unlink(missing_ok=True)
 
     def _note(self, rank: int, error: Exception) -> None:
         process = introduced(introduction(self.introductions, rank))
@@ -40,6 +43,12 @@ class NoteDeaths(ray.train.UserCallback):
         if process:
             copy_ray_logs(process, self.run_logs, name)
         failure = events.SequenceFailed(
-            reason=what, traceback=logs.traceback_of(error), worker=rank, log=str(log), transient=True
+            reason=what,
+            traceback=logs.traceback_of(error),
+            worker=rank,
+            log=str(log),
+            transient=True,
+            # of one that died before it took anything up, a note on nothing
+            attempt=process.attempt if process else "",
         )
         note_failure(self.run_logs, name, failure)

@@ -9,12 +9,14 @@ import asyncio
 import contextlib
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator import logs
-from orchestrator.cluster.groups import gave_up, trainer
+from orchestrator.cluster.groups import progress_of
+from orchestrator.cluster.trainer import fit, gave_up
 from orchestrator.cluster.worker import take_jobs
 from orchestrator.config.running import ScalingConfig
 
@@ -28,12 +30,21 @@ class Job:
 
     settings: dict[str, Any]
     problems: asyncio.Future[list[str]]
+    # since it was last seen to go on
     takes: int = 0
+    progress: int = 0
 
     @property
     def most_takes(self) -> int:
         """Each sequence may bring its group down once by a fault of its own, and so often by its workers' deaths."""
         return (self.settings["max_failures"] + 1) * len(self.settings["sequences"]) + 1
+
+    def look(self) -> None:
+        """Forget how often it was taken, if it has gone on since the last look."""
+        progress = progress_of(self.settings)
+        if progress > self.progress:
+            self.progress = progress
+            self.takes = 0
 
 
 class JobQueue:
@@ -89,6 +100,7 @@ class JobQueue:
             self.taken[group] = self.waiting.pop(0)
         if group in self.taken:
             job = self.taken[group]
+            job.look()
             # that it did not even come up counts as if it had taken the job
             if group not in self.came_up:
                 job.takes += 1
@@ -162,12 +174,12 @@ def _keep_alive(name: str, queue: Any, out: str, scaling: ScalingConfig, gpus: f
     """Run one group until there are no more jobs; it is started anew where Ray Train gives it up."""
     import ray
 
+    run = uuid.uuid4().hex
+    settings = {"queue": queue, "run": run, "run_logs": str(logs.ray_logs(out, f"{name}-{run[:8]}"))}
     goes_on = True
     while goes_on:
-        started = int(time.time() * 1000)
-        settings = {"queue": queue, "started": started, "run_logs": str(logs.ray_logs(out, f"{name}-{started}"))}
         try:
-            trainer(name, take_jobs, settings, out, scaling, gpus, scaling.max_failures + 1).fit()
+            fit(name, take_jobs, settings, out, scaling, gpus, scaling.max_failures + 1)
             return
         except Exception as error:  # Ray Train's errors have many types
             # the cluster ended, by Ctrl-C say: to ask anything of Ray now would start another one

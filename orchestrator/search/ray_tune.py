@@ -6,7 +6,6 @@ Ray Tune runs and stops trials. Which there are, and how they ended, the trial s
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -109,8 +108,9 @@ class _FromTrialStore(_StoredEmpty, Searcher):
     def __init__(self, trial_store: TrialStore) -> None:
         super().__init__(metric="score", mode="max")
         self.trial_store = trial_store
-        self.since_ms = time.time() * 1000
         self.tail = Tail(trial_store.folder)
+        # what is there already is of earlier runs of the search
+        list(self.tail.new_events())
         self.problems: dict[str, str] = {}
         self.started: dict[str, Trial] = {}
 
@@ -135,7 +135,7 @@ class _FromTrialStore(_StoredEmpty, Searcher):
     def _read_problems(self) -> None:
         """Note what trials' drivers said last went wrong with the machinery in this run of the search."""
         for event in self.tail.new_events():
-            if isinstance(event, TrialProblem) and event.time >= self.since_ms:
+            if isinstance(event, TrialProblem):
                 self.problems[event.trial] = event.reason
 
     def save(self, checkpoint_path: str) -> None:

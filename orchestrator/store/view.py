@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.config.running import Rows
 from orchestrator.store.events import (
+    Attempt,
     CheckpointCorrupt,
     CheckpointSaved,
     Measured,
@@ -38,7 +39,8 @@ class View:
     """A sequence as its journal tells it. Facts count once: of two events on one fact the first stands.
 
     `scores[tasks_seen, task_id]` is the score on a task of the state after so many tasks. `damaged` are the lines that were
-    left out. `failed` is the event that ended it, while it is its last word.
+    left out. `failed` is the event that ended it, while it is its last word. `attempts` are those since it last made progress,
+    which `progress` counts; `last_attempt` may have made some.
     """
 
     id: str
@@ -60,9 +62,9 @@ class View:
     failed: SequenceFailed | None = None
     # by tasks seen, the last of each; what was scored later is among them still (see `unscored`)
     scoring_failures: dict[int, ScoringFailed] = field(default_factory=dict)
-    starts: list[int] = field(default_factory=list)
-    failed_at: int = 0
-    finished_at: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+    last_attempt: Attempt = field(default_factory=Attempt)
+    progress: int = 0
     damaged: list[DamagedLine] = field(default_factory=list)
     # the last word of its workers, who may leave the scoring to others
     last_word: Literal["waiting", "running", "finished", "failed"] = "waiting"
@@ -75,13 +77,9 @@ class View:
         return self.last_word
 
     @property
-    def ended_at(self) -> int:
-        """When its workers were done with it; 0 while they are not."""
-        if self.last_word == "finished":
-            return self.finished_at
-        if self.last_word == "failed":
-            return self.failed_at
-        return 0
+    def has_ended(self) -> bool:
+        """Whether its workers are done with it."""
+        return self.last_word in ("finished", "failed")
 
     def read(self, tail: Tail) -> None:
         """Take in what a journal has that is new."""
@@ -120,7 +118,8 @@ class View:
         # absent from journals that are older than this setting
         self.rows = event.sequence.get("evaluation", {}).get("rows", "all")
         self.probe_names = tuple(event.sequence.get("probe_names", ()))
-        self.starts.append(event.time)
+        self.last_attempt = Attempt(event.run, event.attempt)
+        self.attempts.append(self.last_attempt)
         if self.start is None:
             self.start = event
         return True
@@ -152,6 +151,7 @@ class View:
         if task.checkpoint is not None:
             return False
         task.checkpoint = event
+        self._make_progress()
         return True
 
     @add.register
@@ -190,7 +190,6 @@ class View:
     def _(self, event: SequenceFinished) -> bool:
         is_news = self.last_word != "finished"
         self.last_word = "finished"
-        self.finished_at = event.time
         return is_news
 
     @add.register
@@ -199,8 +198,12 @@ class View:
         self.last_word = "failed"
         self.failure = event.reason
         self.failed = event
-        self.failed_at = event.time
         return is_news
+
+    def _make_progress(self) -> None:
+        """Count what an attempt leaves to the next one: a sequence that goes on gets to its end, however often it is stopped."""
+        self.progress += 1
+        self.attempts.clear()
 
     def _task(self, task_id: int) -> TaskView:
         if task_id not in self.by_task:

@@ -29,10 +29,17 @@ logger = logging.getLogger(__name__)
 class SequenceRecord:
     """Writes the facts of one sequence, journal first, then to `report`; on the worker that writes, and each fact once."""
 
-    def __init__(self, sequence: SequencePlan, parallel: Parallel, report: Report | None) -> None:
+    def __init__(
+        self,
+        sequence: SequencePlan,
+        parallel: Parallel,
+        report: Report | None,
+        attempt: events.Attempt | None = None,
+    ) -> None:
         self.sequence = sequence
         self.parallel = parallel
         self.report = report
+        self.attempt = attempt or events.Attempt()
         self.journal = ThreadedJournal(journal_folder(sequence.out, sequence.id))
         # What the journal has already, of a run that was stopped, is not recorded again
         self.known = read_view(sequence.out, sequence.id)
@@ -55,6 +62,8 @@ class SequenceRecord:
             data=stream.manifest(),
             workers=self.parallel.count,
             device=str(self.parallel.device),
+            run=self.attempt.run,
+            attempt=self.attempt.id,
             **describe(),
         )
         self.add(started)
@@ -90,6 +99,7 @@ class SequenceRecord:
             worker=worker,
             log=str(log),
             transient=transient,
+            attempt=self.attempt.id,
         )
         what = f"{sequence.id}, method {failed.method}, task {failed.task}, step {failed.step}, worker {worker}"
         logs.write_failure(log, what, error)

@@ -41,15 +41,16 @@ def run_sequence(
     evaluate: bool = True,
     parallel: Parallel | None = None,
     until: int | None = None,
+    attempt: events.Attempt | None = None,
 ) -> View:
     """Train every task that the store does not have yet, and score every state unless `evaluate` is False.
 
-    `until` ends it after that many tasks; a later call goes on from there.
+    `until` ends it after that many tasks; a later call goes on from there. `attempt` names this call in what is recorded.
 
     Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
     to `report`. Raises SequenceFailed after recording it; whatever was made before stays.
     """
-    run = _SequenceRun(sequence, parallel or Parallel.current(), report)
+    run = _SequenceRun(sequence, parallel or Parallel.current(), report, attempt)
     task_ids = range(len(sequence.tasks))[:until]
     try:
         run.start()
@@ -85,11 +86,13 @@ def run_sequence(
 class _SequenceRun:
     """One sequence while it runs, as one worker sees it. What the learner holds is in `learner.state` alone."""
 
-    def __init__(self, sequence: SequencePlan, parallel: Parallel, report: Report | None) -> None:
+    def __init__(
+        self, sequence: SequencePlan, parallel: Parallel, report: Report | None, attempt: events.Attempt | None
+    ) -> None:
         self.sequence = sequence
         self.parallel = parallel
         self.store = Store(Path(sequence.out))
-        self.record = SequenceRecord(sequence, parallel, report)
+        self.record = SequenceRecord(sequence, parallel, report, attempt)
         self.position = Position()
         # The tasks that were trained here, not found
         self.trained: set[int] = set()
