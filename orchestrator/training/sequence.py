@@ -47,8 +47,8 @@ def run_sequence(
 
     `until` ends it after that many tasks; a later call goes on from there. `attempt` names this call in what is recorded.
 
-    Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
-    to `report`. Raises SequenceFailed after recording it; whatever was made before stays.
+    Must be called on every worker of the process group. Each fact goes to the sequence's journal and then to `report`.
+    Raises SequenceFailed after recording it; whatever was made before stays.
     """
     run = _SequenceRun(sequence, parallel or Parallel.current(), report, attempt)
     task_ids = range(len(sequence.tasks))[:until]
@@ -65,11 +65,10 @@ def run_sequence(
                 run.score(task_id + 1)
         run.saver.finish()
     except Exception as error:
-        is_own_fault = run.is_own_fault(error)
         # on every worker: the one that fails may not be the one that writes the journal
-        failed = run.record.note_failure(error, run.position, transient=not is_own_fault)
+        failed = run.record.note_failure(error, run.position, transient=not run.is_own_fault(error))
         run.saver.finish_alone()
-        if not is_own_fault:
+        if failed.transient:
             raise
         run.record.add(failed)
         if isinstance(error, SequenceFailed):

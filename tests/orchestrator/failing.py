@@ -40,6 +40,8 @@ class Broken(Method):
             return
         if self.settings.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.settings.how == "refuse":
+            raise ValueError(f"no {hook} on worker {rank}")
         {}["a bracket [red] of " + hook]  # the user's line
 
     def before_task(self, model, task_id, batches):
