@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator import logs
 from orchestrator.config.running import ScalingConfig
-from orchestrator.errors import UserError
+from orchestrator.errors import CommandFailed, UserError
 
 logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
+# other addresses are words, such as auto, or have a scheme
+HOST_AND_PORT = re.compile(r"[^/]+:\d{1,5}")
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,30 @@ def cluster() -> Iterator[Resources]:
         yield _cluster_resources()
         return
     logger.info("connecting to Ray" if cluster_is_running() else "starting a Ray cluster on this machine")
-    ray.init(**_connection())
+    _connect()
     try:
         yield _cluster_resources()
     finally:
         ray.shutdown()
+
+
+def _connect() -> None:
+    """Connect to Ray, or start it. Raises UserError where no cluster answers, and CommandFailed where none starts here."""
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        # Ray itself tries for many minutes
+        if HOST_AND_PORT.fullmatch(address):
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        ray.init(**_connection())
+    # what cannot connect has many types in Ray, among them plain Exception
+    except Exception as error:
+        ray.shutdown()
+        if cluster_is_running():
+            raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: {logs.reason(error)}") from error
+        raise CommandFailed(f"Ray did not start on this machine: {logs.reason(error)}") from error
 
 
 def _connection() -> dict[str, Any]:

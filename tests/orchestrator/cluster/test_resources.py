@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups, scores_asynchronously
+from orchestrator.cluster.resources import (
+    Resources,
+    cluster,
+    gpus_per_worker,
+    max_concurrent_groups,
+    scores_asynchronously,
+)
 from orchestrator.config.running import ScalingConfig
 from orchestrator.errors import UserError
 
@@ -43,3 +49,12 @@ def test_scores_are_computed_beside_training_where_something_is_free(
     placement: str, cpus: int, gpus: int, sequences: int, expected: bool
 ) -> None:
     assert scores_asynchronously(placement, ScalingConfig(), Resources(cpus, gpus), sequences) == expected
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "nowhere.invalid:6379", "nonsense"])
+def test_a_cluster_that_does_not_answer_is_told_in_one_line(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError) as caught, cluster():
+        pass
+    assert str(caught.value).startswith(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: ")
+    assert "\n" not in str(caught.value)
