@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from orchestrator.errors import NonFiniteLoss, SequenceFailed
+from orchestrator.errors import NonFiniteLoss, Preempted, SequenceFailed
 from orchestrator.evaluation.columns import column_events, missing_columns
 from orchestrator.evaluation.curves.during import Looks
 from orchestrator.planning.kept_streams import kept_stream
@@ -35,12 +35,17 @@ from streams import Stream
 logger = logging.getLogger(__name__)
 
 
+def _nobody_asks() -> bool:
+    return False
+
+
 def run_sequence(
     sequence: SequencePlan,
     report: Report | None = None,
     evaluate: bool = True,
     parallel: Parallel | None = None,
     until: int | None = None,
+    leave: Callable[[], bool] = _nobody_asks,
     attempt: events.Attempt | None = None,
 ) -> View:
     """Train every task that the store does not have yet, and score every state unless `evaluate` is False.
@@ -50,13 +55,14 @@ def run_sequence(
     Must be called on every worker of the process group. Each fact goes to the sequence's journal and then to `report`.
     Raises SequenceFailed after recording it; whatever was made before stays.
     """
-    run = _SequenceRun(sequence, parallel or Parallel.current(), report, attempt)
+    run = _SequenceRun(sequence, parallel or Parallel.current(), report, leave, attempt)
     task_ids = range(len(sequence.tasks))[:until]
     try:
         run.start()
         if evaluate:
             run.score(0)
         for task_id in task_ids:
+            run.leave_if_asked()
             if not run.is_over(task_id + 1):
                 run.ensure_stored(task_id + 1)
             if task_id not in run.trained:
@@ -64,6 +70,9 @@ def run_sequence(
             if evaluate:
                 run.score(task_id + 1)
         run.saver.finish()
+    except Preempted:
+        run.saver.finish_alone()
+        raise
     except Exception as error:
         # on every worker: the one that fails may not be the one that writes the journal
         failed = run.record.note_failure(error, run.position, transient=not run.is_own_fault(error))
@@ -86,10 +95,16 @@ class _SequenceRun:
     """One sequence while it runs, as one worker sees it. What the learner holds is in `learner.state` alone."""
 
     def __init__(
-        self, sequence: SequencePlan, parallel: Parallel, report: Report | None, attempt: events.Attempt | None
+        self,
+        sequence: SequencePlan,
+        parallel: Parallel,
+        report: Report | None,
+        leave: Callable[[], bool],
+        attempt: events.Attempt | None,
     ) -> None:
         self.sequence = sequence
         self.parallel = parallel
+        self.leave = leave
         self.store = Store(Path(sequence.out))
         self.record = SequenceRecord(sequence, parallel, report, attempt)
         self.position = Position()
@@ -124,6 +139,12 @@ class _SequenceRun:
         """Record the start, and refuse data that is not that of the plan."""
         self.record.sequence_started(self.stream)
         check_unchanged(self.sequence, self.stream)
+
+    def leave_if_asked(self) -> None:
+        """Raises Preempted where any worker is asked to leave, between two tasks."""
+        asked = torch.tensor(float(self.leave()), device=self.parallel.device)
+        if self.parallel.sum(asked).item():
+            raise Preempted(f"left {self.sequence.id} between two tasks")
 
     def is_own_fault(self, error: Exception) -> bool:
         """Whether the sequence itself is wrong, so that trying again is in vain.
