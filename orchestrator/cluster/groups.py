@@ -7,9 +7,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator import logs
+from orchestrator import interruption, logs
+from orchestrator.cluster.leaving import LEAVE_SECONDS, ask_to_leave, make_leave_file
 from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups, scores_asynchronously
 from orchestrator.cluster.scoring import AsyncScoring
 from orchestrator.cluster.trainer import fit, gave_up
@@ -65,9 +67,11 @@ def run_on_cluster(
         "until": until,
         "run_logs": str(run_logs),
     }
+    leave = None
     logger.info("%d groups of %d workers; scoring beside training: %s", groups, scaling.workers, asynchronously)
     if give is None:
-        work: Work = _OwnGroups(groups, name, settings, sequences[0].out, scaling, gpus)
+        leave = make_leave_file(sequences[0].out, run)
+        work: Work = _OwnGroups(groups, name, settings | {"leave": str(leave)}, sequences[0].out, scaling, gpus)
     else:
         work = give(settings)
     scoring = AsyncScoring(gpus, run_logs)
@@ -75,17 +79,29 @@ def run_on_cluster(
     if asynchronously and scores_asynchronously("auto", scaling, resources, len(sequences)):
         scoring.pool.start_actor()
     try:
-        _follow(work, scoring if asynchronously else None, sequences, watch)
+        # what is left in good order is not trained again
+        with interruption.deferred() as was_asked:
+            _follow(work, scoring if asynchronously else None, sequences, watch, was_asked)
+            if was_asked() and leave:
+                _have_left(work, leave, watch)
     finally:
         scoring.close()
+        if leave:
+            leave.unlink(missing_ok=True)
     return [*work.problems, *scoring.problems]
 
 
 def _follow(
-    work: Work, scoring: AsyncScoring | None, sequences: Sequence[SequencePlan], watch: Callable[[], list[View]]
+    work: Work,
+    scoring: AsyncScoring | None,
+    sequences: Sequence[SequencePlan],
+    watch: Callable[[], list[View]],
+    was_asked: Callable[[], bool],
 ) -> None:
-    """Watch until the groups have ended; score meanwhile what they store, where that is not their own affair."""
+    """Watch until the groups have ended, or are to; score meanwhile what they store, where that is not their own affair."""
     while work.is_running or (scoring and scoring.is_busy):
+        if was_asked():
+            return
         views = watch()
         if scoring:
             scoring.tick(sequences, views)
@@ -95,7 +111,7 @@ def _follow(
         return
     # the last checkpoints may have come after the last look
     scoring.tick(sequences, watch())
-    while scoring.is_busy:
+    while scoring.is_busy and not was_asked():
         scoring.tick(sequences, watch())
         time.sleep(0.2)
 
@@ -109,6 +125,15 @@ def progress_of(settings: dict[str, Any]) -> int:
         if view.has_ended and view.last_attempt.run == settings["run"]:
             done += 1
     return done
+
+
+def _have_left(work: Work, leave: Path, watch: Callable[[], list[View]]) -> None:
+    """Ask the workers to leave, and give them the time to write what they have."""
+    ask_to_leave(leave)
+    ends = time.monotonic() + LEAVE_SECONDS
+    while work.is_running and time.monotonic() < ends:
+        watch()
+        time.sleep(0.2)
 
 
 class _OwnGroups:
@@ -147,7 +172,7 @@ class _OwnGroups:
                 Exception
             ) as error:  # a thread must hand over what it cannot raise; Ray Train's errors have many types
                 # the cluster ended, by Ctrl-C say: to ask anything of Ray now would start another one
-                if not ray.is_initialized():
+                if interruption.was_asked() or not ray.is_initialized():
                     return
                 done_before = done
                 done = progress_of(self.settings)

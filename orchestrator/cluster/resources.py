@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator import logs
+from orchestrator import interruption, logs
 from orchestrator.config.running import ScalingConfig
 from orchestrator.errors import CommandFailed, UserError
 
@@ -53,6 +54,8 @@ def cluster() -> Iterator[Resources]:
         return
     logger.info("connecting to Ray" if cluster_is_running() else "starting a Ray cluster on this machine")
     _connect()
+    # Ray has put handlers of its own in their place
+    interruption.listen()
     try:
         yield _cluster_resources()
     finally:
@@ -70,6 +73,10 @@ def _connect() -> None:
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
         ray.init(**_connection())
+    except SystemExit:
+        # a handler of Ray's own for SIGTERM, which is in place before its start is over
+        interruption.listen()
+        signal.raise_signal(signal.SIGTERM)
     # what cannot connect has many types in Ray, among them plain Exception
     except Exception as error:
         ray.shutdown()

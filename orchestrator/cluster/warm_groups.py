@@ -12,10 +12,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from orchestrator import logs
+from orchestrator import interruption, logs
 from orchestrator.cluster.groups import progress_of
+from orchestrator.cluster.leaving import LEAVE_SECONDS, ask_to_leave, make_leave_file
 from orchestrator.cluster.trainer import fit, gave_up
 from orchestrator.cluster.worker import take_jobs
 from orchestrator.config.running import ScalingConfig
@@ -155,27 +158,35 @@ def warm_groups(name: str, count: int, out: str, scaling: ScalingConfig, gpus: f
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(JobQueue)
     queue = actor.options(num_cpus=0, scheduling_strategy=here).remote()
+    leave = make_leave_file(out, uuid.uuid4().hex)
     threads = []
     for index in range(count):
         # daemons: Ctrl-C ends the command, and not only when Ray Train has come back
-        thread = threading.Thread(target=_keep_alive, args=(f"{name}-{index}", queue, out, scaling, gpus), daemon=True)
+        keep_alive = partial(_keep_alive, f"{name}-{index}", queue, leave, out, scaling, gpus)
+        thread = threading.Thread(target=keep_alive, daemon=True)
         thread.start()
         threads.append(thread)
     try:
         yield queue
     finally:
+        seconds = END_SECONDS
+        if interruption.was_asked():
+            ask_to_leave(leave)
+            seconds = LEAVE_SECONDS
         queue.close.remote()
-        ends = time.monotonic() + END_SECONDS
+        ends = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(0.0, ends - time.monotonic()))
+        leave.unlink(missing_ok=True)
 
 
-def _keep_alive(name: str, queue: Any, out: str, scaling: ScalingConfig, gpus: float) -> None:
+def _keep_alive(name: str, queue: Any, leave: Path, out: str, scaling: ScalingConfig, gpus: float) -> None:
     """Run one group until there are no more jobs; it is started anew where Ray Train gives it up."""
     import ray
 
     run = uuid.uuid4().hex
-    settings = {"queue": queue, "run": run, "run_logs": str(logs.ray_logs(out, f"{name}-{run[:8]}"))}
+    run_logs = logs.ray_logs(out, f"{name}-{run[:8]}")
+    settings = {"queue": queue, "run": run, "run_logs": str(run_logs), "leave": str(leave)}
     goes_on = True
     while goes_on:
         try:
@@ -183,6 +194,6 @@ def _keep_alive(name: str, queue: Any, out: str, scaling: ScalingConfig, gpus: f
             return
         except Exception as error:  # Ray Train's errors have many types
             # the cluster ended, by Ctrl-C say: to ask anything of Ray now would start another one
-            if not ray.is_initialized():
+            if interruption.was_asked() or not ray.is_initialized():
                 return
             goes_on = ray.get(queue.give_up.remote(name, gave_up(name, error, out)))

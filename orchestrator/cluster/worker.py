@@ -6,13 +6,15 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator import logs
+from orchestrator.cluster.leaving import Leaving, is_asked_to_leave
 from orchestrator.cluster.ray_logs import RayProcess, copy_ray_logs, introduce, introduction
-from orchestrator.errors import NonFiniteLoss, SequenceFailed, WorkerFailed
+from orchestrator.errors import NonFiniteLoss, Preempted, SequenceFailed, WorkerFailed
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
@@ -33,13 +35,23 @@ TAKE_SECONDS = 20.0
 Found = Literal["due", "elsewhere", "over"]
 
 
+@dataclass(frozen=True)
+class _Worker:
+    """This worker of a group: its place among them, its process, and who asks it to leave."""
+
+    parallel: Parallel
+    process: RayProcess
+    is_to_leave: Callable[[], bool]
+
+
 def work_through(settings: dict[str, Any]) -> None:
     """Train the sequences that no other group has taken, one after the other: what every worker of a group runs.
 
     To take a sequence is to hold its lock in the storage, which ends with its holder. So a group that died is followed by
     itself or by another, and both go on from the last checkpoint.
     """
-    _work_through(settings, *_introduced(settings))
+    with _introduced(settings) as worker:
+        _work_through(settings, worker)
 
 
 def take_jobs(settings: dict[str, Any]) -> None:
@@ -47,50 +59,68 @@ def take_jobs(settings: dict[str, Any]) -> None:
     import ray
 
     queue = settings["queue"]
-    group = settings["group"]
-    parallel, process = _introduced(settings)
-    while True:
-        job = None
-        if parallel.writes:
-            job = ray.get(queue.take.remote(group, TAKE_SECONDS))
-        job = parallel.agree(job)
-        if job is None:
-            return
-        # an empty one: none has come yet
-        if job:
-            own = {"group": group, "run_logs": settings["run_logs"], "introductions": settings["introductions"]}
-            _work_through(job | own, parallel, process)
-            if parallel.writes:
-                ray.get(queue.end.remote(group))
+    # what stays the same, whoever gives the job
+    own = {key: settings[key] for key in ("group", "run_logs", "introductions")}
+    with _introduced(settings) as worker:
+        while True:
+            job = None
+            if worker.parallel.writes:
+                job = ray.get(queue.take.remote(settings["group"], TAKE_SECONDS))
+            job = worker.parallel.agree(job)
+            if job is None:
+                return
+            # an empty one: none has come yet
+            if job:
+                _work_through(job | own, worker)
+                if worker.parallel.writes:
+                    ray.get(queue.end.remote(settings["group"]))
 
 
-def _work_through(settings: dict[str, Any], parallel: Parallel, process: RayProcess) -> None:
+@contextlib.contextmanager
+def _introduced(settings: dict[str, Any]) -> Iterator[_Worker]:
+    """This worker, whose name is written down where the group is looked after; it comes back when it is asked to leave.
+
+    Where it leaves for another reason, such as a machine that is taken away, Ray Train starts the group anew elsewhere.
+    """
+    parallel = _join_group(settings["strategy"])
+    leave = Path(settings["leave"])
+    is_to_leave: Callable[[], bool] = _never
+    # it speaks for all
+    if parallel.writes:
+        is_to_leave = Leaving(leave)
+    process = introduce(introduction(Path(settings["introductions"]), parallel.rank))
+    try:
+        yield _Worker(parallel, process, is_to_leave)
+    except Preempted:
+        if not parallel.agree(is_asked_to_leave(leave)):
+            raise
+
+
+def _never() -> bool:
+    return False
+
+
+def _work_through(settings: dict[str, Any], worker: _Worker) -> None:
     left = [SequencePlan.model_validate(values) for values in settings["sequences"]]
-    elsewhere = _go_through(left, settings, parallel, process)
+    elsewhere = _go_through(left, settings, worker)
     # Those that other groups train, unless their machine is gone, and with it who would go on: that shows after a while
     ends = time.monotonic() + GONE_SECONDS + 2 * BEAT_SECONDS
-    while parallel.agree(bool(elsewhere) and time.monotonic() < ends):
-        elsewhere = _go_through(elsewhere, settings, parallel, process)
+    while worker.parallel.agree(bool(elsewhere) and time.monotonic() < ends):
+        elsewhere = _go_through(elsewhere, settings, worker)
 
 
-def _go_through(
-    sequences: Sequence[SequencePlan], settings: dict[str, Any], parallel: Parallel, process: RayProcess
-) -> list[SequencePlan]:
+def _go_through(sequences: Sequence[SequencePlan], settings: dict[str, Any], worker: _Worker) -> list[SequencePlan]:
     """Train what is due of the sequences. Returns those that another group of this run holds."""
     elsewhere = []
     for sequence in sequences:
-        with _taken(sequence, settings, parallel) as found:
+        if worker.parallel.agree(worker.is_to_leave()):
+            raise Preempted("left before the next sequence")
+        with _taken(sequence, settings, worker.parallel) as found:
             if found == "due":
-                _train(sequence, settings, parallel, process)
+                _train(sequence, settings, worker)
             elif found == "elsewhere":
                 elsewhere.append(sequence)
     return elsewhere
-
-
-def _introduced(settings: dict[str, Any]) -> tuple[Parallel, RayProcess]:
-    """The group's workers, and this process, whose name is written down where they are looked after."""
-    parallel = _join_group(settings["strategy"])
-    return parallel, introduce(introduction(Path(settings["introductions"]), parallel.rank))
 
 
 def _join_group(strategy: Strategy) -> Parallel:
@@ -118,21 +148,30 @@ def _taken(sequence: SequencePlan, settings: dict[str, Any], parallel: Parallel)
         yield parallel.agree(found)
 
 
-def _train(sequence: SequencePlan, settings: dict[str, Any], parallel: Parallel, process: RayProcess) -> None:
+def _train(sequence: SequencePlan, settings: dict[str, Any], worker: _Worker) -> None:
     """Train one sequence. Returns if it failed by its own fault and the group can go on to the next one."""
     from orchestrator.training.sequence import run_sequence
 
+    parallel = worker.parallel
     attempt = events.Attempt(settings["run"], parallel.agree(uuid.uuid4().hex))
     introduce(introduction(Path(settings["introductions"]), parallel.rank), attempt.id)
     with logs.to_file(logs.worker_log(sequence.out, sequence.id, parallel.rank)):
-        logger.info("worker %d of %d (%s) takes %s", parallel.rank, parallel.count, process, sequence.id)
+        logger.info("worker %d of %d (%s) takes %s", parallel.rank, parallel.count, worker.process, sequence.id)
         try:
             run_sequence(
-                sequence, evaluate=settings["evaluate"], parallel=parallel, until=settings["until"], attempt=attempt
+                sequence,
+                evaluate=settings["evaluate"],
+                parallel=parallel,
+                until=settings["until"],
+                leave=worker.is_to_leave,
+                attempt=attempt,
             )
+        except Preempted as error:
+            logger.info("worker %d of %d leaves: %s", parallel.rank, parallel.count, error)
+            raise
         except Exception as error:
             name = f"{settings['group']}-worker-{parallel.rank}"
-            copy_ray_logs(process, Path(settings["run_logs"]), name)
+            copy_ray_logs(worker.process, Path(settings["run_logs"]), name)
             leave_group_unless_alone(error, parallel)
         else:
             logger.info("worker %d of %d is done with %s", parallel.rank, parallel.count, sequence.id)

@@ -16,7 +16,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator import logs
+from orchestrator import interruption, logs
 from orchestrator.cluster.groups import run_on_cluster
 from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups
 from orchestrator.cluster.warm_groups import JobAtWork, warm_groups
@@ -60,7 +60,9 @@ def run_trials(
     out = trial_store.planner.config.out
     most = search.max_concurrent or max_concurrent_groups(scaling, resources)
     groups = max(1, min(most, trial_store.num_planned() - len(trial_store.results)))
-    with warm_groups(f"{name}-search", groups, out, scaling, gpus_per_worker(scaling, resources)) as queue:
+    gpus = gpus_per_worker(scaling, resources)
+    # within: the groups are given time to leave, and Ray Tune, which could not give it, is not interrupted at any moment
+    with warm_groups(f"{name}-search", groups, out, scaling, gpus) as queue, interruption.deferred():
         settings = DriverSettings(search, scaling, resources, str(trial_store.folder), queue)
         _tuner(trial_store, settings, watch, name, most).fit()
 
@@ -171,6 +173,8 @@ class _Watch(_StoredEmpty, tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.watch()
+        if interruption.was_asked():
+            raise KeyboardInterrupt
 
 
 def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
