@@ -16,6 +16,7 @@ from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concu
 from orchestrator.cluster.scoring import AsyncScoring
 from orchestrator.cluster.trainer import fit, gave_up
 from orchestrator.cluster.worker import work_through
+from orchestrator.config.experiment import worker_counts
 from orchestrator.config.running import ScalingConfig
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.view import View, read_view
@@ -66,9 +67,10 @@ def run_on_cluster(
         "max_failures": scaling.max_failures,
         "until": until,
         "run_logs": str(run_logs),
+        "sizes": worker_counts([sequence.training for sequence in sequences], scaling),
     }
     leave = None
-    logger.info("%d groups of %d workers; scoring beside training: %s", groups, scaling.workers, asynchronously)
+    logger.info("%d groups of %s workers; scoring beside training: %s", groups, scaling.workers, asynchronously)
     if give is None:
         leave = make_leave_file(sequences[0].out, run)
         work: Work = _OwnGroups(groups, name, settings | {"leave": str(leave)}, sequences[0].out, scaling, gpus)

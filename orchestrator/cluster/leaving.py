@@ -1,4 +1,4 @@
-"""How workers are asked to leave: by the command that started them, or because a machine of theirs is taken away."""
+"""How workers are asked to leave: by the command that started them, for another number of them, or because a machine goes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def ask_to_leave(file: Path) -> None:
         file.write_text("leave")
 
 
+def take_back(file: Path) -> None:
+    """Ask nobody any more."""
+    with contextlib.suppress(OSError):
+        file.write_text("")
+
+
 def is_asked_to_leave(file: Path) -> bool:
     """Whether the workers of a run are to leave."""
     try:
@@ -45,8 +51,8 @@ class Leaving:
     So is one whose lock of the sequence another group has taken over, because it had been silent for too long.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, *files: Path) -> None:
+        self.files = files
         self.looked = -LOOK_SECONDS
         self.answer = False
 
@@ -54,7 +60,8 @@ class Leaving:
         now = time.monotonic()
         if not self.answer and now - self.looked >= LOOK_SECONDS:
             self.looked = now
-            self.answer = is_asked_to_leave(self.file) or has_lost_a_lock() or _is_machine_taken_away()
+            asked = any(is_asked_to_leave(file) for file in self.files)
+            self.answer = asked or has_lost_a_lock() or _is_machine_taken_away()
         return self.answer
 
 

@@ -124,15 +124,16 @@ def max_concurrent_groups(scaling: ScalingConfig, resources: Resources) -> int:
     if scaling.max_concurrent is not None:
         return scaling.max_concurrent
     gpus = gpus_per_worker(scaling, resources)
-    groups = _fits(resources.cpus, scaling.workers * scaling.cpus_per_worker)
+    workers = _fits(resources.cpus, scaling.cpus_per_worker)
     if gpus:
-        groups = min(groups, _fits(resources.gpus, scaling.workers * gpus))
-    if groups < 1:
-        asked = f"{scaling.workers} x ({scaling.cpus_per_worker:g} CPU, {gpus:g} GPU)"
+        workers = min(workers, _fits(resources.gpus, gpus))
+    if workers < scaling.fewest_workers:
+        asked = f"{scaling.fewest_workers} x ({scaling.cpus_per_worker:g} CPU, {gpus:g} GPU)"
         raise UserError(
             f"scaling.workers: asks for {asked}, but the cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
         )
-    return groups
+    # groups that may grow have room to
+    return max(1, workers // scaling.most_workers)
 
 
 def _fits(available: float, each: float) -> int:
@@ -146,7 +147,7 @@ def scores_asynchronously(placement: str, scaling: ScalingConfig, resources: Res
     if placement != "auto":
         return placement == "async"
     groups = min(sequences, max_concurrent_groups(scaling, resources))
-    workers = groups * scaling.workers
+    workers = groups * scaling.most_workers
     gpus = gpus_per_worker(scaling, resources)
     free_cpus = resources.cpus - workers * scaling.cpus_per_worker
     free_gpus = resources.gpus - workers * gpus

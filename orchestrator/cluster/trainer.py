@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestrator import logs
+from orchestrator.cluster.leaving import make_leave_file
 from orchestrator.config.running import ScalingConfig
 
 logger = logging.getLogger(__name__)
@@ -50,27 +52,41 @@ def trainer(
     from ray.train.torch import TorchTrainer
 
     from orchestrator.cluster.deaths import NoteDeaths
+    from orchestrator.cluster.elastic import RESIZE_SECONDS, ElasticTrainer, LeaveBeforeResize
 
     storage = Path(out) / "ray"
     run_name = f"{group}-{settings['run'][:8]}"
     introductions = storage / run_name / "workers"
+    resize = make_leave_file(out, run_name)
+    # typed for the older version of Ray Train, which calls other methods of them
+    callbacks: Any = [NoteDeaths(group, introductions, Path(settings["run_logs"])), LeaveBeforeResize(resize)]
     resources_per_worker = {"CPU": scaling.cpus_per_worker}
     if gpus:
         resources_per_worker["GPU"] = gpus
-    return TorchTrainer(
+    of_group = {
+        "group": group,
+        "strategy": scaling.strategy,
+        "introductions": str(introductions),
+        "resize": str(resize),
+    }
+    num_workers: int | tuple[int, int] = scaling.most_workers
+    kind: Callable[..., Any] = TorchTrainer
+    if scaling.is_elastic:
+        num_workers = (scaling.fewest_workers, scaling.most_workers)
+        kind = partial(ElasticTrainer, sizes=tuple(settings["sizes"]))
+    return kind(
         work,
-        train_loop_config=settings
-        | {"group": group, "strategy": scaling.strategy, "introductions": str(introductions)},
+        train_loop_config=settings | of_group,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=scaling.workers,
+            num_workers=num_workers,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=gpus > 0,
             resources_per_worker=resources_per_worker,
         ),
         run_config=ray.train.RunConfig(
             name=run_name,
             storage_path=str(storage),
-            # typed for the older version of Ray Train, which calls other methods of it
-            callbacks=[NoteDeaths(group, introductions, Path(settings["run_logs"]))],  # type: ignore[list-item]
+            callbacks=callbacks,
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # Train V2 has it
         ),

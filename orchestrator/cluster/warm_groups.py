@@ -186,7 +186,7 @@ def _keep_alive(name: str, queue: Any, leave: Path, out: str, scaling: ScalingCo
 
     run = uuid.uuid4().hex
     run_logs = logs.ray_logs(out, f"{name}-{run[:8]}")
-    settings = {"queue": queue, "run": run, "run_logs": str(run_logs), "leave": str(leave)}
+    settings = {"queue": queue, "run": run, "run_logs": str(run_logs), "leave": str(leave), "sizes": []}
     goes_on = True
     while goes_on:
         try:

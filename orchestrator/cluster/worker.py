@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator import logs
-from orchestrator.cluster.leaving import Leaving, is_asked_to_leave
+from orchestrator.cluster.leaving import Leaving, is_asked_to_leave, take_back
 from orchestrator.cluster.ray_logs import RayProcess, copy_ray_logs, introduce, introduction
 from orchestrator.errors import NonFiniteLoss, Preempted, SequenceFailed, WorkerFailed
 from orchestrator.planning.sequence_plan import SequencePlan
@@ -84,14 +84,18 @@ def _introduced(settings: dict[str, Any]) -> Iterator[_Worker]:
     """
     parallel = _join_group(settings["strategy"])
     leave = Path(settings["leave"])
+    resize = Path(settings["resize"])
     is_to_leave: Callable[[], bool] = _never
     # it speaks for all
     if parallel.writes:
-        is_to_leave = Leaving(leave)
+        is_to_leave = Leaving(leave, resize)
     process = introduce(introduction(Path(settings["introductions"]), parallel.rank))
     try:
         yield _Worker(parallel, process, is_to_leave)
     except Preempted:
+        if parallel.writes:
+            # who waits for the group to be gone may start the next one
+            take_back(resize)
         if not parallel.agree(is_asked_to_leave(leave)):
             raise
 
