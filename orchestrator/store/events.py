@@ -35,6 +35,9 @@ class Attempt(NamedTuple):
     id: str = ""
 
 
+NO_ATTEMPT = Attempt()
+
+
 class SequenceStarted(Event):
     """A group of workers took up a sequence: the whole configuration, the data and the software.
 
@@ -117,6 +120,17 @@ class CheckpointSaved(Event):
     diagnostics: dict[str, Any]
     # absent from journals that are older than this field
     versions: dict[str, str] = Field(default_factory=dict)
+
+
+class ProgressSaved(Event):
+    """The state after a step inside a task is in the store. `seconds` is how long it was written, beside training."""
+
+    name = "progress"
+    task_id: int
+    task: str
+    step: int
+    bytes: int
+    seconds: float
 
 
 class CheckpointCorrupt(Event):
@@ -214,7 +228,7 @@ class ScoringFailed(Event):
 
 
 # Listed by hand: a base class such as TrialEvent is a kind of events, and none that is ever recorded
-_OF_TRAINING = (TaskStarted, Step, PointScored, SystemSample, CheckpointSaved, CheckpointCorrupt)
+_OF_TRAINING = (TaskStarted, Step, PointScored, SystemSample, ProgressSaved, CheckpointSaved, CheckpointCorrupt)
 _OF_SCORING = (ScoreComputed, ProbeComputed, ReferenceScored, Measured, ScoringFailed)
 _OF_SEQUENCES = (SequenceStarted, *_OF_TRAINING, *_OF_SCORING, SequenceFinished, SequenceFailed)
 _OF_TRIALS = (TrialSuggested, RungDecided, TrialReopened, TrialEnded, TrialProblem)

@@ -19,6 +19,7 @@ from orchestrator.store.events import (
     Measured,
     PointScored,
     ProbeComputed,
+    ProgressSaved,
     ReferenceScored,
     ScoreComputed,
     ScoringFailed,
@@ -153,6 +154,11 @@ class View:
         task.checkpoint = event
         self._make_progress()
         return True
+
+    @add.register
+    def _(self, event: ProgressSaved) -> bool:
+        self._make_progress()
+        return True  # always news: the next one is further on
 
     @add.register
     def _(self, event: ScoreComputed) -> bool:
