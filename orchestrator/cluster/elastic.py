@@ -28,7 +28,7 @@ class ElasticTrainer(TorchTrainer):
     def _initialize_and_run_controller(self, **options: Any) -> Any:
         # Ray Train has no public name for the policy; its own would take any number between the fewest and the most
         options["scaling_policy"] = _Policy(self.scaling_config, self.sizes)
-        return super()._initialize_and_run_controller(**options)
+        return super()._initialize_and_run_controller(**options)  # type: ignore[misc]  # Train V2 has it
 
 
 class _Policy(ElasticScalingPolicy):

@@ -57,22 +57,12 @@ def run_on_cluster(
     groups = min(len(sequences), max_concurrent_groups(scaling, resources))
     asynchronously = scores_asynchronously(placement, scaling, resources, len(sequences))
     gpus = gpus_per_worker(scaling, resources)
-    # drawn at random, and the same for all workers: what happened in this run is known by it, whatever clocks say
-    run = uuid.uuid4().hex
-    run_logs = logs.ray_logs(sequences[0].out, f"{name}-{run[:8]}")
-    settings: dict[str, Any] = {
-        "sequences": [sequence.model_dump(mode="json") for sequence in sequences],
-        "evaluate": not asynchronously,
-        "run": run,
-        "max_failures": scaling.max_failures,
-        "until": until,
-        "run_logs": str(run_logs),
-        "sizes": worker_counts([sequence.training for sequence in sequences], scaling),
-    }
-    leave = None
+    settings = _settings(sequences, scaling, name, until, evaluate=not asynchronously)
+    run_logs = Path(settings["run_logs"])
     logger.info("%d groups of %s workers; scoring beside training: %s", groups, scaling.workers, asynchronously)
+    leave = None
     if give is None:
-        leave = make_leave_file(sequences[0].out, run)
+        leave = make_leave_file(sequences[0].out, settings["run"])
         work: Work = _OwnGroups(groups, name, settings | {"leave": str(leave)}, sequences[0].out, scaling, gpus)
     else:
         work = give(settings)
@@ -91,6 +81,23 @@ def run_on_cluster(
         if leave:
             leave.unlink(missing_ok=True)
     return [*work.problems, *scoring.problems]
+
+
+def _settings(
+    sequences: Sequence[SequencePlan], scaling: ScalingConfig, name: str, until: int | None, evaluate: bool
+) -> dict[str, Any]:
+    """What the workers of one run are told."""
+    # drawn at random, and the same for all workers: what happened in this run is known by it, whatever clocks say
+    run = uuid.uuid4().hex
+    return {
+        "sequences": [sequence.model_dump(mode="json") for sequence in sequences],
+        "evaluate": evaluate,
+        "run": run,
+        "max_failures": scaling.max_failures,
+        "until": until,
+        "run_logs": str(logs.ray_logs(sequences[0].out, f"{name}-{run[:8]}")),
+        "sizes": worker_counts([sequence.training for sequence in sequences], scaling),
+    }
 
 
 def _follow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -52,7 +53,7 @@ def trainer(
     from ray.train.torch import TorchTrainer
 
     from orchestrator.cluster.deaths import NoteDeaths
-    from orchestrator.cluster.elastic import RESIZE_SECONDS, ElasticTrainer, LeaveBeforeResize
+    from orchestrator.cluster.elastic import ElasticTrainer, LeaveBeforeResize
 
     storage = Path(out) / "ray"
     run_name = f"{group}-{settings['run'][:8]}"
@@ -60,29 +61,19 @@ def trainer(
     resize = make_leave_file(out, run_name)
     # typed for the older version of Ray Train, which calls other methods of them
     callbacks: Any = [NoteDeaths(group, introductions, Path(settings["run_logs"])), LeaveBeforeResize(resize)]
-    resources_per_worker = {"CPU": scaling.cpus_per_worker}
-    if gpus:
-        resources_per_worker["GPU"] = gpus
     of_group = {
         "group": group,
         "strategy": scaling.strategy,
         "introductions": str(introductions),
         "resize": str(resize),
     }
-    num_workers: int | tuple[int, int] = scaling.most_workers
     kind: Callable[..., Any] = TorchTrainer
     if scaling.is_elastic:
-        num_workers = (scaling.fewest_workers, scaling.most_workers)
         kind = partial(ElasticTrainer, sizes=tuple(settings["sizes"]))
     return kind(
         work,
         train_loop_config=settings | of_group,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=num_workers,
-            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
-            use_gpu=gpus > 0,
-            resources_per_worker=resources_per_worker,
-        ),
+        scaling_config=_scaling(scaling, gpus),
         run_config=ray.train.RunConfig(
             name=run_name,
             storage_path=str(storage),
@@ -93,6 +84,28 @@ def trainer(
     )
 
 
+def _scaling(scaling: ScalingConfig, gpus: float) -> Any:
+    """What Ray Train is to reserve for a group."""
+    import ray.train
+
+    from orchestrator.cluster.elastic import RESIZE_SECONDS
+
+    resources_per_worker = {"CPU": scaling.cpus_per_worker}
+    if gpus:
+        resources_per_worker["GPU"] = gpus
+    num_workers: Any = scaling.most_workers
+    if scaling.is_elastic:
+        num_workers = (scaling.fewest_workers, scaling.most_workers)
+    # its types are those of the older version of Ray Train
+    kind: Any = ray.train.ScalingConfig
+    return kind(
+        num_workers=num_workers,
+        elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+        use_gpu=gpus > 0,
+        resources_per_worker=resources_per_worker,
+    )
+
+
 def remove_leftovers() -> None:
     """Give back what Ray Train's controllers had reserved for their workers, of those that were killed.
 
@@ -100,15 +113,15 @@ def remove_leftovers() -> None:
     """
     import ray
     import ray._private.state
-    from ray.core.generated import gcs_pb2
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     own_job = ray.get_runtime_context().get_job_id()
     # Ray's public tables do not say who made a placement group
     accessor: Any = ray._private.state.state._connect_and_get_accessor()
+    kind: Any = importlib.import_module("ray.core.generated.gcs_pb2").PlacementGroupTableData
     for raw in accessor.get_placement_group_table():
-        table: Any = gcs_pb2.PlacementGroupTableData.FromString(raw)
-        is_there = table.state != gcs_pb2.PlacementGroupTableData.REMOVED
+        table = kind.FromString(raw)
+        is_there = table.state != kind.REMOVED
         if is_there and table.creator_actor_dead and table.creator_job_id.hex() == own_job:
             logger.info("removing the placement group %s of a process that died", table.placement_group_id.hex())
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(table.placement_group_id)))

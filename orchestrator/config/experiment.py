@@ -65,7 +65,8 @@ class RunConfig(Section):
         # a method may have a global batch of its own, but all have the experiment's workers
         check_workers([training for _, training in resolved], self.scaling)
         if self.search is not None and self.scaling.is_elastic:
-            raise ValueError(f"scaling.workers: a search takes one number, found {list(self.scaling.workers)}")
+            found = [self.scaling.fewest_workers, self.scaling.most_workers]
+            raise ValueError(f"scaling.workers: a search takes one number (found {found})")
         self._resolved = tuple(resolved)
         return self
 

@@ -84,7 +84,7 @@ class ScalingConfig(Section):
         if self.is_elastic and self.strategy == "hsdp":
             raise ValueError(
                 "strategy: 'hsdp' needs as many workers on each node, and goes with one number of workers; allowed with "
-                f"workers = {list(self.workers)}: ddp, fsdp"
+                f"workers = [{self.fewest_workers}, {self.most_workers}]: ddp, fsdp"
             )
         return self
 

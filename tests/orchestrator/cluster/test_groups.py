@@ -12,23 +12,32 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from ray._raylet import GcsClient
+from ray.core.generated import autoscaler_pb2
 from ray.util import placement_group_table
 
+from orchestrator import logs
+from orchestrator.cluster import elastic
 from orchestrator.cluster.groups import run_on_cluster
 from orchestrator.cluster.resources import Resources
 from orchestrator.config.running import ScalingConfig
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.events import SequenceStarted
+from orchestrator.store.journal import Tail, journal_folder
 from orchestrator.store.view import View, read_view
+from orchestrator.training.sequence import run_sequence
 from tests.conftest import SMALL, small_config
 from tests.orchestrator.cluster.conftest import Nodes
 from tests.orchestrator.failing import hook_frame, user_line, write_plugin
+from tests.steps import losses_of
 
 ROOT = Path(__file__).parents[3]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -115,6 +124,77 @@ def test_a_group_whose_controller_is_killed_while_it_starts_is_started_again(nod
     assert len(killed) == 1
     assert problems == []
     assert view.status == "finished"
+
+
+def test_a_group_follows_its_cluster_and_leaves_a_node_that_is_taken_away(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers, then four when a node comes, then two when it is to go: the same steps as one worker makes, each once."""
+    monkeypatch.setattr(elastic, "RESIZE_SECONDS", 1.0)
+    is_slow = tmp_path / "slow"
+    is_slow.touch()
+    method = failing("slow", hook="before_optimizer_step", how="slow", while_there=str(is_slow))
+    settings = {"stream": {"max_train": 160}, "training": {"micro_batch": 2}, "scaling": {"workers": [1, 4]}}
+    (sequence,) = plan(small_config(tmp_path / "out", methods=[method], **settings))
+    ended = threading.Event()
+    problems: list[str] = []
+
+    def run_it() -> None:
+        problems.extend(train([sequence], ScalingConfig(workers=(1, 4), max_failures=0))[1])
+        ended.set()
+
+    threading.Thread(target=run_it, daemon=True).start()
+    log = logs.worker_log(sequence.out, sequence.id, 0)
+    wait_for(lambda: steps_of(sequence) >= 2 and workers_of(sequence) == [2])
+    node = nodes.cluster.add_node(num_cpus=2)
+    wait_for(lambda: workers_of(sequence) == [2, 4] and "goes on after step" in log.read_text())
+    steps = steps_of(sequence)
+    wait_for(lambda: steps_of(sequence) >= steps + 2)
+    drain(nodes, node)
+    wait_for(lambda: workers_of(sequence) == [2, 4, 2])
+    nodes.cluster.remove_node(node)
+    is_slow.unlink()
+    assert ended.wait(200)
+    view = read_view(sequence.out, sequence.id)
+    assert (view.status, problems) == ("finished", [])
+    left = re.findall(r" leaves: left (task '\w+') after step (\d+)", log.read_text())
+    assert len(left) == 2
+    assert left == re.findall(r"(task '\w+') goes on after step (\d+)", log.read_text()), "no step was lost"
+    alone = sequence.model_copy(update={"out": str(tmp_path / "alone")})
+    run_sequence(alone)
+    ours, theirs = (losses_of(Path(s.out), sequence.id) for s in (sequence, alone))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+def steps_of(sequence: SequencePlan) -> int:
+    """How many steps were made so far."""
+    return sum(len(task.steps) for task in read_view(sequence.out, sequence.id).by_task.values())
+
+
+def workers_of(sequence: SequencePlan) -> list[int]:
+    """The number of workers of each start, in order."""
+    counts = []
+    for event in Tail(journal_folder(sequence.out, sequence.id)).new_events():
+        if isinstance(event, SequenceStarted):
+            counts.append(event.workers)
+    return counts
+
+
+def drain(nodes: Nodes, node: Any) -> None:
+    """Tell Ray that a node will soon be taken away, as a cloud's notice does."""
+    preemption = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline = int(time.time() * 1000) + 300_000
+    accepted, why_not = GcsClient(address=nodes.cluster.address).drain_node(
+        node.node_id, preemption, "taken away", deadline
+    )
+    assert accepted, why_not
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.2)
 
 
 def processes(nodes: Nodes, title: str) -> list[int]:
