@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from orchestrator.errors import UserError
@@ -29,7 +28,7 @@ def test_the_ids_of_an_experiment_are_those_of_its_runs_and_models(store: str, t
     runs = [client.create_run(connection.experiment_id).info.run_id for _ in range(3)]
     models = []
     for number in range(102):
-        model = mlflow.create_external_model(name=f"m{number}", experiment_id=connection.experiment_id)
+        model = client.create_logged_model(connection.experiment_id, name=f"m{number}")
         models.append(model.model_id)
     other = Connection(store, f"{tmp_path}-other", str(tmp_path))
     other.client.create_run(other.experiment_id)

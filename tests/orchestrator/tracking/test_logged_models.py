@@ -6,7 +6,6 @@ from pathlib import Path
 
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.logged_models import logged_model
-from orchestrator.tracking.parent_runs import ParentRuns
 from tests.orchestrator.store.examples import checkpoint
 
 
@@ -15,9 +14,13 @@ def test_a_checkpoint_has_one_logged_model_whoever_asks(store: str, tmp_path: Pa
     ids = []
     for task_id in (0, 0, 1):
         connection = Connection(store, str(tmp_path), str(tmp_path))
-        runs = ParentRuns(connection)
+
         run = connection.client.create_run(connection.experiment_id)
-        ids.append(logged_model(runs, "models", sequence, checkpoint(task_id), run.info.run_id))
+        ids.append(
+            logged_model(
+                connection.client, connection.experiment_id, "models", sequence, checkpoint(task_id), run.info.run_id
+            )
+        )
     assert ids[0] == ids[1] != ids[2]
     model = connection.client.get_logged_model(ids[0])
     assert (model.tags["key"], model.tags["checkpoint_uri"], model.params["task"]) == ("k", "file:///p", "0")

@@ -21,7 +21,7 @@ from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.records.event import Event
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.notes import Notes
-from orchestrator.tracking.parent_runs import ParentRuns
+from orchestrator.tracking.runs import Runs
 from orchestrator.tracking.sequence_runs import SequenceRuns
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
@@ -68,7 +68,7 @@ def copied(store: str, tmp_path: Path) -> Callable[..., tuple[Run, dict[str, Run
         for _ in range(2):
             connection = Connection(store, str(tmp_path), str(tmp_path))
             shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
-            SequenceRuns(ParentRuns(connection), str(tmp_path), "s", Notes(connection)).pull()
+            SequenceRuns(Runs(connection), str(tmp_path), "s", Notes(connection)).pull()
         found = connection.client.search_runs([connection.experiment_id])
         parent = parent_of(found)
         children = {run.info.run_name: run for run in found if run is not parent}
@@ -122,20 +122,20 @@ def test_of_a_sequence_that_is_new_no_run_is_looked_for(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once for all of its runs; one that was copied before is asked for each: its own and two of tasks."""
-    find = ParentRuns.find
+    find = Runs.find
     asked: list[dict[str, str]] = []
 
-    def counted(runs: ParentRuns, tags: Mapping[str, str]) -> str | None:
+    def counted(runs: Runs, tags: Mapping[str, str]) -> str | None:
         asked.append(dict(tags))
         return find(runs, tags)
 
-    monkeypatch.setattr(ParentRuns, "find", counted)
+    monkeypatch.setattr(Runs, "find", counted)
     Journal(journal_folder(tmp_path, "s")).append_all(all_events())
     counts = []
     for _ in range(2):
         shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
         connection = Connection(store, str(tmp_path), str(tmp_path))
-        SequenceRuns(ParentRuns(connection), str(tmp_path), "s", Notes(connection)).pull()
+        SequenceRuns(Runs(connection), str(tmp_path), "s", Notes(connection)).pull()
         counts.append(len(asked))
     assert counts == [1, 1 + 1 + 3]
     assert len(connection.client.search_runs([connection.experiment_id])) == 3
