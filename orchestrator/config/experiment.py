@@ -199,7 +199,9 @@ def check_workers(trainings: Sequence[TrainingConfig], scaling: ScalingConfig) -
 def worker_counts(trainings: Sequence[TrainingConfig], scaling: ScalingConfig) -> list[int]:
     """The numbers of workers that scaling allows and among which every global batch divides."""
     counts = []
-    for workers in range(scaling.fewest_workers, scaling.most_workers + 1):
+    # more have no example each
+    most = min(scaling.most_workers, *(training.global_batch for training in trainings))
+    for workers in range(scaling.fewest_workers, most + 1):
         with contextlib.suppress(ValueError):
             for training in trainings:
                 check_batch(training, workers)

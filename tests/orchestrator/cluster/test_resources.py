@@ -28,6 +28,10 @@ def test_the_scarcer_resource_says_how_many_groups_fit() -> None:
     assert max_concurrent_groups(ScalingConfig(gpus_per_worker=0.1), Resources(90, 0.3)) == 3
     # nodes may be still to come
     assert max_concurrent_groups(ScalingConfig(workers=2, max_concurrent=8), Resources(1, 0)) == 8
+    # what can grow has room to grow, and needs none
+    assert [max_concurrent_groups(ScalingConfig(workers=(2, 4)), Resources(cpus, 0)) for cpus in (2, 7, 8)] == [1, 1, 2]
+    with pytest.raises(UserError, match=r"asks for 2 x \(1 CPU, 0 GPU\), but the cluster has 1 CPUs"):
+        max_concurrent_groups(ScalingConfig(workers=(2, 4)), Resources(1, 0))
     with pytest.raises(UserError, match=r"scaling.workers: asks for 3 x \(1 CPU, 0 GPU\), but the cluster has 2 CPUs"):
         max_concurrent_groups(ScalingConfig(workers=3), Resources(2, 0))
 
