@@ -66,10 +66,9 @@ def _check_server(uri: str) -> str:
         raise UserError(f"tracking.uri: {shown(uri)!r} is no URI of a server ({type(error).__name__})") from None
     except requests.RequestException as error:
         return f"tracking.uri: no MLflow server answers at {shown(uri)} now ({type(error).__name__})"
-    if 400 <= answer.status_code < 500:
-        raise UserError(
-            f"tracking.uri: what answers at {shown(uri)} is no MLflow server (status {answer.status_code} for /health)"
-        )
+    # MLflow's own client knows the token of one that wants to know who asks
+    if 400 <= answer.status_code < 500 and answer.status_code not in (401, 403):
+        raise UserError(f"tracking.uri: what answers at {shown(uri)} is no MLflow server (status {answer.status_code})")
     if answer.status_code >= 500:
         return f"tracking.uri: the MLflow server at {shown(uri)} does not serve now (status {answer.status_code})"
     return ""
@@ -83,13 +82,13 @@ def _check_file(file: Path) -> None:
 
 def _check_database(uri: str) -> str:
     from sqlalchemy import create_engine
-    from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     try:
         create_engine(uri).connect().close()
     except OperationalError as error:
         return f"tracking.uri: the database does not answer now: {str(error).splitlines()[0]}"
-    except (SQLAlchemyError, ArgumentError, ImportError) as error:
+    except (SQLAlchemyError, ImportError, ValueError) as error:
         raise UserError(f"tracking.uri: cannot open {shown(uri)}: {str(error).splitlines()[0]}") from None
     return ""
 

@@ -6,8 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import CheckpointSaved
 from orchestrator.store.identities import RunIdentity
+from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.sequence_names import model_name
 
 
@@ -18,23 +20,24 @@ def find_models(client: Any, experiment_id: str, identity: RunIdentity) -> list[
 
 
 def logged_model(
-    client: Any, experiment_id: str, sequence_id: str, sequence: dict[str, Any], event: CheckpointSaved, run_id: str
+    connection: Connection, sequence_id: str, sequence: dict[str, Any], event: CheckpointSaved, run_id: str
 ) -> str:
     """The id of the logged model that points to a checkpoint, found by its identity, or else created; no bytes are copied.
 
     `sequence` is its plan, as the journal has it.
     """
     identity = RunIdentity(sequence_id, event.task_id)
-    found = find_models(client, experiment_id, identity)
+    client = connection.client
+    found = find_models(client, connection.experiment_id, identity)
     if found:
         model = found[0]
     else:
         # in three steps of our own: `mlflow.create_external_model` would leave the first one's model for good if it died after
         model = client.create_logged_model(
-            experiment_id,
+            connection.experiment_id,
             name=model_name(sequence, event),
             source_run_id=run_id,
-            tags=identity.model_tags() | _tags(event),
+            tags=identity.model_tags() | _tags(event, connection.out),
             params={"task": event.task, "task_id": str(event.task_id), "key": event.key},
             model_type="checkpoint",
         )
@@ -50,11 +53,12 @@ def is_ready(model: Any) -> bool:
     return bool(model.status == LoggedModelStatus.READY)
 
 
-def _tags(event: CheckpointSaved) -> dict[str, str]:
+def _tags(event: CheckpointSaved, out: str) -> dict[str, str]:
     from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
     return {
-        "checkpoint_uri": Path(event.path).as_uri(),
+        # not the path that the journal has: the folder may have been moved since
+        "checkpoint_uri": Store(Path(out)).path(event.key).as_uri(),
         "key": event.key,
         "bytes": str(event.bytes),
         "reused": str(event.reused).lower(),

@@ -134,7 +134,7 @@ class Runs:
         """The id of the logged model of a checkpoint, which is its run's output. `is_new`: the run cannot have it yet."""
         from mlflow.entities import LoggedModelOutput
 
-        model_id = logged_model(self.client, self.experiment_id, sequence_id, sequence, event, run_id)
+        model_id = logged_model(self.connection, sequence_id, sequence, event, run_id)
         if is_new or model_id not in outputs_of(self.client.get_run(run_id)):
             self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
         return model_id

@@ -36,6 +36,7 @@ class SearchRuns:
     def __init__(self, runs: Runs, folder: Path, notes: Notes | NoNotes) -> None:
         self.runs = runs
         self.notes = notes
+        self.folder = folder
         self.name = folder.parent.name
         self.tail = ResumableTail(folder)
         self._note_name = note_name(folder)
@@ -119,10 +120,12 @@ class SearchRuns:
     def _(self, event: SearchFrozen) -> None:
         run_id = self._run(event)
         self.runs.set_tag(run_id, "orchestrator.chosen_sha256", event.sha256)
-        for file in event.files:
+        for path in event.files:
+            # the folder may have been moved since
+            file = self.folder / Path(path).name
             # a file may have been deleted since: a journal that is copied anew is read from its start
-            if Path(file).exists():
-                self.runs.log_artifact(run_id, Path(file), "search")
+            if file.exists():
+                self.runs.log_artifact(run_id, file, "search")
 
     @_copy.register
     def _(self, event: SearchFinished) -> None:

@@ -34,6 +34,7 @@ from orchestrator.tracking.names import probes_by_key, scores_by_key
 from orchestrator.tracking.notes import NoNotes, Note, Notes
 from orchestrator.tracking.runs import Runs
 from orchestrator.tracking.sequence_names import run_tags, sequence_name
+from orchestrator.tracking.summaries import summaries_at_last
 
 STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
 
@@ -254,13 +255,10 @@ class SequenceRuns:
         return True
 
     def _log_summary(self, tasks_seen: int) -> None:
-        values = summaries_of(self.view, self._kind, tasks_seen)
-        # the latest time among its scores, whichever of them was read last: so that a second copy has the same point
-        time = 0
-        for (scored_after, _), score in self.view.scores.items():
-            if scored_after <= tasks_seen:
-                time = max(time, score.time)
-        self._log(WHOLE_SEQUENCE, dict(values), time, tasks_seen)
+        groups = summaries_at_last(self.view, self._kind, tasks_seen)
+        for time, values in groups:
+            self._log(WHOLE_SEQUENCE, dict(values), time, tasks_seen)
+        time, values = groups[0]
         self._log(tasks_seen - 1, {"aa": values["aa"]}, time, tasks_seen, of_model=True)
         if self.view.reference is not None and tasks_seen == len(self.view.tasks):
             self._log_intransigence(self.view.reference)

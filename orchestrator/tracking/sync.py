@@ -219,21 +219,30 @@ class _Copies:
 
         False, and nothing done, where another process is at it: two that look for a run at once would both create it.
         """
-        folder = self.notes.folder
-        with exclusive_lock(Path(self.out) / "locks", f"tracking-{folder.name}", timeout=0) as locked:
-            if not locked:
-                return False
-            if self.search and self.search.pull():
-                self.search_is_touched = True
-            for sequence_id in sequence_ids:
-                if sequence_id not in self.by_sequence:
-                    self.by_sequence[sequence_id] = SequenceRuns(self.runs, self.out, sequence_id, self.notes)
-            for sequence_id, copy in self.by_sequence.items():
-                if copy.pull():
-                    self.touched[sequence_id] = None
-            if self.search:
-                self.search.end()
-        return True
+        for sequence_id in sequence_ids:
+            if sequence_id not in self.by_sequence:
+                self.by_sequence[sequence_id] = SequenceRuns(self.runs, self.out, sequence_id, self.notes)
+        # most looks find nothing: the lock, which may be far away, is not asked for then
+        if not self._has_news():
+            return True
+        with exclusive_lock(Path(self.out) / "locks", f"tracking-{self.notes.folder.name}", timeout=0) as locked:
+            if locked:
+                self._pull()
+        return locked
+
+    def _has_news(self) -> bool:
+        if self.search and self.search.tail.has_news():
+            return True
+        return any(copy.tail.has_news() for copy in self.by_sequence.values())
+
+    def _pull(self) -> None:
+        if self.search and self.search.pull():
+            self.search_is_touched = True
+        for sequence_id, copy in self.by_sequence.items():
+            if copy.pull():
+                self.touched[sequence_id] = None
+        if self.search:
+            self.search.end()
 
     def copied_bytes(self) -> int:
         """How much of the sequences' journals has arrived."""

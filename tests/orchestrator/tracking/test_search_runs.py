@@ -103,8 +103,11 @@ def test_a_trial_that_failed_has_no_score_and_a_reason_that_fits(copied: Callabl
 def test_what_was_frozen_is_kept_with_the_search(
     store: str, tmp_path: Path, copied: Callable[..., Mapping[str, Run]]
 ) -> None:
-    (tmp_path / "chosen.yaml").write_text("lr: 1")
-    files = [str(tmp_path / "chosen.yaml"), str(tmp_path / "deleted.png")]
+    folder = tmp_path / "experiments" / "mine" / "search"
+    folder.mkdir(parents=True)
+    (folder / "chosen.yaml").write_text("lr: 1")
+    # where the folder was before it was moved
+    files = ["/where/it/was/chosen.yaml", "/where/it/was/deleted.png"]
     search = copied(STARTED, SearchFrozen(sha256="abc", files=files))["mine: search"]
     assert search.data.tags["orchestrator.chosen_sha256"] == "abc"
     artifacts = mlflow.MlflowClient(store).list_artifacts(search.info.run_id, "search")

@@ -16,7 +16,16 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.references import record_references
 from orchestrator.report.results import results
-from orchestrator.store.events import Measured, ScoreComputed, SequenceFailed, SequenceStarted, Step, TaskStarted
+from orchestrator.store.events import (
+    CheckpointSaved,
+    Measured,
+    ScoreComputed,
+    SequenceFailed,
+    SequenceFinished,
+    SequenceStarted,
+    Step,
+    TaskStarted,
+)
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.records.event import Event
 from orchestrator.tracking.connection import Connection
@@ -201,6 +210,20 @@ def test_the_order_of_the_lines_does_not_matter_where_the_first_was_damaged(
     assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
 
 
+def test_a_task_whose_last_line_was_damaged_ends_with_the_sequence(
+    copied: Callable[..., tuple[Run, dict[str, Run]]],
+) -> None:
+    """Without it nothing says that the task ended, and its run would go on for ever."""
+    events = [event for event in all_events() if not isinstance(event, CheckpointSaved) or event.task_id != 0]
+    parent, children = copied([*events, SequenceFinished(time=700)])
+    ends = {run.info.run_name: (run.info.status, run.info.end_time) for run in (parent, *children.values())}
+    assert ends == {
+        "mine · papers · seed 3": ("FINISHED", 700),
+        "1 sport": ("FINISHED", 700),
+        "2 law": ("FINISHED", 400),
+    }
+
+
 def test_a_failure_ends_what_was_being_trained_and_nothing_else(
     copied: Callable[..., tuple[Run, dict[str, Run]]],
 ) -> None:
@@ -378,3 +401,26 @@ def test_scores_amid_training_are_metrics_and_a_picture(
     assert points(store, parent, "saturation") == [(3, 0.5)]
     client = mlflow.MlflowClient(store)
     assert [f.path for f in client.list_artifacts(parent.info.run_id, "curves")] == ["curves/scores-amid-training.png"]
+
+
+def test_scores_that_are_asked_for_later_double_no_summary(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    """Those before a task's turn, which the run did not ask for and `evaluate` adds, each copied by itself."""
+    begun = start()
+    events: list[Event] = [begun.model_copy(update={"sequence": {**begun.sequence, "evaluation": {"rows": "seen"}}})]
+    late: list[Event] = []
+    for event in all_events()[1:]:
+        if isinstance(event, ScoreComputed) and event.task_id >= event.tasks_seen:
+            late.append(at(900 + len(late), event))
+        else:
+            events.append(event)
+    copied(events)
+    for event in reversed(late):
+        parent, _ = copied([event])
+    client = mlflow.MlflowClient(store)
+    for key in parent.data.metrics:
+        history = [(metric.step, metric.value) for metric in client.get_metric_history(parent.info.run_id, key)]
+        assert len(history) == len(set(history)), key
+    assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
+    assert [number for number, _ in points(store, parent, "fwt")] == [2]
