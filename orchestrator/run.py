@@ -196,7 +196,9 @@ def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watc
     plural = "s" if len(incomplete) > 1 else ""
     watcher.screen.say(f"starting Ray for {len(incomplete)} sequence{plural}")
     watcher.look()
-    ids = {sequence.id for sequence in incomplete}
+    ids = set()
+    for sequence in incomplete:
+        ids.add(sequence.id)
 
     def watch() -> list[View]:
         retention.look()

@@ -39,15 +39,20 @@ class _Policy(ElasticScalingPolicy):
         self.sizes = sizes
 
     def _count_possible_workers(self, reserved_resources: dict[str, Any]) -> int:
-        going = _get_draining_nodes()
+        staying = dict(reserved_resources)
         # Ray counts on nodes that are about to leave, though it starts nothing there
-        staying = {node: resources for node, resources in reserved_resources.items() if node not in going}
+        for node in _get_draining_nodes():
+            staying.pop(node, None)
         return largest_size(self.sizes, super()._count_possible_workers(staying))
 
 
 def largest_size(sizes: tuple[int, ...], possible: int) -> int:
     """The largest of the allowed numbers of workers that is possible; 0 where none is."""
-    return max((size for size in sizes if size <= possible), default=0)
+    largest = 0
+    for size in sizes:
+        if largest < size <= possible:
+            largest = size
+    return largest
 
 
 class LeaveBeforeResize(ControllerCallback):

@@ -60,7 +60,7 @@ class Leaving:
         now = time.monotonic()
         if not self.answer and now - self.looked >= LOOK_SECONDS:
             self.looked = now
-            asked = any(is_asked_to_leave(file) for file in self.files)
+            asked = any(map(is_asked_to_leave, self.files))
             self.answer = asked or has_lost_a_lock() or _is_machine_taken_away()
         return self.answer
 

@@ -60,7 +60,7 @@ def take_jobs(settings: dict[str, Any]) -> None:
 
     queue = settings["queue"]
     # what stays the same, whoever gives the job
-    own = {key: settings[key] for key in ("group", "run_logs", "introductions")}
+    own = {"group": settings["group"], "run_logs": settings["run_logs"], "introductions": settings["introductions"]}
     with _introduced(settings) as worker:
         while True:
             job = None

@@ -56,14 +56,16 @@ class RunConfig(Section):
                 "whole model; allowed: ddp"
             )
         resolved = []
+        trainings = []
         for method in self.methods:
             training = resolve_training(self.training, method)
             check_strategy(method, self.scaling)
             check_during(method, self.evaluation)
             check_base(method, self.model.base)
             resolved.append((method, training))
+            trainings.append(training)
         # a method may have a global batch of its own, but all have the experiment's workers
-        check_workers([training for _, training in resolved], self.scaling)
+        check_workers(trainings, self.scaling)
         if self.search is not None and self.scaling.is_elastic:
             found = [self.scaling.fewest_workers, self.scaling.most_workers]
             raise ValueError(f"scaling.workers: a search takes one number (found {found})")
@@ -200,8 +202,8 @@ def worker_counts(trainings: Sequence[TrainingConfig], scaling: ScalingConfig) -
     """The numbers of workers that scaling allows and among which every global batch divides."""
     counts = []
     # more have no example each
-    most = min(scaling.most_workers, *(training.global_batch for training in trainings))
-    for workers in range(scaling.fewest_workers, most + 1):
+    smallest = min(trainings, key=lambda training: training.global_batch)
+    for workers in range(scaling.fewest_workers, min(scaling.most_workers, smallest.global_batch) + 1):
         with contextlib.suppress(ValueError):
             for training in trainings:
                 check_batch(training, workers)
