@@ -6,21 +6,14 @@ beside the log files, one journal a writer; the group's next first worker reads 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from orchestrator.store.events import SequenceFailed
 from orchestrator.store.journal import Journal, Tail
 
 # Parts of what torch says, in a plain RuntimeError, where another worker is no longer there
-_LOST_CONNECTION = (
-    "gloo",
-    "nccl",
-    "by peer",
-    "connection closed",
-    "connection reset",
-    "connection refused",
-    "broken pipe",
-)
+_LOST_CONNECTION = re.compile(r"gloo|nccl|by peer|connection (closed|reset|refused)|broken pipe", flags=re.IGNORECASE)
 
 
 def note_failure(folder: Path, writer: str, failure: SequenceFailed) -> None:
@@ -63,7 +56,7 @@ class FailureNotes:
             if death.worker not in writers:
                 return _in_the_step_of(death, noted_by_workers)
         for failure in noted_by_workers:
-            if not any(part in failure.reason.lower() for part in _LOST_CONNECTION):
+            if not _LOST_CONNECTION.search(failure.reason):
                 return failure
         if noted_by_workers:
             return noted_by_workers[0]
