@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
 
 from orchestrator.cluster import deaths
 from orchestrator.cluster.deaths import NoteDeaths
 from orchestrator.cluster.ray_logs import RayProcess
-from orchestrator.errors import NonFiniteLoss, SequenceFailed, WorkerFailed
+from orchestrator.errors import NonFiniteLoss, Preempted, SequenceFailed, WorkerFailed
 from orchestrator.store.failure_notes import noted_failures
 
 MESSAGE = "The actor is dead. Worker exit type: SYSTEM_ERROR Worker exit detail: it was killed"
@@ -60,8 +61,13 @@ def test_a_worker_that_introduced_itself_is_named_and_its_logs_are_fetched(
     assert not list((tmp_path / "introductions").iterdir()), "whoever comes next is not yet known"
 
 
-@pytest.mark.parametrize("error", [SequenceFailed("s"), NonFiniteLoss("n"), WorkerFailed("w")])
-def test_who_could_still_speak_has_noted_it_already(
+TAKEN_AWAY = RayActorError(error_msg=MESSAGE, preempted=True)
+
+
+@pytest.mark.parametrize(
+    "error", [SequenceFailed("s"), NonFiniteLoss("n"), WorkerFailed("w"), Preempted("p"), TAKEN_AWAY]
+)
+def test_who_could_still_speak_has_noted_it_already_and_whose_machine_was_taken_away_did_not_fail(
     error: Exception, tmp_path: Path, note: Callable[..., list[tuple[Any, ...]]]
 ) -> None:
     assert note({0: error}) == []

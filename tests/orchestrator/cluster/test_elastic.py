@@ -25,8 +25,6 @@ def test_the_largest_number_that_divides_the_batch() -> None:
 def test_workers_are_given_time_to_leave_before_another_number_of_them(tmp_path: Path) -> None:
     file = make_leave_file(str(tmp_path), "group")
     callback = LeaveBeforeResize(file)
-    callback.after_controller_state_update(RESIZING, RunningState())
-    assert not is_asked_to_leave(file), "it has just come up"
     asked = []
 
     def leave() -> None:
@@ -37,6 +35,8 @@ def test_workers_are_given_time_to_leave_before_another_number_of_them(tmp_path:
 
     workers = threading.Thread(target=leave)
     workers.start()
+    callback.after_controller_state_update(RESIZING, RunningState())
+    assert asked == [], "it has just come up"
     began = time.monotonic()
     callback.after_controller_state_update(RunningState(), RESIZING)
     assert time.monotonic() - began < elastic.LEAVE_SECONDS / 2

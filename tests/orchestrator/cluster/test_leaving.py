@@ -20,12 +20,13 @@ def test_a_file_asks_once_there_is_something_in_it(tmp_path: Path) -> None:
     ask_to_leave(tmp_path / "no folder" / "r.leave")
 
 
-def test_the_answer_stays_and_the_storage_is_asked_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answer_stays_and_the_storage_is_asked_seldom(tmp_path: Path) -> None:
     file = make_leave_file(str(tmp_path), "r")
     ask_to_leave(file)
     is_to_leave = Leaving(file)
     assert is_to_leave()
     file.unlink()
+    is_to_leave.looked = -leaving.LOOK_SECONDS
     assert is_to_leave()
     later = Leaving(file)
     later.looked = float("inf")

@@ -154,6 +154,8 @@ def test_who_was_asked_to_leave_did_not_die(sequence: SequencePlan, settings: di
     for attempt in "abc":
         take_up(sequence, attempt)
     assert is_due(sequence, settings)
+    note_death(settings, "c")
+    assert is_due(sequence, settings), "the first death"
 
 
 def test_a_worker_that_was_killed_is_the_cause_and_not_the_connection_that_another_lost(
