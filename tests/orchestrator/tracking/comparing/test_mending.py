@@ -67,8 +67,10 @@ def test_after_a_copy_its_end_is_compared_of_itself(whole: Copied, damaged: Call
     assert sync.close(60)
     assert sync.mended == [], "nothing was copied"
     write(copied.out, ended()[:1])
-    sync = MlflowSync(copied.uri, "test", str(copied.out))
+    lines: list[str] = []
+    sync = MlflowSync(copied.uri, "test", str(copied.out), tell=lines.append)
     sync.follow(["s"])
     assert sync.close(60), sync.trouble
     assert sync.mended == ["run 'mine · papers · seed 3' is there 2 times"]
+    assert lines == [f"MLflow differed from the journals in 1 thing(s), which is mended: {sync.mended[0]}"]
     assert copied.rows()["runs"] == whole.rows()["runs"]
