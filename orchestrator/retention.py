@@ -261,10 +261,16 @@ def _read_unchanged(file: Path, out: str, version: tuple[int, int]) -> tuple[Seq
 def _whole_lines(file: Path) -> Iterator[bytes]:
     """The lines of a search's plans that are as they were written: not what a process left that died, nor what is damaged."""
     for line in file.read_bytes().splitlines():
-        # of before they were sealed: the last field is the plan's own
-        is_old = line[line.rfind(b', "') :].startswith(b', "out": "') and line.endswith(b'"}')
-        if is_old or is_sound(line + b"\n"):
+        if is_whole_plan(line):
             yield line
+
+
+def is_whole_plan(line: bytes) -> bool:
+    """Whether a line is a trial's plan as it was written."""
+    if is_sound(line + b"\n"):
+        return True
+    # of before they were sealed: the last field is the plan's own
+    return line[line.rfind(b', "') :].startswith(b', "out": "') and line.endswith(b'"}')
 
 
 class Retention:

@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("orchestrator.run",),
     ("orchestrator.sync",),
     ("orchestrator.search",),
+    ("orchestrator.verification",),
     (
         "orchestrator.bench",
         "orchestrator.contract",

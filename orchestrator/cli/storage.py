@@ -1,4 +1,4 @@
-"""What is kept: `prune` gives back the space of states that nothing needs any more, `sync` mends the copy in MLflow."""
+"""The files of an experiment: `prune` gives space back, `verify` says what is damaged, `sync` mends the copy in MLflow."""
 
 from __future__ import annotations
 
@@ -75,3 +75,29 @@ def sync(run: Run, out: Out = Path("runs"), as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(result))
     raise typer.Exit(0 if result["in_step"] else 1)
+
+
+@app.command()
+def verify(
+    run: Run,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put aside what is damaged, and write again what is known elsewhere.")
+    ] = False,
+    out: Out = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Read every file of an experiment or a search, and say which is not what was written and what can be done.
+
+    Exit codes: 0 all is sound, or was mended so far that the command it names does the rest; 1 damaged; 2 bad input.
+    """
+    from orchestrator.verification.verify import print_verification
+    from orchestrator.verification.verify import verify as verify_files
+
+    folder = str(out.resolve())
+    with failures_logged(folder, "verify"):
+        result = verify_files(run, folder, make_console(stderr=True), repair)
+    print_verification(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))
+    if result["lost"] or (result["damaged"] and not repair):
+        raise typer.Exit(1)

@@ -47,7 +47,7 @@ def freeze(search: Search, trial_store: TrialStore) -> dict[str, Any]:
     content = _choice(search, trial_store)
     chosen = content | {"sha256": content_hash(content)}
     file = search.folder / CHOSEN
-    if file.exists() and _sha256_of(file) not in {chosen["sha256"], *choices_made(search.folder)}:
+    if file.exists() and stated_sha256(file) not in {chosen["sha256"], *choices_made(search.folder)}:
         raise UserError(
             f"{file}: these are not the values that the search chose (their SHA-256 is not in its journal); "
             "the evaluation takes no others. Delete the file to have the chosen ones written again"
@@ -88,7 +88,7 @@ def _choice(search: Search, trial_store: TrialStore) -> dict[str, Any]:
 def read_chosen(search: Search) -> dict[str, Any]:
     """The values to evaluate, from the file. Raises UserError where the search's journal does not know them."""
     file = search.folder / CHOSEN
-    if _sha256_of(file) not in choices_made(search.folder):
+    if stated_sha256(file) not in choices_made(search.folder):
         raise UserError(f"{file}: these are not the values that the search chose; the evaluation takes no others")
     content: dict[str, Any] = json.loads(file.read_text())
     return content
@@ -103,7 +103,7 @@ def choices_made(folder: Path) -> list[str]:
     return hashes
 
 
-def _sha256_of(file: Path) -> str:
+def stated_sha256(file: Path) -> str:
     """The SHA-256 that a choice states, if that is what its content has; else nothing."""
     # A file that is no choice at all is refused in the same words as one that was changed.
     try:

@@ -143,15 +143,19 @@ class Store:
 
     def is_sound(self, key: str) -> bool:
         """Whether every file of a checkpoint is as its manifest lists it, and of those that it is a difference from."""
+        if not self.has_sound_files(key) or self._was_pruned(key) or not self._has_base(key):
+            return False
+        base = self.base_of(key)
+        return base is None or self.is_sound(base)
+
+    def has_sound_files(self, key: str) -> bool:
+        """Whether every file of a checkpoint is as its manifest lists it; of one that was pruned, the one that is left."""
         folder = self.path(key)
         try:
-            if self._was_pruned(key):
-                return False
             for name, entry in self._manifest(key)["files"].items():
                 if file_sha256(folder / name) != entry["sha256"]:
                     return False
-            base = self.base_of(key)
-            return self._has_base(key) and (base is None or self.is_sound(base))
+            return True
         except _UNREADABLE:
             return False
 
