@@ -58,7 +58,7 @@ class MlflowSync:
         self.out = out
         self.search = search
         self.tell = tell
-        # compare all points of all that is followed, not only the ends of what was copied
+        # compare every point of all that is followed, not only that all is there, once, of what was copied
         self.every_point = every_point
         self.mended: list[str] = []
         self.differences: list[str] = []
@@ -164,8 +164,10 @@ class MlflowSync:
         if not self.every_point:
             self.tell(f"MLflow differed from the journals in {len(found)} thing(s), which is mended: {found[0].line}")
         search_note = note_name(self.search) if self.search else ""
-        # what copying anew does not mend is replaced at the second time
-        mend(copies.runs.client, copies.notes, found, search_note, replace=self._num_mendings > 0)
+        # What copying anew does not mend is replaced at the second time, where that was asked for: on a server that several
+        # share, a run may have the same experiment's points from another folder too.
+        replace = self.every_point and self._num_mendings > 0
+        mend(copies.runs.client, copies.notes, found, search_note, replace)
         self._num_mendings += 1
         self._copies = None
         return False

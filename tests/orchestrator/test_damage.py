@@ -161,8 +161,9 @@ def test_damage_of_any_file(folder: Folder, count: int) -> None:
     for number, damage in enumerate(damages(folder.sound, eligible(folder), count, seed=3)):
         try:
             became.update(check(folder, damage, number))
-        except Exception as error:
+        except Exception:
             import traceback
+
             became["BAD"] += 1
             print("BAD", number, damage.file, damage.kind, traceback.format_exc()[-1800:])
     for line, times in sorted(became.items()):
