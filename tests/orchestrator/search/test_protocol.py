@@ -79,7 +79,7 @@ class FakeSync:
     def follow(self, ids: Iterable[str]) -> None:
         self.followed.update(ids)
 
-    def close(self, seconds: float) -> bool:
+    def close(self, *arguments: object) -> bool:
         self.closed += 1
         return True
 
