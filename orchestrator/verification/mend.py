@@ -84,7 +84,11 @@ def _mend_journal(files: SequenceFiles, damaged: Collection[Path]) -> None:
     """Leave the sound lines of a journal, and append what the store knows of the others."""
     folder = journal_folder(files.sequence.out, files.sequence.id)
     # asked while the damaged lines are there, which say that something was lost
+    has_start = files.view.start is not None
     lost = add_lost(files.sequence, files.view)
+    # of what goes on the next command writes the first line, and knows the data, which a plan does not
+    if files.is_over and not has_start and files.view.start is not None:
+        lost.insert(0, files.view.start)
     for file in sorted(folder.glob("*.jsonl")):
         if file in damaged:
             drop_damaged_lines(file, is_whole_event)
