@@ -105,6 +105,8 @@ def numbers(result: dict[str, Any]) -> dict[str, Any]:
 def partial(result: dict[str, Any]) -> dict[str, Any]:
     """The numbers that a report of something unfinished must not give otherwise: sums over tasks are less by then."""
     found = numbers(result)
+    if any(sequence["status"] != "finished" for sequence in result["sequences"]):
+        found.get("search", {}).pop("ranking", None)
     for sequence, whole in zip(found["sequences"], result["sequences"], strict=True):
         if whole["status"] != "finished":
             for name in ("steps", "tokens", "flops", "test_sizes", "dropped_rows", *STABILITY):
@@ -139,7 +141,9 @@ def check(folder: Folder, damage: Damage, number: int) -> Iterator[str]:
             assert all(point in (whole.get("points") or []) for point in points), what
             assert status[sequence["id"]] != "finished" or points == (whole.get("points") or []), what
             assert_nothing_wrong(sequence, {key: whole[key] for key in sequence}, str(what))
-        assert_nothing_wrong(compared.get("search"), numbers(expected).get("search"), str(what))
+        if "search" in compared:
+            whole = numbers(expected)["search"]
+            assert_nothing_wrong(compared["search"], {key: whole[key] for key in compared["search"]}, str(what))
     task = expected["sequences"][0]["tasks"][0]
     others = [("predictions", name, "--task", task), ("prune", name, "--dry-run"), ("evaluate", name)]
     command = others[number % len(others)]
@@ -148,8 +152,6 @@ def check(folder: Folder, damage: Damage, number: int) -> Iterator[str]:
     repairs = number % 2 == 0
     code, shown, said = call("verify", name, "--out", folder.out, *(["--repair"] if repairs else []), "--json")
     yield "verify: " + outcome_of_verify(code, shown, said, what)
-    if code == 0:
-        print("NOTHING", what, damage.content == (folder.sound / damage.file).read_bytes())
     again = "tune" if name == "found" else "run"
     code, _, said = call(again, folder.recipes[name], "--out", folder.out)
     yield f"{again}: " + outcome(code, said, folder, what)
@@ -166,18 +168,14 @@ def outcome_of_verify(code: int, shown: str, said: str, what: object) -> str:
     return f"{min(len(found), 1)} found"
 
 
-@pytest.mark.parametrize("count", [int(os.environ.get("DAMAGES", "12"))])
-def test_damage_of_any_file(folder: Folder, count: int) -> None:
+@pytest.mark.slow
+def test_damage_of_any_file(folder: Folder) -> None:
+    """DAMAGES=400 tries so many; the kinds of files and of damage come in turn, the files and places by chance."""
     became: Counter[str] = Counter()
-    for number, damage in enumerate(
-        damages(folder.sound, eligible(folder), count, seed=int(os.environ.get("SEED", "3")))
-    ):
-        try:
-            became.update(check(folder, damage, number))
-        except Exception as error:
-            import traceback
-
-            became["BAD"] += 1
-            print("BAD", number, damage.file, damage.kind, traceback.format_exc()[-1800:])
+    count = int(os.environ.get("DAMAGES", "40"))
+    seed = int(os.environ.get("DAMAGE_SEED", "3"))
+    for number, damage in enumerate(damages(folder.sound, eligible(folder), count, seed)):
+        became.update(check(folder, damage, number))
+    print()
     for line, times in sorted(became.items()):
         print(f"{times:5d}  {line}")
