@@ -216,6 +216,12 @@ def note_trial(out: str, name: str, sequences: Iterable[SequencePlan]) -> None:
                 stream.write(b"\n" + seal(sequence.model_dump(mode="json")))
 
 
+def noted_trials(out: str, name: str) -> tuple[SequencePlan, ...]:
+    """The sequences of a search's trials so far. Raises UserError."""
+    file = trial_plans(out, name)
+    return _read_sequences(file, out) if file.exists() else ()
+
+
 def reopen_trials(out: str, name: str) -> None:
     """Say that trials of a search run from now on, whatever it chose before."""
     file = trial_plans(out, name)

@@ -32,6 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("orchestrator.report",),
     ("orchestrator.tracking",),
     ("orchestrator.run",),
+    ("orchestrator.sync",),
     ("orchestrator.search",),
     ("orchestrator.verification",),
     (

@@ -1,4 +1,4 @@
-"""What is done with the files of an experiment: `prune` gives disk space back, `verify` says what is damaged."""
+"""The files of an experiment: `prune` gives space back, `verify` says what is damaged, `sync` mends the copy in MLflow."""
 
 from __future__ import annotations
 
@@ -51,6 +51,30 @@ def _next_command(result: dict[str, Any], keep: Keep | None) -> str:
         option = f" --keep {keep}" if keep else ""
         return f"remove them: orchestrator prune {result['run']}{option}{out}"
     return f"the table again: orchestrator report {result['experiment']}{out}"
+
+
+@app.command()
+def sync(run: Run, out: Out = Path("runs"), as_json: AsJson = False) -> None:
+    """Compare the copy in MLflow with the journals: copy what is missing, mend what differs, delete what is there twice.
+
+    It restores a store that was deleted, and completes one that was behind. Exit codes: 0 in step, 1 not, 2 bad input.
+    """
+    from orchestrator.sync import print_sync, sync_run
+
+    folder = str(out.resolve())
+    console = make_console(stderr=as_json)
+    with failures_logged(folder, "sync"):
+        result = sync_run(run, folder, console)
+    print_sync(result, console)
+    out_option = f" --out {shown(result['out'])}"
+    if result["in_step"]:
+        line = f"open it: {result['page'] or 'orchestrator ui' + out_option}"
+    else:
+        line = f"once more: orchestrator sync {result['experiment']}{out_option}"
+    console.print(line, highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(result))
+    raise typer.Exit(0 if result["in_step"] else 1)
 
 
 @app.command()

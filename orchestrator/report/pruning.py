@@ -17,6 +17,7 @@ from orchestrator.planning.experiment import open_experiment
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.retention import Group, Pruning, carry_out, keep_of, other_groups, plan_pruning, planned_groups
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.states.in_task import InTaskStates
 
 
 def prune(run: str, out: str, keep: Keep | None = None, dry_run: bool = False) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def prune(run: str, out: str, keep: Keep | None = None, dry_run: bool = False) -
         freed = pruning.net_bytes
         if not dry_run:
             freed = carry_out(pruning, store)
+            _remove_states_inside(own, store)
     return {
         "run": run,
         "experiment": folder.name,
@@ -101,6 +103,15 @@ def _running(groups: list[Group], store: Store, locks: contextlib.ExitStack) -> 
 def _without(group: Group, running: tuple[SequencePlan, ...]) -> Group:
     resting = tuple(sequence for sequence in group.sequences if sequence not in running)
     return replace(group, sequences=resting)
+
+
+def _remove_states_inside(groups: list[Group], store: Store) -> None:
+    """Remove what trials that nobody goes on with have left inside a task."""
+    for group in groups:
+        for sequence in group.sequences:
+            for key in sequence.keys[1:]:
+                if group.are_over or store.has_history(key):
+                    InTaskStates(store.root, key).remove()
 
 
 def _rows(groups: list[Group], pruning: Pruning, store: Store) -> list[dict[str, Any]]:

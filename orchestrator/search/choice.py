@@ -20,7 +20,7 @@ from orchestrator.search.trial_store import TrialStore
 from orchestrator.store.identities import evaluation_run, search_run
 from orchestrator.store.journal import Journal, Tail
 from orchestrator.store.records.event import Event
-from orchestrator.store.records.search_events import SearchChosen
+from orchestrator.store.records.search_events import SearchChosen, SearchFinished, SearchStarted
 
 CHOSEN = "chosen.json"
 
@@ -31,6 +31,9 @@ def record_once(folder: Path, event: Event) -> None:
     for known in Tail(folder).new_events():
         if type(known) is type(event):
             last = known
+        # A search that was started anew, for more trials, has to say again that it ended, though nothing came of it.
+        elif isinstance(known, SearchStarted) and isinstance(event, SearchFinished):
+            last = None
     # Not any of its kind: what was so, was changed and is so again is news.
     if last is None or not last.says_the_same_as(event):
         Journal(folder, "search").append(event)

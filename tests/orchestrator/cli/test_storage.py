@@ -61,3 +61,12 @@ def test_verify_says_what_is_damaged_and_mends_it(call: Call, tmp_path: Path) ->
     assert call("verify", "small", "--repair", "--out", tmp_path)[0] == 0
     assert call("verify", "small", "--out", tmp_path)[0] == 0
     assert call("verify", "nothing", "--out", tmp_path)[0] == 2
+
+
+def test_what_cannot_be_synced_is_one_line(call: Call, tmp_path: Path) -> None:
+    """What is there is tested with `orchestrator.sync`."""
+    code, stdout, stderr = call("sync", "nothing", "--out", tmp_path)
+    assert (code, stdout) == (2, "")
+    assert "no experiment 'nothing'" in stderr
+    assert stderr.count("\n") == 1
+    assert not (tmp_path / "mlflow.db").exists()
