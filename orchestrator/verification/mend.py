@@ -27,7 +27,9 @@ def mend(planned: Planned, findings: Collection[Finding]) -> None:
 
     What has to be computed again, the next command computes.
     """
-    damaged = {finding.file for finding in findings}
+    damaged = set()
+    for finding in findings:
+        damaged.add(finding.file)
     store = Store(planned.out)
     with contextlib.ExitStack() as locks:
         lock_experiment(planned.folder, store, locks)
