@@ -85,6 +85,13 @@ def write_failure(path: str | Path, what: str, error: BaseException) -> None:
         stream.write(f"{now} FAILED {what}\n{traceback_of(error)}\n")
 
 
+class _Quiet(logging.StreamHandler[TextIO]):
+    """Passes over what cannot be written, of which Python would print a traceback for each line while a disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do nothing: what fails for want of storage says so where it matters."""
+
+
 @contextlib.contextmanager
 def to_file(path: Path) -> Iterator[None]:
     """Send what this process logs, from INFO upwards, to a file; what a user's own module logs too.
@@ -97,7 +104,7 @@ def to_file(path: Path) -> Iterator[None]:
 
 
 def _logged_to(stream: TextIO) -> Iterator[None]:
-    handler = logging.StreamHandler(stream)
+    handler = _Quiet(stream)
     handler.setFormatter(logging.Formatter(FORMAT))
     # the root, since a plug-in of one's own has a logger outside our packages
     root = logging.getLogger()

@@ -24,10 +24,18 @@ def let_go(lease: str) -> None:
     _until.pop(lease, None)
 
 
+def is_over() -> bool:
+    """Whether a lease of this process is over, so that what it stood for may be another's."""
+    return bool(_ended())
+
+
 def check() -> None:
-    """Raise StorageFailed where a lease of this process is over, so that what it stood for may be another's."""
+    """Raise StorageFailed where a lease of this process is over."""
+    for lease in _ended():
+        raise StorageFailed(f"{lease}: its lease was not renewed in time, and may be another process's by now")
+
+
+def _ended() -> list[str]:
     now = time.monotonic()
     # a copy: threads take leases and give them back
-    for lease, until in list(_until.items()):
-        if now > until:
-            raise StorageFailed(f"{lease}: its lease was not renewed in time, and may be another process's by now")
+    return [lease for lease, until in list(_until.items()) if now > until]

@@ -37,7 +37,7 @@ def load_scores(root: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         try:
             records[key] = unseal(content)
         except ValueError as error:
-            logger.warning("%s: %s; the score is computed again", files[key], error)
+            logger.info("%s: %s; the score is computed again", files[key], error)
     return records
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from orchestrator import errors, logs
@@ -36,6 +36,7 @@ class SequenceRecord:
         self.sequence = sequence
         self.parallel = parallel
         self.report = report
+        self.attempt = events.NO_ATTEMPT
         self.journal = ThreadedJournal(journal_folder(sequence.out, sequence.id))
         # What the journal has already, of a run that was stopped, is not recorded again
         self.known = read_view(sequence.out, sequence.id)
@@ -65,6 +66,8 @@ class SequenceRecord:
             data=stream.manifest(),
             workers=self.parallel.count,
             device=str(self.parallel.device),
+            run=self.attempt.run,
+            attempt=self.attempt.id,
             **describe(),
         )
         self.add(started)
@@ -100,10 +103,13 @@ class SequenceRecord:
             worker=worker,
             log=str(log),
             transient=transient,
+            attempt=self.attempt.id,
         )
         what = f"{sequence.id}, method {failed.method}, task {failed.task}, step {failed.step}, worker {worker}"
         logs.write_failure(log, what, error)
-        note_failure(log.parent, f"worker-{worker}", failed)
+        # where it is the storage that fails, the failure itself is what must be told
+        with suppress(OSError):
+            note_failure(log.parent, f"worker-{worker}", failed)
         return failed
 
 
