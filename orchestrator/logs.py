@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 
@@ -83,6 +84,13 @@ def write_failure(path: str | Path, what: str, error: BaseException) -> None:
             stream.write(f"{now} FAILED {what}\n{traceback_of(error)}\n")
 
 
+class _Quiet(logging.StreamHandler[TextIO]):
+    """Passes over what cannot be written, of which Python would print a traceback for each line while a disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do nothing: what fails for want of storage says so where it matters."""
+
+
 @contextlib.contextmanager
 def to_file(path: Path) -> Iterator[None]:
     """Send what this process logs, from INFO upwards, to a file; what a user's own module logs too.
@@ -92,7 +100,7 @@ def to_file(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # appended: a sequence that was started again has all its attempts in one file
     stream = path.open("a")
-    handler = logging.StreamHandler(stream)
+    handler = _Quiet(stream)
     handler.setFormatter(logging.Formatter(FORMAT))
     # the root, since a plug-in of one's own has a logger outside our packages
     root = logging.getLogger()
@@ -108,7 +116,9 @@ def to_file(path: Path) -> Iterator[None]:
         faulthandler.enable(all_threads=False)
         root.removeHandler(handler)
         root.setLevel(level_before)
-        stream.close()
+        # what a full disk did not take is tried once more here
+        with contextlib.suppress(OSError):
+            stream.close()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +87,9 @@ class AsyncScoring:
             method=sequence.method.label,
             log=str(log),
         )
-        Journal(journal_folder(sequence.out, sequence.id), "evaluate").append(failure)
+        # said in the command's own lines in any case, also where it is the storage that fails
+        with contextlib.suppress(OSError):
+            Journal(journal_folder(sequence.out, sequence.id), "evaluate").append(failure)
 
 
 def _stored_states(view: View) -> list[int]:

@@ -86,7 +86,10 @@ def read_plans(file: Path, out: str) -> tuple[SequencePlan, ...]:
     try:
         content = file.read_bytes()
         plans = json.loads(content) if _is_old(content) else unseal(content)["sequences"]
-        return tuple(SequencePlan.model_validate({**plan, "out": out}) for plan in plans)
+        sequences = []
+        for plan in plans:
+            sequences.append(SequencePlan.model_validate({**plan, "out": out}))
+        return tuple(sequences)
     except _UNREADABLE as error:
         raise UserError(f"{file}: {_why_unreadable(error)}") from None
 

@@ -27,7 +27,7 @@ def load_score(root: Path, key: str) -> dict[str, Any] | None:
     try:
         return unseal(content)
     except ValueError as error:
-        logger.warning("%s: %s; the score is computed again", file, error)
+        logger.info("%s: %s; the score is computed again", file, error)
         return None
 
 

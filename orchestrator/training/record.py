@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from orchestrator import errors, logs
@@ -100,7 +100,9 @@ class SequenceRecord:
         )
         what = f"{sequence.id}, method {failed.method}, task {failed.task}, step {failed.step}, worker {worker}"
         logs.write_failure(log, what, error)
-        note_failure(log.parent, f"worker-{worker}", failed)
+        # where it is the storage that fails, the failure itself is what must be told
+        with suppress(OSError):
+            note_failure(log.parent, f"worker-{worker}", failed)
         return failed
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.planning.recovery import has_lost_facts
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import ProbeComputed, ScoreComputed
 from orchestrator.store.journal import journal_folder
 from orchestrator.store.predictions import DamagedPredictions, load_predictions, predictions_file
 from orchestrator.store.scores import score_file
@@ -45,7 +46,8 @@ class SequenceFiles:
         """What its journal says of each score, by the score's key, as the score's file holds it."""
         records = {}
         place = {"time", "tasks_seen", "task_id", "task", "probe", "key"}
-        for event in (*self.view.scores.values(), *self.view.probes.values()):
+        events: list[ScoreComputed | ProbeComputed] = [*self.view.scores.values(), *self.view.probes.values()]
+        for event in events:
             records[event.key] = event.model_dump(mode="json", exclude=place)
         return records
 
