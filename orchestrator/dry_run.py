@@ -240,8 +240,8 @@ def memory_bytes(learner: Learner, config: RunConfig) -> int:
     sharded += frozen
     if config.scaling.is_sharded:
         largest = max(sum(p.numel() for p in block.parameters()) for block in blocks_of(model))
-        sharded = sharded // config.scaling.workers + 4 * largest
-    return sharded + whole + _activation_bytes(model, sequence, config.scaling.workers)
+        sharded = sharded // config.scaling.fewest_workers + 4 * largest
+    return sharded + whole + _activation_bytes(model, sequence, config.scaling.fewest_workers)
 
 
 def _activation_bytes(model: Any, sequence: SequencePlan, workers: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator import logs
+from orchestrator import interruption, logs
 from orchestrator.cluster.groups import run_on_cluster
 from orchestrator.cluster.resources import (
     cluster,
@@ -202,11 +202,13 @@ def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watc
 
     def watch() -> list[View]:
         retention.look()
+        if interruption.was_asked():
+            watcher.screen.say("stopping: the workers write what they have; once more to stop at once")
         views = []
         for view in watcher.look():
             if view.id in ids:
                 views.append(view)
-                if view.status == "running":
+                if view.status == "running" and not interruption.was_asked():
                     watcher.screen.say("training")
         return views
 

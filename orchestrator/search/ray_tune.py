@@ -6,7 +6,6 @@ Ray Tune runs and stops trials. Which there are, and how they ended, the trial s
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator import logs
+from orchestrator import interruption, logs
 from orchestrator.cluster.groups import run_on_cluster
 from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups
 from orchestrator.cluster.warm_groups import JobAtWork, warm_groups
@@ -61,7 +60,9 @@ def run_trials(
     out = trial_store.planner.config.out
     most = search.max_concurrent or max_concurrent_groups(scaling, resources)
     groups = max(1, min(most, trial_store.num_planned() - len(trial_store.results)))
-    with warm_groups(f"{name}-search", groups, out, scaling, gpus_per_worker(scaling, resources)) as queue:
+    gpus = gpus_per_worker(scaling, resources)
+    # within: the groups are given time to leave, and Ray Tune, which could not give it, is not interrupted at any moment
+    with warm_groups(f"{name}-search", groups, out, scaling, gpus) as queue, interruption.deferred():
         settings = DriverSettings(search, scaling, resources, str(trial_store.folder), queue)
         _tuner(trial_store, settings, watch, name, most).fit()
 
@@ -109,8 +110,9 @@ class _FromTrialStore(_StoredEmpty, Searcher):
     def __init__(self, trial_store: TrialStore) -> None:
         super().__init__(metric="score", mode="max")
         self.trial_store = trial_store
-        self.since_ms = time.time() * 1000
         self.tail = Tail(trial_store.folder)
+        # what is there already is of earlier runs of the search
+        list(self.tail.new_events())
         self.problems: dict[str, str] = {}
         self.started: dict[str, Trial] = {}
 
@@ -135,7 +137,7 @@ class _FromTrialStore(_StoredEmpty, Searcher):
     def _read_problems(self) -> None:
         """Note what trials' drivers said last went wrong with the machinery in this run of the search."""
         for event in self.tail.new_events():
-            if isinstance(event, TrialProblem) and event.time >= self.since_ms:
+            if isinstance(event, TrialProblem):
                 self.problems[event.trial] = event.reason
 
     def save(self, checkpoint_path: str) -> None:
@@ -171,6 +173,8 @@ class _Watch(_StoredEmpty, tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.watch()
+        if interruption.was_asked():
+            raise KeyboardInterrupt
 
 
 def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:

@@ -272,7 +272,7 @@ class TrialStore:
         """Record how a trial ended, once: its journals say it, or the `problem` that its driver had."""
         self.running.discard(trial.key)
         if trial.key not in self.results:
-            workers = self.planner.config.scaling.workers
+            workers = self.planner.config.scaling.most_workers
             stopped_after = self.halving.stopped_after(trial)
             result = trial_result(trial, self.search, workers, self.gpus_per_worker, problem, stopped_after)
             self.results[trial.key] = result

@@ -36,6 +36,7 @@ class SequenceRecord:
         self.sequence = sequence
         self.parallel = parallel
         self.report = report
+        self.attempt = events.NO_ATTEMPT
         self.journal = ThreadedJournal(journal_folder(sequence.out, sequence.id))
         # What the journal has already, of a run that was stopped, is not recorded again
         self.known = read_view(sequence.out, sequence.id)
@@ -58,6 +59,8 @@ class SequenceRecord:
             data=stream.manifest(),
             workers=self.parallel.count,
             device=str(self.parallel.device),
+            run=self.attempt.run,
+            attempt=self.attempt.id,
             **describe(),
         )
         self.add(started)
@@ -93,6 +96,7 @@ class SequenceRecord:
             worker=worker,
             log=str(log),
             transient=transient,
+            attempt=self.attempt.id,
         )
         what = f"{sequence.id}, method {failed.method}, task {failed.task}, step {failed.step}, worker {worker}"
         logs.write_failure(log, what, error)

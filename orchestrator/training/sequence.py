@@ -44,16 +44,18 @@ def run_sequence(
     parallel: Parallel | None = None,
     until: int | None = None,
     leave: Callable[[], bool] | None = None,
+    attempt: events.Attempt = events.NO_ATTEMPT,
 ) -> View:
     """Train every task that the store does not have yet, and score every state unless `evaluate` is False.
 
     `until` ends it after that many tasks; a later call goes on from there. `leave` is asked after each step and between
     tasks; where any worker's says so, Preempted is raised on all of them, with the state inside the task written.
 
-    Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
-    to `report`. Raises SequenceFailed after recording it; whatever was made before stays.
+    Must be called on every worker of the process group. Each fact goes to the sequence's journal and then to `report`;
+    `attempt` names this call in them. Raises SequenceFailed after recording it; whatever was made before stays.
     """
     run = _SequenceRun(sequence, parallel or Parallel.current(), report, leave or (lambda: False))
+    run.record.attempt = attempt
     task_ids = range(len(sequence.tasks))[:until]
     try:
         run.work(task_ids, evaluate)
@@ -61,11 +63,10 @@ def run_sequence(
         run.saver.finish_alone()
         raise
     except Exception as error:
-        is_own_fault = run.is_own_fault(error)
         # on every worker: the one that fails may not be the one that writes the journal
-        failed = run.record.note_failure(error, run.position, transient=not is_own_fault)
+        failed = run.record.note_failure(error, run.position, transient=not run.is_own_fault(error))
         run.saver.finish_alone()
-        if not is_own_fault:
+        if failed.transient:
             raise
         run.record.add(failed)
         if isinstance(error, SequenceFailed):
@@ -145,10 +146,9 @@ class _SequenceRun:
 
         Not where the storage or the device failed; and among several workers most errors may be another worker's death.
         """
-        if isinstance(error, SequenceFailed | ValueError | TypeError | NotImplementedError):
-            return True
         # what a lost connection to another worker raises is none of these
-        if isinstance(error, LookupError | ArithmeticError | AttributeError | NameError | AssertionError):
+        of_values = SequenceFailed | ValueError | TypeError | LookupError | ArithmeticError
+        if isinstance(error, of_values | NotImplementedError | AttributeError | NameError | AssertionError):
             return True
         broken_device = isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
         return self.parallel.count == 1 and not isinstance(error, OSError) and not broken_device

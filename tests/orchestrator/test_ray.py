@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -124,6 +125,27 @@ def test_scoring_beside_training_gives_the_same_scores(tmp_path: Path, environme
     folder = tmp_path / "b" / "sequences" / beside["sequences"][0]["id"]
     assert (folder / "evaluate.jsonl").exists()
     assert '"score"' not in (folder / "train.jsonl").read_text()
+
+
+def test_a_driver_that_is_stopped_leaves_in_good_order_and_goes_on(tmp_path: Path, environment: dict[str, str]) -> None:
+    arguments = command(tmp_path, "methods=[ft]", "training.epochs=3")
+    driver = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # in the second task: right after the first one the last of its lines were printed
+    wait_for(lambda: list((tmp_path / "checkpoints").glob("[!.]*")), 400)
+    # for which Ray has a handler of its own
+    driver.send_signal(signal.SIGTERM)
+    stdout, stderr = driver.communicate(timeout=60)
+    assert (driver.returncode, stdout) == (143, "")
+    lines = stderr.splitlines()
+    assert lines[-1] == "stopped; the same command goes on from here"
+    # a line of the clock and what goes on, each; none of Ray's, no stack
+    assert all(re.match(r"\d\d:\d\d ", line) for line in lines[:-1]), stderr
+    result = run(tmp_path, environment, "methods=[ft]", "training.epochs=3")
+    assert result["sequences"][0]["status"] == "finished"
+    (log,) = (tmp_path / "logs").glob("*/worker-0.log")
+    left = re.search(r"left (task '\w+') after step (\d+)", log.read_text())
+    assert left, "it was asked to leave amid a task"
+    assert f"{left[1]} goes on after step {left[2]}" in log.read_text()
 
 
 def wait_for(condition: Any, seconds: float) -> None:

@@ -87,7 +87,7 @@ def test_a_failure_that_may_pass_is_noted_but_ends_nothing(
         run_sequence(sequence)
     view = read_view(sequence.out, sequence.id)
     assert (view.status, view.failed) == ("running", None)
-    (noted,) = noted_failures(logs.sequence_logs(sequence.out, sequence.id), since=0)
+    (noted,) = noted_failures(logs.sequence_logs(sequence.out, sequence.id))[""]
     assert noted.transient
     assert noted.task == sequence.tasks[0]
     assert "No space left on device" in Path(str(noted.log)).read_text()
@@ -212,7 +212,7 @@ def test_a_full_disk_ends_the_sequence_and_names_the_task_that_was_written(
 
     with pytest.raises(OSError, match="No space left"):
         run_sequence(sequence, report, evaluate=False)
-    (failure,) = noted_failures(logs.sequence_logs(sequence.out, sequence.id), since=0)
+    (failure,) = noted_failures(logs.sequence_logs(sequence.out, sequence.id))[""]
     assert (failure.task, failure.step, failure.transient) == (sequence.tasks[failing], None, True)
     assert [event.task_id for event in told if isinstance(event, events.CheckpointSaved)] == list(range(failing))
     assert list((Path(sequence.out) / "checkpoints").glob(".*")) == []
