@@ -9,21 +9,21 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from orchestrator import interruption
+
 # a command joins the application when its module is imported
 from orchestrator.cli import benchmarks, experiments, storage, tools
 from orchestrator.cli.app import app, make_console
-from orchestrator.errors import CommandFailed, SequenceFailed, UserError
+from orchestrator.errors import CommandFailed, SequenceFailed, StorageFailed, UserError
 from orchestrator.logs import traceback_of
 from orchestrator.redaction import RedactingStream
 
 __all__ = ["benchmarks", "experiments", "main", "storage", "tools"]
 
-# The shells' number for a command that Ctrl-C ended: 128 + SIGINT
-INTERRUPTED = 130
-
 
 def main() -> None:
     """The console command. Bad input ends in one line and exit code 2, a failure in one line and exit code 1."""
+    interruption.listen()
     _hide_secrets()
     try:
         _check_packages()
@@ -31,13 +31,12 @@ def main() -> None:
     # 2 is what typer gives for an option that it does not know: a script asks one code for all bad input
     except UserError as error:
         _end_with(f"error: {error}", error, code=2)
-    except (SequenceFailed, CommandFailed) as error:
+    except (SequenceFailed, CommandFailed, StorageFailed) as error:
         _end_with(f"failed: {error}", error, code=1)
-    except SystemExit as end:
-        # what typer makes of Ctrl-C
-        if end.code == INTERRUPTED:
-            make_console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
-        raise
+    finally:
+        # whatever typer, and others on the way, have made of it
+        if interruption.was_asked():
+            interruption.leave_now()
 
 
 def _hide_secrets() -> None:
@@ -69,6 +68,9 @@ def _check_packages() -> None:
 
 
 def _end_with(line: str, error: Exception, code: int) -> None:
+    # the end of what it needed, by the signal
+    if interruption.was_asked():
+        return
     console = make_console(stderr=True)
     # the options of a command that has ended are gone, so the command line itself is asked
     if "--debug" in sys.argv:

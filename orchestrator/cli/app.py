@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from orchestrator import logs
-from orchestrator.errors import CommandFailed, SequenceFailed, UserError
+from orchestrator.errors import CommandFailed, SequenceFailed, StorageFailed, UserError
+from orchestrator.storage.door import check_answers
+from orchestrator.storage.places import resolved
 
 app = typer.Typer(
     help="Train continual-learning methods over streams of tasks, on a laptop or a Ray cluster, and record all of it in MLflow.",
@@ -23,9 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Out = Annotated[Path, typer.Option("--out", help="The output folder of the runs.")]
+Out = Annotated[str, typer.Option("--out", help="The output folder of the runs, or s3://bucket/prefix.")]
 # No default here: a recipe may name a folder, which an option that was not given must not override
-NewOut = Annotated[Path | None, typer.Option("--out", help="Output folder. Default: the recipe's, or ./runs.")]
+NewOut = Annotated[
+    str | None, typer.Option("--out", help="Output folder, or s3://bucket/prefix. Default: the recipe's, or ./runs.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 Settings = Annotated[
     list[str] | None,
@@ -56,9 +59,16 @@ def failures_logged(out: str, command: str) -> Iterator[None]:
     try:
         yield
     # these say all in their own line, and `main` gives each its exit code
-    except (UserError, SequenceFailed, CommandFailed):
+    except (UserError, SequenceFailed, CommandFailed, StorageFailed):
         raise
     except Exception as error:
         path = logs.driver_log(out)
         logs.write_failure(path, f"orchestrator {command}", error)
         raise CommandFailed(f"{logs.reason(error)}; log: {path}") from error
+
+
+def output_folder(out: str) -> str:
+    """The output folder that `--out` names, the same in every process. Raises UserError, also where a store does not answer."""
+    folder = resolved(out)
+    check_answers(folder)
+    return folder

@@ -16,6 +16,7 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
 from orchestrator.redaction import has_uri_secret, redacted
+from orchestrator.storage.places import resolved
 
 # Ray sets it for the driver of a submitted job
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -64,7 +65,7 @@ def load_config(source: str | None = None, overrides: Sequence[str] = (), out: s
     _check_spaces(config)
     _check_secrets(config.model_dump(mode="json", exclude={"tracking": {"uri"}}))
     # a worker may have another working directory
-    return config.model_copy(update={"out": str(Path(config.out).expanduser().resolve())})
+    return config.model_copy(update={"out": resolved(config.out)})
 
 
 def _check_out(out: str) -> None:

@@ -16,6 +16,9 @@ from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.redaction import HIDDEN, redacted
+from orchestrator.storage.door import check_conditions, check_locks
+from orchestrator.storage.lines import has_lines_of
+from orchestrator.storage.places import folder_at, is_local, local_folder
 from orchestrator.store.integrity import seal, seal_text, unseal, unseal_text, write_whole
 
 CONFIG = "config.yaml"
@@ -36,7 +39,7 @@ class Experiment:
     @property
     def folder(self) -> Path:
         """Where its configuration and its report are."""
-        return Path(self.config.out) / "experiments" / self.config.name
+        return folder_at(self.config.out) / "experiments" / self.config.name
 
     def save(self) -> None:
         """Write what was asked for. Raises UserError where the output folder cannot be written."""
@@ -56,12 +59,12 @@ class Experiment:
 
 def search_folder(out: str, name: str) -> Path:
     """Where a search of that name keeps its journal, its choice and its plots."""
-    return Path(out) / "experiments" / name / "search"
+    return folder_at(out) / "experiments" / name / "search"
 
 
 def is_search_folder(out: str, name: str) -> bool:
     """Whether an experiment's folder is that of a search."""
-    return (search_folder(out, name) / "search.jsonl").exists()
+    return has_lines_of(search_folder(out, name), "search")
 
 
 def stored_values(config: RunConfig) -> dict[str, Any]:
@@ -73,11 +76,12 @@ def stored_values(config: RunConfig) -> dict[str, Any]:
 
 
 def tracking_uri(config: RunConfig) -> str:
-    """The MLflow store, password and all: the one asked for, or an sqlite file in the output folder.
+    """The MLflow store, password and all: the one asked for, or an sqlite file in the output folder; beside it, where that is no
+    disk.
 
     Raises UserError where the URI is a kept one, whose password is given nowhere.
     """
-    uri = config.tracking.uri or f"sqlite:///{config.out}/mlflow.db"
+    uri = config.tracking.uri or f"sqlite:///{local_folder(config.out)}/mlflow.db"
     if HIDDEN not in uri:
         return uri
     given = os.environ.get(URI_VARIABLE, "")
@@ -91,11 +95,11 @@ def tracking_uri(config: RunConfig) -> str:
 def open_experiment(run: str, out: str) -> Experiment:
     """The experiment of that name in `out`, or in that folder. Raises UserError."""
     # a folder given as it is wins: it may be a copy that lies outside every output folder
-    folder = Path(run)
+    folder = folder_at(run)
     if not (folder / PLANS).exists():
-        folder = Path(out) / "experiments" / run
+        folder = folder_at(out) / "experiments" / run
     if not (folder / CONFIG).exists() or not (folder / PLANS).exists():
-        raise UserError(f"no experiment {run!r} in {str(out)!r}: {_what_there_is(Path(out))}")
+        raise UserError(f"no experiment {run!r} in {str(out)!r}: {_what_there_is(folder_at(out))}")
     # the folder may have been moved or copied since: what counts is where it is now
     here = str(folder.resolve().parent.parent)
     sequences = read_plans(folder / PLANS, here)
@@ -109,7 +113,10 @@ def read_plans(file: Path, out: str) -> tuple[SequencePlan, ...]:
     try:
         content = file.read_bytes()
         plans = json.loads(content) if _is_old(content) else unseal(content)["sequences"]
-        return tuple(SequencePlan.model_validate({**plan, "out": out}) for plan in plans)
+        sequences = []
+        for plan in plans:
+            sequences.append(SequencePlan.model_validate({**plan, "out": out}))
+        return tuple(sequences)
     except _UNREADABLE as error:
         raise UserError(f"{file}: {_why_unreadable(error)}") from None
 
@@ -149,10 +156,14 @@ def _what_there_is(out: Path) -> str:
 
 
 def check_writable(out: str) -> None:
-    """Raises UserError where nothing can be written below `out`, before anything is computed for it."""
-    folder = Path(out)
+    """Raises UserError where nothing can be written below `out`, or no lock is one, before anything is computed for it."""
+    folder = folder_at(out)
+    if not is_local(folder):
+        check_conditions(out)
+        return
     # the folder itself may be still to be made: its nearest parent that exists decides
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"out: cannot write to {out!r}")
+    check_locks(folder)

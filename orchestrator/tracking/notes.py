@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.redaction import redacted
+from orchestrator.storage.places import folder_at
 from orchestrator.store.integrity import seal, unseal, write_whole
 from orchestrator.store.journal import Digest, ResumableTail
 from orchestrator.tracking.connection import Connection
@@ -39,7 +40,7 @@ class Notes:
         # a password that was changed is no other store
         store = redacted(connection.uri).replace(connection.out, "")
         name = hashlib.sha256(f"{FORMAT} {store} {connection.experiment}".encode()).hexdigest()[:16]
-        self.folder = Path(connection.out) / "tracking" / name
+        self.folder = folder_at(connection.out) / "tracking" / name
 
     @cached_property
     def _present_ids(self) -> set[str]:

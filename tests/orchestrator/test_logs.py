@@ -86,6 +86,14 @@ def test_what_is_logged_has_no_password(tmp_path: Path, monkeypatch: pytest.Monk
     assert logs.traceback_of(error).endswith("http://***@h\n")
 
 
+def test_a_log_on_a_full_disk_prints_nothing_and_ends_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Python's logging would print a traceback for each line, and Ray show it on the screen."""
+    with logs.to_file(Path("/dev/full")):
+        for _ in range(3):
+            logging.getLogger("orchestrator.training").info("a line")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_crash_that_python_does_not_see_leaves_its_stack(tmp_path: Path) -> None:
     code = f"""
 import faulthandler

@@ -18,7 +18,7 @@ from orchestrator.errors import UserError
 from orchestrator.planning.experiment import open_experiment
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import MANIFEST, Store
-from orchestrator.store.events import CheckpointSaved, ScoreComputed, Step, TaskStarted
+from orchestrator.store.events import CheckpointSaved, ScoreComputed, SequenceStarted, Step, TaskStarted
 from orchestrator.store.identities import MODEL_TAG, SEQUENCE_TAG, TASK_TAG
 from orchestrator.store.integrity import file_sha256
 from orchestrator.store.journal import Tail, journal_folder
@@ -194,12 +194,21 @@ def first_step_after(out: Path, began: float, of_new_start: bool) -> float | Non
     for sequence in sequences_of(out):
         since = [began]
         if of_new_start:
-            since = [time / 1000 for time in read_view(out, sequence.id).starts if time / 1000 >= began]
+            since = _starts_since(out, sequence.id, began)
         for event in _first_steps(sequence):
             # nothing is new in a sequence that was not started again
             if since and event.time / 1000 >= since[0]:
                 times.append(event.time / 1000)
     return min(times, default=None)
+
+
+def _starts_since(out: Path, sequence_id: str, began: float) -> list[float]:
+    """When workers took a sequence up from that time on, in seconds since 1970."""
+    times = []
+    for event in Tail(journal_folder(out, sequence_id)).new_events():
+        if isinstance(event, SequenceStarted) and event.time / 1000 >= began:
+            times.append(event.time / 1000)
+    return times
 
 
 def repeated_seconds(out: Path) -> float:
