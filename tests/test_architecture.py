@@ -21,6 +21,7 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 # twice stands on the floor of its longest name.
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
+        "orchestrator.determinism",
         "orchestrator.errors",
         "orchestrator.interruption",
         "orchestrator.logs",
