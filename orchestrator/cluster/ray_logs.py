@@ -92,9 +92,7 @@ def copy_ray_logs(process: RayProcess, folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, content in tails.items():
         copy = folder / f"{name}-pid-{process.pid}.{suffix}"
-        # what a library printed may have a password in it; not all bytes there are text
-        text = redacted(content.decode(errors="surrogateescape"))
-        copy.write_bytes(text.encode(errors="surrogateescape"))
+        copy.write_bytes(content)
         copies.append(copy)
     return copies
 
@@ -136,7 +134,10 @@ def _tail(path: Path) -> bytes:
     with path.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, size - TAIL_BYTES))
-        return stream.read()
+        content = stream.read()
+    # here, where the environment has the passwords that a library may have printed; not all bytes are text
+    text = redacted(content.decode(errors="surrogateescape"))
+    return text.encode(errors="surrogateescape")
 
 
 def _mentions(path: Path, process: RayProcess) -> bytes:

@@ -30,6 +30,11 @@ def test_the_ends_of_a_process_own_files_are_read(tmp_path: Path) -> None:
     assert tails["raylet.log"] == b"started worker_id=abc\nkilled pid 42 for want of memory\n"
 
 
+def test_what_a_library_printed_is_copied_without_its_password(tmp_path: Path) -> None:
+    (tmp_path / "worker-abc-01-42.err").write_bytes(b"\xff asking http://u:secret@h\n")
+    assert read_tails(process(tmp_path)) == {"err": b"\xff asking http://***@h\n"}
+
+
 def test_a_folder_that_is_gone_has_nothing(tmp_path: Path) -> None:
     assert read_tails(process(tmp_path / "gone")) == {}
     assert introduced(tmp_path / "nobody.json") is None

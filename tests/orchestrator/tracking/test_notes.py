@@ -11,6 +11,8 @@ import pytest
 from orchestrator.store.events import SystemSample
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.records.search_events import SearchStarted
+from orchestrator.tracking.connection import Connection
+from orchestrator.tracking.notes import Notes
 from tests.orchestrator.store.examples import step
 from tests.orchestrator.tracking.journals import Copied, begun, ended, write
 
@@ -141,3 +143,10 @@ def test_a_note_that_is_damaged_is_none(copied: Copied) -> None:
     copied.copy()
     assert len(copied.rows()["metrics"]) > len(before["metrics"])
     assert len(copied.rows()["runs"]) == len(before["runs"])
+
+
+def test_a_password_that_was_changed_is_no_other_store(tmp_path: Path) -> None:
+    folders = set()
+    for uri in ("http://u:old@h", "http://u:new@h", "http://u:new@elsewhere"):
+        folders.add(Notes(Connection(uri, "test", str(tmp_path))).folder)
+    assert len(folders) == 2
