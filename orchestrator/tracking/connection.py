@@ -122,7 +122,8 @@ class Connection:
         """The client of the store."""
         import mlflow
 
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        # its errors too, each with a traceback: they are raised as well, and told in one line
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         file = database_file(self.uri)
         if file is not None:
