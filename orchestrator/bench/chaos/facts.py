@@ -18,7 +18,7 @@ from orchestrator.errors import UserError
 from orchestrator.planning.experiment import open_experiment
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import MANIFEST, Store
-from orchestrator.store.events import CheckpointSaved, ScoreComputed, Step, TaskStarted
+from orchestrator.store.events import CheckpointSaved, ScoreComputed, SequenceStarted, Step, TaskStarted
 from orchestrator.store.identities import MODEL_TAG, SEQUENCE_TAG, TASK_TAG
 from orchestrator.store.integrity import file_sha256
 from orchestrator.store.journal import Tail, journal_folder
@@ -185,6 +185,13 @@ def _first_steps(sequence: SequencePlan) -> Iterator[Step]:
             yield event
 
 
+def _starts(sequence: SequencePlan) -> Iterator[float]:
+    """When workers took the sequence up, in seconds since 1970."""
+    for event in Tail(journal_folder(sequence.out, sequence.id)).new_events():
+        if isinstance(event, SequenceStarted):
+            yield event.time / 1000
+
+
 def first_step_after(out: Path, began: float, of_new_start: bool) -> float | None:
     """When the first step was recorded that is new since then, in seconds since 1970; None where there is none.
 
@@ -194,7 +201,7 @@ def first_step_after(out: Path, began: float, of_new_start: bool) -> float | Non
     for sequence in sequences_of(out):
         since = [began]
         if of_new_start:
-            since = [time / 1000 for time in read_view(out, sequence.id).starts if time / 1000 >= began]
+            since = [time for time in _starts(sequence) if time >= began]
         for event in _first_steps(sequence):
             # nothing is new in a sequence that was not started again
             if since and event.time / 1000 >= since[0]:
