@@ -281,6 +281,20 @@ def test_half_a_line_of_a_process_that_died_hides_no_other(tmp_path: Path) -> No
     assert [sequence.id for sequence in group.sequences] == [first.id, second.id]
 
 
+def test_a_trials_plan_that_is_damaged_is_noted_again(tmp_path: Path) -> None:
+    """Read as it stands, it would say that other states are needed. One of before plans were sealed is read."""
+    first, second = planned(tmp_path)
+    note_trial(str(tmp_path), "search", [first, second])
+    file = trial_plans(str(tmp_path), "search")
+    file.write_bytes(file.read_bytes().replace(first.keys[1].encode(), first.keys[1][::-1].encode(), 1))
+    folder = tmp_path / "experiments" / "search"
+    assert [sequence.id for sequence in planned_groups(folder)[0].sequences] == [second.id]
+    note_trial(str(tmp_path), "search", [first, second])
+    assert [sequence.id for sequence in planned_groups(folder)[0].sequences] == [second.id, first.id]
+    file.write_text("\n" + json.dumps(first.model_dump(mode="json")))
+    assert [sequence.id for sequence in planned_groups(folder)[0].sequences] == [first.id]
+
+
 def test_where_a_plan_cannot_be_read_nothing_goes(tmp_path: Path) -> None:
     (sequence,) = planned(tmp_path, methods=["ft"])
     make_states(sequence, 0, 1, 2, 3)

@@ -150,7 +150,11 @@ class Command:
             if not self.is_running or (role == "database" and not self.place.is_making_database):
                 return []
             return [psutil.Process(self.driver.pid)]
-        return [process for process in self.place.processes() if _has_title(process, TITLES[role])]
+        found: list[psutil.Process] = []
+        for process in self.place.processes():
+            if _has_title(process, TITLES[role]):
+                found.append(process)
+        return found
 
     def wait_for(self, role: Role) -> list[psutil.Process]:
         """The processes that have a role, as soon as there are any; none where the driver ended before."""

@@ -115,8 +115,12 @@ def chaos(console: Console, count: int, seed: int, kinds: Sequence[str], out: Pa
             outcome = play(folder / f"{chosen.number:03d}-{chosen.kind}", chosen, undisturbed[chosen.setting])
             outcomes.append(outcome)
             _tell(outcome, console)
-    lengths = {str(setting): round(run.seconds, 1) for setting, run in undisturbed.items()}
-    played = [outcome.to_json() for outcome in outcomes]
+    lengths: dict[str, float] = {}
+    for setting, run in undisturbed.items():
+        lengths[str(setting)] = round(run.seconds, 1)
+    played: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        played.append(outcome.to_json())
     return {"bench": "chaos", "rounds": count, "seed": seed, "undisturbed_s": lengths} | {
         "kinds": summary(played),
         "played": played,
@@ -183,7 +187,9 @@ def run_undisturbed(folder: Path, setting: Setting) -> Undisturbed:
         if command.driver.returncode != 0:
             raise RuntimeError(f"the undisturbed run failed: {command.log}.err: {command.printed('err')[-2000:]}")
         facts = read_facts(place.out)
-    spans = {role: last[role] - first[role] for role in first}
+    spans: dict[Role, float] = {}
+    for role, time_first_seen in first.items():
+        spans[role] = last[role] - time_first_seen
     return Undisturbed(facts, seconds, spans)
 
 

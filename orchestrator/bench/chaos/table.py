@@ -21,13 +21,18 @@ def summary(played: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for kind in sorted(by_kind):
         outcomes = by_kind[kind]
-        hit = [outcome for outcome in outcomes if outcome["done"]]
-        row: dict[str, Any] = {"kind": kind, "rounds": len(outcomes), "hits": len(hit)}
+        repeated: list[float] = []
+        recovered: list[float] = []
+        for outcome in outcomes:
+            if outcome["done"]:
+                repeated.append(outcome["repeated_s"])
+                recovered.append(outcome["recover_s"])
+        row: dict[str, Any] = {"kind": kind, "rounds": len(outcomes), "hits": len(repeated)}
         for name in COUNTED:
             row[name] = sum(outcome[name] for outcome in outcomes)
         row["not_recovered"] = sum(not outcome["recovered"] for outcome in outcomes)
-        row["repeated_s"] = _median([outcome["repeated_s"] for outcome in hit])
-        row["recover_s"] = _median([outcome["recover_s"] for outcome in hit])
+        row["repeated_s"] = _median(repeated)
+        row["recover_s"] = _median(recovered)
         rows.append(row)
     return rows
 

@@ -154,11 +154,11 @@ def test_a_group_follows_its_cluster_and_leaves_a_node_that_is_taken_away(
     wait_for(lambda: workers_of(sequence) == [2, 4, 2])
     nodes.cluster.remove_node(node)
     is_slow.unlink()
-    assert ended.wait(200)
+    assert ended.wait(300)
     view = read_view(sequence.out, sequence.id)
     assert (view.status, problems) == ("finished", [])
     left = re.findall(r" leaves: left (task '\w+') after step (\d+)", log.read_text())
-    assert len(left) == 2
+    assert log.read_text().count(" leaves: left ") == 2, "or between two tasks"
     assert left == re.findall(r"(task '\w+') goes on after step (\d+)", log.read_text()), "no step was lost"
     alone = sequence.model_copy(update={"out": str(tmp_path / "alone")})
     run_sequence(alone)
@@ -192,7 +192,7 @@ def drain(nodes: Nodes, node: Any) -> None:
     assert accepted, why_not
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, "waited in vain"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.errors import UserError
 from orchestrator.planning.experiment import Experiment
 from orchestrator.search.results import access_summary, add_gap, is_search, method_result, ranking, search_results
 from orchestrator.search.trial_store import TrialStore
@@ -248,6 +249,22 @@ def test_search_json_and_trials_csv(tmp_path: Path) -> None:
     assert float(rows[2]["training.lr"]) == trial_store.trials["ft-001"].values["training.lr"]
     assert (rows[2]["migu.ratio"], rows[2]["asked"], rows[2]["seconds"]) == ("", "3", "6.0")
     assert (rows[3]["tasks"], rows[3]["reason"]) == ("0", "the loss is nan")
+
+
+def test_a_search_json_that_is_damaged_is_one_line(tmp_path: Path) -> None:
+    """And one of before it was sealed is read."""
+    _, experiment = scored_search(tmp_path)
+    file = experiment.folder / "search" / "search.json"
+    sound = file.read_bytes()
+    for damage in (sound.replace(b"73.5", b"83.5"), sound[:-30], b"", b"null", b"\xff"):
+        file.write_bytes(damage)
+        for read in (is_search, search_results):
+            with pytest.raises(UserError, match=r"search.json: damaged \(.*\); the same `orchestrator tune`"):
+                read(experiment)
+    values = json.loads(sound)
+    del values["crc"]
+    file.write_text(json.dumps(values, indent=1))
+    assert is_search(experiment)
 
 
 def test_what_was_asked_for_is_counted_over_all_seeds(tmp_path: Path) -> None:

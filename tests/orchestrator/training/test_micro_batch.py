@@ -65,6 +65,15 @@ def test_each_try_is_the_next_size_that_divides_and_is_noted(sequence_of: MakeSe
     assert [file.suffix for file in micro.file.parent.iterdir()] == [".json"]
 
 
+@pytest.mark.parametrize("damage", [b"", b"null", b"\xff", b"\0" * 20, b'{"micro_batch": 9, "crc": "00000000"}'])
+def test_a_size_whose_note_is_damaged_is_found_anew(sequence_of: MakeSequence, damage: bytes) -> None:
+    sequence = sequence_of(training={"micro_batch": "auto", "global_batch": 12})
+    micro = micro_batch_of(sequence)
+    micro.shrink()
+    micro.file.write_bytes(damage)
+    assert micro_batch_of(sequence).size == 12
+
+
 @pytest.fixture
 def _small_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Memory for two texts at a time; the sizes that are tried, one for each that ran out of it or fitted."""
