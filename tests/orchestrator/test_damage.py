@@ -169,6 +169,7 @@ def outcome_of_verify(code: int, shown: str, said: str, what: object) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_damage_of_any_file(folder: Folder) -> None:
     """DAMAGES=400 tries so many; the kinds of files and of damage come in turn, the files and places by chance."""
     became: Counter[str] = Counter()
