@@ -111,6 +111,9 @@ class Method:
     What a method may do beyond timing is apart from them, each part a class to derive from too: `DataPolicy`, `Cost`,
     `CacheFields`, `ScoredWeights`, `StoredForm`; and its `card` says what it is.
 
+    What it holds amid a task is read from its attributes (`seam.amid_task`): tensors, numbers and generators, in lists and
+    objects too, but no `id(...)` of anything, which is another one in the next process.
+
     `task_id` counts from 0. `batches` iterates over this worker's batches of the task in a random order that is not
     training's; `batch.example_indices` numbers the examples in that order, over all workers. A method's own forward
     passes run in evaluation mode, in which no other method's forward hook may count.

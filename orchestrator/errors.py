@@ -22,5 +22,9 @@ class WorkerFailed(RuntimeError):
     """A worker cannot go on; its group is started again, and another attempt may succeed."""
 
 
+class Preempted(RuntimeError):
+    """A sequence was left on request, with its state written as far as it was. No failure: the same command goes on."""
+
+
 class CommandFailed(RuntimeError):
     """The command itself cannot go on, for a reason that nobody foresaw; the message names the log. Exit code 1."""

@@ -6,7 +6,6 @@ those that are not through go on from their last state, and an experiment that k
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
@@ -14,16 +13,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from orchestrator.config import Keep
 from orchestrator.errors import UserError
 from orchestrator.evaluation.columns import is_complete, missing_columns
-from orchestrator.planning.experiment import search_folder
+from orchestrator.planning.experiment import PLANS, read_config, read_plans, search_folder
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.integrity import is_sound, seal
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +172,7 @@ def planned_groups(folder: Path, keep: Keep | None = None) -> list[Group]:
     out = str(folder.resolve().parent.parent)
     keep = keep or keep_of(folder)
     groups = []
-    plan = folder / "sequences.json"
+    plan = folder / PLANS
     if plan.exists():
         groups.append(Group(keep, _read_sequences(plan, out)))
     trials = trial_plans(out, folder.name)
@@ -196,12 +193,10 @@ def other_groups(out: str, name: str) -> Iterator[tuple[str, Group]]:
 def keep_of(folder: Path) -> Keep:
     """What an experiment's configuration says of its states."""
     try:
-        values = yaml.safe_load((folder / "config.yaml").read_text())
-        keep: Keep = values.get("checkpoints", {}).get("keep", "all")
-    except (OSError, yaml.YAMLError, AttributeError):
+        return read_config(folder).checkpoints.keep
+    except UserError:
         # of what cannot be read nothing is taken
         return "all"
-    return keep
 
 
 def trial_plans(out: str, name: str) -> Path:
@@ -212,13 +207,19 @@ def trial_plans(out: str, name: str) -> Path:
 def note_trial(out: str, name: str, sequences: Iterable[SequencePlan]) -> None:
     """Note the sequences of a trial, unless they are noted."""
     file = trial_plans(out, name)
-    noted = file.read_text() if file.exists() else ""
+    noted = b"".join(_whole_lines(file)) if file.exists() else b""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as stream:
+    with file.open("ab") as stream:
         for sequence in sequences:
-            if f'"id": "{sequence.id}"' not in noted:
+            if f'"id": "{sequence.id}"'.encode() not in noted:
                 # the line before may be the half of one, of a process that died
-                stream.write("\n" + json.dumps(sequence.model_dump(mode="json")))
+                stream.write(b"\n" + seal(sequence.model_dump(mode="json")))
+
+
+def noted_trials(out: str, name: str) -> tuple[SequencePlan, ...]:
+    """The sequences of a search's trials so far. Raises UserError."""
+    file = trial_plans(out, name)
+    return _read_sequences(file, out) if file.exists() else ()
 
 
 def reopen_trials(out: str, name: str) -> None:
@@ -242,23 +243,34 @@ def _read_sequences(file: Path, out: str) -> tuple[SequencePlan, ...]:
 @functools.lru_cache(maxsize=64)
 def _read_unchanged(file: Path, out: str, version: tuple[int, int]) -> tuple[SequencePlan, ...]:
     """The sequences in a file of plans; read again when the file's `version` is another."""
-    text = file.read_text()
     try:
-        if file.suffix == ".json":
-            plans = json.loads(text)
-        else:
-            plans = list(_whole_lines(text))
-        return tuple(SequencePlan.model_validate({**plan, "out": out}) for plan in plans)
+        if file.name == PLANS:
+            return read_plans(file, out)
+        # a trial is noted before it runs: of half a line nothing was trained
+        sequences = []
+        for line in _whole_lines(file):
+            plan = json.loads(line)
+            plan.pop("crc", None)
+            sequences.append(SequencePlan.model_validate({**plan, "out": out}))
+        return tuple(sequences)
     except ValueError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).removeprefix(f"{file}: ").splitlines()[0]
         raise UserError(f"{file}: cannot be read, so nobody knows which states it needs: {reason}") from None
 
 
-def _whole_lines(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
-        # a trial is noted before it runs: of half a line nothing was trained
-        with contextlib.suppress(json.JSONDecodeError):
-            yield json.loads(line)
+def _whole_lines(file: Path) -> Iterator[bytes]:
+    """The lines of a search's plans that are as they were written: not what a process left that died, nor what is damaged."""
+    for line in file.read_bytes().splitlines():
+        if is_whole_plan(line):
+            yield line
+
+
+def is_whole_plan(line: bytes) -> bool:
+    """Whether a line is a trial's plan as it was written."""
+    if is_sound(line + b"\n"):
+        return True
+    # of before they were sealed: the last field is the plan's own
+    return line[line.rfind(b', "') :].startswith(b', "out": "') and line.endswith(b'"}')
 
 
 class Retention:

@@ -21,8 +21,8 @@ from orchestrator.cluster.resources import (
 )
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
-from orchestrator.evaluation.columns import column_events, is_complete, lacks_columns, missing_columns
-from orchestrator.planning.experiment import Experiment, check_writable, is_search_folder, tracking_uri
+from orchestrator.evaluation.columns import is_complete, lacks_columns, missing_columns, note_columns
+from orchestrator.planning.experiment import Experiment, check_writable, is_search_folder
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.csv_files import write_csv
@@ -33,16 +33,12 @@ from orchestrator.retention import Retention, states_to_make_again
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
-from orchestrator.store.records.event import Event
 from orchestrator.store.view import View
-from orchestrator.tracking import MlflowSync, check_uri
+from orchestrator.tracking import MlflowSync, check_uri, close, sync_of
 from orchestrator.training.scoring import StateScorer
 from orchestrator.training.sequence import run_sequence
 
 logger = logging.getLogger(__name__)
-
-# A tracking server that is slow or down must not hold up the end of a run for longer
-SYNC_SECONDS = 120
 
 
 class Watcher:
@@ -83,16 +79,18 @@ class Watcher:
 
 
 @contextlib.contextmanager
-def preflight(config: RunConfig) -> Iterator[float]:
+def preflight(config: RunConfig, warn: Callable[[str], None]) -> Iterator[float]:
     """See that the machines, the output folder and the tracking server serve; gives the GPUs that each worker will have.
 
-    Raises UserError before anything was trained. In a submitted job the cluster decides, so it is connected meanwhile; on
-    this machine nothing is started yet.
+    Raises UserError before anything was trained. A tracking server that is down is warned of: only the copy waits for it.
+    In a submitted job the cluster decides, so it is connected meanwhile; on this machine nothing is started yet.
     """
     check_writable(config.out)
     # the default is a file in the folder that was just looked at
     if config.tracking.uri:
-        check_uri(config.tracking.uri)
+        line = check_uri(config.tracking.uri)
+        if line:
+            warn(f"{line}; it trains all the same, and the records are copied when it does")
     with contextlib.ExitStack() as connected:
         if cluster_is_running():
             resources = connected.enter_context(cluster())
@@ -119,7 +117,7 @@ def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any],
 
     # of an experiment that is new, a mistake must be told before all of its data is read
     was_planned = Experiment(config, ()).is_saved()
-    with preflight(config) as gpus:
+    with preflight(config, warn_on(console)) as gpus:
         sequences = plan(config, gpus > 0, warn_on(console), is_done if was_planned else None)
         return run_planned(config, sequences, console, complete=complete)
 
@@ -152,7 +150,7 @@ def run_planned(
         experiment.save()
         own_sync = None
         if sync is None:
-            sync = own_sync = sync_of(config)
+            sync = own_sync = sync_of(config, warn_on(console))
         sync.follow(sequence.id for sequence in sequences)
         watcher = Watcher(experiment, screen)
         incomplete = _replay_complete(watcher, experiment, complete)
@@ -169,7 +167,7 @@ def run_planned(
         # one that was given is the search's, which goes on to use it
         if own_sync:
             screen.say("writing the last records to MLflow")
-            behind = close(own_sync)
+            behind = close(own_sync, config, screen.say)
     result["mlflow_behind"] = behind
     write_csv(experiment, result)
     return result, problems
@@ -229,22 +227,6 @@ def _replay_complete(watcher: Watcher, experiment: Experiment, complete: Collect
     return incomplete
 
 
-def sync_of(config: RunConfig, search: Path | None = None) -> MlflowSync:
-    """The copy in MLflow of an experiment, and of the search whose folder is given."""
-    name = config.tracking.experiment or config.name
-    return MlflowSync(tracking_uri(config), name, config.out, search)
-
-
-def close(sync: MlflowSync) -> str | None:
-    """None, or a line that says that the copy is not complete: no failure, since the journals are."""
-    if sync.close(SYNC_SECONDS):
-        return None
-    why = ""
-    if sync.trouble:
-        why = f": {sync.trouble} (log: {logs.tracking_log(sync.out)})"
-    return f"MLflow at {sync.uri} is behind the journals{why}. Run the same command again to copy the rest."
-
-
 def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[str, Any], list[str]]:
     """Score every state that is in the store, in this process. Returns (results, what went wrong).
 
@@ -252,7 +234,7 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
     """
     problems: list[str] = []
     with exclusive_run(experiment.config), Screen(experiment.sequences, console) as screen:
-        sync = sync_of(experiment.config)
+        sync = sync_of(experiment.config, warn_on(console))
         sync.follow(sequence.id for sequence in experiment.sequences)
         watcher = Watcher(experiment, screen)
         scorer = StateScorer()
@@ -263,7 +245,7 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
             watcher.look_at(number)
         result = results(experiment)
         record_references(experiment.config.out, result["sequences"])
-        result["mlflow_behind"] = close(sync)
+        result["mlflow_behind"] = close(sync, experiment.config, screen.say)
     write_csv(experiment, result)
     return result, problems
 
@@ -271,7 +253,6 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
 def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
     """Compute and note the scores that a sequence lacks, of the states that are in the store. Returns what went wrong."""
     store = Store(Path(sequence.out))
-    journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
     problems = []
     for tasks_seen, key in enumerate(sequence.keys):
         missing = missing_columns(sequence, tasks_seen, store)
@@ -288,12 +269,7 @@ def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View
                 continue
         # a sequence that never started has no data in its journal for scores to belong to
         if view.start and lacks_columns(sequence, view, tasks_seen):
-            new_events: list[Event] = []
-            for event in column_events(sequence, tasks_seen, store):
-                # what a journal that was damaged still says is not said twice
-                if not view.knows(event):
-                    new_events.append(event)
-            journal.append_all(new_events)
+            note_columns(sequence, tasks_seen, store)
     return problems
 
 

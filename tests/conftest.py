@@ -32,7 +32,14 @@ FAMILIES = ("tiny-t5", "tiny-bert", "tiny-llama")
 
 
 # files whose tests start Ray: one at a time, so that no two clusters share the machine
-CLUSTERS = ("test_ray.py", "test_groups.py", "test_protocol.py", "test_scoring_pool.py", "test_warm_groups.py")
+CLUSTERS = (
+    "test_ray.py",
+    "test_groups.py",
+    "test_protocol.py",
+    "test_scoring_pool.py",
+    "test_warm_groups.py",
+    "test_rounds.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -32,7 +32,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("orchestrator.report",),
     ("orchestrator.tracking",),
     ("orchestrator.run",),
+    ("orchestrator.sync",),
     ("orchestrator.search",),
+    ("orchestrator.verification",),
     (
         "orchestrator.bench",
         "orchestrator.contract",

@@ -107,21 +107,22 @@ class Slca(TuningMethod):
 
     def __init__(self, settings: SlcaSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self.head_ids: set[int] = set()
+        self.head: Sequence[nn.Parameter] = ()
         self.gaussians: dict[int, Gaussian] = {}
         # the head's last layer as training left it, a row for each label so far
         self.unaligned: list[Tensor] = []
 
     def prepare(self, model: nn.Module, head: Sequence[nn.Parameter]) -> nn.Module:
         # a model comes with all its parameters trainable, the task head among them
-        self.head_ids = set(map(id, head))
+        self.head = tuple(head)
         return model
 
     def rate_factors(self, model: nn.Module) -> Mapping[str, float]:
         """`backbone` for all that is not in the head."""
         factors = {}
+        head_ids = set(map(id, self.head))
         for name, parameter in trainable(model).items():
-            if id(parameter) not in self.head_ids:
+            if id(parameter) not in head_ids:
                 factors[name] = float(self.settings.backbone)
         return factors
 

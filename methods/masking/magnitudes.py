@@ -35,6 +35,8 @@ class Magnitudes:
     A sum orders the units of a layer as the mean over tokens does. Padding does not count unless `count_padding`.
     """
 
+    of_a_step = ("masks",)
+
     def __init__(
         self,
         model: nn.Module,

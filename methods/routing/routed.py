@@ -26,6 +26,8 @@ from methods.shared.tensors import freeze_all_but
 class Routing:
     """How much each adapter acts on each example of the running pass; all layers of a model share one."""
 
+    of_a_step = ("gates_BE", "acting")
+
     def __init__(self) -> None:
         self.gates_BE: Tensor | None = None
         self.acting: list[int] = []
@@ -79,6 +81,8 @@ class RoutedAdapters(AdapterPerTask):
     Only the newest adapter and a head train. The gates are computed once for each text that the model reads, before it
     reads it, and hold for its answer too; a subclass says how, by `gates`. Its own parameters belong into `router`.
     """
+
+    of_a_step = ("text_mask",)
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)

@@ -1,5 +1,6 @@
 """Measurements behind the project's claims: one file for each command of `orchestrator bench`."""
 
+from orchestrator.bench.chaos import chaos, check_kinds, has_damage, print_chaos
 from orchestrator.bench.checkpoints import checkpoint_costs, print_checkpoint_costs
 from orchestrator.bench.corpus import corpus_costs, print_corpus_costs
 from orchestrator.bench.costs import method_costs, print_method_costs
@@ -13,12 +14,16 @@ from orchestrator.bench.trainer import print_trainer_step, trainer_step
 
 __all__ = [
     "Size",
+    "chaos",
+    "check_kinds",
     "checkpoint_costs",
     "corpus_costs",
     "evaluation_costs",
     "fused_trials",
+    "has_damage",
     "method_costs",
     "migu_step",
+    "print_chaos",
     "print_checkpoint_costs",
     "print_corpus_costs",
     "print_evaluation_costs",

@@ -1,8 +1,8 @@
 """What checkpoints cost: `orchestrator bench checkpoints`.
 
 The same tasks are trained in turns with their states written in three ways: written and then read again to be hashed while
-training waits, hashed while written, and written beside the next task's training as a run does it. Then what each setting of
-`checkpoints` leaves on the disk, and the same on paper for the published experiments.
+training waits, hashed while written, and written beside the next task's training as a run does it. Then what a state inside a
+task costs, what each setting of `checkpoints` leaves on the disk, and the same on paper for the published experiments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -27,11 +27,14 @@ from safetensors.torch import save_file
 
 from orchestrator.bench.learners import measured_learner
 from orchestrator.config.experiment import RunConfig
+from orchestrator.config.running import CheckpointsConfig
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.pruning import shown_bytes
 from orchestrator.store.checkpoints import MANIFEST, MOST_LINKS, State, Store
+from orchestrator.store.events import ProgressSaved
 from orchestrator.store.integrity import file_sha256
+from orchestrator.store.records.event import Event
 from orchestrator.store.states.state_files import (
     HISTORY_FILE,
     METHOD_TENSORS_FILE,
@@ -40,6 +43,8 @@ from orchestrator.store.states.state_files import (
     pack_state,
 )
 from orchestrator.store.states.writer import StateWriter
+from orchestrator.training.in_task.checkpoints import TaskCheckpoints
+from orchestrator.training.in_task.running_task import RunningTask
 from orchestrator.training.task import train_task
 
 # Its weights are random and its vocabulary is the embedded stream's; all other sizes are the published model's
@@ -104,7 +109,7 @@ def _write_then_hash(folder: Path, state: State) -> None:
     files = {}
     for file in sorted(folder.iterdir()):
         files[file.name] = {"sha256": file_sha256(file), "bytes": file.stat().st_size}
-    (folder / MANIFEST).write_text(json.dumps({"files": files}))
+    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
     for file in folder.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -120,6 +125,7 @@ def checkpoint_costs(console: Console, model: str = "t5-small", rounds: int = 1,
             store = Store(Path(folder) / str(number))
             passes[way].append(_Pass(sequence, way, store).run())
         # the last pass has written beside training: its store is a run's
+        inside = _inside(sequence, Store(Path(folder) / "inside"))
         settings = _settings(sequence, store, Store(Path(folder) / "delta"))
     ways = []
     for way, runs in passes.items():
@@ -134,9 +140,52 @@ def checkpoint_costs(console: Console, model: str = "t5-small", rounds: int = 1,
         "model": model,
         "tasks": len(sequence.tasks),
         "ways": ways,
+        "inside": inside,
         "settings": settings,
         "paper": on_paper(settings["delta"]["ratio"], **PAPER),
     }
+
+
+def _inside(sequence: SequencePlan, store: Store) -> dict[str, float]:
+    """What training waits for a state inside a task, how long that is written beside it, and both at the default setting."""
+    every_step = sequence.checkpoints.model_copy(update={"every_steps": 1})
+    planned = sequence.model_copy(update={"checkpoints": every_step})
+    learner = measured_learner(planned)
+    written: list[ProgressSaved] = []
+
+    def report(event: Event) -> None:
+        if isinstance(event, ProgressSaved):
+            written.append(event)
+
+    states = _TimedCheckpoints(planned, 0, learner.parallel, store, report, lambda: False, [])
+    train_task(learner, 0, lambda event: None, inside=states)
+    states.close()
+    wait = median(states.waits[1:])
+    every = CheckpointsConfig().every_seconds
+    assert every is not None
+    return {
+        "bytes": written[-1].bytes,
+        "wait_s": round(wait, 6),
+        "write_s": round(median(event.seconds for event in written), 6),
+        "share": round(wait / every, 8),
+        # as if training stood still while it is written, as it does at most
+        "share_at_most": round((wait + median(event.seconds for event in written)) / every, 8),
+    }
+
+
+class _TimedCheckpoints(TaskCheckpoints):
+    """States inside a task, with the seconds that a step waited for each."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.waits: list[float] = []
+
+    def after_step(self, running: RunningTask, wishes: Sequence[float]) -> None:
+        # the one before has been written by then, as it has after ten minutes
+        self._wait()
+        started = time.perf_counter()
+        super().after_step(running, wishes)
+        self.waits.append(time.perf_counter() - started)
 
 
 def _sequence(model: str, max_train: int, out: str) -> SequencePlan:
@@ -231,6 +280,13 @@ def print_checkpoint_costs(result: Mapping[str, Any], console: Console) -> None:
         name = "delta: true" if setting == "delta" else f"keep: {setting}"
         table.add_row(name, shown_bytes(int(left["bytes"])), shown_bytes(result["paper"][setting]))
     console.print(table)
+    inside = result["inside"]
+    console.print(
+        f"a state inside a task, {shown_bytes(int(inside['bytes']))}: training waits {inside['wait_s']:.3f} s, and it is "
+        f"written in {inside['write_s']:.2f} s beside; every 10 minutes, {100 * inside['share']:.3f} % of the time, at most "
+        f"{100 * inside['share_at_most']:.2f} %",
+        highlight=False,
+    )
     delta = result["settings"]["delta"]
     console.print(
         f"a difference takes {delta['ratio']:.2f} of a state; all of them: written in {delta['write_s']:.2f} s, read in "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -152,4 +153,26 @@ def bench_scale(
     _show(result, print_scale, as_json)
     # the claim is that what was copied is not sent again
     if result["copy_again_writes"]:
+        raise typer.Exit(1)
+
+
+@bench.command("chaos")
+def bench_chaos(
+    rounds: Annotated[int, typer.Option(min=1, help="So many runs are struck, each once.")] = 17,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses kinds and moments.")] = 0,
+    kinds: Annotated[str, typer.Option(help="Only these kinds of faults, such as kill-worker,interrupt.")] = "",
+    out: Annotated[Path | None, typer.Option(help="A folder that keeps all runs. Default: none is kept.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a run loses by a fault at a random moment: processes that are killed or stand still, damaged files, a full disk.
+
+    Each round is a real run on a Ray cluster of its own, of about half a minute; its command is repeated until it succeeds.
+    """
+    from orchestrator.bench import chaos, check_kinds, has_damage, print_chaos
+
+    chosen = check_kinds(kind.strip() for kind in kinds.split(",") if kind.strip())
+    result = chaos(make_console(stderr=True), rounds, seed, chosen, out)
+    _show(result, print_chaos, as_json)
+    # the claim is that nothing is lost, whatever happens
+    if has_damage(result):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`orchestrator prune`: gives back the disk space of states that nothing needs any more."""
+"""The files of an experiment: `prune` gives space back, `verify` says what is damaged, `sync` mends the copy in MLflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from orchestrator.cli.app import AsJson, Out, app, failures_logged, make_console
+from orchestrator.cli.app import AsJson, Out, Run, app, failures_logged, make_console
 from orchestrator.cli.outcome import shown
 from orchestrator.config import Keep
 
@@ -51,3 +51,53 @@ def _next_command(result: dict[str, Any], keep: Keep | None) -> str:
         option = f" --keep {keep}" if keep else ""
         return f"remove them: orchestrator prune {result['run']}{option}{out}"
     return f"the table again: orchestrator report {result['experiment']}{out}"
+
+
+@app.command()
+def sync(run: Run, out: Out = Path("runs"), as_json: AsJson = False) -> None:
+    """Compare the copy in MLflow with the journals: copy what is missing, mend what differs, delete what is there twice.
+
+    It restores a store that was deleted, and completes one that was behind. Exit codes: 0 in step, 1 not, 2 bad input.
+    """
+    from orchestrator.sync import print_sync, sync_run
+
+    folder = str(out.resolve())
+    console = make_console(stderr=as_json)
+    with failures_logged(folder, "sync"):
+        result = sync_run(run, folder, console)
+    print_sync(result, console)
+    out_option = f" --out {shown(result['out'])}"
+    if result["in_step"]:
+        line = f"open it: {result['page'] or 'orchestrator ui' + out_option}"
+    else:
+        line = f"once more: orchestrator sync {result['experiment']}{out_option}"
+    console.print(line, highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(result))
+    raise typer.Exit(0 if result["in_step"] else 1)
+
+
+@app.command()
+def verify(
+    run: Run,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put aside what is damaged, and write again what is known elsewhere.")
+    ] = False,
+    out: Out = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Read every file of an experiment or a search, and say which is not what was written and what can be done.
+
+    Exit codes: 0 all is sound, or was mended so far that the command it names does the rest; 1 damaged; 2 bad input.
+    """
+    from orchestrator.verification.verify import print_verification
+    from orchestrator.verification.verify import verify as verify_files
+
+    folder = str(out.resolve())
+    with failures_logged(folder, "verify"):
+        result = verify_files(run, folder, make_console(stderr=True), repair)
+    print_verification(result, make_console(stderr=as_json))
+    if as_json:
+        print(json.dumps(result))
+    if result["lost"] or (result["damaged"] and not repair):
+        raise typer.Exit(1)

@@ -14,6 +14,8 @@ import typer
 from orchestrator.cli.app import AsJson, Debug, Out, app, make_console
 from orchestrator.errors import UserError
 
+MOST_PORT = 65535
+
 
 @app.command("list")
 def list_(
@@ -87,6 +89,8 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
 ) -> None:
     """Serve the MLflow UI of an output folder on this machine only."""
+    if not 1 <= port <= MOST_PORT:
+        raise UserError(f"--port: {port} is none; allowed: 1 to {MOST_PORT}")
     store = out.resolve() / "mlflow.db"
     if not store.exists():
         raise UserError(f"--out: no MLflow store at {str(store)!r}; `orchestrator run` makes one")

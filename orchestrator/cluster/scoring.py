@@ -58,7 +58,9 @@ class AsyncScoring:
         for ended in self.pool.poll():
             sequence, tasks_seen = ended.job.sequence, ended.job.tasks_seen
             if ended.error is None:
-                _note_scores(sequence, tasks_seen)
+                from orchestrator.evaluation.columns import note_columns
+
+                note_columns(sequence, tasks_seen, Store(Path(sequence.out)))
             else:
                 self._note_failure(sequence, tasks_seen, ended.error)
 
@@ -96,11 +98,3 @@ def _stored_states(view: View) -> list[int]:
         if task.checkpoint:
             states.append(task_id + 1)
     return states
-
-
-def _note_scores(sequence: SequencePlan, tasks_seen: int) -> None:
-    from orchestrator.evaluation.columns import column_events
-
-    journal = Journal(journal_folder(sequence.out, sequence.id), "evaluate")
-    for event in column_events(sequence, tasks_seen, Store(Path(sequence.out))):
-        journal.append(event)

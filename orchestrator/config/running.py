@@ -113,6 +113,11 @@ class CheckpointsConfig(Section):
         "`orchestrator` alone",
     )
 
+    every_seconds: float | None = Field(
+        600, gt=0, description="seconds between two states inside a task, which is gone on with there; null: none"
+    )
+    every_steps: int | None = Field(None, ge=1, description="the same, in steps")
+
     @model_validator(mode="after")
     def _has_a_base(self) -> CheckpointsConfig:
         if self.delta and self.keep != "all":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +15,11 @@ from methods import METHODS, Settings, TuningMethod
 from methods.spec import missing_for
 from orchestrator.config.running import DuringConfig, EvaluationConfig
 from orchestrator.contract.subject import TASKS, Subject, exact_arithmetic, stored_state, stored_weights
+from orchestrator.errors import Preempted
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import Step, TaskStarted
+from orchestrator.store.records.event import Event
 from orchestrator.training.sequence import run_sequence
 
 # A thousandth of one step at the checks' rate of 1e-3: a mask or a choice that differs moves weights by more, rounding in
@@ -23,6 +29,7 @@ CLOSE = 1e-6
 # After each step of the task that follows the stop, and after none of those before
 OFTEN = DuringConfig(every=1, examples=2)
 RESUMED = "resumed after two, and scored amid the third"
+STOPPED_INSIDE = "stopped after the first step of each task, and resumed there"
 
 
 class ContractViolation(Exception):
@@ -128,6 +135,52 @@ def check_resumes(subject: Subject) -> None:
         require_equal(one.method, other.method, f"state after {tasks_seen} tasks", RESUMED)
 
 
+def check_goes_on_inside(subject: Subject) -> None:
+    """Stopped inside each task and resumed there, it gives the same bit for bit, and makes no step twice."""
+    if subject.is_tuning and not _trains_by_gradient(subject):
+        raise NotApplicable("it makes no steps")
+    with exact_arithmetic():
+        whole, _ = subject.observed_run
+        stopped = subject.sequence("stopped inside", subject.spec())
+        made = _train_with_stops(stopped)
+    for task_id in range(TASKS):
+        steps = Store(Path(stopped.out)).history(stopped.keys[task_id + 1])["steps"]
+        # a step that was made twice would have a later time in the history than in the report
+        require(
+            [step["time"] for step in steps] == [step.time for step in made if step.task_id == task_id],
+            f"the state inside task {task_id} could not be gone on from: its attributes are not put back",
+        )
+    for tasks_seen in range(1, TASKS + 1):
+        one = stored_state(whole, tasks_seen)
+        other = stored_state(stopped, tasks_seen)
+        require_equal(one.weights, other.weights, f"weights after {tasks_seen} tasks", STOPPED_INSIDE)
+        require_equal(one.method, other.method, f"state after {tasks_seen} tasks", STOPPED_INSIDE)
+
+
+def _train_with_stops(sequence: SequencePlan) -> list[Step]:
+    """Train a sequence, leaving each task after its first step and coming back. Returns the steps as they were reported."""
+    made: list[Step] = []
+    just_begun: list[int] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Step):
+            made.append(event)
+        elif isinstance(event, TaskStarted):
+            # told once: a task that is gone on with is none that begins
+            just_begun.append(event.task_id)
+
+    def leave() -> bool:
+        was_begun = bool(just_begun)
+        just_begun.clear()
+        return was_begun
+
+    for _ in range(TASKS):
+        with contextlib.suppress(Preempted):
+            run_sequence(sequence, note, evaluate=False, leave=leave)
+    run_sequence(sequence, note, evaluate=False)
+    return made
+
+
 def require_equal(one: Any, other: Any, what: str, when: str) -> None:
     """Raises ContractViolation where two nested states differ in a bit."""
     if isinstance(one, Mapping):
@@ -138,7 +191,7 @@ def require_equal(one: Any, other: Any, what: str, when: str) -> None:
         require(
             torch.equal(one, other),
             f"{what} differs when {when}: keep what it depends on in `state_dict`, and put back in `after_scoring` what "
-            "`before_scoring` sets",
+            "`before_scoring` sets; amid a task only attributes are kept",
         )
     else:
         require(one == other, f"{what} differs when {when}: {one!r} and {other!r}")
@@ -254,6 +307,7 @@ CHECKS: dict[str, Check] = {
     "search space": check_search_space,
     "trains": check_trains,
     "resumes": check_resumes,
+    "goes on inside": check_goes_on_inside,
     "plain state": check_state,
     "says what it modifies": check_says_what_it_modifies,
     "strength zero": check_strength_zero,

@@ -29,6 +29,7 @@ SMALL_MODELS: dict[str, dict[str, Any]] = {
 }
 # Many parts do nothing in a first task, act in the second, and resume in the third from what they kept
 TASKS = 3
+STEPS = 2
 Spec = Mapping[str, Any]
 
 
@@ -85,7 +86,7 @@ class Subject:
                     "max_source": 48,
                     "max_target": 8,
                 },
-                "streams": [{"name": "embedded", "max_train": 16, "max_test": 10, "first": TASKS}],
+                "streams": [{"name": "embedded", "max_train": 8 * STEPS, "max_test": 10, "first": TASKS}],
                 "methods": [spec],
                 "seeds": [7],
                 # two micro-batches a step: gradients are accumulated in every check

@@ -12,7 +12,9 @@ from orchestrator.evaluation.scores import ScoredModel, compute_score, missing_s
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import ProbeComputed, ScoreComputed
-from orchestrator.store.view import View
+from orchestrator.store.journal import Journal, journal_folder
+from orchestrator.store.records.event import Event
+from orchestrator.store.view import View, read_view
 from streams import Stream
 
 
@@ -40,6 +42,19 @@ def column_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iter
     """The events of the columns of one state, all of which are cached."""
     yield from score_events(sequence, tasks_seen, store)
     yield from probe_events(sequence, tasks_seen, store)
+
+
+def note_columns(sequence: SequencePlan, tasks_seen: int, store: Store) -> None:
+    """Write the columns of one state to its sequence's journal: those that the journal does not have."""
+    # experiments may share the sequence, and each score its states in a process of its own
+    with store.lock(f"scores-{sequence.id}", timeout=-1):
+        view = read_view(sequence.out, sequence.id)
+        new_events: list[Event] = []
+        for event in column_events(sequence, tasks_seen, store):
+            if not view.knows(event):
+                new_events.append(event)
+        if new_events:
+            Journal(journal_folder(sequence.out, sequence.id), "evaluate").append_all(new_events)
 
 
 def lacks_columns(sequence: SequencePlan, view: View, tasks_seen: int) -> bool:

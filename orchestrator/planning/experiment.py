@@ -14,8 +14,12 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.integrity import seal, seal_text, unseal, unseal_text, write_whole
 
+CONFIG = "config.yaml"
 PLANS = "sequences.json"
+# What reading a file raises that is damaged, or is none of an experiment
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, yaml.YAMLError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,9 @@ class Experiment:
         configuration = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
         plans = [sequence.model_dump(mode="json") for sequence in self.sequences]
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.yaml").write_text(configuration)
+            write_whole(self.folder / CONFIG, seal_text(configuration))
             # written last: it is by this file that a folder is known as an experiment's
-            (self.folder / PLANS).write_text(json.dumps(plans))
+            write_whole(self.folder / PLANS, seal({"sequences": plans}) + b"\n")
         except OSError as error:
             raise UserError(f"out: cannot write to {self.config.out!r}: {error.strerror}") from error
 
@@ -68,25 +71,51 @@ def open_experiment(run: str, out: str) -> Experiment:
     folder = Path(run)
     if not (folder / PLANS).exists():
         folder = Path(out) / "experiments" / run
-    try:
-        values = yaml.safe_load((folder / "config.yaml").read_text())
-        plans = json.loads((folder / PLANS).read_text())
-    except FileNotFoundError:
-        raise UserError(f"no experiment {run!r} in {str(out)!r}: {_what_there_is(Path(out))}") from None
+    if not (folder / CONFIG).exists() or not (folder / PLANS).exists():
+        raise UserError(f"no experiment {run!r} in {str(out)!r}: {_what_there_is(Path(out))}")
     # the folder may have been moved or copied since: what counts is where it is now
     here = str(folder.resolve().parent.parent)
+    sequences = read_plans(folder / PLANS, here)
+    if not sequences:
+        raise UserError(f"{folder / PLANS}: it has no sequence")
+    return Experiment(read_config(folder).model_copy(update={"out": here}), sequences)
+
+
+def read_plans(file: Path, out: str) -> tuple[SequencePlan, ...]:
+    """The sequences in a file of plans, in the output folder where they are now. Raises UserError."""
     try:
-        config = RunConfig.model_validate(values).model_copy(update={"out": here})
-        sequences = []
-        for plan in plans:
-            sequences.append(SequencePlan.model_validate({**plan, "out": here}))
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        # of many errors the first line of pydantic's message is their number alone
-        if isinstance(error, ValidationError):
-            reason = explain(error)
-        raise UserError(f"{folder}: not an experiment that this version can read: {reason}") from None
-    return Experiment(config, tuple(sequences))
+        content = file.read_bytes()
+        plans = json.loads(content) if _is_old(content) else unseal(content)["sequences"]
+        return tuple(SequencePlan.model_validate({**plan, "out": out}) for plan in plans)
+    except _UNREADABLE as error:
+        raise UserError(f"{file}: {_why_unreadable(error)}") from None
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration in an experiment's folder. Raises UserError."""
+    file = folder / CONFIG
+    try:
+        content = file.read_bytes()
+        # both files are sealed or neither, so that one which lost its last line is not taken for one of before
+        is_old = _is_old((folder / PLANS).read_bytes())
+        text = content.decode() if is_old else unseal_text(content)
+        return RunConfig.model_validate(yaml.safe_load(text))
+    except _UNREADABLE as error:
+        raise UserError(f"{file}: {_why_unreadable(error)}") from None
+
+
+def _is_old(plans: bytes) -> bool:
+    """Whether a file of plans is from before they were sealed: then it is a list, and the configuration has no seal either."""
+    return plans[:1] == b"["
+
+
+def _why_unreadable(error: Exception) -> str:
+    """Why a file of an experiment cannot be read, in one line."""
+    reason = str(error).strip().splitlines()[0]
+    # of many errors the first line of pydantic's message is their number alone
+    if isinstance(error, ValidationError):
+        return f"not an experiment that this version can read: {explain(error)}"
+    return f"damaged ({reason}); the same `orchestrator run` or `tune` command writes it anew"
 
 
 def _what_there_is(out: Path) -> str:

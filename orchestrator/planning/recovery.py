@@ -29,17 +29,24 @@ from orchestrator.store.view import View, read_view
 def recovered_view(sequence: SequencePlan) -> View:
     """What a sequence's journal says, with what was lost of it. Nothing is written."""
     view = read_view(sequence.out, sequence.id)
-    # scores amid training are no part of what makes a journal whole: some states are found without them
-    if has_lost_facts(view) or (view.damaged and sequence.evaluation.during is not None):
-        _add_missing(sequence, view)
-    # The last line may be the one that was lost, of a journal that lacks nothing else
-    if view.last_word == "running" and view.is_whole():
-        view.add(SequenceFinished())
+    add_lost(sequence, view)
     return view
 
 
-def _add_missing(sequence: SequencePlan, view: View) -> None:
-    """Complete a view by what the plan and the store know."""
+def add_lost(sequence: SequencePlan, view: View) -> list[Event]:
+    """Complete a view by what its journal lost and the plan and the store know. Returns what was added."""
+    added: list[Event] = []
+    # scores amid training are no part of what makes a journal whole: some states are found without them
+    if has_lost_facts(view) or (view.damaged and sequence.evaluation.during is not None):
+        added += _add_missing(sequence, view)
+    # The last line may be the one that was lost, of a journal that lacks nothing else
+    if view.last_word == "running" and view.is_whole():
+        added.append(SequenceFinished())
+        view.add(added[-1])
+    return added
+
+
+def _add_missing(sequence: SequencePlan, view: View) -> list[Event]:
     if view.start is None:
         # not added as an event: it came first, and must not take back a later event's word on the status
         view.start = _start_of(sequence)
@@ -48,8 +55,11 @@ def _add_missing(sequence: SequencePlan, view: View) -> None:
         view.probe_names = sequence.probe_names
         if view.last_word == "waiting":
             view.last_word = "running"
+    added = []
     for event in missing_events(sequence, view, Store(Path(sequence.out))):
-        view.add(event)
+        if view.add(event):
+            added.append(event)
+    return added
 
 
 def has_lost_facts(view: View) -> bool:

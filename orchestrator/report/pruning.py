@@ -17,6 +17,7 @@ from orchestrator.planning.experiment import open_experiment
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.retention import Group, Pruning, carry_out, keep_of, other_groups, plan_pruning, planned_groups
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.states.in_task import InTaskStates
 
 
 def prune(run: str, out: str, keep: Keep | None = None, dry_run: bool = False) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def prune(run: str, out: str, keep: Keep | None = None, dry_run: bool = False) -
     store = Store(folder.parent.parent)
     with contextlib.ExitStack() as locks:
         if not dry_run:
-            _lock(folder, store, locks)
+            lock_experiment(folder, store, locks, ", which prunes by itself as `checkpoints.keep` says")
         running = _running(own, store, locks)
         own = [_without(group, running) for group in own]
         # what is being trained needs all that it has, whatever its plan says
@@ -38,6 +39,7 @@ def prune(run: str, out: str, keep: Keep | None = None, dry_run: bool = False) -
         freed = pruning.net_bytes
         if not dry_run:
             freed = carry_out(pruning, store)
+            _remove_states_inside(own, store)
     return {
         "run": run,
         "experiment": folder.name,
@@ -81,13 +83,11 @@ def _find_sequence(run: str, out: str, keep: Keep | None) -> tuple[Path, list[Gr
     return None
 
 
-def _lock(folder: Path, store: Store, locks: contextlib.ExitStack) -> None:
+def lock_experiment(folder: Path, store: Store, locks: contextlib.ExitStack, but: str = "") -> None:
+    """Keep other commands from an experiment and from a search of its name. Raises UserError where one runs."""
     for kind in ("experiment", "search"):
         if not locks.enter_context(store.lock(f"{kind}-{folder.name}", timeout=0)):
-            raise UserError(
-                f"{kind} {folder.name!r} in {str(store.root)!r} is being run by another process, which prunes by itself as "
-                "`checkpoints.keep` says"
-            )
+            raise UserError(f"{kind} {folder.name!r} in {str(store.root)!r} is being run by another process{but}")
 
 
 def _running(groups: list[Group], store: Store, locks: contextlib.ExitStack) -> tuple[SequencePlan, ...]:
@@ -103,6 +103,15 @@ def _running(groups: list[Group], store: Store, locks: contextlib.ExitStack) -> 
 def _without(group: Group, running: tuple[SequencePlan, ...]) -> Group:
     resting = tuple(sequence for sequence in group.sequences if sequence not in running)
     return replace(group, sequences=resting)
+
+
+def _remove_states_inside(groups: list[Group], store: Store) -> None:
+    """Remove what trials that nobody goes on with have left inside a task."""
+    for group in groups:
+        for sequence in group.sequences:
+            for key in sequence.keys[1:]:
+                if group.are_over or store.has_history(key):
+                    InTaskStates(store.root, key).remove()
 
 
 def _rows(groups: list[Group], pruning: Pruning, store: Store) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from orchestrator.search.trial_store import TrialStore
 from orchestrator.store.identities import evaluation_run, search_run
 from orchestrator.store.journal import Journal, Tail
 from orchestrator.store.records.event import Event
-from orchestrator.store.records.search_events import SearchChosen
+from orchestrator.store.records.search_events import SearchChosen, SearchFinished, SearchStarted
 
 CHOSEN = "chosen.json"
 
@@ -31,6 +31,9 @@ def record_once(folder: Path, event: Event) -> None:
     for known in Tail(folder).new_events():
         if type(known) is type(event):
             last = known
+        # A search that was started anew, for more trials, has to say again that it ended, though nothing came of it.
+        elif isinstance(known, SearchStarted) and isinstance(event, SearchFinished):
+            last = None
     # Not any of its kind: what was so, was changed and is so again is news.
     if last is None or not last.says_the_same_as(event):
         Journal(folder, "search").append(event)
@@ -44,7 +47,7 @@ def freeze(search: Search, trial_store: TrialStore) -> dict[str, Any]:
     content = _choice(search, trial_store)
     chosen = content | {"sha256": content_hash(content)}
     file = search.folder / CHOSEN
-    if file.exists() and _sha256_of(file) not in {chosen["sha256"], *choices_made(search.folder)}:
+    if file.exists() and stated_sha256(file) not in {chosen["sha256"], *choices_made(search.folder)}:
         raise UserError(
             f"{file}: these are not the values that the search chose (their SHA-256 is not in its journal); "
             "the evaluation takes no others. Delete the file to have the chosen ones written again"
@@ -85,7 +88,7 @@ def _choice(search: Search, trial_store: TrialStore) -> dict[str, Any]:
 def read_chosen(search: Search) -> dict[str, Any]:
     """The values to evaluate, from the file. Raises UserError where the search's journal does not know them."""
     file = search.folder / CHOSEN
-    if _sha256_of(file) not in choices_made(search.folder):
+    if stated_sha256(file) not in choices_made(search.folder):
         raise UserError(f"{file}: these are not the values that the search chose; the evaluation takes no others")
     content: dict[str, Any] = json.loads(file.read_text())
     return content
@@ -100,7 +103,7 @@ def choices_made(folder: Path) -> list[str]:
     return hashes
 
 
-def _sha256_of(file: Path) -> str:
+def stated_sha256(file: Path) -> str:
     """The SHA-256 that a choice states, if that is what its content has; else nothing."""
     # A file that is no choice at all is refused in the same words as one that was changed.
     try:

@@ -12,7 +12,7 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import SequenceFailed, UserError
 from orchestrator.planning.experiment import open_experiment
 from orchestrator.retention import Retention, note_trial, reopen_trials
-from orchestrator.run import close, exclusive_run, preflight, run_planned, sync_of, warn_on
+from orchestrator.run import exclusive_run, preflight, run_planned, warn_on
 from orchestrator.search.choice import CHOSEN, evaluation_sequences, freeze, frozen_config, read_chosen, record_once
 from orchestrator.search.definition import Search, prepare
 from orchestrator.search.plots import draw
@@ -21,7 +21,7 @@ from orchestrator.search.results import save_tuning_results, search_results
 from orchestrator.search.screen import SearchScreen
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.store.records.search_events import SearchFinished, SearchFrozen, SearchStarted
-from orchestrator.tracking import MlflowSync
+from orchestrator.tracking import MlflowSync, close, sync_of
 
 
 def tune_experiment(
@@ -31,7 +31,7 @@ def tune_experiment(
 
     Raises UserError before the first trial, and SequenceFailed where no trial of any method finished.
     """
-    with preflight(config) as gpus_per_worker:
+    with preflight(config, warn_on(console)) as gpus_per_worker:
         search = prepare(config, gpus_per_worker > 0, warn_on(console))
         # `cluster_stack` keeps the Ray cluster, where the tuning needed one, for the evaluation.
         with exclusive_run(config, "search"), contextlib.ExitStack() as cluster_stack:
@@ -41,13 +41,13 @@ def tune_experiment(
             if retry_failed:
                 trial_store.reopen_failed()
             record_once(search.folder, SearchStarted(config=config.model_dump(mode="json")))
-            sync = sync_of(config, search.folder)
+            sync = sync_of(config, warn_on(console), search.folder)
             try:
                 tuning_phase(search, trial_store, sync, console, cluster_stack)
                 chosen = freezing(search, trial_store, console)
                 problems = evaluation_phase(search, chosen, sync, console)
             finally:
-                mlflow_behind = close(sync)
+                mlflow_behind = close(sync, config, warn_on(console))
             result = search_results(open_experiment(config.name, config.out))
             return result | {"mlflow_behind": mlflow_behind}, problems
 

@@ -37,7 +37,6 @@ asked, trained, seconds, gpu_seconds and reason.
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter, defaultdict
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -47,6 +46,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from orchestrator.config.method import MethodEntry
+from orchestrator.errors import UserError
 from orchestrator.evaluation.measure import Measure
 from orchestrator.planning.experiment import Experiment
 from orchestrator.report.results import results
@@ -56,6 +56,9 @@ from orchestrator.search.space import parameters_of
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Cost, score_of
 from orchestrator.store.access_log import TestAccessLog
+from orchestrator.store.integrity import seal, unseal_file, write_whole
+
+SEARCH = "search.json"
 
 # What a trial's line says while there is no result.
 _NO_RESULT = {"status": "not ended", "tasks": 0, "score": None, "metrics": {}, "cost": {}, "reason": ""}
@@ -75,8 +78,8 @@ def save_tuning_results(
     del choice["search"]
     del choice["definition"]
     content = description | {"choices": len(choices_made(folder)), "trials": trials, "chosen": choice}
-    search_file = folder / "search.json"
-    search_file.write_text(json.dumps(content, indent=1))
+    search_file = folder / SEARCH
+    write_whole(search_file, seal(content) + b"\n")
     trials_file = folder / "trials.csv"
     _write_trials(trials_file, description["spaces"], trials)
     return [search_file, trials_file]
@@ -103,15 +106,23 @@ def _write_trials(file: Path, spaces: dict[str, Any], trials: list[dict[str, Any
 
 def is_search(experiment: Experiment) -> bool:
     """Whether an experiment is the evaluation phase of a search, with the values that it chose."""
-    file = experiment.folder / "search" / "search.json"
-    if not file.exists():
+    if not (experiment.folder / "search" / SEARCH).exists():
         return False
-    chosen = json.loads(file.read_text())["chosen"]["methods"]
+    chosen = _read_search(experiment)["chosen"]["methods"]
     for sequence in experiment.sequences:
         label = sequence.method.label
         if label not in chosen or sequence.method.model_dump(mode="json") != chosen[label]["entry"]:
             return False
     return True
+
+
+def _read_search(experiment: Experiment) -> dict[str, Any]:
+    """What `save_tuning_results` wrote in `search.json`. Raises UserError where it is damaged."""
+    file = experiment.folder / "search" / SEARCH
+    try:
+        return unseal_file(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: damaged ({error}); the same `orchestrator tune` command writes it anew") from None
 
 
 def search_results(experiment: Experiment) -> dict[str, Any]:
@@ -138,7 +149,7 @@ def _both_phases(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]
     """The results of a search's evaluation, and its tuning phase's object with each method in both phases."""
     result = results(experiment)
     # From the file, not from the trials: to plan these would read the data, which a report need not have.
-    search: dict[str, Any] = json.loads((experiment.folder / "search" / "search.json").read_text())
+    search = _read_search(experiment)
     methods = {}
     for label in search["chosen"]["methods"]:
         methods[label] = method_result(label, search, of_method(result["sequences"], label))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from orchestrator.store import scores
-from orchestrator.store.integrity import file_sha256, sync_files, write_whole
+from orchestrator.store.integrity import file_sha256, seal, sync_files, unseal_file, write_whole
 from orchestrator.store.locks import exclusive_lock
 from orchestrator.store.states.deltas import pack_difference, unpack_difference
 from orchestrator.store.states.state_files import (
@@ -44,6 +43,8 @@ __all__ = ["MANIFEST", "ResumeState", "State", "Store"]
 MANIFEST = "manifest.json"
 # To read a state is to read all that it differs from: after so many, one is stored whole
 MOST_LINKS = 7
+# What reading a manifest raises that is not there, is damaged, or is none
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Store:
         try:
             history = self._manifest(key)["files"][HISTORY_FILE]
             return file_sha256(self.path(key) / HISTORY_FILE) == history["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except _UNREADABLE:
             return False
 
     def is_pruned(self, key: str) -> bool:
@@ -90,7 +91,7 @@ class Store:
         manifest.pop("base", None)
         manifest |= {"files": {HISTORY_FILE: manifest["files"][HISTORY_FILE]}, "pruned": {"bytes": freed}}
         # said first: a process that dies now leaves files that nobody takes for a state, not a state without its files
-        write_whole(folder / MANIFEST, _as_json(manifest))
+        write_whole(folder / MANIFEST, seal(manifest))
         for file in folder.iterdir():
             if file.name not in (MANIFEST, HISTORY_FILE):
                 file.unlink()
@@ -142,16 +143,20 @@ class Store:
 
     def is_sound(self, key: str) -> bool:
         """Whether every file of a checkpoint is as its manifest lists it, and of those that it is a difference from."""
+        if not self.has_sound_files(key) or self._was_pruned(key) or not self._has_base(key):
+            return False
+        base = self.base_of(key)
+        return base is None or self.is_sound(base)
+
+    def has_sound_files(self, key: str) -> bool:
+        """Whether every file of a checkpoint is as its manifest lists it; of one that was pruned, the one that is left."""
         folder = self.path(key)
         try:
-            if self._was_pruned(key):
-                return False
             for name, entry in self._manifest(key)["files"].items():
                 if file_sha256(folder / name) != entry["sha256"]:
                     return False
-            base = self.base_of(key)
-            return self._has_base(key) and (base is None or self.is_sound(base))
-        except (OSError, ValueError, KeyError, TypeError):
+            return True
+        except _UNREADABLE:
             return False
 
     def load(self, key: str, resume_state: bool = False) -> State:
@@ -188,8 +193,7 @@ class Store:
         return total
 
     def _manifest(self, key: str) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads((self.path(key) / MANIFEST).read_text())
-        return manifest
+        return unseal_file((self.path(key) / MANIFEST).read_bytes())
 
     # Differences
 
@@ -247,7 +251,7 @@ class Store:
         manifest["files"][WEIGHTS_FILE] = written.entry()
         sync_files(folder)
         # in this order a process that dies at any point leaves a state that can be read
-        write_whole(folder / MANIFEST, _as_json(manifest))
+        write_whole(folder / MANIFEST, seal(manifest))
         for name in (DELTA_FILE, DELTA_FORM_FILE):
             (folder / name).unlink()
 
@@ -284,8 +288,4 @@ def _write_manifest(folder: Path, about: Mapping[str, Any], files: Mapping[str, 
     entries: dict[str, dict[str, Any]] = {}
     for name in sorted(files):
         entries[name] = files[name].entry()
-    write_bytes(folder / MANIFEST, [_as_json({**about, "files": entries})])
-
-
-def _as_json(manifest: Mapping[str, Any]) -> bytes:
-    return json.dumps(manifest, indent=1).encode()
+    write_bytes(folder / MANIFEST, [seal({**about, "files": entries})])

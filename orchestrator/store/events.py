@@ -103,6 +103,17 @@ class CheckpointSaved(Event):
     versions: dict[str, str] = Field(default_factory=dict)
 
 
+class ProgressSaved(Event):
+    """The state after a step inside a task is in the store. `seconds` is how long it was written, beside training."""
+
+    name = "progress"
+    task_id: int
+    task: str
+    step: int
+    bytes: int
+    seconds: float
+
+
 class CheckpointCorrupt(Event):
     """A checkpoint's files were not what its manifest says; it was set aside and is made again."""
 
@@ -196,7 +207,7 @@ class ScoringFailed(Event):
 
 
 # Listed by hand: a base class such as TrialEvent is a kind of events, and none that is ever recorded
-_OF_TRAINING = (TaskStarted, Step, PointScored, SystemSample, CheckpointSaved, CheckpointCorrupt)
+_OF_TRAINING = (TaskStarted, Step, PointScored, SystemSample, ProgressSaved, CheckpointSaved, CheckpointCorrupt)
 _OF_SCORING = (ScoreComputed, ProbeComputed, ReferenceScored, Measured, ScoringFailed)
 _OF_SEQUENCES = (SequenceStarted, *_OF_TRAINING, *_OF_SCORING, SequenceFinished, SequenceFailed)
 _OF_TRIALS = (TrialSuggested, RungDecided, TrialReopened, TrialEnded, TrialProblem)

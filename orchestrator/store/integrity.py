@@ -18,6 +18,7 @@ from typing import Any
 _FIELD = b', "crc": "'
 _END = b'"}'
 _DIGITS = 8
+_COMMENT = b"# crc: "
 _SEAL_LENGTH = len(_FIELD) + _DIGITS + len(_END) + 1
 
 
@@ -40,6 +41,31 @@ def unseal(line: bytes) -> dict[str, Any]:
     # as text, or `json` looks first which encoding it is
     values: dict[str, Any] = json.loads(content.decode("ascii"))
     return values
+
+
+def unseal_file(content: bytes) -> dict[str, Any]:
+    """The values of a file that is one sealed object, or of one from before such files were sealed. Raises ValueError."""
+    # those had a field on each line, which no damage makes of a sealed one
+    if content[:2] == b"{\n":
+        values: dict[str, Any] = json.loads(content)
+        return values
+    return unseal(content)
+
+
+def seal_text(text: str) -> bytes:
+    """A text with a last line that has its checksum, and is a comment in YAML."""
+    content = text.encode()
+    return content + _COMMENT + _checksum(content) + b"\n"
+
+
+def unseal_text(content: bytes) -> str:
+    """The text that `seal_text` was given. Raises ValueError where the bytes are no longer the same."""
+    text, comment, ending = content.rpartition(_COMMENT)
+    if not comment:
+        raise ValueError("no checksum at its end")
+    if ending != _checksum(text) + b"\n":
+        raise ValueError("its checksum does not match")
+    return text.decode()
 
 
 def is_sound(line: bytes) -> bool:

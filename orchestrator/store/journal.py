@@ -160,6 +160,10 @@ class Tail:
         """Whether a file is longer than what was read of it."""
         return any(size > self.offsets.get(path.name, 0) for path, size in self._sizes())
 
+    def num_bytes(self) -> int:
+        """How long its files are together."""
+        return sum(size for _, size in self._sizes())
+
     def new_events(self) -> Iterator[Event]:
         """Events since the last call, in each writer's order; an unfinished line waits for the next call."""
         for path, line in self.new_lines():

@@ -18,6 +18,7 @@ from orchestrator.store.events import (
     Measured,
     PointScored,
     ProbeComputed,
+    ProgressSaved,
     ReferenceScored,
     ScoreComputed,
     ScoringFailed,
@@ -101,6 +102,7 @@ class View:
         raise TypeError(f"event {event.name!r} is none of a sequence")
 
     @add.register(SystemSample)
+    @add.register(ProgressSaved)
     @add.register(CheckpointCorrupt)
     def _(self, event: Event) -> bool:
         return True  # always news, and nothing follows from it

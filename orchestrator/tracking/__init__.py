@@ -6,12 +6,15 @@ events themselves for metrics.
 
 import os
 
-# a server that is down must be noticed in seconds; the copying itself goes on trying
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+# None, whatever the user has set for MLflow at large: a request to create something that is repeated blindly creates it
+# twice where only the answer was lost. The copy itself goes on trying, and asks first what is there.
+os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+# it would print a line on each run that ends, amid what programs read
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+# a server that is down must be noticed in seconds
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-from orchestrator.tracking.connection import check_uri, experiments
-from orchestrator.tracking.sync import MlflowSync
+from orchestrator.tracking.connection import check_uri, experiments, shown
+from orchestrator.tracking.sync import MlflowSync, close, sync_of
 
-__all__ = ["MlflowSync", "check_uri", "experiments"]
+__all__ = ["MlflowSync", "check_uri", "close", "experiments", "shown", "sync_of"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -11,8 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.tracking.database import (
+    SQLITE,
+    artifacts_of,
+    connected,
+    database_file,
+    fault_of,
+    follow_folder,
+    make_ready,
+)
 
-SQLITE = "sqlite:///"
+logger = logging.getLogger(__name__)
+
 DATABASES = (SQLITE, "postgresql", "mysql", "mssql")
 
 # What is in an experiment: of MLflow's own tables, which have had these names in all of its versions that know models
@@ -26,43 +38,84 @@ ACTIVE_IDS = """
 """
 
 
-def check_uri(uri: str) -> None:
-    """Raises UserError where a tracking server does not answer, or the URI is none."""
+def shown(uri: str) -> str:
+    """A URI without the name and the password that it may have."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def check_uri(uri: str) -> str:
+    """Raises UserError where a URI can be no MLflow store's; gives a line where it may be one that does not answer now."""
     if uri.startswith(("http://", "https://")):
-        import requests
+        return _check_server(uri)
+    file = database_file(uri)
+    if file is not None:
+        _check_file(file)
+        return ""
+    if uri.startswith(DATABASES):
+        return _check_database(uri)
+    raise UserError(f"tracking.uri: {shown(uri)!r} is not an MLflow URI; allowed: http(s)://…, {', '.join(DATABASES)}")
 
-        try:
-            # a server that is there answers in milliseconds; to a wrong address the connection may hang for minutes
-            requests.get(uri.rstrip("/") + "/health", timeout=5).raise_for_status()
-        except requests.RequestException as error:
-            cause = type(error).__name__
-            raise UserError(f"tracking.uri: no MLflow server answers at {uri} ({cause})") from None
-    elif uri.startswith(DATABASES):
-        from sqlalchemy import create_engine
-        from sqlalchemy.exc import SQLAlchemyError
 
-        try:
-            create_engine(uri).connect().close()
-        except (SQLAlchemyError, ImportError) as error:
-            raise UserError(f"tracking.uri: cannot open {uri}: {str(error).splitlines()[0]}") from None
-    else:
-        raise UserError(f"tracking.uri: {uri!r} is not an MLflow URI; allowed: http(s)://…, {', '.join(DATABASES)}")
+def _check_server(uri: str) -> str:
+    import requests
+
+    try:
+        # a server that is there answers in milliseconds; to a wrong address the connection may hang for minutes
+        answer = requests.get(uri.rstrip("/") + "/health", timeout=5)
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+        raise UserError(f"tracking.uri: {shown(uri)!r} is no URI of a server ({type(error).__name__})") from None
+    except requests.RequestException as error:
+        return f"tracking.uri: no MLflow server answers at {shown(uri)} now ({type(error).__name__})"
+    # MLflow's own client knows the token of one that wants to know who asks
+    if 400 <= answer.status_code < 500 and answer.status_code not in (401, 403):
+        raise UserError(f"tracking.uri: what answers at {shown(uri)} is no MLflow server (status {answer.status_code})")
+    if answer.status_code >= 500:
+        return f"tracking.uri: the MLflow server at {shown(uri)} does not serve now (status {answer.status_code})"
+    return ""
+
+
+def _check_file(file: Path) -> None:
+    """Raises UserError where a database can be neither read nor made there. None is made by asking."""
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UserError(f"tracking.uri: cannot open or make {str(file)!r}; its folder must be there, and be writable")
+
+
+def _check_database(uri: str) -> str:
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+    try:
+        create_engine(uri).connect().close()
+    except OperationalError as error:
+        return f"tracking.uri: the database does not answer now: {str(error).splitlines()[0]}"
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        raise UserError(f"tracking.uri: cannot open {shown(uri)}: {str(error).splitlines()[0]}") from None
+    return ""
 
 
 def experiments(uri: str) -> dict[str, str]:
     """The experiments of a store: name -> id, newest first."""
     import mlflow
 
+    file = database_file(uri)
+    if file is not None:
+        fault = fault_of(file)
+        if fault:
+            raise UserError(f"{file} is broken ({fault}); `orchestrator sync` fills a new one from the journals")
+        # of a folder that may only be read, the artifacts are where they were written, or nowhere
+        with contextlib.suppress(sqlite3.OperationalError):
+            follow_folder(file, str(file.parent))
     return {e.name: e.experiment_id for e in mlflow.MlflowClient(uri).search_experiments() if e.experiment_id != "0"}
 
 
 class Connection:
     """One experiment of an MLflow store. MLflow, which takes seconds to import, is imported when something is to be sent."""
 
-    def __init__(self, uri: str, experiment: str, out: str) -> None:
+    def __init__(self, uri: str, experiment: str, out: str, tell: Callable[[str], None] = logger.warning) -> None:
         self.uri = uri
         self.experiment = experiment
         self.out = out
+        self.tell = tell
 
     @cached_property
     def client(self) -> Any:
@@ -71,8 +124,14 @@ class Connection:
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        # besides the client: `create_external_model` knows only the URI of the process
-        mlflow.set_tracking_uri(self.uri)
+        file = database_file(self.uri)
+        if file is not None:
+            # or MLflow would hold a file open for ever that was set aside, or that somebody deleted
+            os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
+            line = make_ready(file)
+            if line:
+                self.tell(line)
+            follow_folder(file, self.out)
         return mlflow.MlflowClient(self.uri)
 
     @cached_property
@@ -80,11 +139,14 @@ class Connection:
         """The id of the experiment, which is made where it is not there."""
         found = self.client.get_experiment_by_name(self.experiment)
         if found:
+            # who runs a command that copies to it wants it back
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         artifacts = None
         # a server has an artifact store of its own; a bare database would put artifacts into the current folder
         if self.uri.startswith(DATABASES):
-            artifacts = f"file://{self.out}/mlartifacts"
+            artifacts = artifacts_of(self.out)
         return str(self.client.create_experiment(self.experiment, artifacts))
 
     def connect(self) -> None:
@@ -94,18 +156,17 @@ class Connection:
     def present_ids(self) -> set[str]:
         """The ids of the runs and models that the experiment has by now; empty where there is no such experiment."""
         # not through MLflow, whose import alone takes longer than all else of a start that has nothing to send
-        if self.uri.startswith(SQLITE):
-            return self._ids_in_file()
+        file = database_file(self.uri)
+        if file is not None:
+            return self._ids_in_file(file)
         if self.uri.startswith(DATABASES):
             return self._ids_in_database()
         return self._ids_on_server()
 
-    def _ids_in_file(self) -> set[str]:
+    def _ids_in_file(self, file: Path) -> set[str]:
         try:
-            # read only: a database that is not there is not made by asking
-            file = Path(self.uri.removeprefix(SQLITE)).absolute().as_uri()
-            with contextlib.closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as connected:
-                rows = connected.execute(ACTIVE_IDS, {"experiment": self.experiment})
+            with connected(file) as database:
+                rows = database.execute(ACTIVE_IDS, {"experiment": self.experiment})
                 return {str(row[0]) for row in rows}
         except sqlite3.Error:
             # a database that is new has no tables; of one in another layout, too, nothing is known: all is copied again

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.tracking.names import safe_key
-from orchestrator.tracking.parent_runs import ParentRuns
+from orchestrator.tracking.runs import Runs
 
 # MLflow takes no more metrics a call
 METRICS_PER_CALL = 1000
@@ -16,7 +16,7 @@ METRICS_PER_CALL = 1000
 class MetricBatches:
     """The metrics that wait for each run. A run's are sent when they fill a call, and all by `flush`."""
 
-    def __init__(self, runs: ParentRuns) -> None:
+    def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self._waiting: dict[str, list[Any]] = defaultdict(list)
 
@@ -36,4 +36,4 @@ class MetricBatches:
             self._send(run_id)
 
     def _send(self, run_id: str) -> None:
-        self.runs.client.log_batch(run_id, metrics=self._waiting.pop(run_id))
+        self.runs.log_metrics(run_id, self._waiting.pop(run_id))

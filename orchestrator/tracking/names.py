@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.store.events import ProbeComputed, ScoreComputed
+
+# MLflow's limits on lengths
+KEY_LENGTH = 250
+RUN_NAME_LENGTH = 250
+MODEL_NAME_LENGTH = 500
+DATASET_NAME_LENGTH = 500
 
 _MODEL_NAME_FORBIDS = "/:.%\"'"
 _KEY_ALLOWS = "_-. /"
@@ -43,13 +50,29 @@ def plain_name(name: str) -> str:
     """The name without the signs that a model's name must not have."""
     for sign in _MODEL_NAME_FORBIDS:
         name = name.replace(sign, "-")
-    return name
+    return short(name, MODEL_NAME_LENGTH)
 
 
 def safe_key(key: str) -> str:
-    """The key of a metric or parameter, of which MLflow allows letters, digits and a few signs."""
+    """The key of a metric or parameter, of which MLflow allows letters, digits and a few signs, and not too many of them."""
     signs: list[str] = []
     for sign in key:
         is_allowed = sign.isalnum() or sign in _KEY_ALLOWS
         signs.append(sign if is_allowed else "-")
-    return "".join(signs)
+    safe = "".join(signs)
+    # nor a key that would be another one as the path of a file
+    if not {"", ".", ".."}.isdisjoint(safe.split("/")):
+        safe = f"{safe.replace('/', '-').replace('.', '-')}-{_digest(key)}"
+    return short(safe, KEY_LENGTH)
+
+
+def short(name: str, length: int) -> str:
+    """A name that is cut where it is too long, and still another one than what begins the same."""
+    if len(name) <= length:
+        return name
+    digest = _digest(name)
+    return f"{name[: length - len(digest) - 1]}-{digest}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]

@@ -60,5 +60,20 @@ class Notes:
         """Note how far a journal is copied. Call it when the store has all of it."""
         write_whole(self._file(journal), seal(asdict(note)) + b"\n")
 
+    def forget(self, journal: str) -> None:
+        """Have a journal copied from its start."""
+        self._file(journal).unlink(missing_ok=True)
+
     def _file(self, journal: str) -> Path:
         return self.folder / f"{journal}.json"
+
+
+class NoNotes:
+    """Nothing is known of journals, and nothing is kept: each is read from its start."""
+
+    def take_up(self, journal: str, tail: ResumableTail) -> Note:
+        """An empty note."""
+        return Note()
+
+    def keep(self, journal: str, note: Note) -> None:
+        """Nothing is kept."""

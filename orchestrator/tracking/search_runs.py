@@ -21,8 +21,8 @@ from orchestrator.store.records.search_events import (
     TrialSuggested,
 )
 from orchestrator.tracking.names import flatten, safe_key
-from orchestrator.tracking.notes import Note, Notes
-from orchestrator.tracking.parent_runs import PARAM_LENGTH, ParentRuns
+from orchestrator.tracking.notes import NoNotes, Note, Notes
+from orchestrator.tracking.runs import PARAM_LENGTH, Runs
 
 RUN_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
@@ -33,37 +33,42 @@ SEARCH_TAGS = ("holdout", "searcher", "scheduler", "select")
 class SearchRuns:
     """Copies a search's journal; its sequences' are copied by themselves, below the runs made here."""
 
-    def __init__(self, runs: ParentRuns, folder: Path, notes: Notes) -> None:
+    def __init__(self, runs: Runs, folder: Path, notes: Notes | NoNotes) -> None:
         self.runs = runs
         self.notes = notes
+        self.folder = folder
         self.name = folder.parent.name
         self.tail = ResumableTail(folder)
-        self._note_name = f"search {self.name}"
+        self._note_name = note_name(folder)
         self._run_ids = dict(notes.take_up(self._note_name, self.tail).runs)
         self._noted = dict(self.tail.offsets)
         self._finished: list[SearchFinished] = []
 
-    @property
-    def client(self) -> Any:
-        """The client of the store. Asking for it connects."""
-        return self.runs.client
-
-    def pull(self) -> None:
-        """Copy what the journal has that is new; how the search ended waits for `end`."""
+    def pull(self) -> bool:
+        """Copy what the journal has that is new; how the search ended waits for `end`. Says whether there was anything."""
+        if not self.tail.has_news():
+            return False
         for event in self.tail.new_events():
             if isinstance(event, SearchFinished):
                 self._finished.append(event)
-            else:
-                self._copy(event)
+                continue
+            # a start takes back the end before it
+            if isinstance(event, SearchStarted):
+                self._copy_ends()
+            self._copy(event)
+        return True
 
     def end(self) -> None:
         """Copy how the search ended. Call it when its sequences are copied, whose runs it ends too."""
-        for event in self._finished:
-            self._copy(event)
-        self._finished.clear()
+        self._copy_ends()
         if self.tail.offsets != self._noted:
             self.notes.keep(self._note_name, Note(self.tail.digests(), self._run_ids))
             self._noted = dict(self.tail.offsets)
+
+    def _copy_ends(self) -> None:
+        for event in self._finished:
+            self._copy(event)
+        self._finished.clear()
 
     def _run(self, event: SearchEvent) -> str:
         """The run that an event belongs to: found by its key, or else created."""
@@ -87,16 +92,16 @@ class SearchRuns:
     @_copy.register
     def _(self, event: SearchStarted) -> None:
         run_id = self._run(event)
-        self.client.update_run(run_id, "RUNNING")
+        self.runs.begin(run_id)
         for key in SEARCH_TAGS:
-            self.client.set_tag(run_id, key, event.config["search"][key])
-        self.client.log_dict(run_id, event.config, "config.yaml")
+            self.runs.set_tag(run_id, key, event.config["search"][key])
+        self.runs.log_dict(run_id, event.config, "config.yaml")
 
     @_copy.register
     def _(self, event: TrialSuggested) -> None:
         run_id = self._run(event)
         self.runs.log_params(run_id, {"method": event.method, **event.values})
-        self.client.set_tag(run_id, "orchestrator.method", event.method)
+        self.runs.set_tag(run_id, "orchestrator.method", event.method)
 
     @_copy.register
     def _(self, event: TrialEnded) -> None:
@@ -106,29 +111,29 @@ class SearchRuns:
         for unit, amount in result["cost"].items():
             numbers[f"cost/{unit}"] = amount
         self._log_numbers(run_id, event, numbers)
-        self.client.set_tag(run_id, "orchestrator.status", result["status"])
+        self.runs.set_tag(run_id, "orchestrator.status", result["status"])
         if result["reason"]:
-            self.client.set_tag(run_id, "orchestrator.failure", result["reason"][:PARAM_LENGTH])
-        self.client.set_terminated(run_id, RUN_STATUS[result["status"]], event.time)
+            self.runs.set_tag(run_id, "orchestrator.failure", result["reason"][:PARAM_LENGTH])
+        self.runs.end(run_id, RUN_STATUS[result["status"]], event.time)
 
     @_copy.register
     def _(self, event: SearchFrozen) -> None:
         run_id = self._run(event)
-        self.client.set_tag(run_id, "orchestrator.chosen_sha256", event.sha256)
-        for file in event.files:
+        self.runs.set_tag(run_id, "orchestrator.chosen_sha256", event.sha256)
+        for path in event.files:
+            # the folder may have been moved since
+            file = self.folder / Path(path).name
             # a file may have been deleted since: a journal that is copied anew is read from its start
-            if Path(file).exists():
-                self.client.log_artifact(run_id, file, "search")
+            if file.exists():
+                self.runs.log_artifact(run_id, file, "search")
 
     @_copy.register
     def _(self, event: SearchFinished) -> None:
         run_id = self._run(event)
         self._log_numbers(run_id, event, flatten(event.summary))
         status = "FINISHED" if event.is_complete else "FAILED"
-        below = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.run_name = 'evaluation'"
-        for evaluation in self.client.search_runs([self.runs.experiment_id], below):
-            self.client.set_terminated(evaluation.info.run_id, status, event.time)
-        self.client.set_terminated(run_id, status, event.time)
+        self.runs.end_below(run_id, "evaluation", status, event.time)
+        self.runs.end(run_id, status, event.time)
 
     def _log_numbers(self, run_id: str, event: Event, values: dict[str, Any]) -> None:
         from mlflow.entities import Metric
@@ -138,4 +143,9 @@ class SearchRuns:
             # NaN, which is not itself, says that a metric does not apply
             if isinstance(value, int | float) and value == value:
                 metrics.append(Metric(safe_key(key), float(value), event.time, 0))
-        self.client.log_batch(run_id, metrics=metrics)
+        self.runs.log_metrics(run_id, metrics)
+
+
+def note_name(folder: Path) -> str:
+    """Under which name is noted how far a search's journal was copied."""
+    return f"search {folder.parent.name}"

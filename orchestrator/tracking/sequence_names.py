@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from orchestrator.store.events import CheckpointSaved, SequenceStarted
-from orchestrator.tracking.names import plain_name
+from orchestrator.tracking.names import DATASET_NAME_LENGTH, plain_name, short
 
 # MLflow's limit on the length of a dataset's digest
 DIGEST_LENGTH = 36
@@ -60,6 +60,7 @@ def dataset_inputs(data: list[dict[str, Any]]) -> list[Any]:
     for task in data:
         digest = task["train_sha256"][:DIGEST_LENGTH]
         profile = json.dumps({"sizes": task["sizes"], "dropped_rows": task["dropped_rows"]})
-        dataset = Dataset(task["task"], digest, "local", json.dumps(task["source"]), profile=profile)
+        name = short(task["task"], DATASET_NAME_LENGTH)
+        dataset = Dataset(name, digest, "local", json.dumps(task["source"]), profile=profile)
         inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "train")]))
     return inputs

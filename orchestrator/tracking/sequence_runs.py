@@ -29,15 +29,17 @@ from orchestrator.store.journal import ResumableTail, journal_folder
 from orchestrator.store.records.event import Event
 from orchestrator.store.view import View
 from orchestrator.tracking.figures import log_curves, log_matrix
-from orchestrator.tracking.logged_models import logged_model
 from orchestrator.tracking.metric_batches import MetricBatches
-from orchestrator.tracking.names import flatten, probes_by_key, scores_by_key
-from orchestrator.tracking.notes import Note, Notes
-from orchestrator.tracking.parent_runs import ParentRuns
-from orchestrator.tracking.sequence_names import dataset_inputs, run_tags, sequence_name
+from orchestrator.tracking.names import probes_by_key, scores_by_key
+from orchestrator.tracking.notes import NoNotes, Note, Notes
+from orchestrator.tracking.runs import Runs
+from orchestrator.tracking.sequence_names import run_tags, sequence_name
+from orchestrator.tracking.summaries import summaries_at_last
 
 STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
-ENVIRONMENT = ("versions", "git_commit", "machine", "workers", "device")
+
+# How often the end of what has arrived is noted: some 20 calls apart
+EVENTS_PER_NOTE = 5000
 
 # About so many points of each task are in the parent's curves too
 CURVE_POINTS = 20
@@ -46,7 +48,7 @@ CURVE_POINTS = 20
 class SequenceRuns:
     """Copies the journal of one sequence into its parent run and its tasks' runs."""
 
-    def __init__(self, runs: ParentRuns, out: str, sequence_id: str, notes: Notes) -> None:
+    def __init__(self, runs: Runs, out: str, sequence_id: str, notes: Notes | NoNotes) -> None:
         self.runs = runs
         self.batches = MetricBatches(runs)
         self.notes = notes
@@ -56,35 +58,37 @@ class SequenceRuns:
         self.run_ids = {int(task_id): run_id for task_id, run_id in note.runs.items()}
         self.model_ids = {int(task_id): model_id for task_id, model_id in note.models.items()}
         self.num_samples = 0
+        self.copied_bytes = sum(self.tail.offsets.values())
         # of a journal that is copied already nothing is read before it grows
         self._has_read_old = False
         self._early: list[Event] = []
 
-    @property
-    def client(self) -> Any:
-        """The client of the store. Asking for it connects."""
-        return self.runs.client
-
-    def pull(self) -> None:
-        """Copy what the journal has that is new."""
+    def pull(self) -> bool:
+        """Copy what the journal has that is new; says whether there was anything."""
         if not self.tail.has_news():
-            return
+            return False
+        # between two pulls another process may have copied the same sequence
+        self.__dict__.pop("_is_new", None)
         if not self._has_read_old:
             self._read_old()
-        for event in self.tail.new_events():
-            if not self.view.add(event):
-                continue
-            # where the first line was damaged, the start comes later; no run can be described before it
-            if self.view.start is None:
-                self._early.append(event)
-                continue
-            self._copy(event)
-            for early_event in self._early:
-                self._copy(early_event)
-            self._early.clear()
-        self.batches.flush()
-        if not self._early:
-            self._keep_note()
+        for number, event in enumerate(self.tail.new_events(), start=1):
+            if self.view.add(event):
+                self._copy_in_order(event)
+            # of a long journal, what arrived is not sent again by the next start
+            if number % EVENTS_PER_NOTE == 0:
+                self._keep_note()
+        self._keep_note()
+        return True
+
+    def _copy_in_order(self, event: Event) -> None:
+        # where the first line was damaged, the start comes later; no run can be described before it
+        if self.view.start is None:
+            self._early.append(event)
+            return
+        self._copy(event)
+        for early_event in self._early:
+            self._copy(early_event)
+        self._early.clear()
 
     def _read_old(self) -> None:
         """Take in what an earlier process has copied."""
@@ -94,9 +98,14 @@ class SequenceRuns:
         self._has_read_old = True
 
     def _keep_note(self) -> None:
+        """Send what waits, and note that all that was read has arrived."""
+        self.batches.flush()
+        if self._early:
+            return
         runs = {str(task_id): run_id for task_id, run_id in self.run_ids.items()}
         models = {str(task_id): model_id for task_id, model_id in self.model_ids.items()}
         self.notes.keep(self.view.id, Note(self.tail.digests(), runs, models))
+        self.copied_bytes = sum(self.tail.offsets.values())
 
     def _log(
         self, task_id: int, values: Mapping[str, float | None], time: int, step: int, of_model: bool = False
@@ -153,26 +162,12 @@ class SequenceRuns:
     @_copy.register
     def _(self, event: SequenceStarted) -> None:
         run_id = self._run(WHOLE_SEQUENCE)
-        self.client.update_run(run_id, "RUNNING")
-        # marked only when all of it is there: a process that died amid it describes the run again
-        if "orchestrator.described" not in self.client.get_run(run_id).data.tags:
-            self._describe(run_id, event)
-            self.client.set_tag(run_id, "orchestrator.described", "yes")
-
-    def _describe(self, run_id: str, event: SequenceStarted) -> None:
-        environment = event.model_dump(include=set(ENVIRONMENT))
-        settings = flatten({**event.sequence, **environment})
-        # hashes, of which a parameter would hold the first few
-        settings.pop("keys", None)
-        self.runs.log_params(run_id, settings)
-        self.client.log_dict(run_id, event.sequence, "config.yaml")
-        self.client.log_dict(run_id, {"data": event.data}, "data.json")
-        self.client.log_dict(run_id, environment, "environment.json")
-        self.client.log_inputs(run_id, dataset_inputs(event.data))
+        self.runs.begin(run_id)
+        self.runs.describe(run_id, event)
 
     @_copy.register
     def _(self, event: TaskStarted) -> None:
-        self.client.set_tag(self._run(event.task_id), "orchestrator.reused", str(event.reused).lower())
+        self.runs.set_tag(self._run(event.task_id), "orchestrator.reused", str(event.reused).lower())
 
     @_copy.register
     def _(self, event: Step) -> None:
@@ -208,16 +203,10 @@ class SequenceRuns:
 
     @_copy.register
     def _(self, event: CheckpointSaved) -> None:
-        from mlflow.entities import LoggedModelOutput
-
         run_id = self._run(event.task_id)
-        model_id = logged_model(self.runs, self.view.id, self._start.sequence, event, run_id)
-        self.model_ids[event.task_id] = model_id
-        outputs = None
-        if not self._is_new:
-            outputs = self.client.get_run(run_id).outputs
-        if not (outputs and outputs.model_outputs):
-            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+        self.model_ids[event.task_id] = self.runs.add_model(
+            run_id, self.view.id, self._start.sequence, event, self._is_new
+        )
         cost: dict[str, float | None] = {"train_seconds": event.seconds}
         for unit, amount in event.usage.items():
             cost[f"train_{unit}"] = amount
@@ -227,8 +216,9 @@ class SequenceRuns:
         if self.view.points:
             stability = stability_of(self.view, self._kind, event.task_id + 1)
             self._log(WHOLE_SEQUENCE, stability, event.time, event.task_id + 1)
-            log_curves(self.client, self._run(WHOLE_SEQUENCE), self.view)
-        self.client.set_terminated(run_id, "FINISHED", event.time)
+            if self.runs.takes_files:
+                log_curves(self.runs.client, self._run(WHOLE_SEQUENCE), self.view)
+        self.runs.end(run_id, "FINISHED", event.time)
 
     def _copy_diagnostic(self, event: CheckpointSaved, name: str, value: Any) -> None:
         """A number: a metric of the task. A list: over its layers, with the mean in the parent. A matrix: a plot too."""
@@ -240,9 +230,9 @@ class SequenceRuns:
             for layer, number in enumerate(value):
                 self._log(event.task_id, {name: number}, event.time, layer)
             self._log(WHOLE_SEQUENCE, {name: sum(value) / len(value)}, event.time, tasks_seen)
-        elif value:
+        elif value and self.runs.takes_files:
             tasks = self.view.tasks[: len(value)]
-            log_matrix(self.client, self._run(WHOLE_SEQUENCE), name, value, tasks, tasks_seen)
+            log_matrix(self.runs.client, self._run(WHOLE_SEQUENCE), name, value, tasks, tasks_seen)
 
     @_copy.register
     def _(self, event: ScoreComputed) -> None:
@@ -265,13 +255,10 @@ class SequenceRuns:
         return True
 
     def _log_summary(self, tasks_seen: int) -> None:
-        values = summaries_of(self.view, self._kind, tasks_seen)
-        # the latest time among its scores, whichever of them was read last: so that a second copy has the same point
-        time = 0
-        for (scored_after, _), score in self.view.scores.items():
-            if scored_after <= tasks_seen:
-                time = max(time, score.time)
-        self._log(WHOLE_SEQUENCE, dict(values), time, tasks_seen)
+        groups = summaries_at_last(self.view, self._kind, tasks_seen)
+        for time, values in groups:
+            self._log(WHOLE_SEQUENCE, dict(values), time, tasks_seen)
+        time, values = groups[0]
         self._log(tasks_seen - 1, {"aa": values["aa"]}, time, tasks_seen, of_model=True)
         if self.view.reference is not None and tasks_seen == len(self.view.tasks):
             self._log_intransigence(self.view.reference)
@@ -284,7 +271,7 @@ class SequenceRuns:
 
     @_copy.register
     def _(self, event: ReferenceScored) -> None:
-        self.client.set_tag(self._run(WHOLE_SEQUENCE), "orchestrator.reference_run", event.reference)
+        self.runs.set_tag(self._run(WHOLE_SEQUENCE), "orchestrator.reference_run", event.reference)
         self._log_intransigence(event)
 
     def _log_intransigence(self, reference: ReferenceScored) -> None:
@@ -302,14 +289,18 @@ class SequenceRuns:
     @_copy.register
     def _(self, event: SequenceFinished) -> None:
         self.batches.flush()
-        self.client.set_terminated(self._run(WHOLE_SEQUENCE), "FINISHED", event.time)
+        for task_id, run_id in self.run_ids.items():
+            task = self.view.by_task.get(task_id)
+            # the whole sequence's, and those of tasks whose own last line was damaged
+            if task is None or task.checkpoint is None:
+                self.runs.end(run_id, "FINISHED", event.time)
 
     @_copy.register
     def _(self, event: SequenceFailed) -> None:
         self.batches.flush()
-        self.client.set_tag(self._run(WHOLE_SEQUENCE), "orchestrator.failure", event.reason)
+        self.runs.set_tag(self._run(WHOLE_SEQUENCE), "orchestrator.failure", event.reason)
         for task_id, run_id in self.run_ids.items():
             task = self.view.by_task.get(task_id)
             # a task that was trained to its end has not failed
             if task is None or task.checkpoint is None:
-                self.client.set_terminated(run_id, "FAILED", event.time)
+                self.runs.end(run_id, "FAILED", event.time)

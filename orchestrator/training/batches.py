@@ -8,7 +8,6 @@ sequences of the same kind. The global batch stays, and with it the result, but 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from methods import generator
 from orchestrator.planning.keys import content_key
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.store.integrity import write_whole
+from orchestrator.store.integrity import seal, unseal, write_whole
 from orchestrator.training.parallel import Parallel
 
 logger = logging.getLogger(__name__)
@@ -87,9 +86,12 @@ class MicroBatch:
             self.size = self.parallel.agree(self._noted())
 
     def _noted(self) -> int:
-        if not self.file.exists():
+        try:
+            noted: int = unseal(self.file.read_bytes())["micro_batch"]
+        # none, or damaged: what fits is found once more
+        except (OSError, ValueError):
             return self.largest
-        return int(json.loads(self.file.read_bytes())["micro_batch"])
+        return noted
 
     def shrink(self) -> bool:
         """Take and note the next smaller size, at most half; False where the size is set, or one example does not fit."""
@@ -98,7 +100,7 @@ class MicroBatch:
             return False
         logger.info("out of memory with a micro-batch of %d; going on with %d", self.size, smaller[-1])
         self.size = smaller[-1]
-        write_whole(self.file, json.dumps({"micro_batch": self.size}).encode())
+        write_whole(self.file, seal({"micro_batch": self.size}) + b"\n")
         return True
 
 

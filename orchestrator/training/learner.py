@@ -216,8 +216,8 @@ class Learner:
             self._training_sets = {task_id: cast("list[Feature]", list(chosen))}
         return self._training_sets[task_id]
 
-    def global_batches(self, task_id: int) -> Iterator[list[Feature]]:
-        """The global batch of each step of a task, epoch after epoch without end."""
+    def global_batches(self, task_id: int, steps_done: int = 0) -> Iterator[list[Feature]]:
+        """The global batch of each step of a task after the first ones, epoch after epoch without end."""
         features = self.training_set(task_id)
         position = self.task_position(task_id)
         num_new = self.stack.num_new_examples(position, self.sequence.training.global_batch)
@@ -225,6 +225,8 @@ class Learner:
         for epoch in itertools.count():
             for indices in global_batches(len(features), num_new, self.sequence.seed, position, epoch):
                 step += 1
+                if step <= steps_done:
+                    continue
                 new_examples = [features[index] for index in indices]
                 # methods know examples as mappings only; what they give back are features that they were given
                 composed = cast("Sequence[Feature]", self.stack.compose_batch(position, step, new_examples))

@@ -19,18 +19,6 @@ BOTH: frozenset[Purpose] = frozenset({"score", "train"})
 
 
 @dataclass(frozen=True)
-class TaskProgress:
-    """How far into a task a state is, for a state inside a task. None is made yet: a learner holds a whole one or nothing.
-
-    The order of the data and the random numbers of a step are functions of (seed, task, step). So the number of steps
-    done stands for the position in the data and for the generators of training; the optimizer's state is beside it.
-    """
-
-    task_id: int
-    steps_done: int
-
-
-@dataclass(frozen=True)
 class LearnerState:
     """What a learner's model and method hold.
 
@@ -43,11 +31,10 @@ class LearnerState:
     tasks_seen: int | None = None
     serves: frozenset[Purpose] = frozenset()
     optimizer_state: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    progress: TaskProgress | None = None
 
     def is_after(self, tasks_seen: int, purpose: Purpose) -> bool:
         """Whether it is the whole state after so many tasks, and the one for that purpose."""
-        return self.tasks_seen == tasks_seen and purpose in self.serves and self.progress is None
+        return self.tasks_seen == tasks_seen and purpose in self.serves
 
 
 NOTHING_WHOLE = LearnerState()

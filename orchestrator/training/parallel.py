@@ -134,6 +134,11 @@ class Parallel:
         dist.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
 
+    def all_say(self, value: str) -> bool:
+        """Whether all workers have one value, told to each of them."""
+        is_same = float(self.agree(value) == value)
+        return self.sum(torch.tensor(is_same, device=self.device)).item() == self.count
+
     def barrier(self) -> None:
         """Wait until every worker is here."""
         if self.count > 1:
@@ -150,6 +155,11 @@ class Parallel:
         parameter[: len(rows)] = rows.to(parameter.device)
 
     # Who does what
+
+    @property
+    def goes_on_inside(self) -> bool:
+        """Whether a task may be gone on with in its midst; not where its steps are made together with other sequences'."""
+        return True
 
     @property
     def writes(self) -> bool:

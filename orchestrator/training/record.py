@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 from orchestrator import errors, logs
 from orchestrator.planning.recovery import checkpoint_event, point_events, step_events
@@ -15,7 +17,8 @@ from orchestrator.store.environment import describe
 from orchestrator.store.failure_notes import note_failure
 from orchestrator.store.journal import ThreadedJournal, journal_folder
 from orchestrator.store.records.event import Event, Report
-from orchestrator.store.states.state_files import pack_state
+from orchestrator.store.states.in_task import InTaskStates
+from orchestrator.store.states.state_files import PackedState, pack_state
 from orchestrator.store.states.writer import StateWriter
 from orchestrator.store.versions import library_versions
 from orchestrator.store.view import read_view
@@ -124,9 +127,13 @@ class StateSaver:
             # a copy is written: the next task changes the weights from its first step on
             # the first state has none before it on the disk
             base = sequence.keys[task_id] if sequence.checkpoints.delta and task_id > 0 else None
-            write = functools.partial(self.store.write, sequence.keys[task_id + 1], pack_state(state), made_by, base)
+            write = functools.partial(self._write, sequence.keys[task_id + 1], pack_state(state), made_by, base)
             self._writer.start(write, held.pop_all())
         self.writing = task_id
+
+    def _write(self, key: str, packed: PackedState, made_by: Mapping[str, Any], base: str | None) -> None:
+        self.store.write(key, packed, made_by, base)
+        InTaskStates(self.store.root, key).remove()
 
     def look(self) -> None:
         """Record the state that was being written, if it is there by now. Raises what its writing raised."""

@@ -88,3 +88,11 @@ def make_schedule(
         return outer * 1.0
 
     return LambdaLR(optimizer, factor)
+
+
+def skip_steps(schedule: LambdaLR, steps: int) -> None:
+    """Have a new schedule stand where it stands after so many steps."""
+    schedule.load_state_dict({**schedule.state_dict(), "last_epoch": steps, "_step_count": steps + 1})
+    for group, lr, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = lr * factor(steps)
+    schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]

@@ -99,16 +99,26 @@ def compute_scores(
 class PointScorer:
     """Scores the present weights amid the training of one task, on a few examples of it and of those before it.
 
+    Each score is added to `points`.
+
     `look` is to be called on every worker. It changes nothing of the training.
     """
 
-    def __init__(self, learner: Learner, looks: Looks, task_id: int, num_steps: int, report: Report) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        looks: Looks,
+        task_id: int,
+        num_steps: int,
+        report: Report,
+        points: list[PointScored],
+    ) -> None:
         self.learner = learner
         self.looks = looks
         self.task_id = task_id
         self.report = report
         self.steps = set(point_steps(num_steps, looks.during.every))
-        self.points: list[PointScored] = []
+        self.points = points
 
     def look(self, step: int) -> None:
         """Score the weights after so many steps of the task, if there is to be a point, and report each score."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from orchestrator.errors import NonFiniteLoss, SequenceFailed
+from orchestrator.errors import NonFiniteLoss, Preempted, SequenceFailed
 from orchestrator.evaluation.columns import column_events, missing_columns
 from orchestrator.evaluation.curves.during import Looks
 from orchestrator.planning.kept_streams import kept_stream
@@ -24,12 +24,14 @@ from orchestrator.store.events import PointScored
 from orchestrator.store.records.event import Event, Report
 from orchestrator.store.view import View, read_view
 from orchestrator.training.cost import task_steps
+from orchestrator.training.in_task.checkpoints import TaskCheckpoints
+from orchestrator.training.in_task.log import TaskLog, no_look
 from orchestrator.training.learner import Learner
 from orchestrator.training.learner_state import NOTHING_WHOLE, Purpose, free_memory
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.record import SequenceRecord, StateSaver, reason
 from orchestrator.training.scoring import PointScorer, compute_scores, tasks_trained
-from orchestrator.training.task import Position, TaskLog, train_task
+from orchestrator.training.task import Position, train_task
 from streams import Stream
 
 logger = logging.getLogger(__name__)
@@ -41,28 +43,23 @@ def run_sequence(
     evaluate: bool = True,
     parallel: Parallel | None = None,
     until: int | None = None,
+    leave: Callable[[], bool] | None = None,
 ) -> View:
     """Train every task that the store does not have yet, and score every state unless `evaluate` is False.
 
-    `until` ends it after that many tasks; a later call goes on from there.
+    `until` ends it after that many tasks; a later call goes on from there. `leave` is asked after each step and between
+    tasks; where any worker's says so, Preempted is raised on all of them, with the state inside the task written.
 
     Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
     to `report`. Raises SequenceFailed after recording it; whatever was made before stays.
     """
-    run = _SequenceRun(sequence, parallel or Parallel.current(), report)
+    run = _SequenceRun(sequence, parallel or Parallel.current(), report, leave or (lambda: False))
     task_ids = range(len(sequence.tasks))[:until]
     try:
-        run.start()
-        if evaluate:
-            run.score(0)
-        for task_id in task_ids:
-            if not run.is_over(task_id + 1):
-                run.ensure_stored(task_id + 1)
-            if task_id not in run.trained:
-                run.record.checkpoint(task_id, run.store, found=True)
-            if evaluate:
-                run.score(task_id + 1)
-        run.saver.finish()
+        run.work(task_ids, evaluate)
+    except Preempted:
+        run.saver.finish_alone()
+        raise
     except Exception as error:
         is_own_fault = run.is_own_fault(error)
         # on every worker: the one that fails may not be the one that writes the journal
@@ -85,9 +82,12 @@ def run_sequence(
 class _SequenceRun:
     """One sequence while it runs, as one worker sees it. What the learner holds is in `learner.state` alone."""
 
-    def __init__(self, sequence: SequencePlan, parallel: Parallel, report: Report | None) -> None:
+    def __init__(
+        self, sequence: SequencePlan, parallel: Parallel, report: Report | None, leave: Callable[[], bool]
+    ) -> None:
         self.sequence = sequence
         self.parallel = parallel
+        self.leave = leave
         self.store = Store(Path(sequence.out))
         self.record = SequenceRecord(sequence, parallel, report)
         self.position = Position()
@@ -113,15 +113,32 @@ class _SequenceRun:
             return None
         return Looks(during, self.sequence, self.stream)
 
+    def work(self, task_ids: Iterable[int], evaluate: bool) -> None:
+        """Record the start, refuse data that is not that of the plan, and train and score what is missing of these tasks."""
+        self.record.sequence_started(self.stream)
+        check_unchanged(self.sequence, self.stream)
+        if evaluate:
+            self.score(0)
+        for task_id in task_ids:
+            self.leave_if_asked()
+            if not self.is_over(task_id + 1):
+                self.ensure_stored(task_id + 1)
+            if task_id not in self.trained:
+                self.record.checkpoint(task_id, self.store, found=True)
+            if evaluate:
+                self.score(task_id + 1)
+        self.saver.finish()
+
     def release(self) -> None:
         """Let go of the model: the next sequence's must not come on top of it."""
         self.__dict__.pop("learner", None)
         free_memory()
 
-    def start(self) -> None:
-        """Record the start, and refuse data that is not that of the plan."""
-        self.record.sequence_started(self.stream)
-        check_unchanged(self.sequence, self.stream)
+    def leave_if_asked(self) -> None:
+        """Raises Preempted where any worker is asked to leave, between two tasks."""
+        asked = torch.tensor(float(self.leave()), device=self.parallel.device)
+        if self.parallel.sum(asked).item():
+            raise Preempted(f"left {self.sequence.id} between two tasks")
 
     def is_own_fault(self, error: Exception) -> bool:
         """Whether the sequence itself is wrong, so that trying again is in vain.
@@ -201,7 +218,7 @@ class _SequenceRun:
     def _keep_initial_state(self, task_id: int, held: contextlib.ExitStack) -> None:
         """Store a state after a task that a reference run leaves out: no weights differ from the initial model's."""
         self.record.task_started(task_id, steps=0)
-        nothing_done = TaskLog(self.record.add).history(seconds=0.0, diagnostics={})
+        nothing_done = TaskLog(self.record.add).history({})
         self.saver.start(task_id, State({}, {}, nothing_done), held)
         # All such tasks have one key, which the next one would look for at once
         self.saver.finish()
@@ -210,8 +227,6 @@ class _SequenceRun:
     def _train(self, task_id: int, held: contextlib.ExitStack) -> None:
         """Train one task and begin to save its state."""
         task = self.sequence.tasks[task_id]
-        if self.store.is_pruned(self.sequence.keys[task_id + 1]):
-            logger.info("task %r is trained again, since its state was pruned", task)
         num_steps = task_steps(self.learner, task_id)
         self.record.task_started(task_id, num_steps)
         sampler = SystemSampler(self.record.add)
@@ -236,10 +251,16 @@ class _SequenceRun:
 
     def _train_and_look(self, task_id: int, num_steps: int, report: Report) -> tuple[State, Sequence[PointScored]]:
         """Train one task, and give the scores amid it too, which are none unless `evaluation.during` asks for them."""
-        if self.looks is None:
-            return train_task(self.learner, task_id, report, self.position), ()
-        scorer = PointScorer(self.learner, self.looks, task_id, num_steps, report)
-        return train_task(self.learner, task_id, report, self.position, scorer.look), scorer.points
+        look, points = no_look, list[PointScored]()
+        if self.looks is not None:
+            look = PointScorer(self.learner, self.looks, task_id, num_steps, report, points).look
+        if not self.parallel.goes_on_inside:
+            return train_task(self.learner, task_id, report, self.position, look), points
+        inside = TaskCheckpoints(self.sequence, task_id, self.parallel, self.store, report, self.leave, points)
+        try:
+            return train_task(self.learner, task_id, report, self.position, look, inside), points
+        finally:
+            inside.close()
 
     # Loading states
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from methods import Batch, trainable
 from orchestrator.errors import NonFiniteLoss
 from orchestrator.models.family import Feature
 from orchestrator.training.learner import Learner
+from orchestrator.training.parallel import Parallel
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,14 @@ class MicroBatches:
     batches: Sequence[Batch]
     indices: Sequence[int]
     loss_denominator: int
+
+
+class StepResult(NamedTuple):
+    """The loss and gradient norm of a step, and the sums over workers of what each of them wished."""
+
+    loss: float
+    grad_norm: float
+    wishes: Sequence[float]
 
 
 def make_micro_batches(learner: Learner, global_batch: Sequence[Feature]) -> MicroBatches:
@@ -45,8 +55,12 @@ def train_step(
     made: MicroBatches,
     task_position: int,
     step: int,
-) -> tuple[float, float]:
-    """One optimizer step on a global batch, of which this worker computes its part. Returns (loss, gradient norm)."""
+    wishes: Sequence[float] = (),
+) -> StepResult:
+    """One optimizer step on a global batch, of which this worker computes its part.
+
+    `wishes` are numbers of this worker's that all of them are to know the sum of.
+    """
     model = learner.family.module
     stack = learner.stack
     parallel = learner.parallel
@@ -68,14 +82,25 @@ def train_step(
     stack.add_gradients(model)
     stack.before_optimizer_step(model)
     norm = parallel.clip_gradients(trainable(model).values(), learner.sequence.training.clip)
-    # both at once: each value that is read makes the CPU wait for the device, once a step
-    global_loss, norm_value = torch.stack([parallel.sum(loss).double(), norm.double()]).tolist()
+    result = _global_result(parallel, loss, norm, wishes)
     # Before the step: an update by a gradient that is not finite would spoil every weight
-    _check_finite(global_loss, "loss", learner, task_position, step)
-    _check_finite(norm_value, "gradient's norm", learner, task_position, step)
+    _check_finite(result.loss, "loss", learner, task_position, step)
+    _check_finite(result.grad_norm, "gradient's norm", learner, task_position, step)
     optimizer.step()
     stack.after_optimizer_step(model)
-    return global_loss, round(norm_value, 6)
+    return result
+
+
+def _global_result(parallel: Parallel, loss: Tensor, norm: Tensor, wishes: Sequence[float]) -> StepResult:
+    """What all workers know of a step, given this worker's part of the loss, the norm and its wishes."""
+    numbers = loss.double().reshape(1)
+    if parallel.count > 1:
+        # in one exchange with the loss, as each takes its time
+        own_wishes = torch.tensor(wishes, dtype=torch.float64).to(loss.device)
+        numbers = parallel.sum(torch.cat([numbers, own_wishes]))
+    # at once: each value that is read makes the CPU wait for the device
+    norm_value, global_loss, *summed_wishes = torch.cat([norm.double().reshape(1), numbers]).tolist()
+    return StepResult(global_loss, round(norm_value, 6), summed_wishes or wishes)
 
 
 def _seed_dropout(device: torch.device, seed: int, task_position: int, step: int, micro_batch_index: int) -> None:

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +17,9 @@ from orchestrator.store.checkpoints import ResumeState, State
 from orchestrator.store.events import Step
 from orchestrator.store.records.event import Report
 from orchestrator.training.cost import step_cost, task_steps
+from orchestrator.training.in_task.checkpoints import NO_WISHES, TaskCheckpoints
+from orchestrator.training.in_task.log import TaskLog, no_look
+from orchestrator.training.in_task.running_task import RunningTask
 from orchestrator.training.learner import Learner
 from orchestrator.training.learner_state import BOTH, NOTHING_WHOLE, LearnerState, copy_to_cpu, restore, snapshot
 from orchestrator.training.optimizer import OptimizerState, load_optimizer_state, make_optimizer
@@ -32,46 +35,13 @@ class Position:
     step: int | None = None
 
 
-def _no_look(step: int) -> None:
-    """Nobody looks at the model amid a task."""
-
-
-@dataclass
-class TaskLog:
-    """The steps of a task as they are recorded, and what they used; `look(step)` is whoever looks at the model amid it."""
-
-    report: Report
-    look: Callable[[int], None] = _no_look
-    seconds_of_looks: float = 0.0
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    num_tokens: int = 0
-    num_flops: int = 0
-
-    def add(self, step: Step, num_tokens: int, num_flops: int) -> None:
-        """Record a step."""
-        self.steps.append(step.to_json())
-        self.num_tokens += num_tokens
-        self.num_flops += num_flops
-        self.report(step)
-
-    def let_look(self, step: int) -> None:
-        """Have the model looked at as it is after so many steps. The time that this takes is no training's."""
-        began = time.monotonic()
-        self.look(step)
-        self.seconds_of_looks += time.monotonic() - began
-
-    def history(self, seconds: float, diagnostics: Mapping[str, Any]) -> dict[str, Any]:
-        """The task's history as a checkpoint keeps it (see `checkpoints.State`)."""
-        usage = {"steps": len(self.steps), "tokens": self.num_tokens, "flops": self.num_flops}
-        return {"seconds": round(seconds, 3), "steps": self.steps, "usage": usage, "diagnostics": diagnostics}
-
-
 def train_task(
     learner: Learner,
     task_id: int,
     report: Report,
     where: Position | None = None,
-    look: Callable[[int], None] = _no_look,
+    look: Callable[[int], None] = no_look,
+    inside: TaskCheckpoints | None = None,
 ) -> State:
     """Train one task from the state that `learner` holds; returns the state to store, whose tensors may be the model's own.
 
@@ -81,10 +51,11 @@ def train_task(
     while annealing too.) It has two states as well where a method scores other weights than it trains (`ScoredWeights`).
     Where a method stores the weights in a form of its own (`StoredForm`), the learner then holds what that form gives.
     `look` is called with the number of steps done, before the first and after each, on every worker; it must change nothing.
+    With `inside` the task goes on where one of its states is found, and further ones are written.
 
-    Raises NonFiniteLoss, before the step that it would have spoilt.
+    Raises NonFiniteLoss, before the step that it would have spoilt; Preempted, where a worker is asked to leave.
     """
-    started = time.monotonic()
+    log = TaskLog(report, look)
     model = learner.family.module
     stack = learner.stack
     position = learner.task_position(task_id)
@@ -95,69 +66,101 @@ def train_task(
     optimizer_state = learner.state.optimizer_state
     # Until the task is over the weights belong to no state: after an error, nobody may take them for one
     learner.hold(NOTHING_WHOLE)
-    log = TaskLog(report, look)
     resume_state = None
     decayed: dict[str, Tensor] = {}
     if stack.tuning.trains_by_gradient:
-        resume_state = _make_steps(learner, task_id, optimizer_state, batches, log, where or Position())
+        resume_state = _make_steps(learner, task_id, batches, log, where or Position(), optimizer_state, inside)
     if resume_state is not None:
         decayed = copy_to_cpu(learner.weights())
         restore(model, resume_state)
-    seconds = time.monotonic() - started - log.seconds_of_looks
-    stack.measure(model, position, batches)
-    started = time.monotonic()
+    with log.apart():
+        stack.measure(model, position, batches)
     stack.after_task(model, position, batches)
     weights = learner.stored_weights()
-    seconds += time.monotonic() - started
-    history = log.history(seconds, stack.collect_diagnostics(position))
+    history = log.history(stack.collect_diagnostics(position))
     return _finish(learner, task_id, weights, history, resume_state, decayed)
 
 
 def _make_steps(
-    learner: Learner, task_id: int, optimizer_state: OptimizerState, batches: TaskBatches, log: TaskLog, where: Position
+    learner: Learner,
+    task_id: int,
+    batches: TaskBatches,
+    log: TaskLog,
+    where: Position,
+    optimizer_state: OptimizerState,
+    inside: TaskCheckpoints | None,
 ) -> ResumeState | None:
     """All steps of a task. Returns the state from before annealing, where there is annealing."""
+    running = _begin(learner, task_id, batches, log, optimizer_state)
+    if inside is not None:
+        inside.resume(running)
+    last_before_annealing = last_step_before_annealing(learner.sequence.training, learner.num_steps)
+    if running.steps_done == 0:
+        log.let_look(0)
+    num_left = learner.num_steps - running.steps_done
+    global_batches = itertools.islice(learner.global_batches(task_id, running.steps_done), num_left)
+    for step, (global_batch, made) in enumerate(_made(learner, global_batches), start=running.steps_done + 1):
+        where.step = step
+        wishes = NO_WISHES if inside is None else inside.wishes(step)
+        summed_wishes = _make_step(running, task_id, step, global_batch, made, wishes)
+        log.let_look(step)
+        if step == last_before_annealing:
+            weights = learner.weights()
+            running.before_annealing = snapshot(learner.family.module, weights, running.optimizer)
+        if inside is not None:
+            inside.after_step(running, summed_wishes)
+    # they would take as much memory as the weights while the state is stored and scored
+    running.optimizer.zero_grad()
+    where.step = None
+    return running.before_annealing
+
+
+def _begin(
+    learner: Learner, task_id: int, batches: TaskBatches, log: TaskLog, optimizer_state: OptimizerState
+) -> RunningTask:
+    """A task before its first step."""
     model = learner.family.module
     training = learner.sequence.training
     position = learner.task_position(task_id)
+    tuning = learner.stack.tuning
     model.train()
     learner.stack.grow(model, position + 1)
     # Costs are those of the model in this structure, before the method changes anything in it for the task
-    num_steps = task_steps(learner, task_id)
+    learner.num_steps = task_steps(learner, task_id)
     cost = step_cost(learner, task_id)
-    learner.num_steps = num_steps
     learner.stack.before_task(model, position, batches)
     module = learner.parallel.prepare(model, learner.stack.exchanges(), position)
-    tuning = learner.stack.tuning
     optimizer = make_optimizer(
         model, learner.family.head(), training, tuning.without_decay(), tuning.rate_factors(model)
     )
     load_optimizer_state(optimizer, model, optimizer_state)
     horizon = learner.sequence.method.run_kind.schedule_horizon(len(learner.sequence.tasks))
-    schedule = make_schedule(optimizer, training, num_steps, position, horizon)
-    last_before_annealing = last_step_before_annealing(training, num_steps)
+    schedule = make_schedule(optimizer, training, learner.num_steps, position, horizon)
+    return RunningTask(learner, module, optimizer, schedule, cost, log)
 
-    resume_state = None
-    log.let_look(0)
-    global_batches = itertools.islice(learner.global_batches(task_id), num_steps)
-    for step, (global_batch, made) in enumerate(_made(learner, global_batches), start=1):
-        where.step = step
-        began = time.monotonic()
-        lr = schedule.get_last_lr()[0]
-        loss, norm = train_step(learner, module, optimizer, made, position, step)
-        schedule.step()
-        num_tokens = cost.tokens(global_batch)
-        num_flops = cost.flops(global_batch)
-        rate = round(num_tokens / (time.monotonic() - began), 1)
-        event = Step(task_id=task_id, step=step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=rate)
-        log.add(event, num_tokens, num_flops)
-        log.let_look(step)
-        if step == last_before_annealing:
-            resume_state = snapshot(model, learner.weights(), optimizer)
-    # they would take as much memory as the weights while the state is stored and scored
-    optimizer.zero_grad()
-    where.step = None
-    return resume_state
+
+def _make_step(
+    running: RunningTask,
+    task_id: int,
+    step: int,
+    global_batch: Sequence[Feature],
+    made: MicroBatches,
+    wishes: Sequence[float],
+) -> Sequence[float]:
+    """Make and record one step. Returns the sums of what the workers wished."""
+    began = time.monotonic()
+    learner = running.learner
+    lr = running.schedule.get_last_lr()[0]
+    position = learner.task_position(task_id)
+    result = train_step(learner, running.module, running.optimizer, made, position, step, wishes)
+    running.schedule.step()
+    running.steps_done = step
+    num_tokens = running.cost.tokens(global_batch)
+    rate = round(num_tokens / (time.monotonic() - began), 1)
+    loss, norm = result.loss, result.grad_norm
+    event = Step(task_id=task_id, step=step, loss=loss, lr=lr, grad_norm=norm, tokens_per_s=rate)
+    running.log.add(event, num_tokens, running.cost.flops(global_batch))
+    return result.wishes
 
 
 def _made(learner: Learner, global_batches: Iterable[list[Feature]]) -> Iterator[tuple[list[Feature], MicroBatches]]:

@@ -126,47 +126,6 @@ def test_scoring_beside_training_gives_the_same_scores(tmp_path: Path, environme
     assert '"score"' not in (folder / "train.jsonl").read_text()
 
 
-def test_a_killed_driver_loses_nothing_that_was_done(tmp_path: Path, environment: dict[str, str]) -> None:
-    arguments = command(tmp_path, "methods=[ft]", "training.epochs=3")
-    driver = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(list((tmp_path / "checkpoints").glob("[!.]*"))) >= 2, 400)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    wait_for(lambda: not workers_below(environment["RAY_TMPDIR"]), 60)
-    done = len(list((tmp_path / "checkpoints").glob("[!.]*")))
-    assert 2 <= done < 5, "it was too late to kill it"
-    result = run(tmp_path, environment, "methods=[ft]", "training.epochs=3")
-    (sequence,) = result["sequences"]
-    assert sequence["status"] == "finished"
-    (view,) = views(tmp_path)
-    assert [len(view.by_task[t].steps) for t in range(5)] == [150] * 5
-    again = run(tmp_path, environment, "methods=[ft]", "training.epochs=3")
-    assert again["sequences"][0]["accuracy_matrix"] == sequence["accuracy_matrix"]
-
-
-def workers_below(folder: str) -> list[int]:
-    """Processes of the Ray cluster with that temporary folder."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter(["pid", "environ", "name"]):
-        if (process.info["environ"] or {}).get("RAY_TMPDIR") == folder and "RayTrainWorker" in " ".join(
-            _command_line(process)
-        ):
-            found.append(process.info["pid"])
-    return found
-
-
-def _command_line(process: Any) -> list[str]:
-    import psutil
-
-    try:
-        line: list[str] = process.cmdline()
-    except psutil.Error:
-        return []
-    return line
-
-
 def wait_for(condition: Any, seconds: float) -> None:
     """Poll until true; fails after `seconds`."""
     end = time.monotonic() + seconds

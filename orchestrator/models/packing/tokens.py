@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,15 +62,25 @@ class PackedTokens:
     def __len__(self) -> int:
         return -(-self.num_tokens // self.length)
 
+    @cached_property
+    def block_crc(self) -> NDArray[np.uint32]:
+        """The CRC-32 of each block's bytes."""
+        crc_of: NDArray[np.uint32] = np.load(self.folder / "block_crc.npy")
+        return crc_of
+
     def block(self, index: int) -> NDArray[Any]:
-        """The token ids of a block."""
-        return self.ids[index * self.length : (index + 1) * self.length]
+        """The token ids of a block. Raises ValueError where they are not what was packed."""
+        ids = self.ids[index * self.length : (index + 1) * self.length]
+        # looked at as it is read: to read all of it at first would take as long as training on it
+        if zlib.crc32(ids.tobytes()) != self.block_crc[index]:
+            raise ValueError(f"{self.folder}: damaged at block {index}; delete this folder, and it is packed anew")
+        return ids
 
     def before(self, index: int) -> int | None:
         """The token before a block; None before the first."""
         if index == 0:
             return None
-        return int(self.ids[index * self.length - 1])
+        return int(self.block(index - 1)[-1])
 
 
 class Packer:
@@ -145,8 +156,9 @@ class Packer:
             for texts in _batches(documents):
                 self._append(file, dtype, texts, cuts)
         np.save(folder / "block_bytes.npy", cuts.block_bytes())
-        described = {"dtype": dtype, "length": self.length, "num_tokens": cuts.num_tokens}
-        (folder / "about.json").write_text(json.dumps(described))
+        np.save(folder / "block_crc.npy", _crc_of_blocks(folder / "tokens.bin", self.length * np.dtype(dtype).itemsize))
+        described = {"dtype": dtype, "length": self.length, "num_tokens": cuts.num_tokens, "files": _digests(folder)}
+        (folder / "about.json").write_text(json.dumps({**described, "hash": _hash(described)}))
 
     def _append(self, file: BinaryIO, dtype: str, texts: Sequence[str], cuts: _Cuts) -> None:
         # without what the tokenizer puts around a text, and of any length
@@ -198,12 +210,30 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
+def _crc_of_blocks(file: Path, size: int) -> NDArray[np.uint32]:
+    """The CRC-32 of each block of so many bytes."""
+    with file.open("rb") as stream:
+        return np.array([zlib.crc32(block) for block in iter(lambda: stream.read(size), b"")], dtype=np.uint32)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of the small files of a packed corpus, which say by block what the large one holds."""
+    digests = {}
+    for name in ("block_bytes.npy", "block_crc.npy"):
+        digests[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    return digests
+
+
 def _open(key: str, folder: Path) -> PackedTokens | None:
     """The packed corpus in a folder; None where there is none that is whole."""
     try:
         about = json.loads((folder / "about.json").read_text())
         size = (folder / "tokens.bin").stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
+        is_sound = about.pop("hash") == _hash(about) and about["files"] == _digests(folder)
+    # not there, damaged, or from before a block had a checksum: it is packed anew
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    if not is_sound:
         return None
     packed = PackedTokens(key, folder, about["length"], about["dtype"], about["num_tokens"])
     # a copy that was broken off

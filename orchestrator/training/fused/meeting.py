@@ -149,6 +149,11 @@ class FusedParallel(Parallel):
     meeting: Meeting = field(default_factory=lambda: Meeting(1, torch.device("cpu")))
     number: int = 0
 
+    @property
+    def goes_on_inside(self) -> bool:
+        # in one pass are the same steps of all
+        return False
+
     def place(self, model: nn.Module, head: Sequence[nn.Parameter], precision: torch.dtype | None) -> nn.Module:
         model = super().place(model, head, precision)
         for name, parameter in model.named_parameters():

@@ -38,6 +38,11 @@ def test_each_way_is_measured_and_each_setting_leaves_what_it_says() -> None:
         assert way["train_s"] > 0 and way["wait_s"] > 0
         assert way["share"] == pytest.approx(way["wait_s"] / (way["wait_s"] + way["train_s"]), abs=0.001)
     left = {name: setting["bytes"] for name, setting in result["settings"].items()}
+    inside = result["inside"]
+    # the optimizer keeps two numbers for each weight
+    assert 2.9 < inside["bytes"] / (left["all"] / 3) < 3.2
+    assert 0 < inside["wait_s"] < inside["share_at_most"] * 600
+    assert inside["share"] == pytest.approx(inside["wait_s"] / 600, abs=1e-7)
     assert result["tasks"] == 3
     # the three states are of one size, and their histories are small
     assert left["last"] == pytest.approx(left["all"] / 3, rel=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,3 +218,25 @@ def test_memory_that_grows_with_the_corpus_refutes_the_claim(
     assert code == expected
     assert json.loads(stdout) == {"mb": 7, **result}
     assert "A corpus of 7 MB" in stderr
+
+
+@pytest.mark.parametrize(("whole", "expected"), [(True, 0), (False, 1)])
+def test_a_round_that_is_not_whole_refutes_that_nothing_is_lost(
+    whole: bool, expected: int, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def measure(console: Any, rounds: int, seed: int, kinds: tuple[str, ...], out: Path | None) -> dict[str, Any]:
+        asked.append((rounds, seed, kinds, out))
+        return {"bench": "chaos", "rounds": rounds, "seed": seed, "kinds": [], "played": [{"whole": whole}]}
+
+    monkeypatch.setattr("orchestrator.bench.chaos", measure)
+    options = ("--rounds", 1, "--seed", 5, "--kinds", "interrupt, kill-gcs", "--out", tmp_path, "--json")
+    code, stdout, stderr = call("bench", "chaos", *options)
+    assert code == expected
+    assert json.loads(stdout)["bench"] == "chaos"
+    assert f"{int(whole)} of 1 rounds" in stderr
+    assert asked == [(1, 5, ("interrupt", "kill-gcs"), tmp_path)]
+    code, _, stderr = call("bench", "chaos", "--kinds", "kill-all")
+    assert code == 2
+    assert stderr.startswith("error: --kinds: 'kill-all' is no kind of fault; allowed: ")

@@ -42,3 +42,12 @@ def test_an_unknown_experiment_is_one_line(call: Call, tmp_path: Path) -> None:
     assert (code, stdout) == (2, "")
     assert "no experiment 'nothing'" in stderr
     assert stderr.count("\n") == 1
+
+
+def test_what_cannot_be_synced_is_one_line(call: Call, tmp_path: Path) -> None:
+    """What is there is tested with `orchestrator.sync`."""
+    code, stdout, stderr = call("sync", "nothing", "--out", tmp_path)
+    assert (code, stdout) == (2, "")
+    assert "no experiment 'nothing'" in stderr
+    assert stderr.count("\n") == 1
+    assert not (tmp_path / "mlflow.db").exists()

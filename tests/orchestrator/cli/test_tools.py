@@ -117,3 +117,11 @@ def test_a_law_of_mixtures_needs_runs(call: Call, tmp_path: Path) -> None:
     assert err.strip() == (
         "error: a law of mixtures takes 8 runs or more, of 3 shares and two numbers of tokens; found 0 of 0 shares and 0 numbers"
     )
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536, 99999])
+def test_a_port_that_is_none_is_one_line(port: int, call: Call, tmp_path: Path, servers: Started) -> None:
+    (tmp_path / "mlflow.db").touch()
+    code, stdout, stderr = call("ui", "--port", port, "--out", tmp_path)
+    assert (code, stdout, stderr) == (2, "", f"error: --port: {port} is none; allowed: 1 to 65535\n")
+    assert servers == []

@@ -9,9 +9,8 @@ import pytest
 import ray.exceptions
 
 from orchestrator import logs
-from orchestrator.cluster import scoring
 from orchestrator.cluster.scoring import AsyncScoring
-from orchestrator.cluster.scoring_pool import what_is_scored
+from orchestrator.cluster.scoring_pool import Ended, Job, what_is_scored
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.events import ScoringFailed, SequenceStarted
 from orchestrator.store.journal import Journal, Tail, journal_folder
@@ -82,14 +81,19 @@ def test_a_state_that_cannot_be_scored_is_a_problem_with_a_log(sequence: Sequenc
     assert event.reason.startswith("its process ended without a word")
 
 
-def test_scores_that_a_task_computed_are_told_to_the_journal(sequence: SequencePlan) -> None:
+def test_scores_that_a_task_computed_are_told_to_the_journal(
+    sequence: SequencePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They lie in the store; of the workers' own journal none is left here."""
     view = run_sequence(sequence, until=1)
     folder = journal_folder(sequence.out, sequence.id)
     for file in folder.iterdir():
         file.unlink()
     Journal(folder).append(begun())
-    scoring._note_scores(sequence, 1)
+    scored = AsyncScoring(0, tmp_path)
+    job = Job(sequence, 1, tmp_path / "introduction.json")
+    monkeypatch.setattr(scored.pool, "poll", lambda: [Ended(job, None)])
+    scored._collect()
     assert (folder / "evaluate.jsonl").exists()
     again = read_view(sequence.out, sequence.id)
     assert {position: found.score for position, found in again.scores.items()} == {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestrator.errors import UserError
 from orchestrator.planning.experiment import Experiment, check_writable, open_experiment, tracking_uri
 from orchestrator.planning.planner import plan
+from orchestrator.store.integrity import seal_text, unseal_text
 from tests.conftest import small_config
 
 
@@ -48,10 +51,38 @@ def test_a_file_that_is_no_plan_is_said(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_every_flipped_bit_of_configuration_and_plan_is_said(tmp_path: Path) -> None:
+    """And never read as another value, whatever a cut or a stray byte leaves of them."""
+    folder = saved(tmp_path).folder
+    for name in ("config.yaml", "sequences.json"):
+        sound = (folder / name).read_bytes()
+        damages = [b"", b"null\n", b"[]", b"{}", b"[null]", b"\0" * 100, b"\xff\xfe", sound + b"\0" * 64]
+        for position in range(0, len(sound) - 1, 7):
+            damages.append(sound[:position])
+            changed = bytearray(sound)
+            changed[position] ^= 1 << position % 8
+            damages.append(bytes(changed))
+        for damage in damages:
+            (folder / name).write_bytes(damage)
+            with pytest.raises(UserError, match=r"damaged|not an experiment|no sequence") as caught:
+                open_experiment("small", str(tmp_path))
+            assert "\n" not in str(caught.value) and len(str(caught.value)) < 300 + len(str(folder))
+        (folder / name).write_bytes(sound)
+    assert open_experiment("small", str(tmp_path)).sequences
+
+
+def test_an_experiment_of_before_its_files_were_sealed_is_read(tmp_path: Path) -> None:
+    experiment = saved(tmp_path)
+    plans = json.loads((experiment.folder / "sequences.json").read_text())["sequences"]
+    (experiment.folder / "sequences.json").write_text(json.dumps(plans))
+    (experiment.folder / "config.yaml").write_text(yaml.safe_dump(experiment.config.model_dump(mode="json")))
+    assert open_experiment("small", str(tmp_path)) == experiment
+
+
 def test_a_plan_whose_plugin_cannot_be_found_is_said(tmp_path: Path) -> None:
     folder = saved(tmp_path).folder
-    text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("name: full", "name: not_here.Mine"))
+    text = unseal_text((folder / "config.yaml").read_bytes())
+    (folder / "config.yaml").write_bytes(seal_text(text.replace("name: full", "name: not_here.Mine")))
     with pytest.raises(UserError, match=r"can read: methods\.0.*there is no module 'not_here'"):
         open_experiment("small", str(tmp_path))
 

@@ -6,12 +6,15 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from orchestrator.errors import UserError
 from orchestrator.report.pruning import print_pruning, prune, shown_bytes
-from orchestrator.retention import note_trial
-from orchestrator.store.checkpoints import Store
+from orchestrator.retention import note_trial, trial_plans
+from orchestrator.store.checkpoints import State, Store
+from orchestrator.store.states.in_task import InTaskStates
+from orchestrator.store.states.state_files import pack_state
 from tests.orchestrator.states import make_states, planned, states_of
 
 # of a state of `make_states` without its history: 100 float32 numbers, two headers of safetensors, and {}
@@ -59,6 +62,25 @@ def test_the_trials_of_a_search_are_pruned_too(tmp_path: Path) -> None:
     note_trial(str(tmp_path), "search", [trial])
     assert prune("search", str(tmp_path), keep="none")["states"] == 2
     assert states_of(trial) == [1], "the search has not chosen yet"
+
+
+def test_states_inside_tasks_go_where_nobody_goes_on_with_them(tmp_path: Path) -> None:
+    plain, migu = planned(tmp_path)
+    make_states(plain, 0, 1, 2)
+    (trial,) = planned(tmp_path / "elsewhere", methods=["lora"])
+    note_trial(str(tmp_path), "small", [trial.model_copy(update={"out": str(tmp_path)})])
+    for key in (plain.keys[2], plain.keys[3], migu.keys[3], trial.keys[1]):
+        inside = InTaskStates(tmp_path, key)
+        inside.write(4, pack_state(State({"w": torch.ones(2)}, {}, {})), {})
+
+    def left() -> set[str]:
+        return {folder.name.partition("-")[0] for folder in (tmp_path / "in_task" / "checkpoints").iterdir()}
+
+    prune("small", str(tmp_path))
+    assert left() == {plain.keys[3], migu.keys[3], trial.keys[1]}, "sequences and trials go on there"
+    (trial_plans(str(tmp_path), "small").parent / "chosen.json").touch()
+    prune("small", str(tmp_path))
+    assert left() == {plain.keys[3], migu.keys[3]}, "no trial does once values were chosen"
 
 
 @pytest.mark.parametrize("kind", ["experiment", "search"])

@@ -19,7 +19,7 @@ from orchestrator.search.choice import (
 from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.store.journal import Tail
-from orchestrator.store.records.search_events import SearchChosen, SearchFinished
+from orchestrator.store.records.search_events import SearchChosen, SearchFinished, SearchStarted
 from tests.orchestrator.search.searches import open_search, score_trials, search_config
 
 SCORES = {"ft": [41.0, 73.5], "ft+migu": [66.0, 58.0]}
@@ -121,3 +121,13 @@ def test_a_fact_is_recorded_where_it_is_not_the_last_word(tmp_path: Path) -> Non
     said = [event.summary["said"] for event in Tail(tmp_path).new_events() if isinstance(event, SearchFinished)]
     assert said == ["one", "two", "one"]
     assert choices_made(tmp_path) == ["one", "two"]
+
+
+def test_a_search_that_was_started_anew_says_again_that_it_ended(tmp_path: Path) -> None:
+    """With more trials than its space has points, of which none is new: all that it says is what it said before."""
+    for trials in (2, 2, 3):
+        record_once(tmp_path, SearchStarted(config={"trials": trials}))
+        record_once(tmp_path, SearchChosen(sha256="one"))
+        record_once(tmp_path, SearchFinished(summary={}))
+    names = [event.name for event in Tail(tmp_path).new_events()]
+    assert names == ["search_started", "search_chosen", "search_finished", "search_started", "search_finished"]

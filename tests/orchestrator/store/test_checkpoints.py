@@ -65,6 +65,32 @@ def test_a_changed_or_missing_file_is_noticed(tmp_path: Path) -> None:
     assert not store.is_sound("k")
 
 
+def test_every_flipped_bit_of_a_manifest_is_noticed(tmp_path: Path) -> None:
+    """Also where it is in what nothing else is compared with, such as who made the state."""
+    store = Store(tmp_path)
+    store.save("k", STATE, {"sequence": "s-1"})
+    manifest = store.path("k") / MANIFEST
+    sound = manifest.read_bytes()
+    for position in range(len(sound) - 1):
+        for bit in range(8):
+            changed = bytearray(sound)
+            changed[position] ^= 1 << bit
+            manifest.write_bytes(changed)
+            assert not store.has("k"), (position, bit)
+    for damage in (b"", b"null", b"[]", b"\0" * 40, b"\xff\xfe", sound[:50], b"{}\n", b'{\n "files": 3}'):
+        manifest.write_bytes(damage)
+        assert not store.has("k") and not store.is_sound("k") and not store.is_pruned("k"), damage
+
+
+def test_a_manifest_of_before_they_were_sealed_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save("k", STATE, {"sequence": "s-1"})
+    values = json.loads((store.path("k") / MANIFEST).read_text())
+    del values["crc"]
+    (store.path("k") / MANIFEST).write_text(json.dumps(values, indent=1))
+    assert store.has("k") and store.is_sound("k") and store.maker("k") == "s-1"
+
+
 def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
     class Unsaveable:
         pass

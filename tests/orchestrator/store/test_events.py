@@ -56,7 +56,7 @@ def test_every_kind_that_can_be_recorded_is_listed_under_its_name() -> None:
     for kind in vars(events).values():
         if isinstance(kind, type) and issubclass(kind, Event) and kind not in (Event, SearchEvent, TrialEvent):
             kinds.append(kind)
-    assert len(kinds) == 23
+    assert len(kinds) == 24
     assert {kind.name: kind for kind in kinds} == EVENTS
 
 

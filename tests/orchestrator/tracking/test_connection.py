@@ -2,23 +2,79 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.tracking import check_uri
+from orchestrator.tracking import check_uri, experiments
 from orchestrator.tracking.connection import Connection
 
 
-def test_uris_are_checked() -> None:
-    with pytest.raises(UserError, match=r"no MLflow server answers at http://127.0.0.1:9"):
-        check_uri("http://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"cannot open sqlite:////no/such/folder/x\.db"):
-        check_uri("sqlite:////no/such/folder/x.db")
-    with pytest.raises(UserError, match="'nonsense' is not an MLflow URI"):
-        check_uri("nonsense")
+@pytest.mark.parametrize(
+    ("uri", "line"),
+    [
+        ("nonsense", "'nonsense' is not an MLflow URI; allowed: "),
+        ("http://:80", "'http://:80' is no URI of a server"),
+        ("http://[::1", "'http://[::1' is no URI of a server"),
+        ("sqlite:////no/such/folder/x.db", "cannot open or make '/no/such/folder/x.db'"),
+        ("sqlite:////proc", "cannot open or make '/proc'"),
+        ("postgresql://host:port/db", "cannot open postgresql://host:port/db"),
+        ("mssql+nothing://host/db", "cannot open mssql"),
+    ],
+)
+def test_a_uri_that_is_none_is_one_line(uri: str, line: str) -> None:
+    with pytest.raises(UserError, match=r"^tracking\.uri: ") as refused:
+        check_uri(uri)
+    assert line in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_server_that_is_down_is_a_line_and_no_error() -> None:
+    """Whoever it is that does not answer, the line has no password in it."""
+    assert check_uri("http://me:secret@127.0.0.1:9") == (
+        "tracking.uri: no MLflow server answers at http://127.0.0.1:9 now (ConnectionError)"
+    )
+
+
+@pytest.mark.parametrize(("status", "is_down"), [(200, False), (401, False), (503, True), (404, None)])
+def test_what_a_server_answers(status: int, is_down: bool | None) -> None:
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_address[1]}"
+        if is_down is None:
+            with pytest.raises(UserError, match=rf"what answers at {uri} is no MLflow server \(status 404\)"):
+                check_uri(uri)
+        else:
+            assert bool(check_uri(uri)) == is_down
+
+
+def test_a_check_leaves_no_file(tmp_path: Path) -> None:
+    assert check_uri(f"sqlite:///{tmp_path}/new.db") == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_is_broken_is_named_and_not_served(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"nothing" * 1000)
+    with pytest.raises(
+        UserError, match=r"mlflow.db is broken \(file is not a database\); `orchestrator sync` fills a new one"
+    ):
+        experiments(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_an_experiment_that_somebody_deleted_comes_back(store: str, tmp_path: Path) -> None:
+    first = Connection(store, str(tmp_path), str(tmp_path))
+    first.client.delete_experiment(first.experiment_id)
+    again = Connection(store, str(tmp_path), str(tmp_path))
+    assert again.experiment_id == first.experiment_id
+    again.client.create_run(again.experiment_id)
 
 
 def test_the_ids_of_an_experiment_are_those_of_its_runs_and_models(store: str, tmp_path: Path) -> None:
@@ -29,7 +85,7 @@ def test_the_ids_of_an_experiment_are_those_of_its_runs_and_models(store: str, t
     runs = [client.create_run(connection.experiment_id).info.run_id for _ in range(3)]
     models = []
     for number in range(102):
-        model = mlflow.create_external_model(name=f"m{number}", experiment_id=connection.experiment_id)
+        model = client.create_logged_model(connection.experiment_id, name=f"m{number}")
         models.append(model.model_id)
     other = Connection(store, f"{tmp_path}-other", str(tmp_path))
     other.client.create_run(other.experiment_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.metric_batches import MetricBatches
-from orchestrator.tracking.parent_runs import ParentRuns
+from orchestrator.tracking.runs import Runs
 
 
 def test_a_full_call_is_sent_and_the_rest_waits(store: str, tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_a_full_call_is_sent_and_the_rest_waits(store: str, tmp_path: Path) -> N
     connection = Connection(store, str(tmp_path), str(tmp_path))
     client = connection.client
     runs = [client.create_run(connection.experiment_id).info.run_id for _ in range(2)]
-    batches = MetricBatches(ParentRuns(connection))
+    batches = MetricBatches(Runs(connection))
 
     def counts() -> list[int]:
         return [len(client.get_metric_history(run_id, key)) for run_id in runs for key in ("a", "b", "c-d")]

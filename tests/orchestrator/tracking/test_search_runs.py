@@ -25,7 +25,7 @@ from orchestrator.store.records.search_events import (
 from orchestrator.tracking import MlflowSync
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.notes import Notes
-from orchestrator.tracking.parent_runs import ParentRuns
+from orchestrator.tracking.runs import Runs
 from orchestrator.tracking.search_runs import SearchRuns
 from tests.orchestrator.tracking.mlflow_runs import runs
 
@@ -56,7 +56,7 @@ def copied(store: str, tmp_path: Path) -> Callable[..., Mapping[str, Run]]:
             connection = Connection(store, str(tmp_path), str(tmp_path))
             # without a note, so that the second finds what the first one made
             shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
-            copy = SearchRuns(ParentRuns(connection), folder, Notes(connection))
+            copy = SearchRuns(Runs(connection), folder, Notes(connection))
             copy.pull()
             copy.end()
         found = connection.client.search_runs([connection.experiment_id])
@@ -103,8 +103,11 @@ def test_a_trial_that_failed_has_no_score_and_a_reason_that_fits(copied: Callabl
 def test_what_was_frozen_is_kept_with_the_search(
     store: str, tmp_path: Path, copied: Callable[..., Mapping[str, Run]]
 ) -> None:
-    (tmp_path / "chosen.yaml").write_text("lr: 1")
-    files = [str(tmp_path / "chosen.yaml"), str(tmp_path / "deleted.png")]
+    folder = tmp_path / "experiments" / "mine" / "search"
+    folder.mkdir(parents=True)
+    (folder / "chosen.yaml").write_text("lr: 1")
+    # where the folder was before it was moved
+    files = ["/where/it/was/chosen.yaml", "/where/it/was/deleted.png"]
     search = copied(STARTED, SearchFrozen(sha256="abc", files=files))["mine: search"]
     assert search.data.tags["orchestrator.chosen_sha256"] == "abc"
     artifacts = mlflow.MlflowClient(store).list_artifacts(search.info.run_id, "search")
@@ -114,6 +117,16 @@ def test_what_was_frozen_is_kept_with_the_search(
 def test_an_event_of_a_sequence_is_loud(copied: Callable[..., Mapping[str, Run]]) -> None:
     with pytest.raises(TypeError, match="event 'sequence_finished' is none of a search"):
         copied(STARTED, SequenceFinished())
+
+
+def test_a_search_that_was_started_anew_runs_until_it_says_that_it_ended(
+    copied: Callable[..., Mapping[str, Run]],
+) -> None:
+    again = STARTED.model_copy(update={"time": 500})
+    search = copied(STARTED, SearchFinished(summary={"ft/runs_finished": 1}, time=400), again)["mine: search"]
+    assert (search.info.status, search.data.metrics) == ("RUNNING", {"ft/runs_finished": 1})
+    search = copied(SearchFinished(summary={"ft/runs_finished": 1}, time=600))["mine: search"]
+    assert (search.info.status, search.info.end_time) == ("FINISHED", 600)
 
 
 @pytest.mark.slow

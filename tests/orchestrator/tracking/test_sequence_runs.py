@@ -16,12 +16,21 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.references import record_references
 from orchestrator.report.results import results
-from orchestrator.store.events import Measured, ScoreComputed, SequenceFailed, SequenceStarted, Step, TaskStarted
+from orchestrator.store.events import (
+    CheckpointSaved,
+    Measured,
+    ScoreComputed,
+    SequenceFailed,
+    SequenceFinished,
+    SequenceStarted,
+    Step,
+    TaskStarted,
+)
 from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.records.event import Event
 from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.notes import Notes
-from orchestrator.tracking.parent_runs import ParentRuns
+from orchestrator.tracking.runs import Runs
 from orchestrator.tracking.sequence_runs import SequenceRuns
 from orchestrator.training.sequence import run_sequence
 from tests.conftest import small_config
@@ -68,7 +77,7 @@ def copied(store: str, tmp_path: Path) -> Callable[..., tuple[Run, dict[str, Run
         for _ in range(2):
             connection = Connection(store, str(tmp_path), str(tmp_path))
             shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
-            SequenceRuns(ParentRuns(connection), str(tmp_path), "s", Notes(connection)).pull()
+            SequenceRuns(Runs(connection), str(tmp_path), "s", Notes(connection)).pull()
         found = connection.client.search_runs([connection.experiment_id])
         parent = parent_of(found)
         children = {run.info.run_name: run for run in found if run is not parent}
@@ -122,20 +131,20 @@ def test_of_a_sequence_that_is_new_no_run_is_looked_for(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once for all of its runs; one that was copied before is asked for each: its own and two of tasks."""
-    find = ParentRuns.find
+    find = Runs.find
     asked: list[dict[str, str]] = []
 
-    def counted(runs: ParentRuns, tags: Mapping[str, str]) -> str | None:
+    def counted(runs: Runs, tags: Mapping[str, str]) -> str | None:
         asked.append(dict(tags))
         return find(runs, tags)
 
-    monkeypatch.setattr(ParentRuns, "find", counted)
+    monkeypatch.setattr(Runs, "find", counted)
     Journal(journal_folder(tmp_path, "s")).append_all(all_events())
     counts = []
     for _ in range(2):
         shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
         connection = Connection(store, str(tmp_path), str(tmp_path))
-        SequenceRuns(ParentRuns(connection), str(tmp_path), "s", Notes(connection)).pull()
+        SequenceRuns(Runs(connection), str(tmp_path), "s", Notes(connection)).pull()
         counts.append(len(asked))
     assert counts == [1, 1 + 1 + 3]
     assert len(connection.client.search_runs([connection.experiment_id])) == 3
@@ -199,6 +208,20 @@ def test_the_order_of_the_lines_does_not_matter_where_the_first_was_damaged(
     parent, _ = copied([*others, first])
     assert points(store, parent, "loss") == [(1, 1), (2, 2), (3, 3), (4, 11), (5, 12)]
     assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
+
+
+def test_a_task_whose_last_line_was_damaged_ends_with_the_sequence(
+    copied: Callable[..., tuple[Run, dict[str, Run]]],
+) -> None:
+    """Without it nothing says that the task ended, and its run would go on for ever."""
+    events = [event for event in all_events() if not isinstance(event, CheckpointSaved) or event.task_id != 0]
+    parent, children = copied([*events, SequenceFinished(time=700)])
+    ends = {run.info.run_name: (run.info.status, run.info.end_time) for run in (parent, *children.values())}
+    assert ends == {
+        "mine · papers · seed 3": ("FINISHED", 700),
+        "1 sport": ("FINISHED", 700),
+        "2 law": ("FINISHED", 400),
+    }
 
 
 def test_a_failure_ends_what_was_being_trained_and_nothing_else(
@@ -378,3 +401,26 @@ def test_scores_amid_training_are_metrics_and_a_picture(
     assert points(store, parent, "saturation") == [(3, 0.5)]
     client = mlflow.MlflowClient(store)
     assert [f.path for f in client.list_artifacts(parent.info.run_id, "curves")] == ["curves/scores-amid-training.png"]
+
+
+def test_scores_that_are_asked_for_later_double_no_summary(
+    store: str, copied: Callable[..., tuple[Run, dict[str, Run]]]
+) -> None:
+    """Those before a task's turn, which the run did not ask for and `evaluate` adds, each copied by itself."""
+    begun = start()
+    events: list[Event] = [begun.model_copy(update={"sequence": {**begun.sequence, "evaluation": {"rows": "seen"}}})]
+    late: list[Event] = []
+    for event in all_events()[1:]:
+        if isinstance(event, ScoreComputed) and event.task_id >= event.tasks_seen:
+            late.append(at(900 + len(late), event))
+        else:
+            events.append(event)
+    copied(events)
+    for event in reversed(late):
+        parent, _ = copied([event])
+    client = mlflow.MlflowClient(store)
+    for key in parent.data.metrics:
+        history = [(metric.step, metric.value) for metric in client.get_metric_history(parent.info.run_id, key)]
+        assert len(history) == len(set(history)), key
+    assert points(store, parent, "aa") == [(1, 30), (2, 60.5)]
+    assert [number for number, _ in points(store, parent, "fwt")] == [2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.training.batches import global_batches
 from orchestrator.training.learner import Learner
-from orchestrator.training.learner_state import INITIAL, NOTHING_WHOLE, TaskProgress
+from orchestrator.training.learner_state import NOTHING_WHOLE
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.scoring import score_state
 from orchestrator.training.sequence import run_sequence
@@ -108,12 +107,6 @@ def test_training_says_what_is_held_and_returns_what_to_store(learner_of: Callab
     assert equal({n: w.detach() for n, w in annealed.weights().items()}, state.resume_state.weights)
     assert equal(annealed.state.optimizer_state, state.resume_state.optimizer_state)
     assert not equal(state.weights, state.resume_state.weights)
-
-
-def test_a_state_inside_a_task_serves_for_nothing_yet() -> None:
-    inside = replace(INITIAL, progress=TaskProgress(task_id=0, steps_done=2))
-    assert INITIAL.is_after(0, "train")
-    assert not inside.is_after(0, "train")
 
 
 def test_a_learner_that_failed_holds_nothing_whole(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from orchestrator.config.training import TrainingConfig
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.training.schedules import make_schedule, phases
+from orchestrator.training.schedules import make_schedule, phases, skip_steps
 from orchestrator.training.sequence import run_sequence
 from tests.steps import steps_of
 
@@ -99,3 +101,28 @@ def test_schedules(
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "infinite"])
+@pytest.mark.parametrize("done", [1, 4, 9])
+def test_skipped_steps_are_as_if_made(schedule: Any, done: int) -> None:
+    training = TrainingConfig(schedule=schedule, warmup=0.1, lr=0.5)
+
+    def made() -> LambdaLR:
+        groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.5, 0.25)]
+        optimizer = torch.optim.SGD(groups)
+        # torch warns of a schedule that steps before its optimizer
+        optimizer.step()
+        return make_schedule(optimizer, training, steps=12)
+
+    walked = made()
+    for _ in range(done):
+        walked.step()
+    skipped = made()
+    skip_steps(skipped, done)
+    for _ in range(2):
+        assert skipped.get_last_lr() == walked.get_last_lr()
+        of_groups = [[group["lr"] for group in each.optimizer.param_groups] for each in (walked, skipped)]
+        assert of_groups[0] == of_groups[1] == walked.get_last_lr()
+        skipped.step()
+        walked.step()

@@ -265,7 +265,7 @@ def test_looks_are_no_training_time_and_in_the_log(
         return score_examples(*arguments, **options)
 
     monkeypatch.setattr("orchestrator.evaluation.curves.during.score_examples", slow)
-    for module in ("task", "scoring"):
+    for module in ("in_task.log", "scoring"):
         # in place of the module's own name: the clock of everyone else goes on
         monkeypatch.setattr(f"orchestrator.training.{module}.time", SimpleNamespace(monotonic=read))
     sequence = sequence_of(model="tiny-bert", stream={"first": 2}, evaluation=DURING)

@@ -13,6 +13,7 @@ import torch
 from orchestrator.store.events import Step
 from orchestrator.store.records.event import Event
 from orchestrator.training import task
+from orchestrator.training.in_task import log
 from orchestrator.training.learner import Learner
 from orchestrator.training.task import Position, train_task
 
@@ -59,7 +60,7 @@ def test_measuring_is_not_training(
     learner = learner_of()
     now = [0.0]
     # a clock that only the hook moves
-    monkeypatch.setattr(task, "time", SimpleNamespace(monotonic=lambda: now[0] + 1e-9 * next(ticks)))
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: now[0] + 1e-9 * next(ticks)))
     ticks = itertools.count()
 
     def take_long(*arguments: Any) -> None:

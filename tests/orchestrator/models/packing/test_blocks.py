@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from orchestrator.models.packing.tokens import PackedTokens
 @pytest.fixture
 def tokens(tmp_path: Path) -> PackedTokens:
     """Eleven tokens in blocks of four."""
-    np.arange(100, 111, dtype="uint16").tofile(tmp_path / "tokens.bin")
+    ids = np.arange(100, 111, dtype="uint16")
+    ids.tofile(tmp_path / "tokens.bin")
+    np.save(tmp_path / "block_crc.npy", [zlib.crc32(ids[first : first + 4].tobytes()) for first in (0, 4, 8)])
     return PackedTokens("key", tmp_path, 4, "uint16", 11)
 
 

@@ -108,12 +108,43 @@ def test_a_broken_copy_is_made_again(tokenizer: Any) -> None:
     packer = Packer(tokenizer, 2, 4)
     packed = packer.packed("content", lambda: ["the one"])
     expected = packed.ids.tolist()
-    for file in ("tokens.bin", "about.json"):
-        if file == "tokens.bin":
-            (packed.folder / file).write_bytes(b"\0\0")
-        else:
-            (packed.folder / file).unlink()
-        assert packer.packed("content", lambda: ["the one"]).ids.tolist() == expected
+    damages: list[tuple[str, bytes]] = [("tokens.bin", b"\0\0")]
+    for file in ("about.json", "block_bytes.npy", "block_crc.npy"):
+        sound = (packed.folder / file).read_bytes()
+        damages += [(file, damage) for damage in (b"", b"null", b"\xff\xfe", sound[:-1], flipped(sound, 5))]
+        damages.append((file, flipped(sound, len(sound) - 10)))
+    for file, damage in damages:
+        (packed.folder / file).write_bytes(damage)
+        again = packer.packed("content", lambda: ["the one"])
+        assert again.ids.tolist() == expected and again.block_bytes.sum() == len("the one"), (file, damage)
+
+
+def flipped(content: bytes, position: int) -> bytes:
+    """A file with one bit that is another."""
+    changed = bytearray(content)
+    changed[position] ^= 2
+    return bytes(changed)
+
+
+def test_a_block_that_is_not_what_was_packed_is_said(tokenizer: Any) -> None:
+    """Training would go on with other tokens, and no number of it would tell."""
+    packed = Packer(tokenizer, 2, 4).packed("content", lambda: ["the one, the other"])
+    file = packed.folder / "tokens.bin"
+    file.write_bytes(flipped(file.read_bytes(), 9))
+    packed = Packer(tokenizer, 2, 4).packed("content", lambda: [])
+    assert packed.block(0).tolist() and packed.before(1) is not None
+    for read in (packed.block, lambda index: packed.before(index + 1)):
+        with pytest.raises(ValueError, match="damaged at block 1; delete this folder"):
+            read(1)
+
+
+def test_a_packed_corpus_of_before_blocks_had_checksums_is_packed_anew(tokenizer: Any) -> None:
+    packer = Packer(tokenizer, 2, 4)
+    packed = packer.packed("content", lambda: ["the one"])
+    about = {"dtype": packed.dtype, "length": packed.length, "num_tokens": packed.num_tokens}
+    (packed.folder / "about.json").write_text(json.dumps(about))
+    (packed.folder / "block_crc.npy").unlink()
+    assert packer.packed("content", lambda: ["the one"]).block(0).tolist() == packed.ids[:4].tolist()
 
 
 def test_what_fails_half_way_leaves_nothing(tokenizer: Any) -> None:

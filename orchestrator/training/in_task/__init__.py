@@ -1,0 +1,1 @@
+"""Checkpoints inside a task: what a task is amid its steps, and when that is written and found again."""
