@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from orchestrator import logs
-from orchestrator.errors import CommandFailed, SequenceFailed, UserError
+from orchestrator.errors import CommandFailed, SequenceFailed, UserError, shown
 
 app = typer.Typer(
     help="Train continual-learning methods over streams of tasks, on a laptop or a Ray cluster, and record all of it in MLflow.",
@@ -34,6 +34,14 @@ Settings = Annotated[
 Run = Annotated[str, typer.Argument(metavar="RUN", help="An experiment's name, or its folder.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of what fails, not its log's path alone.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the machinery does: workers, scoring, MLflow.")]
+
+
+def folder_of(out: Path) -> str:
+    """The full path of an output folder. Raises UserError where no folder can have that name."""
+    try:
+        return str(out.resolve())
+    except (OSError, ValueError) as error:
+        raise UserError(f"--out: {shown(str(out))} is no folder: {getattr(error, 'strerror', None) or error}") from None
 
 
 def make_console(stderr: bool = False) -> Console:

@@ -18,6 +18,7 @@ from orchestrator.cli.app import (
     Verbose,
     app,
     failures_logged,
+    folder_of,
     make_console,
     screen_console,
 )
@@ -87,7 +88,7 @@ def plan_(
     set_: Settings = None,
     out: NewOut = None,
     tflops: Annotated[
-        float, typer.Option(min=1e-6, help="What a GPU sustains, in TFLOP/s: hours follow from it.")
+        float, typer.Option(min=1e-6, max=1e9, help="What a GPU sustains, in TFLOP/s: hours follow from it.")
     ] = 150.0,
     gpu: Annotated[
         bool | None,
@@ -125,7 +126,7 @@ def evaluate(
     from orchestrator.planning.experiment import open_experiment
     from orchestrator.run import evaluate_experiment
 
-    experiment = open_experiment(run, str(out.resolve()))
+    experiment = open_experiment(run, folder_of(out))
     with failures_logged(experiment.config.out, "evaluate"):
         result, problems = evaluate_experiment(experiment, screen_console(verbose))
     raise typer.Exit(finish(result, problems, as_json, debug))
@@ -145,7 +146,7 @@ def report(
     from orchestrator.report.results import results
     from orchestrator.search.results import is_search, search_results
 
-    experiment = open_experiment(run, str(out.resolve()))
+    experiment = open_experiment(run, folder_of(out))
     # a search has an experiment's folder too; its report has the trials beside the evaluation
     if is_search(experiment):
         result = search_results(experiment)
@@ -183,7 +184,7 @@ def predictions(
     from orchestrator.planning.experiment import open_experiment
     from orchestrator.report.predictions import next_command, print_predictions, read_predictions, select_predictions
 
-    experiment = open_experiment(run, str(out.resolve()))
+    experiment = open_experiment(run, folder_of(out))
     result = read_predictions(experiment, task, after, method, seed, stream)
     if as_json:
         result["predictions"] = select_predictions(result["predictions"], wrong, limit)

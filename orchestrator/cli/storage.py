@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from orchestrator.cli.app import AsJson, Out, Run, app, failures_logged, make_console
+from orchestrator.cli.app import AsJson, Out, Run, app, failures_logged, folder_of, make_console
 from orchestrator.cli.outcome import shown
 from orchestrator.config import Keep
 
@@ -34,7 +34,7 @@ def prune(
     from orchestrator.report.pruning import print_pruning
     from orchestrator.report.pruning import prune as prune_states
 
-    folder = str(out.resolve())
+    folder = folder_of(out)
     with failures_logged(folder, "prune"):
         result = prune_states(run, folder, keep, dry_run)
     console = make_console(stderr=as_json)
@@ -61,7 +61,7 @@ def sync(run: Run, out: Out = Path("runs"), as_json: AsJson = False) -> None:
     """
     from orchestrator.sync import print_sync, sync_run
 
-    folder = str(out.resolve())
+    folder = folder_of(out)
     console = make_console(stderr=as_json)
     with failures_logged(folder, "sync"):
         result = sync_run(run, folder, console)
@@ -93,7 +93,7 @@ def verify(
     from orchestrator.verification.verify import print_verification
     from orchestrator.verification.verify import verify as verify_files
 
-    folder = str(out.resolve())
+    folder = folder_of(out)
     with failures_logged(folder, "verify"):
         result = verify_files(run, folder, make_console(stderr=True), repair)
     print_verification(result, make_console(stderr=as_json))

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, Debug, Out, app, make_console
+from orchestrator.cli.app import AsJson, Debug, Out, app, folder_of, make_console
 from orchestrator.errors import UserError
 
 MOST_PORT = 65535
@@ -86,12 +86,12 @@ def check_method_(
 @app.command()
 def ui(
     out: Out = Path("runs"),
-    port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")] = 5000,
 ) -> None:
     """Serve the MLflow UI of an output folder on this machine only."""
     if not 1 <= port <= MOST_PORT:
         raise UserError(f"--port: {port} is none; allowed: 1 to {MOST_PORT}")
-    store = out.resolve() / "mlflow.db"
+    store = Path(folder_of(out)) / "mlflow.db"
     if not store.exists():
         raise UserError(f"--out: no MLflow store at {str(store)!r}; `orchestrator run` makes one")
     # asked now: once MLflow's server has replaced this process, only its own traceback would tell
@@ -142,7 +142,7 @@ def mixture_law_(
     from orchestrator.planning.experiment import open_experiment
     from orchestrator.report.mixtures.advice import advise, print_advice
 
-    opened = [open_experiment(experiment, str(out.resolve())) for experiment in experiments]
+    opened = [open_experiment(experiment, folder_of(out)) for experiment in experiments]
     try:
         advice = advise(opened, task, general, most, tokens)
     except ValueError as error:

@@ -13,6 +13,8 @@ from torch import nn
 
 from methods import Batch, Context, MethodSpec
 from orchestrator.config.model import ModelConfig
+from orchestrator.errors import shown
+from orchestrator.logs import reason
 from orchestrator.models.blocks import shrink_frozen
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
@@ -39,7 +41,7 @@ def check_method(source: ModelSource, config: ModelConfig, spec: MethodSpec) -> 
 @cache
 def _check_model(source: ModelSource, config_json: str) -> None:
     config = ModelConfig.model_validate_json(config_json)
-    skeleton = load_family(source, config, LABELS, seed=0)
+    skeleton = _skeleton(source, config)
     tokenizer = skeleton.tokenizer
     if skeleton.pad is None:
         raise ValueError(f"model {config.name!r}: its tokenizer has neither a padding token nor an end token")
@@ -51,6 +53,21 @@ def _check_model(source: ModelSource, config_json: str) -> None:
             f"model {config.name!r}: its tokenizer has {len(tokenizer)} tokens, more than the {rows} of its embedding"
         )
     _check_positions(skeleton)
+
+
+def _skeleton(source: ModelSource, config: ModelConfig) -> Family:
+    """The model without values. Raises ValueError where none can be built as its configuration says."""
+    try:
+        return load_family(source, config, LABELS, seed=0)
+    # these say it in words of ours
+    except ValueError:
+        raise
+    # sizes that do not go together or are none end in whatever their architecture's code runs into first
+    except Exception as error:
+        what = "its config.json"
+        if config.overrides:
+            what = f"model.overrides {shown(config.overrides)}"
+        raise ValueError(f"model {config.name!r}: it cannot be built as {what} says: {reason(error)}") from error
 
 
 def _base_of(family: Family) -> Any:
@@ -86,7 +103,7 @@ def _check_positions(family: Family) -> None:
 def _check_method(source: ModelSource, config_json: str, spec_json: str) -> None:
     config = ModelConfig.model_validate_json(config_json)
     spec = MethodSpec.model_validate_json(spec_json)
-    skeleton = load_family(source, config, LABELS, seed=0)
+    skeleton = _skeleton(source, config)
     shared_weights = not spec.tuning_type.card.per_task_weights
     context = Context(
         seed=0,

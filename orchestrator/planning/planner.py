@@ -14,7 +14,7 @@ from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
 from orchestrator.config.running import EvaluationConfig
 from orchestrator.config.stream import StreamConfig
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, shown
 from orchestrator.models.families import family_of
 from orchestrator.models.source import find_model
 from orchestrator.planning.data_checks import check_dev, check_leaks
@@ -27,6 +27,9 @@ from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.planning.suitability import check_epochs, check_family, check_objectives, check_stream, for_objectives
 from orchestrator.store.access_log import TestAccessLog
 from streams import Stream, Task, doubts
+
+# Of what becomes the name of a sequence's files
+MOST_OF_A_NAME = 200
 
 ParentRuns = tuple[tuple[str, str], ...]
 
@@ -197,6 +200,12 @@ class Planner:
             name_parts.insert(2, stream.only)
         name = "-".join(name_parts)
         file_name = re.sub(r"[^A-Za-z0-9.]+", "-", name)
+        # with a suffix it is the name of files, which have 255 bytes at most
+        if len(file_name) > MOST_OF_A_NAME:
+            raise UserError(
+                f"names of {len(file_name)} characters together: {shown(name)}; allowed for method, stream, task and seed: "
+                f"{MOST_OF_A_NAME}; give the method or the stream a shorter `name`"
+            )
         # names are the user's and may be used again for other content: the hash keeps the journals apart
         digest = content_key(name, keys_of_scores)[:8]
         return SequencePlan(

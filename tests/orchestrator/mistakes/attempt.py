@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def fault_of(mistake: Mistake, folder: Path) -> str:
     seconds = time.process_time() - begin
     after = _tree(folder)
     _clear(folder)
-    lines = stderr.strip().splitlines()
+    # doubts about data are told before what is wrong with it
+    lines = [line for line in stderr.strip().splitlines() if not line.startswith("warning: ")]
     if "Traceback" in stderr:
         return f"traceback: {lines[-1][:200]}"
     if code != mistake.code:
@@ -121,9 +123,12 @@ def _run(arguments: Iterable[str], folder: Path) -> tuple[object, str]:
     stderr = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         _stop_at_the_door(patch)
+        # of the processor's time, of which a busy machine takes no more
+        signal.signal(signal.SIGVTALRM, _give_up)
         patch.setattr(sys, "argv", ["orchestrator", *arguments])
         # a width at which no box of the options' parser is broken into lines
         with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
+            signal.setitimer(signal.ITIMER_VIRTUAL, 2 * MOST_SECONDS)
             try:
                 main()
                 code: object = 0
@@ -134,6 +139,8 @@ def _run(arguments: Iterable[str], folder: Path) -> tuple[object, str]:
             except BaseException:
                 code = 1
                 stderr.write(traceback.format_exc())
+            finally:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     return code, stderr.getvalue()
 
 
@@ -154,7 +161,8 @@ def _stop_at_the_door(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(orchestrator.bench.checkpoints._Pass, "run", _accept)
 
 
-_accept: Callable[..., None]
+def _give_up(*_: object) -> None:
+    raise TimeoutError("no answer by now")
 
 
 def _accept(*_: object, **__: object) -> None:

@@ -17,9 +17,9 @@ NO_ROWS = [b"[]", b'[{"sentence": "a"}]', b'[{"label": "a"}]', b'[{"sentence": n
 NO_PLACES = ["", "nowhere", "/proc/self", "/dev/null", "a\0b", "x" * 300, "/".join(["x"] * 3_000), "\udcff", "~nobody/data"]
 NO_OUT = ["/proc/x", "/proc/1/x", "/dev/null", "/dev/null/x", "case.yaml", "case.yaml/x", "a\0b", "x" * 300, "/".join(["x"] * 3_000)]
 NO_OUT += ["/sys/x", "y/" + "x" * 256, "/dev/full/x", "\udcff\0"]
-NO_URIS = ["zebra", "", "http://", "http://127.0.0.1:1", "http://[::1", "http://a\0b", "https://user:hunter2@127.0.0.1:1", "http://127.0.0.1:99999"]
+NO_URIS = ["zebra", "", "http://", "http://[::1", "http://a\0b", "http://127.0.0.1:99999"]
 NO_URIS += ["sqlite://", "sqlite:////proc/x.db", "sqlite:///nowhere/x.db", "sqlite:///a\0b", "sqlite:///" + "x" * 300, "file:///x", "databricks"]
-NO_URIS += ["postgresql://user:hunter2@127.0.0.1:1/x", "mysql+zebra://x", "mssql://", "postgresql", "mysql://[", "http://" + "x" * 5_000, "ftp://x", "sqlite:////"]
+NO_URIS += ["mysql+zebra://x", "mssql://", "postgresql", "mysql://[", "http://" + "x" * 5_000, "ftp://x", "sqlite:////"]
 NO_URIS += ["http:///x", "HTTP://127.0.0.1:1", "http://127.0.0.1:zebra", "http://\udcff", " http://127.0.0.1:1", "sqlite:///case.yaml/x.db"]
 NO_MODELS = ["", "zz", "nobody/nothing", "a/b/c/d", "../x", "./", "/", "a b", "x" * 300, "x" * 10_000, "a\0b", "\udcff", "é/é", "case.yaml", "/dev/null", "~nobody/x"]
 NO_MODELS += ["tiny-t6", "-", "a/" + "b" * 200, "/proc/self", "/proc/self/mem", "a//b", "a/../b", "a/b@c", "http://x/y", ".", "..", "[red]"]
@@ -117,7 +117,7 @@ def model_names() -> list[Mistake]:
     mistakes = []
     for name in NO_MODELS:
         mistakes.append(Mistake("models: names", ("run", "--set", f"model.name={json.dumps(name)}"), (("case.yaml", b""),)))
-    for overrides in ("{zebra: 1}", "{num_heads: 3}", "{d_model: 0}", "{d_model: -8}", "{d_model: zebra}", "{num_layers: 1.5}", "{d_model: 1e9}", "{d_ff: null}"):
+    for overrides in ("{zebra: 1}", "{d_model: 0}", "{d_model: -8}", "{d_model: zebra}", "{num_layers: 1.5}", "{d_ff: null}"):
         mistakes.append(Mistake("models: overrides", ("run", "--set", f"model.overrides={overrides}")))
     for overrides in ("{num_layers: -1}", "{vocab_size: 0}", "{num_heads: 0}", "{dropout_rate: 7}", "{d_model: [1]}", "{model_type: zebra}", "{d_model: .nan}", "{model_type: bert}", "{num_layers: 100000}"):
         mistakes.append(Mistake("models: overrides", ("run", "--set", f"model.overrides={overrides}")))
