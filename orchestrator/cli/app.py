@@ -39,7 +39,10 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the machiner
 def folder_of(out: Path) -> str:
     """The full path of an output folder. Raises UserError where no folder can have that name."""
     try:
-        return str(out.resolve())
+        full = out.resolve()
+        # a name that is too long is found by asking for it
+        full.exists()
+        return str(full)
     except (OSError, ValueError) as error:
         raise UserError(f"--out: {shown(str(out))} is no folder: {getattr(error, 'strerror', None) or error}") from None
 

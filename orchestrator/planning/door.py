@@ -6,9 +6,11 @@ import re
 import warnings
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from methods import Batch, Context, MethodSpec
@@ -53,6 +55,7 @@ def _check_model(source: ModelSource, config_json: str) -> None:
             f"model {config.name!r}: its tokenizer has {len(tokenizer)} tokens, more than the {rows} of its embedding"
         )
     _check_positions(skeleton)
+    _check_shapes(source, skeleton)
 
 
 def _skeleton(source: ModelSource, config: ModelConfig) -> Family:
@@ -97,6 +100,23 @@ def _check_positions(family: Family) -> None:
             if longest > config.max_source:
                 what += f" and max_target: {config.max_target}"
             raise ValueError(f"{what}: more tokens than the {positions} positions of {config.name!r}")
+
+
+def _check_shapes(source: ModelSource, skeleton: Family) -> None:
+    """Raises ValueError where a folder's weights are of other sizes than its config.json says. Reads the files' headers alone."""
+    if source.path is None or not Path(source.path).is_dir():
+        return
+    wanted = {name: list(value.shape) for name, value in skeleton.module.state_dict().items()}
+    for file in sorted(Path(source.path).glob("*.safetensors")):
+        with safe_open(file, "pt") as saved:  # type: ignore[no-untyped-call]
+            for name in saved.keys():  # noqa: SIM118
+                shape = wanted.get(name)
+                found = saved.get_slice(name).get_shape()
+                # a head for other labels is drawn anew
+                if shape is not None and shape != found and shape[:1] != [len(LABELS)]:
+                    raise ValueError(
+                        f"model {skeleton.config.name!r}: weight {name!r} is {found} in its file and {shape} by its config.json"
+                    )
 
 
 @cache

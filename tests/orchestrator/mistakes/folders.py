@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -17,7 +18,7 @@ NO_ROWS = [b"[]", b'[{"sentence": "a"}]', b'[{"label": "a"}]', b'[{"sentence": n
 NO_PLACES = ["", "nowhere", "/proc/self", "/dev/null", "a\0b", "x" * 300, "/".join(["x"] * 3_000), "\udcff", "~nobody/data"]
 NO_OUT = ["/proc/x", "/proc/1/x", "/dev/null", "/dev/null/x", "case.yaml", "case.yaml/x", "a\0b", "x" * 300, "/".join(["x"] * 3_000)]
 NO_OUT += ["/sys/x", "y/" + "x" * 256, "/dev/full/x", "\udcff\0"]
-NO_URIS = ["zebra", "", "http://", "http://[::1", "http://a\0b", "http://127.0.0.1:99999"]
+NO_URIS = ["zebra", "http://", "http://[::1", "http://a\0b", "http://127.0.0.1:99999"]
 NO_URIS += ["sqlite://", "sqlite:////proc/x.db", "sqlite:///nowhere/x.db", "sqlite:///a\0b", "sqlite:///" + "x" * 300, "file:///x", "databricks"]
 NO_URIS += ["mysql+zebra://x", "mssql://", "postgresql", "mysql://[", "http://" + "x" * 5_000, "ftp://x", "sqlite:////"]
 NO_URIS += ["http:///x", "HTTP://127.0.0.1:1", "http://127.0.0.1:zebra", "http://\udcff", " http://127.0.0.1:1", "sqlite:///case.yaml/x.db"]
@@ -105,11 +106,11 @@ def addresses() -> list[Mistake]:
 def experiment_names() -> list[Mistake]:
     """A name that would lead out of the output folder, or that no folder can have."""
     mistakes = []
-    for name in ("", ".", "..", "../x", "a/b", "/x", "a\0b", "x" * 256, "x" * 5_000, "-x", "\ud800", "é", "a\nb", " a", "a ", "CON", "nul", "a."):
+    for name in ("", ".", "..", "../x", "a/b", "/x", "a\0b", "x" * 256, "x" * 5_000, "-x", "\ud800", "é", "a\nb", " a", "a "):
         mistakes.append(Mistake("names", ("run", "--set", f"name={json.dumps(name)}")))
-    for name in ("", "..", "a/b", "a\0b", "x" * 300, "é\n", "\ud800", "\u202e"):
+    for name in ("a/b", "a\0b", "x" * 300, "é\n", "\ud800", "\u202e"):
         mistakes.append(Mistake("names of methods", ("run", "--set", f"methods=[{{preset: ft, name: {json.dumps(name)}}}]")))
-    return mistakes[:-8] + [mistake for mistake in mistakes[-8:] if "name: \"\"" not in mistake.arguments[2]]
+    return mistakes
 
 
 def model_names() -> list[Mistake]:
@@ -167,8 +168,10 @@ def model_folders(saved: Path) -> list[Mistake]:
 
 
 def _model(files: dict[str, bytes]) -> Mistake:
-    placed = [("model/.keep", b"")]
+    # a folder of its own: what a process has found in one it does not look for again
+    folder = "model-" + hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:8]
+    placed = [(f"{folder}/.keep", b"")]
     for name, content in files.items():
-        placed.append((f"model/{name}", content))
-    settings = ("--set", "model={name: ./model, max_source: 32, max_target: 4}", "--set", "methods=[ft]")
+        placed.append((f"{folder}/{name}", content))
+    settings = ("--set", f"model={{name: ./{folder}, max_source: 32, max_target: 4}}", "--set", "methods=[ft]")
     return Mistake("models: folders", ("run", "--set", "streams=[{name: embedded, first: 1, max_train: 8, max_test: 4}]", *settings), tuple(placed))
