@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import PurePosixPath
 from collections.abc import Iterable
-
+from pathlib import PurePosixPath
 
 MOST_OF_A_NAME = 100
 

@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-
 # No rate, weight, count or time is beyond it, nor a number of FLOPs
 MOST_NUMBER = 1e30
 

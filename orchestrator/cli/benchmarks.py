@@ -143,7 +143,9 @@ def bench_scale(
     sequences: Annotated[int, typer.Option(min=1, max=MOST, help="Sequences of the experiment.")] = 1000,
     tasks: Annotated[int, typer.Option(min=1, max=MOST, help="Tasks of each.")] = 15,
     steps: Annotated[int, typer.Option(min=1, max=MOST, help="Steps of each task.")] = 100,
-    long_steps: Annotated[int, typer.Option(min=0, max=MOST, help="Steps of one long sequence beside them; 0: none.")] = 200_000,
+    long_steps: Annotated[
+        int, typer.Option(min=0, max=MOST, help="Steps of one long sequence beside them; 0: none.")
+    ] = 200_000,
     as_json: AsJson = False,
 ) -> None:
     """What records take where there are many: journals, their copy in MLflow, the report. Nothing is trained.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from orchestrator.cli.app import AsJson, Out, Run, app, failures_logged, folder_of, make_console
+from orchestrator.cli.app import AsJson, Out, Run, app, failures_logged, folder_of, make_console, possible_name
 from orchestrator.cli.outcome import shown
 from orchestrator.config import Keep
 
@@ -16,7 +16,12 @@ from orchestrator.config import Keep
 @app.command()
 def prune(
     run: Annotated[
-        str, typer.Argument(metavar="EXPERIMENT_OR_RUN", help="An experiment, its folder, or a sequence's id.")
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT_OR_RUN",
+            callback=possible_name,
+            help="An experiment, its folder, or a sequence's id.",
+        ),
     ],
     keep: Annotated[
         Literal["last", "none"] | None,

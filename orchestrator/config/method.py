@@ -12,7 +12,6 @@ from methods import PUBLISHED, MethodSpec, method_spec
 from orchestrator.config.search import Dimension
 from orchestrator.config.training import TrainingConfig
 
-
 MOST_OF_A_NAME = 100
 
 

@@ -55,7 +55,10 @@ class Budget(Section):
 
     steps: int | None = Field(None, ge=1, le=MOST_STEPS)
     tokens: Annotated[int, BeforeValidator(_whole)] | None = Field(
-        None, ge=1, le=10**18, description="real tokens that the model reads, a method's own passes included; at least one step"
+        None,
+        ge=1,
+        le=10**18,
+        description="real tokens that the model reads, a method's own passes included; at least one step",
     )
     flops: float | None = Field(None, gt=0, le=1e30, allow_inf_nan=False, description="of the model; at least one step")
 
@@ -81,7 +84,11 @@ class TrainingConfig(Section):
     """How each task is trained. The global batch is the unit; micro-batches and accumulation follow from it."""
 
     lr: float | None = Field(
-        None, gt=0, le=MOST_RATE, allow_inf_nan=False, description="none: each tuning method's own default (`Card.default_lr`)"
+        None,
+        gt=0,
+        le=MOST_RATE,
+        allow_inf_nan=False,
+        description="none: each tuning method's own default (`Card.default_lr`)",
     )
     lrs: dict[str, Annotated[float, Field(gt=0, le=MOST_RATE, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="rates of parameter groups: `head`, or a pattern of parameter names"

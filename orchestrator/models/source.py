@@ -148,7 +148,7 @@ def _check_files(path: str, described: Any, kind: Kind) -> None:
 def _is_folder(path: str) -> bool:
     """Whether there is a folder of that name; of a name that none can have, there is not."""
     try:
-        return Path(path).is_dir()
+        return bool(path) and Path(path).is_dir()
     except (OSError, ValueError):
         return False
 
@@ -165,10 +165,14 @@ def _check_weights(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "pt"):  # type: ignore[no-untyped-call]
-            pass
+        with safe_open(file, "pt") as saved:  # type: ignore[no-untyped-call]
+            is_empty = not saved.keys()
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"model folder {str(file.parent)!r}: {file.name} is torn or no safetensors file: {error}") from error
+        raise ValueError(
+            f"model folder {str(file.parent)!r}: {file.name} is torn or no safetensors file: {error}"
+        ) from error
+    if is_empty:
+        raise ValueError(f"model folder {str(file.parent)!r}: {file.name} has no weights")
 
 
 def _packaged(name: str) -> str:

@@ -11,7 +11,6 @@ from streams.names import unknown_name
 from streams.splits import Limits, Objective
 from streams.stream import Stream
 
-
 # No rate, weight, count or time is beyond it, nor a number of FLOPs
 MOST_NUMBER = 1e30
 

@@ -40,7 +40,11 @@ def wrong_options() -> list[Mistake]:
             mistakes.append(Mistake("arguments: missing", command.path))
         for name, types in command.options:
             mistakes += _wrong_values(call, name, types)
-        for value in NO_NAMES if command.has_argument else ():
+        names = NO_NAMES if command.has_argument else []
+        # which looks at any folder, and finds nothing wrong in one that has nothing of ours
+        if command.path == ("verify",):
+            names = [name for name in names if name not in (".", "..", "../..", "/", "/proc/self", "~")]
+        for value in names:
             mistakes.append(Mistake("arguments: names", (*command.path, *command.needed, "--", value)))
     for name in ("zebra", "x" * 5_000, "--zebra", "", "-h h"):
         mistakes.append(Mistake("commands: unknown", (name,)))

@@ -58,7 +58,7 @@ FILES: dict[str, list[bytes]] = {
         b"name: a\x00b\n",
         b"name: \x07\n",
         b"\xef\xbb\xbfzebra: 1\n",
-        b"name: \"\\ud800\"\n",
+        b'name: "\\ud800"\n',
         b"\x80\x81\x82",
     ],
     "syntax": [
@@ -67,7 +67,7 @@ FILES: dict[str, list[bytes]] = {
         b"{",
         b"[}",
         b"'",
-        b"\"\\q\"",
+        b'"\\q"',
         b"%YAML 9.9\n---\na: 1\n",
         b"%TAG ! x\n",
         b"--- a\n--- b\n",
@@ -81,7 +81,7 @@ FILES: dict[str, list[bytes]] = {
         b"? " * 600,
     ],
     "tags": [
-        b"!!python/object/apply:os.system [\"touch pwned\"]\n",
+        b'!!python/object/apply:os.system ["touch pwned"]\n',
         b"streams: !!python/name:os.system\n",
         b"model: !zebra {}\n",
         b"name: !!int zebra\n",
@@ -91,12 +91,12 @@ FILES: dict[str, list[bytes]] = {
         b"name: !!timestamp 2024-99-99\n",
         b"name: 2024-99-99\n",
         b"name: !!binary zebra=\n",
-        b"name: !!binary \"\\u00e9\"\n",
+        b'name: !!binary "\\u00e9"\n',
         b"streams: !!set {embedded}\n",
         b"streams: !!omap [a: 1]\n",
         b"streams: !!omap 7\n",
         b"name: !!null zebra\n",
-        b"seeds: [!!int \"\"]\n",
+        b'seeds: [!!int ""]\n',
         b"seeds: [0x]\n",
         b"seeds: [0b2]\n",
         b"seeds: [99:99:99]\n",
@@ -125,11 +125,11 @@ FILES: dict[str, list[bytes]] = {
         b"extends: [embedded]\n",
         b"extends: {a: 1}\n",
         b"extends: " + b"x" * 300 + b".yaml\n",
-        b"extends: \"a\\0.yaml\"\n",
+        b'extends: "a\\0.yaml"\n',
         b"extends: /proc/self/mem.yaml\n",
         b"extends: " + b"9" * 5_000 + b"\n",
         b"extends: 7\n",
-        b"extends: \"\"\n",
+        b'extends: ""\n',
         b"extends: .yaml\n",
         b"extends: ./\n",
         b"extends: embedded\nname: " + b"x" * 300 + b"\n",
@@ -139,13 +139,55 @@ FILES: dict[str, list[bytes]] = {
     ],
 }
 NAMES = ["nowhere", "", ".", "..", "/", "a\0b.yaml", "x" * 300, "x" * 300 + ".yaml", "é.yaml", "nowhere/x.yaml", "./"]
-NAMES += ["~nobody/x.yaml", "/dev/full/x.yaml", "/proc/self/mem", "\udcff.yaml", "embedded.yml", "[", "-", "[red]", "\n"]
+NAMES += [
+    "~nobody/x.yaml",
+    "/dev/full/x.yaml",
+    "/proc/self/mem",
+    "\udcff.yaml",
+    "embedded.yml",
+    "[",
+    "-",
+    "[red]",
+    "\n",
+]
 PATHS = ["name.x", "seeds.0.x", "seeds.99", "seeds.-1", "seeds." + "9" * 5000, "streams.x.y.z", "streams.0.name.x"]
 PATHS += ["out.x.y", "..", ".", "a.", ".a", "training..lr", "training.lr.x", "methods.0", "methods.7.name", "é", "²"]
 PATHS += ["streams.²", "streams.0." + "x" * 5000, ".".join("a" * 3000), "model.overrides." + ".".join("a" * 500)]
-PATHS += ["methods.١", "seeds.١٢", "search.x", "evaluation.during.x.y", "training.budget", "__class__", "streams.0.__class__"]
-VALUES = ["1", "{", "[", "zebra", "9" * 5000, "[" * 3000 + "]" * 3000, '"\\0"', "!!bool zebra", "!!python/name:os.system"]
-VALUES += ["&a [*a]", "2024-99-99", "*a", "@", "{a: 1, a: 2}", "\udcff", "x" * 10_000, "é", "|", ">", "%", "- - -", "? :"]
+PATHS += [
+    "methods.١",
+    "seeds.١٢",
+    "search.x",
+    "evaluation.during.x.y",
+    "training.budget",
+    "__class__",
+    "streams.0.__class__",
+]
+VALUES = [
+    "1",
+    "{",
+    "[",
+    "zebra",
+    "9" * 5000,
+    "[" * 3000 + "]" * 3000,
+    '"\\0"',
+    "!!bool zebra",
+    "!!python/name:os.system",
+]
+VALUES += [
+    "&a [*a]",
+    "2024-99-99",
+    "*a",
+    "@",
+    "{a: 1, a: 2}",
+    "\udcff",
+    "x" * 10_000,
+    "é",
+    "|",
+    ">",
+    "%",
+    "- - -",
+    "? :",
+]
 WITHOUT_VALUE = ["", "=", "==", "training.lr", "=1", "\0", "x" * 5000, "training.lr:1", " ", "{}", "\udcff", "\n\n\n"]
 
 
@@ -162,6 +204,7 @@ def yaml_files() -> list[Mistake]:
 
 def torn_files() -> SearchStrategy[Mistake]:
     """A configuration of which bytes were lost or changed to what YAML or the schema refuse, and arbitrary bytes."""
+
     def torn(content: bytes) -> Mistake:
         # a key that no configuration has, so that what is readable is refused all the same
         return Mistake("YAML files: drawn", ("run", "case.yaml"), (("case.yaml", b"zebra: 1\n" + content),))
