@@ -12,7 +12,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.numbers import mean_usage
 from orchestrator.report.pruning import shown_bytes
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 from orchestrator.training.cost import StepCost, count_tokens, step_cost, task_steps
 from orchestrator.training.learner import Learner
@@ -108,7 +108,7 @@ def estimate(config: RunConfig, console: Console, gpu: bool | None = None) -> li
 def _totals(method: str, sequences: Sequence[SequencePlan], config: RunConfig, known: set[str]) -> Totals:
     """The sequences of a method; those of one stream differ by their seeds alone, so one of them is counted for all."""
     total = Totals(method, len(sequences))
-    store = Store(Path(config.out))
+    store = Store(folder_at(config.out))
     by_stream: dict[str, Costs] = {}
     for sequence in sequences:
         # an expert's sequences are of single tasks
@@ -240,8 +240,8 @@ def memory_bytes(learner: Learner, config: RunConfig) -> int:
     sharded += frozen
     if config.scaling.is_sharded:
         largest = max(sum(p.numel() for p in block.parameters()) for block in blocks_of(model))
-        sharded = sharded // config.scaling.workers + 4 * largest
-    return sharded + whole + _activation_bytes(model, sequence, config.scaling.workers)
+        sharded = sharded // config.scaling.fewest_workers + 4 * largest
+    return sharded + whole + _activation_bytes(model, sequence, config.scaling.fewest_workers)
 
 
 def _activation_bytes(model: Any, sequence: SequencePlan, workers: int) -> int:

@@ -26,6 +26,10 @@ class WorkerFailed(RuntimeError):
     """A worker cannot go on; its group is started again, and another attempt may succeed."""
 
 
+class StorageFailed(RuntimeError):
+    """An object store did not do what it was asked; the message names the object. Another attempt may succeed."""
+
+
 class Preempted(RuntimeError):
     """A sequence was left on request, with its state written as far as it was. No failure: the same command goes on."""
 

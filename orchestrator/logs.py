@@ -16,8 +16,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
+
+from orchestrator.errors import StorageFailed
+from orchestrator.storage.lines import appended
+from orchestrator.storage.places import folder_at
 
 PACKAGES = ("orchestrator", "methods", "streams")
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -25,7 +30,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 def sequence_logs(out: str | Path, sequence_id: str) -> Path:
     """The folder of a sequence's log files."""
-    return Path(out) / "logs" / sequence_id
+    return folder_at(out) / "logs" / sequence_id
 
 
 def worker_log(out: str | Path, sequence_id: str, worker: int) -> Path:
@@ -40,22 +45,22 @@ def scoring_log(out: str | Path, sequence_id: str, tasks_seen: int) -> Path:
 
 def tracking_log(out: str | Path) -> Path:
     """The log of the copy to MLflow."""
-    return Path(out) / "logs" / "tracking.log"
+    return folder_at(out) / "logs" / "tracking.log"
 
 
 def trial_log(out: str | Path, trial: str) -> Path:
     """The log of the process that drives one trial of a search."""
-    return Path(out) / "logs" / "trials" / f"{trial}.log"
+    return folder_at(out) / "logs" / "trials" / f"{trial}.log"
 
 
 def driver_log(out: str | Path) -> Path:
     """The log of the command itself."""
-    return Path(out) / "logs" / "driver.log"
+    return folder_at(out) / "logs" / "driver.log"
 
 
 def ray_logs(out: str | Path, run: str) -> Path:
     """The folder for copies of what Ray wrote about the workers of a run that failed."""
-    return Path(out) / "logs" / f"ray-{run}"
+    return folder_at(out) / "logs" / f"ray-{run}"
 
 
 def reason(error: BaseException) -> str:
@@ -76,11 +81,15 @@ def write_failure(path: str | Path, what: str, error: BaseException) -> None:
     A log that cannot be written must not hide the failure itself, so a full disk is passed over here.
     """
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    with contextlib.suppress(OSError):
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as stream:
-            stream.write(f"{now} FAILED {what}\n{traceback_of(error)}\n")
+    with contextlib.suppress(OSError, StorageFailed), appended(folder_at(path)) as stream:
+        stream.write(f"{now} FAILED {what}\n{traceback_of(error)}\n")
+
+
+class _Quiet(logging.StreamHandler[TextIO]):
+    """Passes over what cannot be written, of which Python would print a traceback for each line while a disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do nothing: what fails for want of storage says so where it matters."""
 
 
 @contextlib.contextmanager
@@ -89,10 +98,13 @@ def to_file(path: Path) -> Iterator[None]:
 
     Where the process ends by a signal such as a segmentation fault, Python's stack is written there as its last words.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # appended: a sequence that was started again has all its attempts in one file
-    stream = path.open("a")
-    handler = logging.StreamHandler(stream)
+    with appended(path) as stream:
+        yield from _logged_to(stream)
+
+
+def _logged_to(stream: TextIO) -> Iterator[None]:
+    handler = _Quiet(stream)
     handler.setFormatter(logging.Formatter(FORMAT))
     # the root, since a plug-in of one's own has a logger outside our packages
     root = logging.getLogger()
@@ -108,7 +120,6 @@ def to_file(path: Path) -> Iterator[None]:
         faulthandler.enable(all_threads=False)
         root.removeHandler(handler)
         root.setLevel(level_before)
-        stream.close()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,8 @@ from orchestrator.errors import UserError
 from orchestrator.evaluation.columns import is_complete, missing_columns
 from orchestrator.planning.experiment import PLANS, read_config, read_plans, search_folder
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.lines import appended
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.integrity import is_sound, seal
 
@@ -184,7 +186,7 @@ def planned_groups(folder: Path, keep: Keep | None = None) -> list[Group]:
 
 def other_groups(out: str, name: str) -> Iterator[tuple[str, Group]]:
     """The groups of all other experiments in an output folder, each with its experiment's name."""
-    for folder in sorted((Path(out) / "experiments").glob("*")):
+    for folder in sorted((folder_at(out) / "experiments").glob("*")):
         if folder.name != name:
             for group in planned_groups(folder):
                 yield folder.name, group
@@ -208,8 +210,7 @@ def note_trial(out: str, name: str, sequences: Iterable[SequencePlan]) -> None:
     """Note the sequences of a trial, unless they are noted."""
     file = trial_plans(out, name)
     noted = b"".join(_whole_lines(file)) if file.exists() else b""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as stream:
+    with appended(file, "ab") as stream:
         for sequence in sequences:
             if f'"id": "{sequence.id}"'.encode() not in noted:
                 # the line before may be the half of one, of a process that died
@@ -277,9 +278,9 @@ class Retention:
     """Prunes the states of one experiment or search while it runs; to be asked again and again."""
 
     def __init__(self, out: str, name: str, keep: Keep) -> None:
-        self.folder = Path(out) / "experiments" / name
+        self.folder = folder_at(out) / "experiments" / name
         self.keep = keep
-        self.store = Store(Path(out))
+        self.store = Store(folder_at(out))
         self._looked = time.monotonic()
 
     def look(self) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from orchestrator import logs
+from orchestrator import interruption, logs
 from orchestrator.cluster.groups import run_on_cluster
 from orchestrator.cluster.resources import (
     cluster,
@@ -30,6 +29,7 @@ from orchestrator.report.references import record_references
 from orchestrator.report.results import results
 from orchestrator.report.screen import Screen
 from orchestrator.retention import Retention, states_to_make_again
+from orchestrator.storage.places import folder_at
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import DamagedLine, Journal, Tail, damage_line, journal_folder
@@ -111,7 +111,7 @@ def run_experiment(config: RunConfig, console: Console) -> tuple[dict[str, Any],
 
     def is_done(sequences: Sequence[SequencePlan]) -> bool:
         for sequence in sequences:
-            if is_complete(sequence, Store(Path(sequence.out))):
+            if is_complete(sequence, Store(folder_at(sequence.out))):
                 complete.add(sequence.id)
         return len(complete) == len(sequences)
 
@@ -177,14 +177,14 @@ def run_planned(
 def exclusive_run(config: RunConfig, kind: str = "experiment") -> Iterator[None]:
     """One process at a time writes an experiment's scores and its copy in MLflow. Raises UserError for a second one."""
     # not waited for: who gave one command twice wants to know it now
-    with Store(Path(config.out)).lock(f"{kind}-{config.name}", timeout=0) as locked:
+    with Store(folder_at(config.out)).lock(f"{kind}-{config.name}", timeout=0) as locked:
         if not locked:
             raise UserError(f"{kind} {config.name!r} in {config.out!r} is being run by another process")
         yield
 
 
 def _tell_states_to_make_again(incomplete: list[SequencePlan], console: Console) -> None:
-    again = states_to_make_again(incomplete, Store(Path(incomplete[0].out)))
+    again = states_to_make_again(incomplete, Store(folder_at(incomplete[0].out)))
     if again:
         states = "1 state that was pruned is" if again == 1 else f"{again} states that were pruned are"
         warn_on(console)(f"{states} trained again, on the way to what is missing")
@@ -202,11 +202,13 @@ def _train(incomplete: list[SequencePlan], experiment: Experiment, watcher: Watc
 
     def watch() -> list[View]:
         retention.look()
+        if interruption.was_asked():
+            watcher.screen.say("stopping: the workers write what they have; once more to stop at once")
         views = []
         for view in watcher.look():
             if view.id in ids:
                 views.append(view)
-                if view.status == "running":
+                if view.status == "running" and not interruption.was_asked():
                     watcher.screen.say("training")
         return views
 
@@ -219,7 +221,7 @@ def _replay_complete(watcher: Watcher, experiment: Experiment, complete: Collect
     """The sequences of which something is missing. Those whose states and scores are all there are noted without Ray."""
     incomplete = []
     for sequence, view in zip(experiment.sequences, watcher.look(), strict=True):
-        if sequence.id not in complete and not is_complete(sequence, Store(Path(sequence.out))):
+        if sequence.id not in complete and not is_complete(sequence, Store(folder_at(sequence.out))):
             incomplete.append(sequence)
         # other sequences may have made all of it, in a store that they share: then only the journal lacks it
         elif view.status != "finished" or not view.is_whole():
@@ -252,7 +254,7 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
 
 def _score_stored_states(scorer: StateScorer, sequence: SequencePlan, view: View, screen: Screen) -> list[str]:
     """Compute and note the scores that a sequence lacks, of the states that are in the store. Returns what went wrong."""
-    store = Store(Path(sequence.out))
+    store = Store(folder_at(sequence.out))
     problems = []
     for tasks_seen, key in enumerate(sequence.keys):
         missing = missing_columns(sequence, tasks_seen, store)

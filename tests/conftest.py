@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,7 +102,7 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def small_config(out: Path, **changes: Any) -> RunConfig:
+def small_config(out: Path | str, **changes: Any) -> RunConfig:
     """Three steps a task on two or more tasks of the embedded stream, on a model of width 32."""
     model = changes.pop("model", "tiny-t5")
     overrides = {**SMALL[model], **changes.pop("overrides", {})}
@@ -143,6 +145,40 @@ def learner_of(sequence_of: Callable[..., SequencePlan]) -> Callable[..., Learne
         return learner
 
     return make
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The URL of an S3 server on a port of its own; the environment names it to every client, in other processes too."""
+    # imported where it is needed: most tests wait for neither
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "tests",
+        "AWS_SECRET_ACCESS_KEY": "tests",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**settings, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+            patch.setenv(name, value)
+        yield settings["AWS_ENDPOINT_URL"]
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a bucket of the test's own."""
+    import requests
+
+    name = f"b{uuid.uuid4().hex[:12]}"
+    requests.put(f"{object_store}/{name}", timeout=10).raise_for_status()
+    # what must lie on a disk all the same
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return f"s3://{name}"
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 # The floors of `orchestrator`, from the ground up. A module imports its own floor and those below it; a module that is named
 # twice stands on the floor of its longest name.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("orchestrator.errors", "orchestrator.logs"),
+    ("orchestrator.errors", "orchestrator.interruption", "orchestrator.logs", "orchestrator.storage"),
     ("orchestrator.config",),
     ("orchestrator.models",),
     ("orchestrator.store",),

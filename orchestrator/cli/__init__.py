@@ -10,16 +10,15 @@ from typing import Any
 
 import typer
 
+from orchestrator import interruption
+
 # a command joins the application when its module is imported
 from orchestrator.cli import benchmarks, experiments, storage, tools
 from orchestrator.cli.app import app, make_console
-from orchestrator.errors import CommandFailed, SequenceFailed, UserError, shortened
+from orchestrator.errors import CommandFailed, SequenceFailed, StorageFailed, UserError, shortened
 from orchestrator.logs import traceback_of
 
 __all__ = ["benchmarks", "experiments", "main", "storage", "tools"]
-
-# The shells' number for a command that Ctrl-C ended: 128 + SIGINT
-INTERRUPTED = 130
 
 # The base of what the parser of options raises. typer does not name it, and has moved it between its own packages
 _ParserError: Any = typer.BadParameter.__mro__[2]
@@ -27,12 +26,13 @@ _ParserError: Any = typer.BadParameter.__mro__[2]
 
 def main() -> None:
     """The console command. Bad input ends in one line and exit code 2, a failure in one line and exit code 1."""
+    interruption.listen()
     try:
         code = app(standalone_mode=False)
     # 2 is what typer gives for an option that it does not know: a script asks one code for all bad input
     except UserError as error:
         _end_with(f"error: {error}", error, code=2)
-    except (SequenceFailed, CommandFailed) as error:
+    except (SequenceFailed, CommandFailed, StorageFailed) as error:
         _end_with(f"failed: {error}", error, code=1)
     except _ParserError as error:
         # a group that is called without a command shows what there is
@@ -40,13 +40,17 @@ def main() -> None:
             error.show()
             raise SystemExit(error.exit_code) from None
         _end_with(f"error: {error.format_message()}", error, code=2)
-    # what typer makes of Ctrl-C
-    if code == INTERRUPTED:
-        make_console(stderr=True).print("stopped; the same command goes on from here", style="yellow")
+    finally:
+        # whatever typer, and others on the way, have made of it
+        if interruption.was_asked():
+            interruption.leave_now()
     raise SystemExit(code or 0)
 
 
 def _end_with(line: str, error: Exception, code: int) -> None:
+    # the end of what it needed, by the signal
+    if interruption.was_asked():
+        return
     console = make_console(stderr=True)
     # the options of a command that has ended are gone, so the command line itself is asked
     if "--debug" in sys.argv:

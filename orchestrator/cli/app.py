@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from orchestrator import logs
-from orchestrator.errors import CommandFailed, SequenceFailed, UserError, shown
+from orchestrator.errors import CommandFailed, SequenceFailed, StorageFailed, UserError, shown
+from orchestrator.storage.door import check_answers
+from orchestrator.storage.places import resolved
 
 app = typer.Typer(
     help="Train continual-learning methods over streams of tasks, on a laptop or a Ray cluster, and record all of it in MLflow.",
@@ -35,9 +36,11 @@ def possible_name(name: str) -> str:
     return name
 
 
-Out = Annotated[Path, typer.Option("--out", help="The output folder of the runs.")]
+Out = Annotated[str, typer.Option("--out", help="The output folder of the runs, or s3://bucket/prefix.")]
 # No default here: a recipe may name a folder, which an option that was not given must not override
-NewOut = Annotated[Path | None, typer.Option("--out", help="Output folder. Default: the recipe's, or ./runs.")]
+NewOut = Annotated[
+    str | None, typer.Option("--out", help="Output folder, or s3://bucket/prefix. Default: the recipe's, or ./runs.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 Settings = Annotated[
     list[str] | None,
@@ -46,17 +49,6 @@ Settings = Annotated[
 Run = Annotated[str, typer.Argument(metavar="RUN", callback=possible_name, help="An experiment's name, or its folder.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of what fails, not its log's path alone.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the machinery does: workers, scoring, MLflow.")]
-
-
-def folder_of(out: Path) -> str:
-    """The full path of an output folder. Raises UserError where no folder can have that name."""
-    try:
-        full = out.resolve()
-        # a name that is too long is found by asking for it
-        full.exists()
-        return str(full)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--out: {shown(str(out))} is no folder: {getattr(error, 'strerror', None) or error}") from None
 
 
 def make_console(stderr: bool = False) -> Console:
@@ -79,9 +71,16 @@ def failures_logged(out: str, command: str) -> Iterator[None]:
     try:
         yield
     # these say all in their own line, and `main` gives each its exit code
-    except (UserError, SequenceFailed, CommandFailed):
+    except (UserError, SequenceFailed, CommandFailed, StorageFailed):
         raise
     except Exception as error:
         path = logs.driver_log(out)
         logs.write_failure(path, f"orchestrator {command}", error)
         raise CommandFailed(f"{logs.reason(error)}; log: {path}") from error
+
+
+def output_folder(out: str) -> str:
+    """The output folder that `--out` names, the same in every process. Raises UserError, also where a store does not answer."""
+    folder = resolved(out)
+    check_answers(folder)
+    return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,13 +17,14 @@ from orchestrator.cli.app import (
     Verbose,
     app,
     failures_logged,
-    folder_of,
     make_console,
+    output_folder,
     screen_console,
 )
 from orchestrator.cli.outcome import finish, print_result, shown
 from orchestrator.config import DEFAULT_RECIPE
 from orchestrator.errors import UserError
+from orchestrator.storage.door import check_answers
 
 if TYPE_CHECKING:
     from orchestrator.config.experiment import RunConfig
@@ -106,18 +106,19 @@ def plan_(
         print(json.dumps(dry_run.as_json(totals, tflops)))
 
 
-def _read(recipe: str, settings: list[str] | None, out: Path | None) -> RunConfig:
+def _read(recipe: str, settings: list[str] | None, out: str | None) -> RunConfig:
     """The configuration that a command's options name."""
     from orchestrator.config.loading import load_config
 
-    folder = str(out) if out else None
-    return load_config(recipe, settings or [], folder)
+    config = load_config(recipe, settings or [], out)
+    check_answers(config.out)
+    return config
 
 
 @app.command()
 def evaluate(
     run: Run,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     as_json: AsJson = False,
     debug: Debug = False,
     verbose: Verbose = False,
@@ -126,7 +127,7 @@ def evaluate(
     from orchestrator.planning.experiment import open_experiment
     from orchestrator.run import evaluate_experiment
 
-    experiment = open_experiment(run, folder_of(out))
+    experiment = open_experiment(run, output_folder(out))
     with failures_logged(experiment.config.out, "evaluate"):
         result, problems = evaluate_experiment(experiment, screen_console(verbose))
     raise typer.Exit(finish(result, problems, as_json, debug))
@@ -135,7 +136,7 @@ def evaluate(
 @app.command()
 def report(
     run: Run,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     matrices: Annotated[bool, typer.Option("--matrices", help="Print every accuracy matrix too.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -146,7 +147,7 @@ def report(
     from orchestrator.report.results import results
     from orchestrator.search.results import is_search, search_results
 
-    experiment = open_experiment(run, folder_of(out))
+    experiment = open_experiment(run, output_folder(out))
     # a search has an experiment's folder too; its report has the trials beside the evaluation
     if is_search(experiment):
         result = search_results(experiment)
@@ -177,14 +178,14 @@ def predictions(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="So many examples. Default: 20; with --json, all.")
     ] = None,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     as_json: AsJson = False,
 ) -> None:
     """Show what was answered to each example of a task, and what the right answer was."""
     from orchestrator.planning.experiment import open_experiment
     from orchestrator.report.predictions import next_command, print_predictions, read_predictions, select_predictions
 
-    experiment = open_experiment(run, folder_of(out))
+    experiment = open_experiment(run, output_folder(out))
     result = read_predictions(experiment, task, after, method, seed, stream)
     if as_json:
         result["predictions"] = select_predictions(result["predictions"], wrong, limit)

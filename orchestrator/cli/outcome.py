@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.cli.app import make_console
+from orchestrator.storage.places import SCHEME
 
 
 def finish(result: dict[str, Any], problems: list[str], as_json: bool, debug: bool = False) -> int:
@@ -77,7 +78,9 @@ def print_result(result: dict[str, Any], console: Console) -> None:
 
 
 def shown(path: str) -> str:
-    """The path as it is shortest to read: relative to where the user is, or absolute."""
+    """The path as it is shortest to read: relative to where the user is, or absolute; a URI as it is."""
+    if path.startswith(SCHEME):
+        return path
     relative = os.path.relpath(path)
     if len(relative) < len(path):
         return relative

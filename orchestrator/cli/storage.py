@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from orchestrator.cli.app import AsJson, Out, Run, app, failures_logged, folder_of, make_console, possible_name
+from orchestrator.cli.app import AsJson, Out, Run, app, failures_logged, make_console, output_folder, possible_name
 from orchestrator.cli.outcome import shown
 from orchestrator.config import Keep
 
@@ -28,7 +27,7 @@ def prune(
         typer.Option("--keep", help="Default: the experiment's `checkpoints.keep`, and `last` where that is all."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     as_json: AsJson = False,
 ) -> None:
     """Remove states that are scored and that nothing starts from any more; every score stays.
@@ -39,7 +38,7 @@ def prune(
     from orchestrator.report.pruning import print_pruning
     from orchestrator.report.pruning import prune as prune_states
 
-    folder = folder_of(out)
+    folder = output_folder(out)
     with failures_logged(folder, "prune"):
         result = prune_states(run, folder, keep, dry_run)
     console = make_console(stderr=as_json)
@@ -59,14 +58,14 @@ def _next_command(result: dict[str, Any], keep: Keep | None) -> str:
 
 
 @app.command()
-def sync(run: Run, out: Out = Path("runs"), as_json: AsJson = False) -> None:
+def sync(run: Run, out: Out = "runs", as_json: AsJson = False) -> None:
     """Compare the copy in MLflow with the journals: copy what is missing, mend what differs, delete what is there twice.
 
     It restores a store that was deleted, and completes one that was behind. Exit codes: 0 in step, 1 not, 2 bad input.
     """
     from orchestrator.sync import print_sync, sync_run
 
-    folder = folder_of(out)
+    folder = output_folder(out)
     console = make_console(stderr=as_json)
     with failures_logged(folder, "sync"):
         result = sync_run(run, folder, console)
@@ -88,7 +87,7 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Put aside what is damaged, and write again what is known elsewhere.")
     ] = False,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     as_json: AsJson = False,
 ) -> None:
     """Read every file of an experiment or a search, and say which is not what was written and what can be done.
@@ -98,7 +97,7 @@ def verify(
     from orchestrator.verification.verify import print_verification
     from orchestrator.verification.verify import verify as verify_files
 
-    folder = folder_of(out)
+    folder = output_folder(out)
     with failures_logged(folder, "verify"):
         result = verify_files(run, folder, make_console(stderr=True), repair)
     print_verification(result, make_console(stderr=as_json))

@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, Debug, Out, app, folder_of, make_console
+from orchestrator.cli.app import AsJson, Debug, Out, app, make_console, output_folder
 from orchestrator.errors import UserError
+from orchestrator.storage.places import local_folder, resolved
 
 MOST_PORT = 65535
 
@@ -85,13 +86,13 @@ def check_method_(
 
 @app.command()
 def ui(
-    out: Out = Path("runs"),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")] = 5000,
+    out: Out = "runs",
+    port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
 ) -> None:
     """Serve the MLflow UI of an output folder on this machine only."""
     if not 1 <= port <= MOST_PORT:
         raise UserError(f"--port: {port} is none; allowed: 1 to {MOST_PORT}")
-    store = Path(folder_of(out)) / "mlflow.db"
+    store = local_folder(resolved(out)) / "mlflow.db"
     if not store.exists():
         raise UserError(f"--out: no MLflow store at {str(store)!r}; `orchestrator run` makes one")
     # asked now: once MLflow's server has replaced this process, only its own traceback would tell
@@ -135,14 +136,14 @@ def mixture_law_(
     tokens: Annotated[
         float | None, typer.Option("--tokens", help="Of the run to come. Default: the largest one's.")
     ] = None,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     as_json: AsJson = False,
 ) -> None:
     """Fit how the loss falls with tokens and share of a mixture (arXiv 2406.01375), and say the best share for a target."""
     from orchestrator.planning.experiment import open_experiment
     from orchestrator.report.mixtures.advice import advise, print_advice
 
-    opened = [open_experiment(experiment, folder_of(out)) for experiment in experiments]
+    opened = [open_experiment(experiment, output_folder(out)) for experiment in experiments]
     try:
         advice = advise(opened, task, general, most, tokens)
     except ValueError as error:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator import logs
+from orchestrator import interruption, logs
+from orchestrator.cluster.leaving import LEAVE_SECONDS, ask_to_leave, make_leave_file
 from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups, scores_asynchronously
 from orchestrator.cluster.scoring import AsyncScoring
+from orchestrator.cluster.trainer import fit, gave_up
 from orchestrator.cluster.worker import work_through
+from orchestrator.config.experiment import worker_counts
 from orchestrator.config.running import ScalingConfig
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.store.view import View
+from orchestrator.storage.places import folder_at, seconds_between_looks
+from orchestrator.store.view import View, read_view
 
 logger = logging.getLogger(__name__)
 
@@ -54,19 +58,13 @@ def run_on_cluster(
     groups = min(len(sequences), max_concurrent_groups(scaling, resources))
     asynchronously = scores_asynchronously(placement, scaling, resources, len(sequences))
     gpus = gpus_per_worker(scaling, resources)
-    started = int(time.time() * 1000)
-    run_logs = logs.ray_logs(sequences[0].out, f"{name}-{started}")
-    settings: dict[str, Any] = {
-        "sequences": [sequence.model_dump(mode="json") for sequence in sequences],
-        "evaluate": not asynchronously,
-        "started": started,
-        "max_failures": scaling.max_failures,
-        "until": until,
-        "run_logs": str(run_logs),
-    }
-    logger.info("%d groups of %d workers; scoring beside training: %s", groups, scaling.workers, asynchronously)
+    settings = _settings(sequences, scaling, name, until, evaluate=not asynchronously)
+    run_logs = folder_at(settings["run_logs"])
+    logger.info("%d groups of %s workers; scoring beside training: %s", groups, scaling.workers, asynchronously)
+    leave = None
     if give is None:
-        work: Work = _OwnGroups(groups, name, settings, sequences[0].out, scaling, gpus)
+        leave = make_leave_file(sequences[0].out, settings["run"])
+        work: Work = _OwnGroups(groups, name, settings | {"leave": str(leave)}, sequences[0].out, scaling, gpus)
     else:
         work = give(settings)
     scoring = AsyncScoring(gpus, run_logs)
@@ -74,28 +72,77 @@ def run_on_cluster(
     if asynchronously and scores_asynchronously("auto", scaling, resources, len(sequences)):
         scoring.pool.start_actor()
     try:
-        _follow(work, scoring if asynchronously else None, sequences, watch)
+        # what is left in good order is not trained again
+        with interruption.deferred() as was_asked:
+            _follow(work, scoring if asynchronously else None, sequences, watch, was_asked)
+            if was_asked() and leave:
+                _have_left(work, leave, watch)
     finally:
         scoring.close()
+        if leave:
+            leave.unlink(missing_ok=True)
     return [*work.problems, *scoring.problems]
 
 
+def _settings(
+    sequences: Sequence[SequencePlan], scaling: ScalingConfig, name: str, until: int | None, evaluate: bool
+) -> dict[str, Any]:
+    """What the workers of one run are told."""
+    # drawn at random, and the same for all workers: what happened in this run is known by it, whatever clocks say
+    run = uuid.uuid4().hex
+    return {
+        "sequences": [sequence.model_dump(mode="json") for sequence in sequences],
+        "evaluate": evaluate,
+        "run": run,
+        "max_failures": scaling.max_failures,
+        "until": until,
+        "run_logs": str(logs.ray_logs(sequences[0].out, f"{name}-{run[:8]}")),
+        "sizes": worker_counts([sequence.training for sequence in sequences], scaling),
+    }
+
+
 def _follow(
-    work: Work, scoring: AsyncScoring | None, sequences: Sequence[SequencePlan], watch: Callable[[], list[View]]
+    work: Work,
+    scoring: AsyncScoring | None,
+    sequences: Sequence[SequencePlan],
+    watch: Callable[[], list[View]],
+    was_asked: Callable[[], bool],
 ) -> None:
-    """Watch until the groups have ended; score meanwhile what they store, where that is not their own affair."""
+    """Watch until the groups have ended, or are to; score meanwhile what they store, where that is not their own affair."""
     while work.is_running or (scoring and scoring.is_busy):
+        if was_asked():
+            return
         views = watch()
         if scoring:
             scoring.tick(sequences, views)
         # often enough for a screen, and seldom enough for journals on shared storage
-        time.sleep(0.3)
+        time.sleep(seconds_between_looks(sequences[0].out, 0.3))
     if scoring is None:
         return
     # the last checkpoints may have come after the last look
     scoring.tick(sequences, watch())
-    while scoring.is_busy:
+    while scoring.is_busy and not was_asked():
         scoring.tick(sequences, watch())
+        time.sleep(0.2)
+
+
+def progress_of(settings: dict[str, Any]) -> int:
+    """How much was done of the sequences of a run: a number that grows with each step forward that stays."""
+    done = 0
+    for values in settings["sequences"]:
+        view = read_view(values["out"], values["id"])
+        done += view.progress
+        if view.has_ended and view.last_attempt.run == settings["run"]:
+            done += 1
+    return done
+
+
+def _have_left(work: Work, leave: Path, watch: Callable[[], list[View]]) -> None:
+    """Ask the workers to leave, and give them the time to write what they have."""
+    ask_to_leave(leave)
+    ends = time.monotonic() + LEAVE_SECONDS
+    while work.is_running and time.monotonic() < ends:
+        watch()
         time.sleep(0.2)
 
 
@@ -105,18 +152,15 @@ class _OwnGroups:
     def __init__(
         self, groups: int, name: str, settings: dict[str, Any], out: str, scaling: ScalingConfig, gpus: float
     ) -> None:
+        self.settings = settings
+        self.out = out
+        self.scaling = scaling
+        self.gpus = gpus
         self.problems: list[str] = []
         self.threads: list[threading.Thread] = []
-        # Each sequence may bring its group down once for a fault of its own and `max_failures` times by its workers' deaths;
-        # the workers count that for each sequence, and Ray Train must not give up before they do.
-        max_failures = (scaling.max_failures + 1) * len(settings["sequences"])
         for index in range(groups):
-            group = f"{name}-{index}"
-            fit = partial(
-                self._fit, group, trainer(group, work_through, settings, out, scaling, gpus, max_failures), out
-            )
             # Ray Train waits for a group until it has ended. Daemons: Ctrl-C ends the command, and not only when it comes back
-            thread = threading.Thread(target=fit, daemon=True)
+            thread = threading.Thread(target=self._keep_alive, args=(f"{name}-{index}",), daemon=True)
             thread.start()
             self.threads.append(thread)
 
@@ -124,64 +168,34 @@ class _OwnGroups:
     def is_running(self) -> bool:
         return any(thread.is_alive() for thread in self.threads)
 
-    def _fit(self, group: str, of_group: Any, out: str) -> None:
-        try:
-            of_group.fit()
-        except Exception as error:  # a thread must hand over what it cannot raise; Ray Train's errors have many types
-            self.problems.append(gave_up(group, error, out))
+    def _keep_alive(self, group: str) -> None:
+        """Run one group until its work is over. It is started again as long as it comes to something between two failures."""
+        import ray
 
+        failures = 0
+        done = progress_of(self.settings)
+        while True:
+            try:
+                self._fit(group)
+                return
+            except (
+                Exception
+            ) as error:  # a thread must hand over what it cannot raise; Ray Train's errors have many types
+                # the cluster ended, by Ctrl-C say: to ask anything of Ray now would start another one
+                if interruption.was_asked() or not ray.is_initialized():
+                    return
+                done_before = done
+                done = progress_of(self.settings)
+                failures = 0 if done > done_before else failures + 1
+                # where workers died one after the other, Ray Train has tried often enough; its other errors it does not try again
+                has_tried = isinstance(error, ray.train.WorkerGroupError) and failures > 0
+                if has_tried or failures > self.scaling.max_failures:
+                    self.problems.append(gave_up(group, error, self.out))
+                    return
+                logger.warning("%s is started again after %s", group, logs.reason(error))
 
-def gave_up(group: str, error: Exception, out: str) -> str:
-    """The line on a group that Ray Train gave up; its traceback goes to the log that the line names."""
-    log = logs.driver_log(out)
-    logs.write_failure(log, f"the workers of {group}", error)
-    return f"the workers of {group} gave up: {_last_line(error)}; log: {log}"
-
-
-def trainer(
-    group: str,
-    work: Callable[[dict[str, Any]], None],
-    settings: dict[str, Any],
-    out: str,
-    scaling: ScalingConfig,
-    gpus: float,
-    max_failures: int,
-) -> Any:
-    """The TorchTrainer of one group, whose workers call `work` with the settings."""
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
-    from orchestrator.cluster.deaths import NoteDeaths
-
-    storage = Path(out) / "ray"
-    run_name = f"{group}-{settings['started']}"
-    introductions = storage / run_name / "workers"
-    resources_per_worker = {"CPU": scaling.cpus_per_worker}
-    if gpus:
-        resources_per_worker["GPU"] = gpus
-    return TorchTrainer(
-        work,
-        train_loop_config=settings
-        | {"group": group, "strategy": scaling.strategy, "introductions": str(introductions)},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=scaling.workers,
-            use_gpu=gpus > 0,
-            resources_per_worker=resources_per_worker,
-        ),
-        run_config=ray.train.RunConfig(
-            name=run_name,
-            storage_path=str(storage),
-            # typed for the older version of Ray Train, which calls other methods of it
-            callbacks=[NoteDeaths(group, introductions, Path(settings["run_logs"]))],  # type: ignore[list-item]
-            failure_config=ray.train.FailureConfig(max_failures=max_failures),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # Train V2 has it
-        ),
-    )
-
-
-def _last_line(error: BaseException) -> str:
-    """The last line of an error's message: where Ray puts the cause, below its own stack."""
-    lines = str(error).strip().splitlines()
-    if not lines:
-        return type(error).__name__
-    return lines[-1].strip()
+    def _fit(self, group: str) -> None:
+        # Each sequence may bring its group down once for a fault of its own and `max_failures` times by its workers' deaths;
+        # the workers count that for each sequence, and Ray Train must not give up before they do.
+        max_failures = (self.scaling.max_failures + 1) * len(self.settings["sequences"])
+        fit(group, work_through, self.settings, self.out, self.scaling, self.gpus, max_failures)

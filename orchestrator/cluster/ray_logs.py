@@ -24,19 +24,20 @@ TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class RayProcess:
-    """A process that Ray started: which machine it is on, and where Ray's files on it are."""
+    """A process that Ray started: which machine it is on, and where Ray's files on it are; and the attempt that it works at."""
 
     pid: int
     machine: str
     node_id: str
     worker_id: str
     session_logs: str
+    attempt: str = ""
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.machine}"
 
 
-def this_process() -> RayProcess:
+def this_process(attempt: str = "") -> RayProcess:
     """The process that calls, which must be one of Ray's workers."""
     import ray
     import ray._private.worker
@@ -50,6 +51,7 @@ def this_process() -> RayProcess:
         node_id=context.get_node_id(),
         worker_id=context.get_worker_id(),
         session_logs=str(node.get_logs_dir_path()),
+        attempt=attempt,
     )
 
 
@@ -58,9 +60,9 @@ def introduction(folder: Path, rank: int) -> Path:
     return folder / f"worker-{rank}.json"
 
 
-def introduce(path: Path) -> RayProcess:
-    """Write down who this process is, for when it can no longer say so itself."""
-    process = this_process()
+def introduce(path: Path, attempt: str = "") -> RayProcess:
+    """Write down who this process is and what it begins, for when it can no longer say so itself."""
+    process = this_process(attempt)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(process)))
     return process

@@ -5,14 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator import interruption, logs
 from orchestrator.config.running import ScalingConfig
-from orchestrator.errors import UserError
+from orchestrator.errors import CommandFailed, UserError
+from orchestrator.storage.places import folder_at, is_local
 
 logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
+# other addresses are words, such as auto, or have a scheme
+HOST_AND_PORT = re.compile(r"[^/]+:\d{1,5}")
 
 
 @dataclass(frozen=True)
@@ -45,11 +54,36 @@ def cluster() -> Iterator[Resources]:
         yield _cluster_resources()
         return
     logger.info("connecting to Ray" if cluster_is_running() else "starting a Ray cluster on this machine")
-    ray.init(**_connection())
+    _connect()
+    # Ray has put handlers of its own in their place
+    interruption.listen()
     try:
         yield _cluster_resources()
     finally:
         ray.shutdown()
+
+
+def _connect() -> None:
+    """Connect to Ray, or start it. Raises UserError where no cluster answers, and CommandFailed where none starts here."""
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        # Ray itself tries for many minutes
+        if HOST_AND_PORT.fullmatch(address):
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        ray.init(**_connection())
+    except SystemExit:
+        # a handler of Ray's own for SIGTERM, which is in place before its start is over
+        interruption.listen()
+        signal.raise_signal(signal.SIGTERM)
+    # what cannot connect has many types in Ray, among them plain Exception
+    except Exception as error:
+        ray.shutdown()
+        if cluster_is_running():
+            raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: {logs.reason(error)}") from error
+        raise CommandFailed(f"Ray did not start on this machine: {logs.reason(error)}") from error
 
 
 def _connection() -> dict[str, Any]:
@@ -91,15 +125,16 @@ def max_concurrent_groups(scaling: ScalingConfig, resources: Resources) -> int:
     if scaling.max_concurrent is not None:
         return scaling.max_concurrent
     gpus = gpus_per_worker(scaling, resources)
-    groups = _fits(resources.cpus, scaling.workers * scaling.cpus_per_worker)
+    workers = _fits(resources.cpus, scaling.cpus_per_worker)
     if gpus:
-        groups = min(groups, _fits(resources.gpus, scaling.workers * gpus))
-    if groups < 1:
-        asked = f"{scaling.workers} x ({scaling.cpus_per_worker:g} CPU, {gpus:g} GPU)"
+        workers = min(workers, _fits(resources.gpus, gpus))
+    if workers < scaling.fewest_workers:
+        asked = f"{scaling.fewest_workers} x ({scaling.cpus_per_worker:g} CPU, {gpus:g} GPU)"
         raise UserError(
             f"scaling.workers: asks for {asked}, but the cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
         )
-    return groups
+    # groups that may grow have room to
+    return max(1, workers // scaling.most_workers)
 
 
 def _fits(available: float, each: float) -> int:
@@ -113,8 +148,20 @@ def scores_asynchronously(placement: str, scaling: ScalingConfig, resources: Res
     if placement != "auto":
         return placement == "async"
     groups = min(sequences, max_concurrent_groups(scaling, resources))
-    workers = groups * scaling.workers
+    workers = groups * scaling.most_workers
     gpus = gpus_per_worker(scaling, resources)
     free_cpus = resources.cpus - workers * scaling.cpus_per_worker
     free_gpus = resources.gpus - workers * gpus
     return free_cpus >= 1 and (gpus == 0 or free_gpus >= gpus)
+
+
+def ray_storage(out: str) -> dict[str, Any]:
+    """Where Ray keeps records of its own of a run, as arguments of its RunConfig."""
+    folder = folder_at(out) / "ray"
+    if is_local(folder):
+        return {"storage_path": str(folder)}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    # the client that everything else is written with: Ray's own would have settings of its own
+    objects: Any = folder
+    return {"storage_path": objects.path, "storage_filesystem": PyFileSystem(FSSpecHandler(objects.fs))}

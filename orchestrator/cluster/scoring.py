@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from orchestrator import logs
 from orchestrator.cluster.ray_logs import copy_ray_logs, death, introduced
 from orchestrator.cluster.scoring_pool import Job, ScoringPool, what_is_scored
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store import events
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.journal import Journal, journal_folder
@@ -52,7 +54,7 @@ class AsyncScoring:
 
     def _introduction(self, sequence: SequencePlan, tasks_seen: int) -> Path:
         """The file in which a scoring actor writes down who it is."""
-        return Path(sequence.out) / "ray" / self.run_logs.name / f"scoring-{sequence.id}-{tasks_seen}.json"
+        return folder_at(sequence.out) / "ray" / self.run_logs.name / f"scoring-{sequence.id}-{tasks_seen}.json"
 
     def _collect(self) -> None:
         for ended in self.pool.poll():
@@ -60,7 +62,7 @@ class AsyncScoring:
             if ended.error is None:
                 from orchestrator.evaluation.columns import note_columns
 
-                note_columns(sequence, tasks_seen, Store(Path(sequence.out)))
+                note_columns(sequence, tasks_seen, Store(folder_at(sequence.out)))
             else:
                 self._note_failure(sequence, tasks_seen, ended.error)
 
@@ -86,7 +88,9 @@ class AsyncScoring:
             method=sequence.method.label,
             log=str(log),
         )
-        Journal(journal_folder(sequence.out, sequence.id), "evaluate").append(failure)
+        # said in the command's own lines in any case, also where it is the storage that fails
+        with contextlib.suppress(OSError):
+            Journal(journal_folder(sequence.out, sequence.id), "evaluate").append(failure)
 
 
 def _stored_states(view: View) -> list[int]:

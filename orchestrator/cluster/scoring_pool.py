@@ -12,6 +12,7 @@ from orchestrator import logs
 from orchestrator.cluster.ray_logs import introduce
 from orchestrator.errors import WorkerFailed
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class ScoringActor:
         what = what_is_scored(sequence, tasks_seen)
         log = logs.scoring_log(sequence.out, sequence.id, tasks_seen)
         with logs.to_file(log):
-            process = introduce(Path(introduction))
+            process = introduce(folder_at(introduction))
             logger.info("%s, by %s", what, process)
             try:
                 self.scorer.score(sequence, tasks_seen)

@@ -9,12 +9,17 @@ import asyncio
 import contextlib
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from orchestrator import logs
-from orchestrator.cluster.groups import gave_up, trainer
+from orchestrator import interruption, logs
+from orchestrator.cluster.groups import progress_of
+from orchestrator.cluster.leaving import LEAVE_SECONDS, ask_to_leave, make_leave_file
+from orchestrator.cluster.trainer import fit, gave_up
 from orchestrator.cluster.worker import take_jobs
 from orchestrator.config.running import ScalingConfig
 
@@ -28,12 +33,21 @@ class Job:
 
     settings: dict[str, Any]
     problems: asyncio.Future[list[str]]
+    # since it was last seen to go on
     takes: int = 0
+    progress: int = 0
 
     @property
     def most_takes(self) -> int:
         """Each sequence may bring its group down once by a fault of its own, and so often by its workers' deaths."""
         return (self.settings["max_failures"] + 1) * len(self.settings["sequences"]) + 1
+
+    def look(self) -> None:
+        """Forget how often it was taken, if it has gone on since the last look."""
+        progress = progress_of(self.settings)
+        if progress > self.progress:
+            self.progress = progress
+            self.takes = 0
 
 
 class JobQueue:
@@ -89,6 +103,7 @@ class JobQueue:
             self.taken[group] = self.waiting.pop(0)
         if group in self.taken:
             job = self.taken[group]
+            job.look()
             # that it did not even come up counts as if it had taken the job
             if group not in self.came_up:
                 job.takes += 1
@@ -143,34 +158,42 @@ def warm_groups(name: str, count: int, out: str, scaling: ScalingConfig, gpus: f
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(JobQueue)
     queue = actor.options(num_cpus=0, scheduling_strategy=here).remote()
+    leave = make_leave_file(out, uuid.uuid4().hex)
     threads = []
     for index in range(count):
         # daemons: Ctrl-C ends the command, and not only when Ray Train has come back
-        thread = threading.Thread(target=_keep_alive, args=(f"{name}-{index}", queue, out, scaling, gpus), daemon=True)
+        keep_alive = partial(_keep_alive, f"{name}-{index}", queue, leave, out, scaling, gpus)
+        thread = threading.Thread(target=keep_alive, daemon=True)
         thread.start()
         threads.append(thread)
     try:
         yield queue
     finally:
+        seconds = END_SECONDS
+        if interruption.was_asked():
+            ask_to_leave(leave)
+            seconds = LEAVE_SECONDS
         queue.close.remote()
-        ends = time.monotonic() + END_SECONDS
+        ends = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(0.0, ends - time.monotonic()))
+        leave.unlink(missing_ok=True)
 
 
-def _keep_alive(name: str, queue: Any, out: str, scaling: ScalingConfig, gpus: float) -> None:
+def _keep_alive(name: str, queue: Any, leave: Path, out: str, scaling: ScalingConfig, gpus: float) -> None:
     """Run one group until there are no more jobs; it is started anew where Ray Train gives it up."""
     import ray
 
+    run = uuid.uuid4().hex
+    run_logs = logs.ray_logs(out, f"{name}-{run[:8]}")
+    settings = {"queue": queue, "run": run, "run_logs": str(run_logs), "leave": str(leave), "sizes": []}
     goes_on = True
     while goes_on:
-        started = int(time.time() * 1000)
-        settings = {"queue": queue, "started": started, "run_logs": str(logs.ray_logs(out, f"{name}-{started}"))}
         try:
-            trainer(name, take_jobs, settings, out, scaling, gpus, scaling.max_failures + 1).fit()
+            fit(name, take_jobs, settings, out, scaling, gpus, scaling.max_failures + 1)
             return
         except Exception as error:  # Ray Train's errors have many types
             # the cluster ended, by Ctrl-C say: to ask anything of Ray now would start another one
-            if not ray.is_initialized():
+            if interruption.was_asked() or not ray.is_initialized():
                 return
             goes_on = ray.get(queue.give_up.remote(name, gave_up(name, error, out)))

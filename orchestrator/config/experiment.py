@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -33,7 +35,10 @@ class RunConfig(Section):
     scaling: ScalingConfig = ScalingConfig()
     tracking: TrackingConfig = TrackingConfig()
     search: SearchConfig | None = Field(None, description="how `orchestrator tune` chooses hyper-parameters")
-    out: str = Field("runs", description="folder for checkpoints, journals, scores, reports and the MLflow store")
+    out: str = Field(
+        "runs",
+        description="folder, or s3://bucket/prefix, for checkpoints, journals, scores, reports and the MLflow store",
+    )
 
     # the training settings of each method, complete: resolved when the configuration is validated, and nowhere else
     _resolved: tuple[tuple[MethodEntry, TrainingConfig], ...] = PrivateAttr(())
@@ -55,14 +60,19 @@ class RunConfig(Section):
                 "whole model; allowed: ddp"
             )
         resolved = []
+        trainings = []
         for method in self.methods:
             training = resolve_training(self.training, method)
-            # a method may have a global batch of its own, but all have the experiment's workers
-            check_batch(training, self.scaling.workers)
             check_strategy(method, self.scaling)
             check_during(method, self.evaluation)
             check_base(method, self.model.base)
             resolved.append((method, training))
+            trainings.append(training)
+        # a method may have a global batch of its own, but all have the experiment's workers
+        check_workers(trainings, self.scaling)
+        if self.search is not None and self.scaling.is_elastic:
+            found = [self.scaling.fewest_workers, self.scaling.most_workers]
+            raise ValueError(f"scaling.workers: a search takes one number (found {found})")
         self._resolved = tuple(resolved)
         return self
 
@@ -176,6 +186,33 @@ def check_base(method: MethodEntry, base: str) -> None:
     for part, kind in zip((method.tuning, *method.plugins), method.types, strict=True):
         if kind.card.not_quantised:
             raise ValueError(f"model.base: {base!r} cannot be combined with {part.name!r}: {kind.card.not_quantised}")
+
+
+def check_workers(trainings: Sequence[TrainingConfig], scaling: ScalingConfig) -> None:
+    """Raises ValueError where no number of workers that is allowed divides every global batch into equal micro-batches."""
+    if worker_counts(trainings, scaling):
+        return
+    if not scaling.is_elastic:
+        for training in trainings:
+            check_batch(training, scaling.most_workers)
+    batches = sorted({training.global_batch for training in trainings})
+    raise ValueError(
+        f"training.global_batch: {', '.join(map(str, batches))}: with training.micro_batch, no number of workers from "
+        f"{scaling.fewest_workers} to {scaling.most_workers}, as scaling.workers allows, divides all"
+    )
+
+
+def worker_counts(trainings: Sequence[TrainingConfig], scaling: ScalingConfig) -> list[int]:
+    """The numbers of workers that scaling allows and among which every global batch divides."""
+    counts = []
+    # more have no example each
+    smallest = min(trainings, key=lambda training: training.global_batch)
+    for workers in range(scaling.fewest_workers, min(scaling.most_workers, smallest.global_batch) + 1):
+        with contextlib.suppress(ValueError):
+            for training in trainings:
+                check_batch(training, workers)
+            counts.append(workers)
+    return counts
 
 
 def check_batch(training: TrainingConfig, workers: int) -> None:

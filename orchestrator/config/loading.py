@@ -15,6 +15,7 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.config.yaml_text import read_yaml
 from orchestrator.errors import UserError, as_given, shortened, shown
+from orchestrator.storage.places import resolved
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -49,17 +50,7 @@ def load_config(source: str | None = None, overrides: Sequence[str] = (), out: s
         raise UserError(f"{origin}: {explain(error)}") from None
     _check_spaces(config)
     # a worker may have another working directory
-    return config.model_copy(update={"out": str(_full(config.out))})
-
-
-def _full(out: str) -> Path:
-    try:
-        full = _expanded(out, "out").resolve()
-        full.exists()
-        return full
-    # a name that is too long, a circle of links, or NUL, which an option may have
-    except (OSError, ValueError) as error:
-        raise UserError(f"out: {shown(out)} is no folder: {getattr(error, 'strerror', None) or error}") from None
+    return config.model_copy(update={"out": resolved(config.out)})
 
 
 def _check_spaces(config: RunConfig) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from orchestrator.config import Keep
 from orchestrator.config.section import Section, check_unique
@@ -17,7 +17,9 @@ Rows = Literal["all", "seen"]
 class ScalingConfig(Section):
     """The workers of one sequence. Sequences run side by side as far as the cluster reaches."""
 
-    workers: int = Field(1, ge=1)
+    workers: int | tuple[int, int] = Field(
+        1, description="a number, or the fewest and the most, such as [1, 4]: as many as there is room for, at any time"
+    )
     strategy: Literal["ddp", "fsdp", "hsdp"] = Field(
         "ddp",
         description="ddp: each worker has the whole model; fsdp: all share one, each holding a part of every weight; "
@@ -30,20 +32,59 @@ class ScalingConfig(Section):
         ge=1,
         description="sequences side by side; null: as many as fit now. A number also waits for nodes to come",
     )
-    max_failures: int = Field(2, ge=0, description="how often a crashed group of workers is started again")
+    max_failures: int = Field(
+        2, ge=0, description="how often a group of workers that crashed is started again with nothing done between"
+    )
+
+    @property
+    def fewest_workers(self) -> int:
+        """The number of workers that a sequence needs."""
+        if isinstance(self.workers, int):
+            return self.workers
+        return self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """The number of workers that a sequence has where there is room for them."""
+        if isinstance(self.workers, int):
+            return self.workers
+        return self.workers[1]
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers follows the cluster."""
+        return self.fewest_workers < self.most_workers
 
     @property
     def is_sharded(self) -> bool:
         """Whether each worker holds a part of the model alone; a single one has the whole under every strategy."""
-        return self.strategy != "ddp" and self.workers > 1
+        return self.strategy != "ddp" and self.most_workers > 1
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _one_or_more(cls, workers: Any) -> Any:
+        numbers = workers
+        if not isinstance(workers, list | tuple):
+            numbers = [workers, workers]
+        for number in numbers:
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"expected whole numbers greater than or equal to 1 (found {workers!r})")
+        if len(numbers) != 2 or numbers[0] > numbers[1]:
+            raise ValueError(f"expected a number, or the fewest and the most, such as [1, 4] (found {workers!r})")
+        return workers
 
     @model_validator(mode="after")
     def _a_gpu_each(self) -> ScalingConfig:
         # two workers of one group on one GPU cannot exchange anything: NCCL refuses them
-        if self.workers > 1 and self.gpus_per_worker and self.gpus_per_worker < 1:
+        if self.most_workers > 1 and self.gpus_per_worker and self.gpus_per_worker < 1:
             raise ValueError(
-                f"gpus_per_worker = {self.gpus_per_worker:g} goes with workers = 1: each of {self.workers} workers needs "
+                f"gpus_per_worker = {self.gpus_per_worker:g} goes with workers = 1: each of {self.most_workers} workers needs "
                 "a GPU of its own; allowed: 0, 1 or more"
+            )
+        if self.is_elastic and self.strategy == "hsdp":
+            raise ValueError(
+                "strategy: 'hsdp' needs as many workers on each node, and goes with one number of workers; allowed with "
+                f"workers = [{self.fewest_workers}, {self.most_workers}]: ddp, fsdp"
             )
         return self
 

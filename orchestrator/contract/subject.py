@@ -17,6 +17,7 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.contract.observation import Observation, observed
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.training.sequence import run_sequence
 
@@ -113,7 +114,7 @@ class Subject:
 
 def stored_state(sequence: SequencePlan, tasks_seen: int) -> State:
     """What the checkpoint after so many tasks holds."""
-    return Store(Path(sequence.out)).load(sequence.keys[tasks_seen])
+    return Store(folder_at(sequence.out)).load(sequence.keys[tasks_seen])
 
 
 def stored_weights(sequence: SequencePlan, tasks_seen: int) -> Mapping[str, Tensor]:

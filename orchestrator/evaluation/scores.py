@@ -231,13 +231,14 @@ def missing_scores(sequence: SequencePlan, tasks_seen: int, store: Store) -> lis
 
     Of a task that comes again in the stream the first occurrence alone: its score is that of the others too.
     """
+    keys = sequence.score_keys[tasks_seen]
+    to_score = sequence.tasks_to_score(tasks_seen)
+    known = set(store.load_scores(keys[task_id] for task_id in to_score))
     missing = []
-    asked = set()
-    for task_id in sequence.tasks_to_score(tasks_seen):
-        key = sequence.score_keys[tasks_seen][task_id]
-        if key not in asked and store.load_score(key) is None:
+    for task_id in to_score:
+        if keys[task_id] not in known:
             missing.append(task_id)
-        asked.add(key)
+        known.add(keys[task_id])
     return missing
 
 
@@ -263,9 +264,10 @@ def compute_score(
 
 def score_events(sequence: SequencePlan, tasks_seen: int, store: Store) -> Iterator[ScoreComputed]:
     """The events of the scores that one state is to have, all of which are cached."""
-    for task_id in sequence.tasks_to_score(tasks_seen):
-        key = sequence.score_keys[tasks_seen][task_id]
-        record = store.load_score(key)
-        assert record is not None
+    keys = sequence.score_keys[tasks_seen]
+    to_score = sequence.tasks_to_score(tasks_seen)
+    records = store.load_scores(keys[task_id] for task_id in to_score)
+    for task_id in to_score:
+        key = keys[task_id]
         task = sequence.tasks[task_id]
-        yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=task, key=key, **record)
+        yield ScoreComputed(tasks_seen=tasks_seen, task_id=task_id, task=task, key=key, **records[key])

@@ -15,6 +15,9 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError, shown
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.door import check_conditions, check_locks
+from orchestrator.storage.lines import has_lines_of
+from orchestrator.storage.places import folder_at, is_local, local_folder
 from orchestrator.store.integrity import seal, seal_text, unseal, unseal_text, write_whole
 
 CONFIG = "config.yaml"
@@ -33,7 +36,7 @@ class Experiment:
     @property
     def folder(self) -> Path:
         """Where its configuration and its report are."""
-        return Path(self.config.out) / "experiments" / self.config.name
+        return folder_at(self.config.out) / "experiments" / self.config.name
 
     def save(self) -> None:
         """Write what was asked for. Raises UserError where the output folder cannot be written."""
@@ -53,27 +56,27 @@ class Experiment:
 
 def search_folder(out: str, name: str) -> Path:
     """Where a search of that name keeps its journal, its choice and its plots."""
-    return Path(out) / "experiments" / name / "search"
+    return folder_at(out) / "experiments" / name / "search"
 
 
 def is_search_folder(out: str, name: str) -> bool:
     """Whether an experiment's folder is that of a search."""
-    return (search_folder(out, name) / "search.jsonl").exists()
+    return has_lines_of(search_folder(out, name), "search")
 
 
 def tracking_uri(config: RunConfig) -> str:
-    """The MLflow store: the one asked for, or an sqlite file in the output folder."""
-    return config.tracking.uri or f"sqlite:///{config.out}/mlflow.db"
+    """The MLflow store: the one asked for, or an sqlite file in the output folder; beside it, where that is no disk."""
+    return config.tracking.uri or f"sqlite:///{local_folder(config.out)}/mlflow.db"
 
 
 def open_experiment(run: str, out: str) -> Experiment:
     """The experiment of that name in `out`, or in that folder. Raises UserError."""
     # a folder given as it is wins: it may be a copy that lies outside every output folder
-    folder = Path(run)
+    folder = folder_at(run)
     if not _has_plan(folder):
-        folder = Path(out) / "experiments" / run
+        folder = folder_at(out) / "experiments" / run
     if not _has_plan(folder):
-        raise UserError(f"no experiment {shown(run)} in {shown(out)}: {_what_there_is(Path(out))}")
+        raise UserError(f"no experiment {shown(run)} in {shown(out)}: {_what_there_is(folder_at(out))}")
     # the folder may have been moved or copied since: what counts is where it is now
     here = str(folder.resolve().parent.parent)
     sequences = read_plans(folder / PLANS, here)
@@ -95,7 +98,10 @@ def read_plans(file: Path, out: str) -> tuple[SequencePlan, ...]:
     try:
         content = file.read_bytes()
         plans = json.loads(content) if _is_old(content) else unseal(content)["sequences"]
-        return tuple(SequencePlan.model_validate({**plan, "out": out}) for plan in plans)
+        sequences = []
+        for plan in plans:
+            sequences.append(SequencePlan.model_validate({**plan, "out": out}))
+        return tuple(sequences)
     except _UNREADABLE as error:
         raise UserError(f"{file}: {_why_unreadable(error)}") from None
 
@@ -135,20 +141,25 @@ def _what_there_is(out: Path) -> str:
 
 
 def check_writable(out: str) -> None:
-    """Raises UserError where nothing can be written below `out`, before anything is computed for it. Leaves nothing there."""
+    """Raises UserError where nothing can be written below `out`, or no lock is one, before anything is computed for it."""
+    folder = folder_at(out)
+    if not is_local(folder):
+        check_conditions(out)
+        return
     made: list[Path] = []
     try:
         # by trying: of /proc, of a name that is too long and of a full disk, permissions say nothing
-        for folder in (*reversed(Path(out).parents), Path(out)):
-            if not folder.exists():
-                folder.mkdir()
-                made.append(folder)
+        for part in (*reversed(folder.parents), folder):
+            if not part.exists():
+                part.mkdir()
+                made.append(part)
         with tempfile.TemporaryFile(dir=out):
             pass
+        check_locks(folder)
     except OSError as error:
         raise UserError(f"out: cannot write to {shown(out)}: {error.strerror}") from None
     finally:
-        for folder in reversed(made):
+        for part in reversed(made):
             # another command may have begun to write there meanwhile
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                part.rmdir()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 from methods import is_ours, source_of
 from methods.shared.quantised import check_installed
@@ -25,6 +24,7 @@ from orchestrator.planning.probes import ProbeColumns, check_probes, memories_of
 from orchestrator.planning.room import doubts_about_room
 from orchestrator.planning.sequence_plan import SequencePlan, Split
 from orchestrator.planning.suitability import check_epochs, check_family, check_objectives, check_stream, for_objectives
+from orchestrator.storage.places import folder_at
 from orchestrator.store.access_log import TestAccessLog
 from streams import Stream, Task, doubts
 
@@ -160,7 +160,7 @@ class Planner:
 
         Called when all is checked: a configuration that is refused has read nothing that anyone learns.
         """
-        record = TestAccessLog(Path(self.config.out)).reader(self.config.name, "plan", self.why)
+        record = TestAccessLog(folder_at(self.config.out)).reader(self.config.name, "plan", self.why)
         while self._test_reads:
             record(self._test_reads.pop(0))
 

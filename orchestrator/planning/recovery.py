@@ -7,9 +7,9 @@ plan. `run_sequence` appends what is missing to the journal; a report recovers i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import (
     CheckpointSaved,
@@ -36,9 +36,11 @@ def recovered_view(sequence: SequencePlan) -> View:
 def add_lost(sequence: SequencePlan, view: View) -> list[Event]:
     """Complete a view by what its journal lost and the plan and the store know. Returns what was added."""
     added: list[Event] = []
-    # scores amid training are no part of what makes a journal whole: some states are found without them
-    if has_lost_facts(view) or (view.damaged and sequence.evaluation.during is not None):
+    if has_lost_facts(view):
         added += _add_missing(sequence, view)
+    # scores amid training are no part of what makes a journal whole: some states are found without them
+    elif sequence.points_keys and view.start is not None:
+        added += _add_points(sequence, view)
     # The last line may be the one that was lost, of a journal that lacks nothing else
     if view.last_word == "running" and view.is_whole():
         added.append(SequenceFinished())
@@ -56,9 +58,22 @@ def _add_missing(sequence: SequencePlan, view: View) -> list[Event]:
         if view.last_word == "waiting":
             view.last_word = "running"
     added = []
-    for event in missing_events(sequence, view, Store(Path(sequence.out))):
+    for event in missing_events(sequence, view, Store(folder_at(sequence.out))):
         if view.add(event):
             added.append(event)
+    return added
+
+
+def _add_points(sequence: SequencePlan, view: View) -> list[Event]:
+    """Add the scores amid the training of tasks that were trained to their end."""
+    added = []
+    store = Store(folder_at(sequence.out))
+    for task_id, task in sorted(view.by_task.items()):
+        if task.checkpoint is None:
+            continue
+        for event in point_events(sequence, task_id, store):
+            if view.add(event):
+                added.append(event)
     return added
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -14,6 +13,7 @@ from orchestrator.config.running import CheckpointsConfig, EvaluationConfig
 from orchestrator.config.section import Section
 from orchestrator.config.stream import StreamConfig
 from orchestrator.config.training import TrainingConfig
+from orchestrator.storage.places import folder_at
 from orchestrator.store.access_log import TestAccessLog
 from streams import DEFAULT_SCORER, Stream, Task
 
@@ -99,4 +99,4 @@ class SequencePlan(Section):
             self._test_reader(why)(task)
 
     def _test_reader(self, why: str) -> Callable[[Task], None]:
-        return TestAccessLog(Path(self.out)).reader(self.experiment, self.id, why)
+        return TestAccessLog(folder_at(self.out)).reader(self.experiment, self.id, why)

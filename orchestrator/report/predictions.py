@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NoReturn
 
 from rich import box
@@ -16,6 +15,7 @@ from orchestrator.evaluation.scorer import Scorer
 from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.planning.experiment import Experiment
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.predictions import DamagedPredictions, load_predictions
 from orchestrator.store.scores import score_file
@@ -38,7 +38,7 @@ def read_predictions(
     sequence = _find_sequence(experiment, task, method, seed, stream)
     tasks_seen = _tasks_seen(sequence, after)
     key = sequence.score_keys[tasks_seen][sequence.tasks.index(task)]
-    store = Store(Path(experiment.config.out))
+    store = Store(folder_at(experiment.config.out))
     score = store.load_score(key)
     state = f"{sequence.method.label}, seed {sequence.seed}, {_after(sequence, tasks_seen)}"
     evaluate = f"orchestrator evaluate {experiment.config.name} --out {experiment.config.out}"

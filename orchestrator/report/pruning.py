@@ -16,6 +16,7 @@ from orchestrator.errors import UserError
 from orchestrator.planning.experiment import open_experiment
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.retention import Group, Pruning, carry_out, keep_of, other_groups, plan_pruning, planned_groups
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.states.in_task import InTaskStates
 
@@ -60,7 +61,7 @@ def _keep(folder: Path, keep: Keep | None) -> Keep:
 
 def _find(run: str, out: str, keep: Keep | None) -> tuple[Path, list[Group], list[tuple[str, Group]]]:
     """(the experiment's folder, the groups to prune, groups of the same experiment that stay as they are)."""
-    folder = Path(out) / "experiments" / run
+    folder = folder_at(out) / "experiments" / run
     # a search that has not come to its evaluation has no plan of one, and yet trials
     if not folder.is_dir():
         found = _find_sequence(run, out, keep)
@@ -74,7 +75,7 @@ def _find(run: str, out: str, keep: Keep | None) -> tuple[Path, list[Group], lis
 
 
 def _find_sequence(run: str, out: str, keep: Keep | None) -> tuple[Path, list[Group], list[tuple[str, Group]]] | None:
-    for folder in sorted((Path(out) / "experiments").glob("*")):
+    for folder in sorted((folder_at(out) / "experiments").glob("*")):
         for group in planned_groups(folder):
             named = tuple(sequence for sequence in group.sequences if sequence.id == run)
             if named:

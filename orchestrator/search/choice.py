@@ -18,6 +18,7 @@ from orchestrator.search.definition import Search, content_hash
 from orchestrator.search.space import with_values
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.store.identities import evaluation_run, search_run
+from orchestrator.store.integrity import write_whole
 from orchestrator.store.journal import Journal, Tail
 from orchestrator.store.records.event import Event
 from orchestrator.store.records.search_events import SearchChosen, SearchFinished, SearchStarted
@@ -54,9 +55,7 @@ def freeze(search: Search, trial_store: TrialStore) -> dict[str, Any]:
         )
     # The journal first: a process that dies between the two leaves a hash without a file, which locks nothing.
     record_once(search.folder, SearchChosen(sha256=chosen["sha256"]))
-    unfinished = file.with_name(f".{CHOSEN}")
-    unfinished.write_text(json.dumps(chosen, indent=1))
-    unfinished.replace(file)
+    write_whole(file, json.dumps(chosen, indent=1).encode())
     return chosen
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from methods import Context
-from orchestrator.config.experiment import RunConfig, check_batch
+from orchestrator.config.experiment import RunConfig, check_workers
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.search import SearchConfig
 from orchestrator.config.stream import StreamConfig
@@ -237,7 +237,7 @@ def _check_together(config: RunConfig, method: MethodEntry, space: Space) -> Non
     for combination in itertools.product(*candidates.values()):
         values: Values = dict(zip(candidates, combination, strict=True))
         try:
-            check_batch(config.training_for(with_values(method, values)), config.scaling.workers)
+            check_workers([config.training_for(with_values(method, values))], config.scaling)
         except ValueError as error:
             raise UserError(f"search.space: {error}") from None
 

@@ -140,7 +140,8 @@ def _draw_parallel(label: str, parameters: Sequence[str], trials: Sequence[Score
     axes.axis("off")
     figure.colorbar(plt.cm.ScalarMappable(norm, colours), ax=axes, label=_title("aa", measure), shrink=0.8)
     axes.set_title(f"{label}: {len(trials)} trials (dotted: stopped early)", loc="left")
-    figure.savefig(file, dpi=130)
+    with file.open("wb") as stream:
+        figure.savefig(stream, dpi=130)
     plt.close(figure)
     return file
 
@@ -214,7 +215,8 @@ def _draw_contours(label: str, x: str, y: str, trials: Sequence[ScoredTrial], fi
         _draw_panel(axes, x_values, y_values, heights, _colours(metric, measure))
         axes.set(xlabel=x, ylabel=y, title=_title(metric, measure))
     figure.suptitle(f"{label}: {len(usable)} trials", x=0.01, ha="left")
-    figure.savefig(file, dpi=130)
+    with file.open("wb") as stream:
+        figure.savefig(stream, dpi=130)
     plt.close(figure)
     return file
 

@@ -6,7 +6,6 @@ Ray Tune runs and stops trials. Which there are, and how they ended, the trial s
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +16,9 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator import logs
+from orchestrator import interruption, logs
 from orchestrator.cluster.groups import run_on_cluster
-from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups
+from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups, ray_storage
 from orchestrator.cluster.warm_groups import JobAtWork, warm_groups
 from orchestrator.config.running import ScalingConfig
 from orchestrator.config.search import SearchConfig
@@ -27,6 +26,7 @@ from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.search.decisions.halving import rungs
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Trial, score_after, tasks_done
+from orchestrator.storage.places import folder_at
 from orchestrator.store.journal import Journal, Tail, journal_folder
 from orchestrator.store.records.search_events import TrialProblem
 from orchestrator.store.view import View
@@ -61,7 +61,9 @@ def run_trials(
     out = trial_store.planner.config.out
     most = search.max_concurrent or max_concurrent_groups(scaling, resources)
     groups = max(1, min(most, trial_store.num_planned() - len(trial_store.results)))
-    with warm_groups(f"{name}-search", groups, out, scaling, gpus_per_worker(scaling, resources)) as queue:
+    gpus = gpus_per_worker(scaling, resources)
+    # within: the groups are given time to leave, and Ray Tune, which could not give it, is not interrupted at any moment
+    with warm_groups(f"{name}-search", groups, out, scaling, gpus) as queue, interruption.deferred():
         settings = DriverSettings(search, scaling, resources, str(trial_store.folder), queue)
         _tuner(trial_store, settings, watch, name, most).fit()
 
@@ -87,7 +89,7 @@ def _tuner(
     )
     run_config = tune.RunConfig(
         name=f"{name}-search",
-        storage_path=str(Path(trial_store.planner.config.out) / "ray"),
+        **ray_storage(trial_store.planner.config.out),
         verbose=0,
         callbacks=[_Watch(watch)],
         # Of a trial's driver, whose node died. A trial that fails by itself says so in its journal.
@@ -109,8 +111,9 @@ class _FromTrialStore(_StoredEmpty, Searcher):
     def __init__(self, trial_store: TrialStore) -> None:
         super().__init__(metric="score", mode="max")
         self.trial_store = trial_store
-        self.since_ms = time.time() * 1000
         self.tail = Tail(trial_store.folder)
+        # what is there already is of earlier runs of the search
+        list(self.tail.new_events())
         self.problems: dict[str, str] = {}
         self.started: dict[str, Trial] = {}
 
@@ -135,7 +138,7 @@ class _FromTrialStore(_StoredEmpty, Searcher):
     def _read_problems(self) -> None:
         """Note what trials' drivers said last went wrong with the machinery in this run of the search."""
         for event in self.tail.new_events():
-            if isinstance(event, TrialProblem) and event.time >= self.since_ms:
+            if isinstance(event, TrialProblem):
                 self.problems[event.trial] = event.reason
 
     def save(self, checkpoint_path: str) -> None:
@@ -171,6 +174,8 @@ class _Watch(_StoredEmpty, tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.watch()
+        if interruption.was_asked():
+            raise KeyboardInterrupt
 
 
 def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
@@ -213,7 +218,7 @@ def _drive_trial(config: dict[str, Any], settings: DriverSettings) -> None:
             if failed or tasks_done(views) < until_task:
                 # What a sequence says of itself is in its journal; what the machinery says around it would be lost.
                 if problems:
-                    _record_problem(Path(settings.folder), config["trial"], problems[0])
+                    _record_problem(folder_at(settings.folder), config["trial"], problems[0])
                 return
             tune.report({"tasks": until_task, "score": score_after(settings.search, views, until_task)})
 

@@ -55,6 +55,7 @@ from orchestrator.search.conventional import conventional_search
 from orchestrator.search.space import parameters_of
 from orchestrator.search.trial_store import TrialStore
 from orchestrator.search.trials import Cost, score_of
+from orchestrator.storage.places import folder_at
 from orchestrator.store.access_log import TestAccessLog
 from orchestrator.store.integrity import seal, unseal_file, write_whole
 
@@ -138,7 +139,7 @@ def search_results(experiment: Experiment) -> dict[str, Any]:
             add_gap(method, usual["methods"].get(label))
     search["ranking"] = ranking(methods)
     # Of both sides: a test split of a tuning stream that was read is as much a breach.
-    log = TestAccessLog(Path(experiment.config.out)).entries()
+    log = TestAccessLog(folder_at(experiment.config.out)).entries()
     datasets = {*search["datasets"]["tuning"], *search["datasets"]["evaluation"]}
     search["test_access_log"] = access_summary(log, result["experiment"], datasets)
     search["summary"] = _summary(search)

@@ -25,6 +25,7 @@ from orchestrator.search.trials import (
     tasks_done,
     trial_result,
 )
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.identities import search_run, trial_name, trial_run
 from orchestrator.store.journal import Journal, Tail
@@ -272,7 +273,7 @@ class TrialStore:
         """Record how a trial ended, once: its journals say it, or the `problem` that its driver had."""
         self.running.discard(trial.key)
         if trial.key not in self.results:
-            workers = self.planner.config.scaling.workers
+            workers = self.planner.config.scaling.most_workers
             stopped_after = self.halving.stopped_after(trial)
             result = trial_result(trial, self.search, workers, self.gpus_per_worker, problem, stopped_after)
             self.results[trial.key] = result
@@ -303,7 +304,7 @@ class TrialStore:
 def _has_everything(trial: Trial) -> bool:
     """Whether the store has every state and score of a trial, and its journals say so."""
     for sequence in trial.sequences:
-        if not is_complete(sequence, Store(Path(sequence.out))):
+        if not is_complete(sequence, Store(folder_at(sequence.out))):
             return False
     # Another sequence may have made all that this one needs before this one has begun: its own journal is then empty.
     return tasks_done(trial.views()) == trial.num_tasks

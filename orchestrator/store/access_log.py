@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.lines import Segments, files_of_lines
+from orchestrator.storage.places import is_local
 from orchestrator.store.integrity import seal, unseal
 from orchestrator.store.records.event import now_ms
 from streams import Task
@@ -31,7 +33,6 @@ class TestAccessLog:
         """What a task calls when its test split is read."""
 
         def record(task: Task) -> None:
-            self.folder.mkdir(parents=True, exist_ok=True)
             entry = {
                 "time": now_ms(),
                 "experiment": experiment,
@@ -41,19 +42,32 @@ class TestAccessLog:
                 "why": why,
             }
             # on shared storage two machines may well have the same process id
-            file = self.folder / f"{socket.gethostname()}-{os.getpid()}.jsonl"
-            with file.open("ab") as stream:
-                stream.write(seal(entry) + b"\n")
+            _append(self.folder, f"{socket.gethostname()}-{os.getpid()}", seal(entry) + b"\n")
 
         return record
 
     def entries(self) -> list[dict[str, Any]]:
         """All lines, oldest first. One that a crash tore, or that is damaged otherwise, is left out."""
         entries: list[dict[str, Any]] = []
-        for file in self.folder.glob("*.jsonl"):
+        for file, _ in files_of_lines(self.folder, first=""):
             for line in file.read_bytes().splitlines():
                 try:
                     entries.append(unseal(line))
                 except ValueError:
                     continue
         return sorted(entries, key=lambda entry: int(entry["time"]))
+
+
+# In an object store, the lines of this process by their folder
+_segments: dict[Path, Segments] = {}
+
+
+def _append(folder: Path, writer: str, line: bytes) -> None:
+    if not is_local(folder):
+        if folder not in _segments:
+            _segments[folder] = Segments(folder, writer)
+        _segments[folder].append(line, at_once=True)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{writer}.jsonl").open("ab") as stream:
+        stream.write(line)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
+from orchestrator.storage.folders import made_whole, move_folder, remove_folder
+from orchestrator.storage.places import is_local
 from orchestrator.store import scores
 from orchestrator.store.integrity import file_sha256, seal, sync_files, unseal_file, write_whole
 from orchestrator.store.locks import exclusive_lock
@@ -33,6 +34,7 @@ from orchestrator.store.states.state_files import (
 from orchestrator.store.states.tensor_files import (
     WrittenFile,
     digest_bytes,
+    read_tensors,
     tensor_parts,
     write_bytes,
     write_tensors,
@@ -63,22 +65,28 @@ class Store:
         Its weights are checked by `is_sound`, which reads all of them.
         """
         # the small file stands for all: reading gigabytes of weights at each look would take longer than the look
-        return self.has_history(key) and not self._was_pruned(key) and self._has_base(key)
+        manifest = self._vouched_for(key)
+        return manifest is not None and "pruned" not in manifest and self._has_base(manifest)
 
     def has_history(self, key: str) -> bool:
         """Whether a checkpoint was made, and how its training went is known: also of one that was pruned."""
-        try:
-            history = self._manifest(key)["files"][HISTORY_FILE]
-            return file_sha256(self.path(key) / HISTORY_FILE) == history["sha256"]
-        except _UNREADABLE:
-            return False
+        return self._vouched_for(key) is not None
 
     def is_pruned(self, key: str) -> bool:
         """Whether a checkpoint was made, and all but its history was removed on purpose."""
-        return self.has_history(key) and self._was_pruned(key)
+        manifest = self._vouched_for(key)
+        return manifest is not None and "pruned" in manifest
 
-    def _was_pruned(self, key: str) -> bool:
-        return "pruned" in self._manifest(key)
+    def _vouched_for(self, key: str) -> dict[str, Any] | None:
+        """The manifest of a checkpoint whose history is as it says; None where there is none."""
+        try:
+            manifest = self._manifest(key)
+            # read at once: in an object store, opening it would be a request of its own
+            history = (self.path(key) / HISTORY_FILE).read_bytes()
+            is_whole = hashlib.sha256(history).hexdigest() == manifest["files"][HISTORY_FILE]["sha256"]
+        except _UNREADABLE:
+            return None
+        return manifest if is_whole else None
 
     def prune(self, key: str) -> int:
         """Remove a state that is no longer needed, and keep its history. Returns the bytes that are free now.
@@ -115,38 +123,31 @@ class Store:
         The weights are written as their difference from those of the state `base`, where that is smaller.
         """
         final = self.path(key)
-        # what a process left that died here: nobody else writes this key now
-        for leftover in final.parent.glob(f".{key}.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
         if self.is_pruned(key):
-            shutil.rmtree(final)
-        elif final.exists() and not self.has(key):
+            remove_folder(final)
+        # in an object store, files without a manifest are what a process left that died while it wrote them
+        elif (final if is_local(final) else final / MANIFEST).exists() and not self.has(key):
             self.set_aside(key)
-        unfinished = final.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
-        unfinished.mkdir(parents=True)
-        try:
+        with made_whole(final, lambda: self.has(key)) as folder:
             about_base: Mapping[str, Any] = {}
             if base is not None:
                 packed, about_base = self._as_difference(packed, base)
-            files = write_state(unfinished, packed)
+            files = write_state(folder, packed)
             # written last: a folder that has it is complete
-            _write_manifest(unfinished, {"key": key, "made_by": made_by, **about_base}, files)
+            _write_manifest(folder, {"key": key, "made_by": made_by, **about_base}, files)
             # All at once, which takes a disk less time than one after the other. The manifest too must be there before the
             # name that vouches for it.
-            sync_files(unfinished)
-            # if another process made the same state first after all, its bytes serve as well
-            if not self.has(key):
-                unfinished.rename(final)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            sync_files(folder)
         return self.size(key)
 
     def is_sound(self, key: str) -> bool:
         """Whether every file of a checkpoint is as its manifest lists it, and of those that it is a difference from."""
-        if not self.has_sound_files(key) or self._was_pruned(key) or not self._has_base(key):
+        if not self.has_sound_files(key):
             return False
-        base = self.base_of(key)
-        return base is None or self.is_sound(base)
+        manifest = self._manifest(key)
+        if "pruned" in manifest or not self._has_base(manifest):
+            return False
+        return "base" not in manifest or self.is_sound(manifest["base"]["key"])
 
     def has_sound_files(self, key: str) -> bool:
         """Whether every file of a checkpoint is as its manifest lists it; of one that was pruned, the one that is left."""
@@ -168,9 +169,9 @@ class Store:
         folder = self.path(key)
         base = self.base_of(key)
         if base is None:
-            return load_file(folder / WEIGHTS_FILE)
+            return read_tensors(folder / WEIGHTS_FILE)
         form = (folder / DELTA_FORM_FILE).read_bytes()
-        return unpack_difference(load_file(folder / DELTA_FILE), form, self.weights(base))
+        return unpack_difference(read_tensors(folder / DELTA_FILE), form, self.weights(base))
 
     def history(self, key: str) -> dict[str, Any]:
         """How the last task of a checkpoint went, without reading its weights."""
@@ -202,9 +203,9 @@ class Store:
         base = self._manifest(key).get("base")
         return None if base is None else str(base["key"])
 
-    def _has_base(self, key: str) -> bool:
+    def _has_base(self, manifest: Mapping[str, Any]) -> bool:
         """Whether the weights that a difference is from are there, bit for bit as they were; True where it is none."""
-        base = self._manifest(key).get("base")
+        base = manifest.get("base")
         if base is None:
             return True
         # made again by other workers, its last bits may be others
@@ -271,13 +272,16 @@ class Store:
 
     def set_aside(self, key: str) -> None:
         """Move a corrupt checkpoint out of the way, so that its state is made again; its files are kept to look at."""
-        folder = self.path(key)
         # a number of its own: the same state may turn out corrupt once more
-        folder.rename(folder.with_name(f"{key}.corrupt-{uuid.uuid4().hex[:6]}"))
+        move_folder(self.path(key), f"{key}.corrupt-{uuid.uuid4().hex[:6]}")
 
     def load_score(self, key: str) -> dict[str, Any] | None:
         """The score of that key with what is recorded with it; None where it has to be computed."""
         return scores.load_score(self.root, key)
+
+    def load_scores(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The scores of those keys that need not be computed."""
+        return scores.load_scores(self.root, keys)
 
     def save_score(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep a score; it appears whole or not at all."""

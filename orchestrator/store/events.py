@@ -7,7 +7,7 @@ ValueError. Times are in milliseconds since 1970. `identities.py` says which rec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -25,8 +25,24 @@ from orchestrator.store.records.search_events import (
 )
 
 
+class Attempt(NamedTuple):
+    """One taking up of a sequence, by identities that are drawn at random: the clocks of machines differ.
+
+    `run` is the command's, which may take a sequence up several times. Both are empty where no cluster trains.
+    """
+
+    run: str = ""
+    id: str = ""
+
+
+NO_ATTEMPT = Attempt()
+
+
 class SequenceStarted(Event):
-    """A group of workers took up a sequence: the whole configuration, the data and the software."""
+    """A group of workers took up a sequence: the whole configuration, the data and the software.
+
+    `run` and `attempt` say which taking up it was (see `Attempt`).
+    """
 
     name = "sequence_started"
     id: str
@@ -39,6 +55,9 @@ class SequenceStarted(Event):
     versions: dict[str, str]
     git_commit: str | None
     machine: str
+    # absent from journals that are older than these fields
+    run: str = ""
+    attempt: str = ""
 
 
 class TaskStarted(Event):
@@ -181,7 +200,8 @@ class SequenceFinished(Event):
 class SequenceFailed(Event):
     """A sequence cannot go on: why, where it was, and where the whole traceback is.
 
-    `transient`: another attempt may succeed. A journal of a sequence holds none of these, the notes of its workers do.
+    `transient`: another attempt may succeed. A journal of a sequence holds none of these, the notes of its workers do, which
+    name their `attempt`.
     """
 
     name = "sequence_failed"
@@ -193,6 +213,7 @@ class SequenceFailed(Event):
     worker: int | None = None
     log: str | None = None
     transient: bool = False
+    attempt: str = ""
 
 
 class ScoringFailed(Event):

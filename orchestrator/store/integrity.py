@@ -13,7 +13,12 @@ import uuid
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+from orchestrator.storage.places import is_local
+
+if TYPE_CHECKING:
+    from orchestrator.storage.objects import ObjectPath
 
 _FIELD = b', "crc": "'
 _END = b'"}'
@@ -80,6 +85,10 @@ def _checksum(content: bytes) -> bytes:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under another name first, and give it its own when all bytes are on the disk."""
+    if not is_local(path):
+        # an object appears whole or not at all
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # a name of its own: two processes may write the same file at once
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -94,7 +103,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sync_files(folder: Path) -> None:
-    """Wait until the bytes of every file of a folder are on the disk."""
+    """Wait until the bytes of every file of a folder are on the disk; objects are kept when they are put."""
+    if not is_local(folder):
+        return
     for file in folder.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -102,5 +113,10 @@ def sync_files(folder: Path) -> None:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
+    if not is_local(path):
+        digest = hashlib.sha256()
+        for piece in cast("ObjectPath", path).pieces():
+            digest.update(piece)
+        return digest.hexdigest()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -16,6 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.storage.lines import Segments, files_of_lines, opened_at
+from orchestrator.storage.places import folder_at, is_local
 from orchestrator.store.events import PointScored, Step, SystemSample, parse_event
 from orchestrator.store.integrity import is_sound, seal, unseal
 from orchestrator.store.records.event import Event
@@ -35,7 +37,7 @@ _STEP = re.compile(
 
 def journal_folder(out: str | Path, sequence_id: str) -> Path:
     """Where a sequence's journal is."""
-    return Path(out) / "sequences" / sequence_id
+    return folder_at(out) / "sequences" / sequence_id
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Journal:
 
     folder: Path
     writer: str = "train"
+    _segments: Segments | None = field(default=None, init=False, repr=False)
 
     def append(self, event: Event) -> None:
         """Write one event."""
@@ -51,9 +54,14 @@ class Journal:
 
     def append_all(self, events: Sequence[Event]) -> None:
         """Write events in their order, and wait for the disk once for all of them."""
+        lines = b"".join(seal(event.to_json()) + b"\n" for event in events)
+        at_once = not all(isinstance(event, UNSYNCED) for event in events)
+        if not is_local(self.folder):
+            self._segments = self._segments or Segments(self.folder, self.writer)
+            self._segments.append(lines, at_once)
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.writer}.jsonl"
-        lines = b"".join(seal(event.to_json()) + b"\n" for event in events)
         # opened for each call: a journal has nothing to close, and no handle that a forked process would share
         with path.open("ab+") as stream:
             if stream.tell() > 0:
@@ -64,7 +72,7 @@ class Journal:
             # one write of whole lines: a reader never sees the half of an event as a line of its own
             stream.write(lines)
             stream.flush()
-            if not all(isinstance(event, UNSYNCED) for event in events):
+            if at_once:
                 os.fsync(stream.fileno())
 
 
@@ -179,8 +187,7 @@ class Tail:
             if end <= offset:
                 continue
             name = path.name
-            with path.open("rb") as stream:
-                stream.seek(offset)
+            with opened_at(path, offset) as stream:
                 for line in stream:
                     # its writer is at it this moment: the offset stays before it
                     if not line.endswith(b"\n"):
@@ -194,12 +201,9 @@ class Tail:
     def _sizes(self) -> list[tuple[Path, int]]:
         """The journal's files, the training's first, with their sizes.
 
-        A score is written after the fact that its state exists, by another writer. So the size of the training's file is
-        taken last, and its lines are given first: no score ever comes before its state.
+        A score is written after the fact that its state exists, by another writer: no score ever comes before its state.
         """
-        paths = sorted(self.folder.glob("*.jsonl"), key=lambda path: path.stem == "train")
-        sizes = [(path, path.stat().st_size) for path in paths]
-        return sizes[::-1]
+        return files_of_lines(self.folder, first="train")
 
     def _take(self, name: str, line: bytes) -> None:
         """Note that a line was read."""
@@ -242,7 +246,7 @@ class ResumableTail(Tail):
         counts: dict[str, int] = {}
         for name, (offset, sha256) in digests.items():
             try:
-                with (self.folder / name).open("rb") as stream:
+                with opened_at(self.folder / name, 0) as stream:
                     content = stream.read(offset)
             except FileNotFoundError:
                 return False

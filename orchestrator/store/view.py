@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.config.running import Rows
 from orchestrator.store.events import (
+    Attempt,
     CheckpointCorrupt,
     CheckpointSaved,
     Measured,
@@ -39,7 +40,8 @@ class View:
     """A sequence as its journal tells it. Facts count once: of two events on one fact the first stands.
 
     `scores[tasks_seen, task_id]` is the score on a task of the state after so many tasks. `damaged` are the lines that were
-    left out. `failed` is the event that ended it, while it is its last word.
+    left out. `failed` is the event that ended it, while it is its last word. `attempts` are those since it last made progress,
+    which `progress` counts; `last_attempt` may have made some.
     """
 
     id: str
@@ -61,9 +63,9 @@ class View:
     failed: SequenceFailed | None = None
     # by tasks seen, the last of each; what was scored later is among them still (see `unscored`)
     scoring_failures: dict[int, ScoringFailed] = field(default_factory=dict)
-    starts: list[int] = field(default_factory=list)
-    failed_at: int = 0
-    finished_at: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+    last_attempt: Attempt = field(default_factory=Attempt)
+    progress: int = 0
     damaged: list[DamagedLine] = field(default_factory=list)
     # the last word of its workers, who may leave the scoring to others
     last_word: Literal["waiting", "running", "finished", "failed"] = "waiting"
@@ -76,13 +78,9 @@ class View:
         return self.last_word
 
     @property
-    def ended_at(self) -> int:
-        """When its workers were done with it; 0 while they are not."""
-        if self.last_word == "finished":
-            return self.finished_at
-        if self.last_word == "failed":
-            return self.failed_at
-        return 0
+    def has_ended(self) -> bool:
+        """Whether its workers are done with it."""
+        return self.last_word in ("finished", "failed")
 
     def read(self, tail: Tail) -> None:
         """Take in what a journal has that is new."""
@@ -102,7 +100,6 @@ class View:
         raise TypeError(f"event {event.name!r} is none of a sequence")
 
     @add.register(SystemSample)
-    @add.register(ProgressSaved)
     @add.register(CheckpointCorrupt)
     def _(self, event: Event) -> bool:
         return True  # always news, and nothing follows from it
@@ -122,7 +119,8 @@ class View:
         # absent from journals that are older than this setting
         self.rows = event.sequence.get("evaluation", {}).get("rows", "all")
         self.probe_names = tuple(event.sequence.get("probe_names", ()))
-        self.starts.append(event.time)
+        self.last_attempt = Attempt(event.run, event.attempt)
+        self.attempts.append(self.last_attempt)
         if self.start is None:
             self.start = event
         return True
@@ -154,7 +152,13 @@ class View:
         if task.checkpoint is not None:
             return False
         task.checkpoint = event
+        self._make_progress()
         return True
+
+    @add.register
+    def _(self, event: ProgressSaved) -> bool:
+        self._make_progress()
+        return True  # always news: the next one is further on
 
     @add.register
     def _(self, event: ScoreComputed) -> bool:
@@ -192,7 +196,6 @@ class View:
     def _(self, event: SequenceFinished) -> bool:
         is_news = self.last_word != "finished"
         self.last_word = "finished"
-        self.finished_at = event.time
         return is_news
 
     @add.register
@@ -201,8 +204,12 @@ class View:
         self.last_word = "failed"
         self.failure = event.reason
         self.failed = event
-        self.failed_at = event.time
         return is_news
+
+    def _make_progress(self) -> None:
+        """Count what an attempt leaves to the next one: a sequence that goes on gets to its end, however often it is stopped."""
+        self.progress += 1
+        self.attempts.clear()
 
     def _task(self, task_id: int) -> TaskView:
         if task_id not in self.by_task:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.storage.places import local_folder
 from orchestrator.store.locks import exclusive_lock
 
 SQLITE = "sqlite:///"
@@ -85,12 +86,12 @@ def connected(file: Path) -> Iterator[sqlite3.Connection]:
 
 def artifacts_of(out: str) -> str:
     """The URI of the folder of artifacts of an output folder's own store."""
-    return (Path(out) / "mlartifacts").as_uri()
+    return (local_folder(out) / "mlartifacts").as_uri()
 
 
 def follow_folder(file: Path, out: str) -> None:
     """Make the store that lies in an output folder read its artifacts there, wherever they were written."""
-    if file.parent != Path(out).absolute():
+    if file.parent != local_folder(out).absolute():
         return
     here = artifacts_of(out)
     with connected(file) as database:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import CheckpointSaved
 from orchestrator.store.identities import RunIdentity
@@ -58,7 +58,7 @@ def _tags(event: CheckpointSaved, out: str) -> dict[str, str]:
 
     return {
         # not the path that the journal has: the folder may have been moved since
-        "checkpoint_uri": Store(Path(out)).path(event.key).as_uri(),
+        "checkpoint_uri": Store(folder_at(out)).path(event.key).as_uri(),
         "key": event.key,
         "bytes": str(event.bytes),
         "reused": str(event.reused).lower(),

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from orchestrator.storage.places import folder_at
 from orchestrator.store.integrity import seal, unseal, write_whole
 from orchestrator.store.journal import Digest, ResumableTail
 from orchestrator.tracking.connection import Connection
@@ -37,7 +38,7 @@ class Notes:
         # a folder that was moved is still the one that its own database is in
         store = connection.uri.replace(connection.out, "")
         name = hashlib.sha256(f"{FORMAT} {store} {connection.experiment}".encode()).hexdigest()[:16]
-        self.folder = Path(connection.out) / "tracking" / name
+        self.folder = folder_at(connection.out) / "tracking" / name
 
     @cached_property
     def _present_ids(self) -> set[str]:

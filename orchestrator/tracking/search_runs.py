@@ -6,6 +6,7 @@ from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.folders import on_disk
 from orchestrator.store.journal import ResumableTail
 from orchestrator.store.records.event import Event
 from orchestrator.store.records.search_events import (
@@ -125,7 +126,8 @@ class SearchRuns:
             file = self.folder / Path(path).name
             # a file may have been deleted since: a journal that is copied anew is read from its start
             if file.exists():
-                self.runs.log_artifact(run_id, file, "search")
+                with on_disk(file) as copy:
+                    self.runs.log_artifact(run_id, copy, "search")
 
     @_copy.register
     def _(self, event: SearchFinished) -> None:

@@ -38,8 +38,9 @@ from orchestrator.tracking.summaries import summaries_at_last
 
 STEP_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
 
-# How often the end of what has arrived is noted: some 20 calls apart
-EVENTS_PER_NOTE = 5000
+# How often the end of what has arrived is noted: after a full call of a task's steps. MLflow takes points that it has already
+# several times slower than new ones, so that a short start which sends many of them again would not get further than the last.
+EVENTS_PER_NOTE = 250
 
 # About so many points of each task are in the parent's curves too
 CURVE_POINTS = 20

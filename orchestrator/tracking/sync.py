@@ -16,6 +16,7 @@ from pathlib import Path
 from orchestrator import logs
 from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.experiment import tracking_uri
+from orchestrator.storage.places import folder_at, seconds_between_looks
 from orchestrator.store.locks import exclusive_lock
 from orchestrator.tracking.comparing.differences import Difference, differences
 from orchestrator.tracking.comparing.expected import expected_runs
@@ -36,6 +37,7 @@ MENDINGS = 2
 
 # Between two looks at the journals, and between two tries
 PAUSE_SECONDS = 1.0
+OBJECT_PAUSE_SECONDS = 10.0
 
 # So often the same trouble comes again after the closing before the rest is left for the next command
 LAST_FAILURES = 2
@@ -58,7 +60,7 @@ class MlflowSync:
         self.out = out
         self.search = search
         self.tell = tell
-        # compare all points of all that is followed, not only the ends of what was copied
+        # compare every point of all that is followed, not only that all is there, once, of what was copied
         self.every_point = every_point
         self.mended: list[str] = []
         self.differences: list[str] = []
@@ -101,7 +103,7 @@ class MlflowSync:
                 arrived = self._arrived()
                 deadline = time.monotonic() + patience
                 if say and self._thread.is_alive():
-                    say(f"writing the last records to MLflow: {self.percent()} % of the journals are there")
+                    say(f"copying to MLflow: {self.percent()} % of the journals are there")
         return not self._thread.is_alive() and not self.trouble and not self.differences
 
     def percent(self) -> int:
@@ -135,7 +137,7 @@ class MlflowSync:
                 time.sleep(PAUSE_SECONDS)
             else:
                 # not `sleep`: closing wakes it at once
-                self._closing.wait(PAUSE_SECONDS)
+                self._closing.wait(seconds_between_looks(self.out, PAUSE_SECONDS, OBJECT_PAUSE_SECONDS))
 
     def _copy(self) -> bool:
         """Copy what is new; False where another process is at it."""
@@ -161,9 +163,13 @@ class MlflowSync:
         if not found or self._num_mendings == MENDINGS:
             return True
         self.mended += self.differences
+        if not self.every_point:
+            self.tell(f"MLflow differed from the journals in {len(found)} thing(s), which is mended: {found[0].line}")
         search_note = note_name(self.search) if self.search else ""
-        # what copying anew does not mend is replaced at the second time
-        mend(copies.runs.client, copies.notes, found, search_note, replace=self._num_mendings > 0)
+        # What copying anew does not mend is replaced at the second time, where that was asked for: on a server that several
+        # share, a run may have the same experiment's points from another folder too.
+        replace = self.every_point and self._num_mendings > 0
+        mend(copies.runs.client, copies.notes, found, search_note, replace)
         self._num_mendings += 1
         self._copies = None
         return False
@@ -225,7 +231,7 @@ class _Copies:
         # most looks find nothing: the lock, which may be far away, is not asked for then
         if not self._has_news():
             return True
-        with exclusive_lock(Path(self.out) / "locks", f"tracking-{self.notes.folder.name}", timeout=0) as locked:
+        with exclusive_lock(folder_at(self.out) / "locks", f"tracking-{self.notes.folder.name}", timeout=0) as locked:
             if locked:
                 self._pull()
         return locked
@@ -257,7 +263,11 @@ class _Copies:
 
 def _one_line(error: Exception) -> str:
     lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+    request, was_request, _ = lines[0].partition(" failed with exception ")
+    # what follows says all of this again, in the words of three libraries
+    if was_request:
+        return f"{shown(request)} failed ({type(error.__context__).__name__})"
+    return f"{type(error).__name__}: {shown(lines[0][:200])}"
 
 
 def sync_of(

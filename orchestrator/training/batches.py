@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -18,6 +17,7 @@ import torch
 from methods import generator
 from orchestrator.planning.keys import content_key
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store.integrity import seal, unseal, write_whole
 from orchestrator.training.parallel import Parallel
 
@@ -74,7 +74,7 @@ class MicroBatch:
         self.parallel = parallel
         self.largest = training.global_batch // parallel.count
         self.is_found = training.micro_batch == "auto"
-        self.file = Path(sequence.out) / "micro_batches" / f"{_kind(sequence, parallel)}.json"
+        self.file = folder_at(sequence.out) / "micro_batches" / f"{_kind(sequence, parallel)}.json"
         self.size = self.largest
         if isinstance(training.micro_batch, int):
             self.size = training.micro_batch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from orchestrator import errors, logs
@@ -36,17 +36,25 @@ class SequenceRecord:
         self.sequence = sequence
         self.parallel = parallel
         self.report = report
+        self.attempt = events.NO_ATTEMPT
         self.journal = ThreadedJournal(journal_folder(sequence.out, sequence.id))
         # What the journal has already, of a run that was stopped, is not recorded again
         self.known = read_view(sequence.out, sequence.id)
 
     def add(self, event: Event) -> None:
         """Record a fact, unless it is known."""
-        if not self.parallel.writes or not self.known.add(event):
+        self.add_all([event])
+
+    def add_all(self, events: Iterable[Event]) -> None:
+        """Record those of some facts that are not known, all at once."""
+        if not self.parallel.writes:
             return
-        self.journal.append(event)
+        news = [event for event in events if self.known.add(event)]
+        if news:
+            self.journal.append_all(news)
         if self.report is not None:
-            self.report(event)
+            for event in news:
+                self.report(event)
 
     def sequence_started(self, stream: Stream) -> None:
         """Record the whole configuration, the data and the software."""
@@ -58,6 +66,8 @@ class SequenceRecord:
             data=stream.manifest(),
             workers=self.parallel.count,
             device=str(self.parallel.device),
+            run=self.attempt.run,
+            attempt=self.attempt.id,
             **describe(),
         )
         self.add(started)
@@ -93,10 +103,13 @@ class SequenceRecord:
             worker=worker,
             log=str(log),
             transient=transient,
+            attempt=self.attempt.id,
         )
         what = f"{sequence.id}, method {failed.method}, task {failed.task}, step {failed.step}, worker {worker}"
         logs.write_failure(log, what, error)
-        note_failure(log.parent, f"worker-{worker}", failed)
+        # where it is the storage that fails, the failure itself is what must be told
+        with suppress(OSError):
+            note_failure(log.parent, f"worker-{worker}", failed)
         return failed
 
 

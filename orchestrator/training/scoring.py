@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -19,6 +18,7 @@ from orchestrator.evaluation.scores import ScoredModel
 from orchestrator.models.family import Family
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.events import PointScored
 from orchestrator.store.records.event import Report
@@ -39,7 +39,7 @@ class StateScorer:
 
     def score(self, sequence: SequencePlan, tasks_seen: int) -> None:
         """Compute the missing scores of one state (0: the initial model). Records nothing in the journal."""
-        store = Store(Path(sequence.out))
+        store = Store(folder_at(sequence.out))
         missing = missing_columns(sequence, tasks_seen, store)
         if not missing:
             return

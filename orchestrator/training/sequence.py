@@ -6,17 +6,17 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
-from orchestrator.errors import NonFiniteLoss, Preempted, SequenceFailed
+from orchestrator.errors import NonFiniteLoss, Preempted, SequenceFailed, StorageFailed
 from orchestrator.evaluation.columns import column_events, missing_columns
 from orchestrator.evaluation.curves.during import Looks
 from orchestrator.planning.kept_streams import kept_stream
 from orchestrator.planning.keys import check_unchanged
 from orchestrator.planning.recovery import save_points
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store import events
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.environment import SystemSampler
@@ -44,16 +44,18 @@ def run_sequence(
     parallel: Parallel | None = None,
     until: int | None = None,
     leave: Callable[[], bool] | None = None,
+    attempt: events.Attempt = events.NO_ATTEMPT,
 ) -> View:
     """Train every task that the store does not have yet, and score every state unless `evaluate` is False.
 
     `until` ends it after that many tasks; a later call goes on from there. `leave` is asked after each step and between
     tasks; where any worker's says so, Preempted is raised on all of them, with the state inside the task written.
 
-    Must be called on every worker of the process group, if there is one. Each fact goes to the sequence's journal and then
-    to `report`. Raises SequenceFailed after recording it; whatever was made before stays.
+    Must be called on every worker of the process group. Each fact goes to the sequence's journal and then to `report`;
+    `attempt` names this call in them. Raises SequenceFailed after recording it; whatever was made before stays.
     """
     run = _SequenceRun(sequence, parallel or Parallel.current(), report, leave or (lambda: False))
+    run.record.attempt = attempt
     task_ids = range(len(sequence.tasks))[:until]
     try:
         run.work(task_ids, evaluate)
@@ -61,11 +63,10 @@ def run_sequence(
         run.saver.finish_alone()
         raise
     except Exception as error:
-        is_own_fault = run.is_own_fault(error)
         # on every worker: the one that fails may not be the one that writes the journal
-        failed = run.record.note_failure(error, run.position, transient=not is_own_fault)
+        failed = run.record.note_failure(error, run.position, transient=not run.is_own_fault(error))
         run.saver.finish_alone()
-        if not is_own_fault:
+        if failed.transient:
             raise
         run.record.add(failed)
         if isinstance(error, SequenceFailed):
@@ -88,7 +89,7 @@ class _SequenceRun:
         self.sequence = sequence
         self.parallel = parallel
         self.leave = leave
-        self.store = Store(Path(sequence.out))
+        self.store = Store(folder_at(sequence.out))
         self.record = SequenceRecord(sequence, parallel, report)
         self.position = Position()
         # The tasks that were trained here, not found
@@ -145,13 +146,12 @@ class _SequenceRun:
 
         Not where the storage or the device failed; and among several workers most errors may be another worker's death.
         """
-        if isinstance(error, SequenceFailed | ValueError | TypeError | NotImplementedError):
-            return True
         # what a lost connection to another worker raises is none of these
-        if isinstance(error, LookupError | ArithmeticError | AttributeError | NameError | AssertionError):
+        of_values = SequenceFailed | ValueError | TypeError | LookupError | ArithmeticError
+        if isinstance(error, of_values | NotImplementedError | AttributeError | NameError | AssertionError):
             return True
         broken_device = isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
-        return self.parallel.count == 1 and not isinstance(error, OSError) and not broken_device
+        return self.parallel.count == 1 and not isinstance(error, OSError | StorageFailed) and not broken_device
 
     # Making states
 
@@ -316,5 +316,4 @@ class _SequenceRun:
         # The state was scored from memory while it was being written; that it is there is said before what it scores
         self.saver.finish()
         if self.parallel.writes:
-            for event in column_events(self.sequence, tasks_seen, self.store):
-                self.record.add(event)
+            self.record.add_all(column_events(self.sequence, tasks_seen, self.store))

@@ -27,7 +27,9 @@ def mend(planned: Planned, findings: Collection[Finding]) -> None:
 
     What has to be computed again, the next command computes.
     """
-    damaged = {finding.file for finding in findings}
+    damaged = set()
+    for finding in findings:
+        damaged.add(finding.file)
     store = Store(planned.out)
     with contextlib.ExitStack() as locks:
         lock_experiment(planned.folder, store, locks)
@@ -84,7 +86,11 @@ def _mend_journal(files: SequenceFiles, damaged: Collection[Path]) -> None:
     """Leave the sound lines of a journal, and append what the store knows of the others."""
     folder = journal_folder(files.sequence.out, files.sequence.id)
     # asked while the damaged lines are there, which say that something was lost
+    has_start = files.view.start is not None
     lost = add_lost(files.sequence, files.view)
+    # of what goes on the next command writes the first line, and knows the data, which a plan does not
+    if files.is_over and not has_start and files.view.start is not None:
+        lost.insert(0, files.view.start)
     for file in sorted(folder.glob("*.jsonl")):
         if file in damaged:
             drop_damaged_lines(file, is_whole_event)

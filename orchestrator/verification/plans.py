@@ -11,6 +11,7 @@ from orchestrator.planning.experiment import CONFIG, PLANS, read_config, read_pl
 from orchestrator.retention import is_whole_plan, planned_groups, trial_plans
 from orchestrator.search.choice import CHOSEN, choices_made, stated_sha256
 from orchestrator.search.results import SEARCH
+from orchestrator.storage.places import folder_at
 from orchestrator.store.integrity import unseal_file
 from orchestrator.verification.findings import Finding, Remedy
 from orchestrator.verification.lines import damaged_lines, is_whole_event
@@ -37,9 +38,9 @@ class Planned:
 
 def find_planned(run: str, out: str) -> Planned:
     """What was planned under a name, or in a folder. Raises UserError where there is nothing."""
-    folder = Path(run)
+    folder = folder_at(run)
     if not (folder / PLANS).exists():
-        folder = Path(out) / "experiments" / run
+        folder = folder_at(out) / "experiments" / run
     if not folder.is_dir():
         raise UserError(f"no experiment {run!r} in {out!r}")
     folder = folder.resolve()

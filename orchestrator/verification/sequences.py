@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.recovery import has_lost_facts
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
+from orchestrator.store.events import ProbeComputed, ScoreComputed
 from orchestrator.store.journal import journal_folder
 from orchestrator.store.predictions import DamagedPredictions, load_predictions, predictions_file
 from orchestrator.store.scores import score_file
@@ -33,7 +34,7 @@ class SequenceFiles:
     @cached_property
     def store(self) -> Store:
         """Where its states and scores are."""
-        return Store(Path(self.sequence.out))
+        return Store(folder_at(self.sequence.out))
 
     @cached_property
     def view(self) -> View:
@@ -45,7 +46,8 @@ class SequenceFiles:
         """What its journal says of each score, by the score's key, as the score's file holds it."""
         records = {}
         place = {"time", "tasks_seen", "task_id", "task", "probe", "key"}
-        for event in (*self.view.scores.values(), *self.view.probes.values()):
+        events: list[ScoreComputed | ProbeComputed] = [*self.view.scores.values(), *self.view.probes.values()]
+        for event in events:
             records[event.key] = event.model_dump(mode="json", exclude=place)
         return records
 

@@ -32,7 +32,9 @@ def verify(run: str, out: str, console: Console, repair: bool = False) -> dict[s
     if repair and findings:
         mend(planned, findings)
     shown = []
+    num_lost = 0
     for finding in findings:
+        num_lost += finding.remedy is Remedy.NONE
         path = str(finding.file.relative_to(planned.out))
         shown.append({"file": path, "what": finding.what, "remedy": finding.remedy.value})
     return {
@@ -42,7 +44,7 @@ def verify(run: str, out: str, console: Console, repair: bool = False) -> dict[s
         "sequences": len(planned.sequences),
         "damaged": shown,
         "repaired": repair and bool(findings),
-        "lost": sum(finding.remedy is Remedy.NONE for finding in findings),
+        "lost": num_lost,
         "next": _next_command(planned, findings, repair),
     }
 
@@ -58,9 +60,12 @@ def find_damage(planned: Planned, console: Console) -> list[Finding]:
     findings: dict[tuple[str, str], Finding] = {}
     # hashing leaves Python's lock to other threads; processes would take longer to start than most stores to read
     with ThreadPoolExecutor() as threads:
-        running = [threads.submit(check) for check in checks]
+        running = []
+        for check in checks:
+            running.append(threads.submit(check))
         for done in track(running, "reading", console=console, transient=True, disable=not console.is_terminal):
-            findings |= {(str(finding.file), finding.what): finding for finding in done.result()}
+            for finding in done.result():
+                findings[str(finding.file), finding.what] = finding
     return list(findings.values())
 
 
@@ -85,7 +90,9 @@ def _damaged_access_log(planned: Planned) -> Iterator[Finding]:
 def _next_command(planned: Planned, findings: list[Finding], repair: bool) -> str | None:
     """What a person does next, if anything."""
     where = f"{planned.folder.name} --out {planned.out}"
-    remedies = {finding.remedy for finding in findings}
+    remedies = set()
+    for finding in findings:
+        remedies.add(finding.remedy)
     if not findings:
         return None
     if not repair:

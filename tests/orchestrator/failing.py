@@ -1,4 +1,4 @@
-"""A plug-in of a user's own that raises in a hook: its source, and which of its lines a log must name."""
+"""A plug-in of a user's own that raises, dies or is slow in a hook: its source, and which of its lines a log must name."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ HOOKS = (
 SOURCE = """
 import os
 import signal
+import time
 
 import torch
 
@@ -33,6 +34,7 @@ class Broken(Method):
         hook: str
         rank: int = -1
         how: str = "raise"
+        while_there: str = ""
 
     def _call(self, hook):
         rank = int(os.environ.get("RANK", "0"))
@@ -40,6 +42,12 @@ class Broken(Method):
             return
         if self.settings.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.settings.how == "slow":
+            if os.path.exists(self.settings.while_there):
+                time.sleep(1.0)
+            return
+        if self.settings.how == "refuse":
+            raise ValueError(f"no {hook} on worker {rank}")
         {}["a bracket [red] of " + hook]  # the user's line
 
     def before_task(self, model, task_id, batches):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import CommandFailed, NonFiniteLoss, SequenceFailed, UserError
 
+ROOT = Path(__file__).parents[2]
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -54,16 +58,24 @@ def test_an_error_that_nobody_foresaw_is_not_hidden(call: Call, monkeypatch: pyt
         call("run")
 
 
-@pytest.mark.parametrize(("code", "is_said"), [(130, True), (3, False)])
-def test_who_stops_a_command_is_told_that_it_goes_on(
-    code: int, is_said: bool, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """130 is the shells' number for Ctrl-C."""
+@pytest.mark.parametrize("converted", ["raise", "sys.exit(3)", "raise UserError('no folder')"])
+def test_who_stops_a_command_is_told_that_it_goes_on(converted: str) -> None:
+    """Whatever the code that was interrupted has made of it. In a process of its own, which ends."""
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from orchestrator import cli
+from orchestrator.errors import UserError
 
-    def stop() -> None:
-        raise SystemExit(code)
+def app():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        {converted}
 
-    monkeypatch.setattr("orchestrator.cli.app", stop)
-    left, _, stderr = call("run")
-    assert left == code
-    assert ("the same command goes on from here" in stderr) == is_said
+cli.app = app
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == "stopped; the same command goes on from here\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.resources import Resources
+from orchestrator.evaluation.curves.stability import STABILITY
 from orchestrator.training.sequence import run_sequence
 from tests.orchestrator.damages import Damage, Folder, call, damages
 from tests.orchestrator.planning.test_recovery import assert_nothing_wrong
@@ -78,6 +80,8 @@ def outcome(code: int, said: str, folder: Folder, what: object) -> str:
     assert "Traceback" not in said, (what, said)
     if code == 0:
         return "right"
+    if code == 1 and not re.search("^(error|failed):", said, re.MULTILINE):
+        return "not finished"
     assert code in (1, 2), (what, code)
     lines = [line for line in said.splitlines() if line.startswith(("error:", "failed:"))]
     assert len(lines) == 1, (what, said)
@@ -89,8 +93,8 @@ def numbers(result: dict[str, Any]) -> dict[str, Any]:
     """A report without times, which are others where something was trained again, and without where it is."""
     kept = json.loads(json.dumps(result["sequences"]))
     for sequence in kept:
-        for name in ("seconds", "status", "runs_finished", "reason", "failure"):
-            sequence.pop(name)
+        for name in ("seconds", "seconds_of_looks", "status", "runs_finished", "reason", "failure"):
+            sequence.pop(name, None)
     found: dict[str, Any] = {"sequences": kept}
     if "search" in result:
         methods = {label: method["tuning_score"] for label, method in result["search"]["methods"].items()}
@@ -101,10 +105,12 @@ def numbers(result: dict[str, Any]) -> dict[str, Any]:
 def partial(result: dict[str, Any]) -> dict[str, Any]:
     """The numbers that a report of something unfinished must not give otherwise: sums over tasks are less by then."""
     found = numbers(result)
+    if any(sequence["status"] != "finished" for sequence in result["sequences"]):
+        found.get("search", {}).pop("ranking", None)
     for sequence, whole in zip(found["sequences"], result["sequences"], strict=True):
         if whole["status"] != "finished":
-            for name in ("steps", "tokens", "flops"):
-                sequence.pop(name)
+            for name in ("steps", "tokens", "flops", "test_sizes", "dropped_rows", *STABILITY):
+                sequence.pop(name, None)
     return found
 
 
@@ -128,9 +134,16 @@ def check(folder: Folder, damage: Damage, number: int) -> Iterator[str]:
     if code == 0:
         result = json.loads(shown.splitlines()[-1])
         compared = partial(result)
+        status = {sequence["id"]: sequence["status"] for sequence in result["sequences"]}
         for sequence, whole in zip(compared["sequences"], numbers(expected)["sequences"], strict=True):
+            # what is known of them depends on what else is: a list of those that there are
+            points = sequence.pop("points", None) or []
+            assert all(point in (whole.get("points") or []) for point in points), what
+            assert status[sequence["id"]] != "finished" or points == (whole.get("points") or []), what
             assert_nothing_wrong(sequence, {key: whole[key] for key in sequence}, str(what))
-        assert_nothing_wrong(compared.get("search"), numbers(expected).get("search"), str(what))
+        if "search" in compared:
+            whole = numbers(expected)["search"]
+            assert_nothing_wrong(compared["search"], {key: whole[key] for key in compared["search"]}, str(what))
     task = expected["sequences"][0]["tasks"][0]
     others = [("predictions", name, "--task", task), ("prune", name, "--dry-run"), ("evaluate", name)]
     command = others[number % len(others)]
@@ -155,15 +168,14 @@ def outcome_of_verify(code: int, shown: str, said: str, what: object) -> str:
     return f"{min(len(found), 1)} found"
 
 
-@pytest.mark.parametrize("count", [int(os.environ.get("DAMAGES", "12"))])
-def test_damage_of_any_file(folder: Folder, count: int) -> None:
+@pytest.mark.slow
+def test_damage_of_any_file(folder: Folder) -> None:
+    """DAMAGES=400 tries so many; the kinds of files and of damage come in turn, the files and places by chance."""
     became: Counter[str] = Counter()
-    for number, damage in enumerate(damages(folder.sound, eligible(folder), count, seed=3)):
-        try:
-            became.update(check(folder, damage, number))
-        except Exception as error:
-            import traceback
-            became["BAD"] += 1
-            print("BAD", number, damage.file, damage.kind, traceback.format_exc()[-1800:])
+    count = int(os.environ.get("DAMAGES", "40"))
+    seed = int(os.environ.get("DAMAGE_SEED", "3"))
+    for number, damage in enumerate(damages(folder.sound, eligible(folder), count, seed)):
+        became.update(check(folder, damage, number))
+    print()
     for line, times in sorted(became.items()):
         print(f"{times:5d}  {line}")

@@ -75,6 +75,14 @@ def test_what_a_worker_logs_goes_to_its_file_alone(tmp_path: Path) -> None:
         assert absent not in text
 
 
+def test_a_log_on_a_full_disk_prints_nothing_and_ends_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Python's logging would print a traceback for each line, and Ray show it on the screen."""
+    with logs.to_file(Path("/dev/full")):
+        for _ in range(3):
+            logging.getLogger("orchestrator.training").info("a line")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_crash_that_python_does_not_see_leaves_its_stack(tmp_path: Path) -> None:
     code = f"""
 import faulthandler

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -25,6 +26,9 @@ import pytest
 
 from orchestrator.planning.experiment import open_experiment
 from orchestrator.planning.recovery import recovered_view
+from orchestrator.storage.lines import files_of_lines
+from orchestrator.storage.places import folder_at
+from orchestrator.store.journal import journal_folder
 from orchestrator.store.view import View
 from tests.conftest import SMALL
 from tests.steps import losses_of
@@ -57,13 +61,13 @@ def environment(ray_folder: Path) -> dict[str, str]:
     return {**clean, "RAY_TMPDIR": str(ray_folder), "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
 
 
-def command(out: Path, *settings: str) -> list[str]:
+def command(out: Path | str, *settings: str) -> list[str]:
     """`orchestrator run` with the small settings."""
     flags = [flag for s in (*SETTINGS, *settings) for flag in ("--set", s)]
     return [sys.executable, "-m", "orchestrator", "run", "embedded", "--out", str(out), "--json", *flags]
 
 
-def run(out: Path, environment: dict[str, str], *settings: str, code: int = 0) -> dict[str, Any]:
+def run(out: Path | str, environment: dict[str, str], *settings: str, code: int = 0) -> dict[str, Any]:
     """Run to the end; gives the JSON object."""
     done = subprocess.run(command(out, *settings), env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == code, done.stderr[-3000:]
@@ -117,13 +121,44 @@ def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
         assert abs(a["aa"] - b["aa"]) <= 2.0
 
 
-def test_scoring_beside_training_gives_the_same_scores(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_scoring_beside_training_and_in_an_object_store_gives_the_same_scores(
+    bucket: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
     inline = run(tmp_path / "a", environment, "methods=[ft]", "evaluation.placement=inline")
-    beside = run(tmp_path / "b", environment, "methods=[ft]", "evaluation.placement=async")
+    beside = run(f"{bucket}/b", environment, "methods=[ft]", "evaluation.placement=async")
+    assert beside["out"] == f"{bucket}/b"
     assert beside["sequences"][0]["accuracy_matrix"] == inline["sequences"][0]["accuracy_matrix"]
-    folder = tmp_path / "b" / "sequences" / beside["sequences"][0]["id"]
-    assert (folder / "evaluate.jsonl").exists()
-    assert '"score"' not in (folder / "train.jsonl").read_text()
+    by_writer = {"train": "", "evaluate": ""}
+    for file, _ in files_of_lines(journal_folder(beside["out"], beside["sequences"][0]["id"]), first="train"):
+        by_writer[file.name.split(".")[0]] += file.read_text()
+    assert '"score"' in by_writer["evaluate"] and '"score"' not in by_writer["train"]
+    # all that a worker logged is there when it is through
+    log = folder_at(beside["out"]) / "logs" / beside["sequences"][0]["id"] / "worker-0.log"
+    assert "worker 0 of 1 is done" in log.read_text()
+    client = mlflow.MlflowClient(beside["mlflow"])
+    experiment = client.get_experiment_by_name("embedded")
+    assert experiment and len(client.search_runs([experiment.experiment_id])) == 1 + 5
+
+
+def test_a_driver_that_is_stopped_leaves_in_good_order_and_goes_on(tmp_path: Path, environment: dict[str, str]) -> None:
+    arguments = command(tmp_path, "methods=[ft]", "training.epochs=3")
+    driver = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # in the second task: right after the first one the last of its lines were printed
+    wait_for(lambda: list((tmp_path / "checkpoints").glob("[!.]*")), 400)
+    # for which Ray has a handler of its own
+    driver.send_signal(signal.SIGTERM)
+    stdout, stderr = driver.communicate(timeout=60)
+    assert (driver.returncode, stdout) == (143, "")
+    lines = stderr.splitlines()
+    assert lines[-1] == "stopped; the same command goes on from here"
+    # a line of the clock and what goes on, each; none of Ray's, no stack
+    assert all(re.match(r"\d\d:\d\d ", line) for line in lines[:-1]), stderr
+    result = run(tmp_path, environment, "methods=[ft]", "training.epochs=3")
+    assert result["sequences"][0]["status"] == "finished"
+    (log,) = (tmp_path / "logs").glob("*/worker-0.log")
+    left = re.search(r"left (task '\w+') after step (\d+)", log.read_text())
+    assert left, "it was asked to leave amid a task"
+    assert f"{left[1]} goes on after step {left[2]}" in log.read_text()
 
 
 def wait_for(condition: Any, seconds: float) -> None:

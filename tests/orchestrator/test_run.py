@@ -190,3 +190,31 @@ def test_a_model_is_tried_where_something_is_left_to_do_and_before_a_new_experim
     monkeypatch.setattr("orchestrator.config.stream.StreamConfig.build", read)
     with pytest.raises(UserError, match="the model was tried"):
         run_experiment(config.model_copy(update={"name": "new"}), Console(quiet=True))
+
+
+def test_a_tracking_server_that_is_down_delays_the_copy_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is warned of, all is done, and the command that copies it later is said."""
+    monkeypatch.setattr("orchestrator.tracking.sync.PAUSE_SECONDS", 0.01)
+    config = small_config(
+        tmp_path / "out", model="tiny-bert", stream={"first": 1}, tracking={"uri": "http://127.0.0.1:9"}
+    )
+    (sequence,) = plan(config)
+    run_sequence(sequence)
+    output = StringIO()
+    result, problems = run_experiment(config, Console(file=output, width=300))
+    assert (problems, result["sequences"][0]["status"]) == ([], "finished")
+    assert (
+        "warning: tracking.uri: no MLflow server answers at http://127.0.0.1:9 now (ConnectionError); "
+        in output.getvalue()
+    )
+    assert result["mlflow_behind"].startswith(
+        "MLflow at http://127.0.0.1:9 is behind the journals, of which 0 % are there: "
+    )
+    assert result["mlflow_behind"].endswith(f"Copy the rest: orchestrator sync small --out {tmp_path / 'out'}")
+
+
+def test_a_uri_that_is_none_is_refused_before_anything_is_planned(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "out", tracking={"uri": "nonsense"})
+    with pytest.raises(UserError, match=r"tracking\.uri: 'nonsense' is not an MLflow URI"):
+        run_experiment(config, Console(quiet=True))
+    assert not (tmp_path / "out").exists()

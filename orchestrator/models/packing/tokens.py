@@ -212,8 +212,11 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
 
 def _crc_of_blocks(file: Path, size: int) -> NDArray[np.uint32]:
     """The CRC-32 of each block of so many bytes."""
+    found = []
     with file.open("rb") as stream:
-        return np.array([zlib.crc32(block) for block in iter(lambda: stream.read(size), b"")], dtype=np.uint32)
+        while block := stream.read(size):
+            found.append(zlib.crc32(block))
+    return np.array(found, dtype=np.uint32)
 
 
 def _digests(folder: Path) -> dict[str, str]:

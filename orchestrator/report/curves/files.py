@@ -45,4 +45,5 @@ def write_points(folder: Path, sequence: dict[str, Any]) -> None:
             writer.writerow([tasks[task_id], step, tasks[scored_id], *others])
     title = "{method}, {stream}, seed {seed}".format(**sequence)
     unit = sequence.get("unit") or "in the unit of its scorer"
-    score_curves(points, tasks, unit, title).savefig(folder / f"points-{sequence['id']}.png", dpi=150)
+    with (folder / f"points-{sequence['id']}.png").open("wb") as stream:
+        score_curves(points, tasks, unit, title).savefig(stream, dpi=150)

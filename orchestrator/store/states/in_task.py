@@ -6,11 +6,11 @@ They lie beside the checkpoints, in a folder of their own, so that nobody takes 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.folders import remove_folder
 from orchestrator.store.checkpoints import State, Store
 from orchestrator.store.states.state_files import PackedState
 
@@ -37,7 +37,7 @@ class InTaskStates:
             if self.store.is_sound(name):
                 return self.store.load(name, resume_state=True)
             logger.warning("%s is damaged; its task goes on from before it", self.store.path(name))
-            shutil.rmtree(self.store.path(name), ignore_errors=True)
+            remove_folder(self.store.path(name))
         return None
 
     def remove(self) -> None:
@@ -54,4 +54,4 @@ class InTaskStates:
     def _remove_but(self, kept: str) -> None:
         for name in self._names():
             if name != kept:
-                shutil.rmtree(self.store.path(name), ignore_errors=True)
+                remove_folder(self.store.path(name))

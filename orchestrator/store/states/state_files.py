@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from orchestrator.store.states.tensor_files import WrittenFile, write_bytes, write_tensors
+from orchestrator.store.states.tensor_files import WrittenFile, read_tensors, write_bytes, write_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
 DELTA_FILE = "weights.delta.safetensors"
@@ -93,13 +92,13 @@ def read_state(folder: Path, resume_state: bool, weights: Mapping[str, Tensor] |
     `weights` are those of a state whose folder has but their difference from another's.
     """
     method_values = json.loads((folder / METHOD_VALUES_FILE).read_text())
-    method = _join_tensors(method_values, _aligned(load_file(folder / METHOD_TENSORS_FILE)))
+    method = _join_tensors(method_values, _aligned(read_tensors(folder / METHOD_TENSORS_FILE)))
     resumed = None
     # the optimizer's state is twice the size of the weights, and scoring needs none of it
     if resume_state and (folder / RESUME_FILE).exists():
         resumed = _read_resume_state(folder / RESUME_FILE)
     if weights is None:
-        weights = load_file(folder / WEIGHTS_FILE)
+        weights = read_tensors(folder / WEIGHTS_FILE)
     return State(weights, method, read_history(folder), resumed)
 
 
@@ -124,7 +123,7 @@ def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _read_resume_state(file: Path) -> ResumeState:
     weights: dict[str, Tensor] = {}
     optimizer_state: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for path, tensor in _aligned(load_file(file)).items():
+    for path, tensor in _aligned(read_tensors(file)).items():
         # weights/<parameter>, or optimizer_state/<parameter>/<entry>: no parameter's name has a slash
         kind, parameter, *entry = path.split("/")
         if kind == "weights":

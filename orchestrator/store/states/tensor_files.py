@@ -11,10 +11,16 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors.torch import load, load_file
 from torch import Tensor
+
+from orchestrator.storage.places import is_local
+
+if TYPE_CHECKING:
+    from orchestrator.storage.objects import ObjectPath
 
 # Large enough that hashing and writing leave Python's lock to training, small enough to stay in the processor's cache
 CHUNK = 1 << 20
@@ -93,6 +99,14 @@ def _chunks(part: memoryview) -> Iterable[memoryview]:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> WrittenFile:
     """Write contiguous tensors on the CPU as safetensors, byte for byte what `safetensors.torch.save_file` writes."""
     return write_bytes(path, tensor_parts(tensors))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file."""
+    if is_local(path):
+        return load_file(path)
+    # not by way of a file on this machine: it would be written and read once more for nothing
+    return load(cast("ObjectPath", path).read_large())
 
 
 def tensor_parts(tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 
 import torch
 
 from orchestrator.errors import SequenceFailed
 from orchestrator.planning.fusing import why_not_fused
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.storage.places import folder_at
 from orchestrator.store.checkpoints import Store
 from orchestrator.store.view import View, read_view
 from orchestrator.training.fused.meeting import FusedParallel, Meeting
@@ -61,7 +61,7 @@ def _exclusive(sequences: Sequence[SequencePlan]) -> Iterator[None]:
         # sequences that share any trained state share the first one; in one order everywhere, so that no two groups each hold
         # what the other one waits for
         for key in sorted(sequence.keys[1] for sequence in sequences):
-            held.enter_context(Store(Path(sequences[0].out)).lock(f"fused-{key}", timeout=-1))
+            held.enter_context(Store(folder_at(sequences[0].out)).lock(f"fused-{key}", timeout=-1))
         yield
 
 

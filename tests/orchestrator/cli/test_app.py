@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.app import failures_logged, folder_of, make_console, possible_name, screen_console
+from orchestrator.cli.app import failures_logged, make_console, possible_name, screen_console
 from orchestrator.errors import CommandFailed, NonFiniteLoss, SequenceFailed, UserError
 from orchestrator.logs import PACKAGES
 
@@ -101,9 +101,3 @@ def test_a_name_that_nothing_can_have(name: str) -> None:
 def test_a_name_that_something_may_have() -> None:
     for name in ("order4", "runs/experiments/order4", "é" * 100):
         assert possible_name(name) == name
-
-
-@pytest.mark.parametrize("out", ["x" * 300, "a\0b"])
-def test_a_folder_that_no_output_can_have(out: str) -> None:
-    with pytest.raises(UserError, match=r"--out: .* is no folder"):
-        folder_of(Path(out))

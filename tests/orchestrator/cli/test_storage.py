@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.store.scores import score_file
+from tests.orchestrator.search.searches import steady, write_scores
 from tests.orchestrator.states import make_states, planned, states_of
 
 Call = Callable[..., tuple[int, str, str]]
@@ -42,6 +44,23 @@ def test_an_unknown_experiment_is_one_line(call: Call, tmp_path: Path) -> None:
     assert (code, stdout) == (2, "")
     assert "no experiment 'nothing'" in stderr
     assert stderr.count("\n") == 1
+
+
+def test_verify_says_what_is_damaged_and_mends_it(call: Call, tmp_path: Path) -> None:
+    (sequence,) = planned(tmp_path, methods=["ft"])
+    make_states(sequence, 0, 1, 2)
+    write_scores(sequence, steady(50.0)[:3])
+    assert call("verify", "small", "--out", tmp_path)[0] == 0
+    score_file(tmp_path, sequence.score_keys[1][0]).write_bytes(b"")
+    code, stdout, stderr = call("verify", "small", "--out", tmp_path, "--json")
+    assert code == 1
+    (row,) = json.loads(stdout)["damaged"]
+    assert row["file"] == f"scores/{sequence.score_keys[1][0]}.json"
+    assert row["remedy"] == "computed again by `orchestrator evaluate`"
+    assert stderr.splitlines()[-1] == f"1 found; next: orchestrator verify small --out {tmp_path} --repair"
+    assert call("verify", "small", "--repair", "--out", tmp_path)[0] == 0
+    assert call("verify", "small", "--out", tmp_path)[0] == 0
+    assert call("verify", "nothing", "--out", tmp_path)[0] == 2
 
 
 def test_what_cannot_be_synced_is_one_line(call: Call, tmp_path: Path) -> None:

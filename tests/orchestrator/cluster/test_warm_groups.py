@@ -20,16 +20,19 @@ from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.warm_groups import JobAtWork, JobQueue, warm_groups
 from orchestrator.config.running import ScalingConfig
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.store.journal import Journal, journal_folder
 from orchestrator.store.view import View, read_view
 from orchestrator.training.sequence import run_sequence
 from tests.orchestrator.failing import write_plugin
+from tests.orchestrator.store.examples import checkpoint
 
 ROOT = Path(__file__).parents[3]
 SCALING = ScalingConfig(max_failures=1, max_concurrent=1)
 
 
 def job(name: str, max_failures: int = 1, until: int | None = None) -> dict[str, Any]:
-    return {"sequences": [{"id": name}], "max_failures": max_failures, "until": until}
+    sequence = {"id": name, "out": "no such folder"}
+    return {"sequences": [sequence], "run": "r", "max_failures": max_failures, "until": until}
 
 
 def test_each_job_is_given_once_in_order_and_ends_with_its_group() -> None:
@@ -88,6 +91,26 @@ def test_a_group_that_died_goes_on_with_its_job() -> None:
         assert await queue.give_up("one", "no such module") is True, "there may be another job"
         await queue.close()
         assert await queue.give_up("one", "no such module") is False
+
+    asyncio.run(check())
+
+
+def test_a_job_that_goes_on_between_its_deaths_is_never_given_up(tmp_path: Path) -> None:
+    async def check() -> None:
+        queue = JobQueue()
+        settings = job("a")
+        settings["sequences"][0]["out"] = str(tmp_path)
+        waiting = asyncio.create_task(queue.run(settings))
+        await asyncio.sleep(0)
+        for task_id in range(10):
+            assert await queue.take("one", 1) == settings
+            Journal(journal_folder(tmp_path, "a")).append(checkpoint(task_id))
+            assert await queue.give_up("one", "it died") is True
+        assert not waiting.done()
+        for _ in range(3):
+            assert await queue.take("one", 1) == settings
+            assert await queue.give_up("one", "it died") is True
+        assert await waiting == ["it died"]
 
     asyncio.run(check())
 

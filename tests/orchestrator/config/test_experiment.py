@@ -8,8 +8,10 @@ import pytest
 
 from methods.full import Full
 from orchestrator.config import experiment
-from orchestrator.config.experiment import RunConfig
+from orchestrator.config.experiment import RunConfig, worker_counts
 from orchestrator.config.loading import load_config
+from orchestrator.config.running import ScalingConfig
+from orchestrator.config.training import TrainingConfig
 from orchestrator.search.space import with_values
 from tests.orchestrator.config.refusal import refused
 
@@ -124,3 +126,21 @@ def test_a_scenario_gives_epochs_in_place_of_the_training_s() -> None:
     budget = load_config(None, [f"streams=[{subset}]", "training.budget={steps: 3}"])
     with pytest.raises(ValueError, match=r"its scenario gives epochs, and training\.budget takes the place of epochs"):
         budget.training_on(budget.methods[0], stream)
+
+
+def test_the_numbers_of_workers_are_those_that_divide_every_batch() -> None:
+    config = load_config("embedded", ["scaling.workers=[1, 8]", "training.micro_batch=4"])
+    batches = [TrainingConfig(lr=1e-3, global_batch=size, micro_batch=2) for size in (16, 24)]
+    assert worker_counts(batches[:1], config.scaling) == [1, 2, 4, 8]
+    assert worker_counts(batches, config.scaling) == [1, 2, 4]
+    refusal = refused("scaling.workers=[5, 7]")
+    assert "training.global_batch: 32: with training.micro_batch, no number of workers from 5 to 7" in refusal
+    assert worker_counts(batches, ScalingConfig(workers=(1, 10**18))) == [1, 2, 4]
+    own = "{name: own, tuning: full, training: {global_batch: 15}}"
+    assert "15, 32:" in refused("scaling.workers=[2, 8]", f"methods=[ft, {own}]", "training.micro_batch=null")
+
+
+def test_a_search_takes_one_number_of_workers() -> None:
+    assert "scaling.workers: a search takes one number (found [1, 2])" in refused(
+        "scaling.workers=[1, 2]", source="embedded-quick"
+    )

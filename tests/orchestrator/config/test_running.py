@@ -25,6 +25,15 @@ def test_what_is_not_said_fits_any_machine() -> None:
     ("override", "parts"),
     [
         ("scaling.workers=0", ["scaling.workers", "greater than or equal to 1", "found 0"]),
+        ("scaling.workers=[0, 2]", ["scaling.workers", "greater than or equal to 1", "found [0, 2]"]),
+        ("scaling.workers=two", ["scaling.workers", "expected whole numbers", "found 'two'"]),
+        ("scaling.workers=[1, 1.5]", ["scaling.workers", "expected whole numbers", "found [1, 1.5]"]),
+        ("scaling.workers=true", ["scaling.workers", "found True"]),
+        ("scaling.workers=null", ["scaling.workers", "expected whole numbers", "found None"]),
+        ("scaling.workers=[4, 2]", ["scaling.workers", "the fewest and the most, such as [1, 4]", "found [4, 2]"]),
+        ("scaling.workers=[1, 2, 4]", ["scaling.workers", "the fewest and the most", "found [1, 2, 4]"]),
+        ("scaling={workers: [1, 2], gpus_per_worker: 0.5}", ["gpus_per_worker = 0.5 goes with workers = 1"]),
+        ("scaling={workers: [2, 4], strategy: hsdp}", ["hsdp", "workers = [2, 4]", "ddp, fsdp"]),
         ("scaling.cpus_per_worker=0", ["scaling.cpus_per_worker", "greater than 0", "found 0"]),
         ("scaling.strategy=zero", ["scaling.strategy", "'ddp', 'fsdp' or 'hsdp'", "found 'zero'"]),
         ("scaling={workers: 2, gpus_per_worker: 0.5}", ["scaling", "gpus_per_worker = 0.5 goes with workers = 1"]),
@@ -47,6 +56,15 @@ def test_running_that_cannot_be_is_refused(override: str, parts: list[str]) -> N
     message = refused(override)
     for part in parts:
         assert part in message
+
+
+def test_workers_are_a_number_or_the_fewest_and_the_most() -> None:
+    one, fixed, elastic = (ScalingConfig(workers=workers) for workers in (3, (3, 3), (1, 4)))
+    assert (one.fewest_workers, one.most_workers, one.is_elastic) == (3, 3, False)
+    assert (fixed.fewest_workers, fixed.most_workers, fixed.is_elastic) == (3, 3, False)
+    assert (elastic.fewest_workers, elastic.most_workers, elastic.is_elastic) == (1, 4, True)
+    assert ScalingConfig.model_validate_json(elastic.model_dump_json()) == elastic
+    assert [ScalingConfig(workers=(1, most), strategy="fsdp").is_sharded for most in (1, 2)] == [False, True]
 
 
 def test_a_part_of_a_processor_and_no_second_attempt_are_allowed() -> None:

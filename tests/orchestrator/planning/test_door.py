@@ -185,6 +185,16 @@ def test_a_rate_that_is_none_is_no_override(tmp_path: Path) -> None:
 
 def test_names_that_are_too_long_together(tmp_path: Path) -> None:
     methods = [{"preset": "ft", "name": "m" * 100}]
-    line = refusal(lambda: small_config(tmp_path, methods=methods, stream={"name": "s" * 100, "source": "embedded", "words": "evaluation"}))
+    line = refusal(
+        lambda: small_config(
+            tmp_path,
+            methods=methods,
+            stream={
+                "name": "s" * 100,
+                "source": "files",
+                "tasks": [{"name": "a", "train": "a.jsonl", "test": "a.jsonl"}],
+            },
+        )
+    )
     assert "characters together" in line and "200" in line
     assert not list(tmp_path.iterdir())

@@ -45,7 +45,7 @@ from tests.orchestrator.search.searches import (
     write_scores,
 )
 from tests.orchestrator.states import states_of
-from tests.orchestrator.test_ray import environment, ray_folder, wait_for, workers_below
+from tests.orchestrator.test_ray import environment, ray_folder, wait_for
 
 __all__ = ["environment", "ray_folder"]  # fixtures
 SETTINGS = [
@@ -61,6 +61,29 @@ KILLED = [
     "search.trials=2",
     "search.space={training.lr: [1.0e-3, 1.0e+30], migu.ratio: [0.3, 0.6]}",
 ]
+
+
+def workers_below(folder: str) -> list[int]:
+    """Processes of the Ray cluster with that temporary folder."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["pid", "environ", "name"]):
+        if (process.info["environ"] or {}).get("RAY_TMPDIR") == folder and "RayTrainWorker" in " ".join(
+            _command_line(process)
+        ):
+            found.append(process.info["pid"])
+    return found
+
+
+def _command_line(process: Any) -> list[str]:
+    import psutil
+
+    try:
+        line: list[str] = process.cmdline()
+    except psutil.Error:
+        return []
+    return line
 
 
 def search_events(folder: Path) -> list[Event]:
@@ -79,7 +102,7 @@ class FakeSync:
     def follow(self, ids: Iterable[str]) -> None:
         self.followed.update(ids)
 
-    def close(self, seconds: float) -> bool:
+    def close(self, *arguments: object) -> bool:
         self.closed += 1
         return True
 

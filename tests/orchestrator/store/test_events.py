@@ -87,3 +87,14 @@ def test_a_journal_of_before_a_field_was_added_is_read() -> None:
     event = parse_event(old)
     assert isinstance(event, CheckpointSaved)
     assert event.versions == {}
+
+
+def test_a_start_and_a_failure_of_older_journals_have_no_identity() -> None:
+    started = {"event": "sequence_started", "time": 1, "id": "s", "tasks": ["a"], "sequence": {}, "data": [], "workers": 1,
+               "device": "cpu", "versions": {}, "git_commit": None, "machine": "m"}  # fmt: skip
+    old = parse_event(started)
+    assert isinstance(old, events.SequenceStarted)
+    assert (old.run, old.attempt) == ("", "")
+    failed = parse_event({"event": "sequence_failed", "time": 1, "reason": "why"})
+    assert isinstance(failed, events.SequenceFailed)
+    assert failed.attempt == ""

@@ -80,19 +80,19 @@ def test_cost_is_summed_over_tasks() -> None:
 
 
 def test_status_follows_the_last_word() -> None:
-    view = fold("s", [STARTED, *ALL_SCORES, SequenceFailed(reason="why", time=3)])
-    assert (view.status, view.failure, view.ended_at) == ("failed", "why", 3)
+    view = fold("s", [STARTED, *ALL_SCORES, SequenceFailed(reason="why")])
+    assert (view.status, view.failure, view.has_ended) == ("failed", "why", True)
     assert view.add(STARTED)
-    assert (view.status, view.failure, view.ended_at) == ("running", "", 0)
-    assert view.add(SequenceFinished(time=4))
-    assert (view.status, view.ended_at) == ("finished", 4)
-    assert not view.add(SequenceFinished(time=5))
+    assert (view.status, view.failure, view.has_ended) == ("running", "", False)
+    assert view.add(SequenceFinished())
+    assert (view.status, view.has_ended) == ("finished", True)
+    assert not view.add(SequenceFinished())
 
 
 def test_a_sequence_is_not_finished_while_a_score_is_missing() -> None:
     for missing in ALL_SCORES:
-        view = fold("s", [STARTED, *(s for s in ALL_SCORES if s is not missing), SequenceFinished(time=4)])
-        assert (view.status, view.ended_at) == ("incomplete", 4)
+        view = fold("s", [STARTED, *(s for s in ALL_SCORES if s is not missing), SequenceFinished()])
+        assert (view.status, view.has_ended) == ("incomplete", True)
     assert fold("s", [SequenceFinished()]).status == "incomplete", "nor where its first line is lost"
 
 
@@ -169,3 +169,15 @@ def test_what_a_report_measured_may_change() -> None:
     later = Measured(expert="expert", values={"fuar": 0.25})
     assert view.add(later)
     assert view.measured == later
+
+
+def test_attempts_count_since_the_last_progress() -> None:
+    first = STARTED.model_copy(update={"run": "r", "attempt": "a"})
+    second = STARTED.model_copy(update={"run": "r", "attempt": "b"})
+    view = fold("s", [STARTED, first])
+    assert view.attempts == [("", ""), ("r", "a")], "a journal that is older than the identities has none"
+    view.add(checkpoint(0))
+    assert (view.attempts, view.last_attempt, view.progress) == ([], ("r", "a"), 1)
+    view.add(second)
+    view.add(checkpoint(0))
+    assert (view.attempts, view.progress) == ([("r", "b")], 1), "what was known is no progress"

@@ -39,6 +39,7 @@ def bytes_of_databases(folder: Path) -> int:
     return total
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_amid_the_birth_leaves_no_half_of_a_database(tmp_path: Path) -> None:
     """Its pages, of which all tables take some 700,000 bytes: killed after the first, and after more and more of them."""
     copied = Copied(tmp_path)
@@ -140,6 +141,7 @@ def test_what_is_broken_is_known(break_it: Callable[[Path], None], template: Pat
     assert fault and "\n" not in fault
 
 
+@pytest.mark.slow
 def test_a_database_that_is_broken_is_kept_aside_and_filled_anew(copied: Copied) -> None:
     write(copied.out, [*begun(), *ended()])
     copied.copy()

@@ -43,10 +43,13 @@ def test_what_is_recorded_before_the_closing_is_copied(store: str, tmp_path: Pat
 def test_a_server_that_is_down_delays_the_copy_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     Journal(journal_folder(tmp_path, "one")).append(started("a"))
-    down = MlflowSync("http://127.0.0.1:9", "test", str(tmp_path))
+    down = MlflowSync("http://me:secret@127.0.0.1:9", "test", str(tmp_path))
     down.follow(["one"])
     assert not down.close(60)
-    assert down.trouble
+    assert (
+        down.trouble
+        == "API request to http://127.0.0.1:9/api/2.0/mlflow/experiments/get-by-name failed (ConnectionError)"
+    )
 
 
 def test_it_connects_before_there_is_anything_to_copy_where_that_is_expected(store: str, tmp_path: Path) -> None:
@@ -75,15 +78,18 @@ def slow_store(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sent
 
 
+@pytest.mark.slow
 def test_it_waits_while_there_is_progress_and_says_how_much_is_there(copied: Copied, slow_store: list[int]) -> None:
-    """Two seconds at least, with a patience of one and a half."""
-    write(copied.out, [*begun()[:2], *(step(0, number).model_copy(update={"time": number}) for number in range(1, 80))])
+    """Five seconds at least, with a patience of three."""
+    write(
+        copied.out, [*begun()[:2], *(step(0, number).model_copy(update={"time": number}) for number in range(1, 200))]
+    )
     sync = MlflowSync(copied.uri, "test", str(copied.out))
     sync.follow(["s"])
     lines: list[str] = []
-    assert sync.close(1.5, lines.append), sync.trouble
-    assert sum(slow_store[:-1]) * 0.25 > 1.5
-    percents = [int(line.removeprefix("writing the last records to MLflow: ").partition(" %")[0]) for line in lines]
+    assert sync.close(3, lines.append), sync.trouble
+    assert len(slow_store) * 0.25 > 5
+    percents = [int(line.removeprefix("copying to MLflow: ").partition(" %")[0]) for line in lines]
     assert percents == sorted(set(percents)) and percents[0] < 100
 
 

@@ -27,6 +27,7 @@ from orchestrator.store.view import read_view
 from orchestrator.training.parallel import Parallel
 from orchestrator.training.record import SequenceRecord
 from orchestrator.training.sequence import run_sequence
+from orchestrator.training.task import Position
 from tests.orchestrator.failing import HOOKS, hook_frame, user_line, write_plugin
 from tests.orchestrator.training.helpers import equal, stored, trained
 
@@ -86,7 +87,7 @@ def test_a_failure_that_may_pass_is_noted_but_ends_nothing(
         run_sequence(sequence)
     view = read_view(sequence.out, sequence.id)
     assert (view.status, view.failed) == ("running", None)
-    (noted,) = noted_failures(logs.sequence_logs(sequence.out, sequence.id), since=0)
+    (noted,) = noted_failures(logs.sequence_logs(sequence.out, sequence.id))[""]
     assert noted.transient
     assert noted.task == sequence.tasks[0]
     assert "No space left on device" in Path(str(noted.log)).read_text()
@@ -114,6 +115,16 @@ def test_a_worker_that_does_not_write_records_nothing(sequence_of: MakeSequence)
     SequenceRecord(sequence, second_worker, reported.append).task_started(0, steps=2)
     assert reported == []
     assert list(Tail(journal_folder(sequence.out, sequence.id)).new_events()) == []
+
+
+def test_a_failure_that_cannot_be_noted_is_told_all_the_same(sequence_of: Callable[..., SequencePlan]) -> None:
+    """As on a disk that is full, or in a folder that can only be read: else its own error would come in the first one's place."""
+    sequence = sequence_of()
+    Path(sequence.out).mkdir(parents=True, exist_ok=True)
+    (Path(sequence.out) / "logs").write_text("in the way")
+    record = SequenceRecord(sequence, Parallel(), None)
+    failed = record.note_failure(OSError(28, "No space left on device"), Position(task="reviews"), transient=True)
+    assert failed.reason == "OSError: [Errno 28] No space left on device" and failed.task == "reviews"
 
 
 class Disk:
@@ -201,7 +212,7 @@ def test_a_full_disk_ends_the_sequence_and_names_the_task_that_was_written(
 
     with pytest.raises(OSError, match="No space left"):
         run_sequence(sequence, report, evaluate=False)
-    (failure,) = noted_failures(logs.sequence_logs(sequence.out, sequence.id), since=0)
+    (failure,) = noted_failures(logs.sequence_logs(sequence.out, sequence.id))[""]
     assert (failure.task, failure.step, failure.transient) == (sequence.tasks[failing], None, True)
     assert [event.task_id for event in told if isinstance(event, events.CheckpointSaved)] == list(range(failing))
     assert list((Path(sequence.out) / "checkpoints").glob(".*")) == []

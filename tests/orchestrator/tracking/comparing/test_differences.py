@@ -31,6 +31,6 @@ def test_what_differs_is_said(damage: Callable[[Runs], None], damaged: Callable[
     copied = damaged(damage)
     (line,) = lines(copied, every_point=True)
     assert DAMAGES[damage] in line
-    # what a search of runs gives does not show points that are not the last
+    # what a search of runs gives does not show how many points a metric has
     is_hidden = damage in (without_a_point, with_a_point_too_many)
     assert lines(copied, every_point=False) == ([] if is_hidden else [line])

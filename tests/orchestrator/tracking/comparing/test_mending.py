@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import mlflow
 
 from orchestrator.tracking import MlflowSync
 from tests.orchestrator.tracking.comparing import damages
-from tests.orchestrator.tracking.journals import Copied, ended, write
+from tests.orchestrator.tracking.journals import Copied, begun, ended, write
 
 
 def settled(copied: Copied) -> MlflowSync:
@@ -60,15 +61,34 @@ def test_a_run_that_says_too_much_is_replaced(whole: Copied, damaged: Callable[.
 
 
 def test_after_a_copy_its_end_is_compared_of_itself(whole: Copied, damaged: Callable[..., Copied]) -> None:
-    """As at the end of a run: of what was copied, and of that the last values."""
+    """As at the end of a run: of what was copied, and whether it is there, once."""
     copied = damaged(damages.with_a_second_run)
     sync = MlflowSync(copied.uri, "test", str(copied.out))
     sync.follow(["s"])
     assert sync.close(60)
     assert sync.mended == [], "nothing was copied"
     write(copied.out, ended()[:1])
-    sync = MlflowSync(copied.uri, "test", str(copied.out))
+    lines: list[str] = []
+    sync = MlflowSync(copied.uri, "test", str(copied.out), tell=lines.append)
     sync.follow(["s"])
     assert sync.close(60), sync.trouble
     assert sync.mended == ["run 'mine · papers · seed 3' is there 2 times"]
+    assert lines == [f"MLflow differed from the journals in 1 thing(s), which is mended: {sync.mended[0]}"]
     assert copied.rows()["runs"] == whole.rows()["runs"]
+
+
+def test_on_a_server_that_is_shared_nothing_of_others_is_deleted_unasked(
+    tmp_path: Path, damaged: Callable[..., Copied]
+) -> None:
+    """The same experiment of another folder has written into the same runs, at other times."""
+    copied = damaged()
+    other = Copied(tmp_path / "other")
+    later = [event.model_copy(update={"time": event.time + 10_000}) for event in (*begun(), *ended())]
+    write(other.out, later)
+    before = ids(copied)
+    other.copy(copied.uri)
+    write(copied.out, ended()[:1])
+    copied.copy()
+    assert ids(copied) == before
+    losses = [time for key, _, _, time in copied.rows()["metrics"] if key == "loss"]
+    assert {time > 10_000 for time in losses} == {True, False}
