@@ -199,13 +199,7 @@ class Planner:
         if stream.only:
             name_parts.insert(2, stream.only)
         name = "-".join(name_parts)
-        file_name = re.sub(r"[^A-Za-z0-9.]+", "-", name)
-        # with a suffix it is the name of files, which have 255 bytes at most
-        if len(file_name) > MOST_OF_A_NAME:
-            raise UserError(
-                f"names of {len(file_name)} characters together: {shown(name)}; allowed for method, stream, task and seed: "
-                f"{MOST_OF_A_NAME}; give the method or the stream a shorter `name`"
-            )
+        file_name = _file_name(name)
         # names are the user's and may be used again for other content: the hash keeps the journals apart
         digest = content_key(name, keys_of_scores)[:8]
         return SequencePlan(
@@ -248,6 +242,17 @@ class Planner:
         if during is None:
             return ()
         return points_keys(keys, self.model, data, split, during, self.family.generates)
+
+
+def _file_name(name: str) -> str:
+    """The name as part of names of files. Raises UserError where these would be longer than files' names can be."""
+    file_name = re.sub(r"[^A-Za-z0-9.]+", "-", name)
+    if len(file_name) > MOST_OF_A_NAME:
+        raise UserError(
+            f"names of {len(file_name)} characters together: {shown(name)}; allowed for method, stream, task and seed: "
+            f"{MOST_OF_A_NAME}; give the method or the stream a shorter `name`"
+        )
+    return file_name
 
 
 @contextlib.contextmanager

@@ -184,17 +184,12 @@ def test_a_rate_that_is_none_is_no_override(tmp_path: Path) -> None:
 
 
 def test_names_that_are_too_long_together(tmp_path: Path) -> None:
-    methods = [{"preset": "ft", "name": "m" * 100}]
-    line = refusal(
-        lambda: small_config(
-            tmp_path,
-            methods=methods,
-            stream={
-                "name": "s" * 100,
-                "source": "files",
-                "tasks": [{"name": "a", "train": "a.jsonl", "test": "a.jsonl"}],
-            },
-        )
-    )
+    for split in ("train", "test"):
+        rows = [json.dumps({"text": f"{split} {number}", "label": str(number % 2)}) for number in range(20)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(rows))
+    task = {"name": "a", "train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")}
+    config = on("tiny-t5", tmp_path / "out", methods=[{"preset": "ft", "name": "m" * 100}])
+    values = config.model_dump() | {"streams": [{"name": "s" * 100, "tasks": [task]}]}
+    line = refusal(lambda: RunConfig.model_validate(values))
     assert "characters together" in line and "200" in line
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "out").exists()
