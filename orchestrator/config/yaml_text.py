@@ -32,7 +32,7 @@ class _CarefulLoader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()
         self._depth += 1
         if self._depth > MOST_DEPTH:
             raise _error(f"nested more than {MOST_DEPTH} deep", event)
@@ -71,7 +71,7 @@ class _CarefulLoader(yaml.SafeLoader):
         return node
 
     def construct_scalar(self, node: yaml.Node) -> Any:
-        value: Any = super().construct_scalar(node)  # type: ignore[no-untyped-call]
+        value: Any = super().construct_scalar(node)  # type: ignore[arg-type]
         for char in value:
             # escapes bring in what the reader refuses in plain text
             if (char < " " and char not in _ALLOWED_CONTROLS) or "\ud800" <= char <= "\udfff":
@@ -82,7 +82,7 @@ class _CarefulLoader(yaml.SafeLoader):
         digits = self.construct_scalar(node)
         # asked first: Python itself refuses to read thousands of digits, and to write what hexadecimal digits gave
         if len(digits) <= 100:
-            value: int = super().construct_yaml_int(node)  # type: ignore[no-untyped-call]
+            value: int = super().construct_yaml_int(node)
             if abs(value) <= MOST_INTEGER:
                 return value
         raise _error(f"a whole number of {len(digits)} digits; allowed: up to {MOST_INTEGER:.2g}", node)

@@ -165,7 +165,7 @@ def _check_weights(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "pt") as saved:  # type: ignore[no-untyped-call]
+        with safe_open(file, "pt") as saved:
             is_empty = not saved.keys()
     except (SafetensorError, OSError) as error:
         raise ValueError(

@@ -108,7 +108,7 @@ def _check_shapes(source: ModelSource, skeleton: Family) -> None:
         return
     wanted = {name: list(value.shape) for name, value in skeleton.module.state_dict().items()}
     for file in sorted(Path(source.path).glob("*.safetensors")):
-        with safe_open(file, "pt") as saved:  # type: ignore[no-untyped-call]
+        with safe_open(file, "pt") as saved:
             for name in saved.keys():  # noqa: SIM118
                 shape = wanted.get(name)
                 found = saved.get_slice(name).get_shape()
