@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from methods.batch import Batch
-from methods.seam.booleans import refuse_boolean
+from methods.seam.booleans import refuse_boolean, refuse_no_number
 from methods.seam.cache_fields import CacheFields
 from methods.seam.card import Card
 from methods.seam.cost import Cost
@@ -102,6 +102,12 @@ class Settings(BaseModel):
     @classmethod
     def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
         refuse_boolean(value, cls.model_fields[str(info.field_name)].annotation)
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        refuse_no_number(value)
         return value
 
 

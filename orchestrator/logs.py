@@ -129,6 +129,9 @@ def _logged_to(stream: TextIO) -> Iterator[None]:
         faulthandler.enable(all_threads=False)
         root.removeHandler(handler)
         root.setLevel(level_before)
+        # what a full disk did not take is tried once more here
+        with contextlib.suppress(OSError):
+            stream.close()
 
 
 @contextlib.contextmanager

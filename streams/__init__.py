@@ -33,7 +33,7 @@ from streams.sources.embedded import EmbeddedSource, vocabulary
 from streams.sources.files import FilesSource, FileTask
 from streams.sources.folder import FolderSource
 from streams.sources.hub import HubSource, HubTask
-from streams.sources.source import Source, SourceSettings, refuse_boolean
+from streams.sources.source import Source, SourceSettings, refuse_boolean, refuse_no_number
 from streams.splits import SPLITS, Example, Limits, Objective, RawSplit, Split, carve_dev
 from streams.stream import Stream
 from streams.task import DEFAULT_SCORER, SealedSplit, Task
@@ -100,6 +100,7 @@ __all__ = [
     "normalise_answer",
     "prove",
     "refuse_boolean",
+    "refuse_no_number",
     "resolve_source",
     "source_names",
     "stream_sizes",

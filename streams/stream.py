@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from streams.manifest import verdict_of
+from streams.names import check_name
 from streams.splits import RawSplit
 from streams.task import Task
 
@@ -20,7 +21,10 @@ class Stream:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ValueError(f"stream {self.name!r} has no tasks")
+        check_name("stream", self.name)
         names = self.task_names
+        for name in names:
+            check_name("task", name)
         if len(set(names)) != len(names):
             raise ValueError(f"stream {self.name!r} names a task twice: {', '.join(names)}")
 

@@ -141,7 +141,7 @@ def unsafe_reads(path: Path) -> list[str]:
         if isinstance(node, ast.Call):
             # tensors are safetensors; the loader of YAML is derived from the safe one
             name = ast.unparse(node.func)
-            unsafe_yaml = name in ("yaml.load", "yaml.load_all") and "_UniqueKeys" not in ast.unparse(node)
+            unsafe_yaml = name in ("yaml.load", "yaml.load_all") and "_CarefulLoader" not in ast.unparse(node)
             if unsafe_yaml or name in (
                 "torch.load",
                 "torch.save",

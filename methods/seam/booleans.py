@@ -1,4 +1,4 @@
-"""What a user is told who gives true or false for a number."""
+"""What a user is told who gives true or false for a number, or what is none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel
+
+# No rate, weight, count or time is beyond it, nor a number of FLOPs
+MOST_NUMBER = 1e30
+
+
+def refuse_no_number(value: Any) -> None:
+    """Raises ValueError for infinity and what is beyond all that is counted, alone or in a list or mapping."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            refuse_no_number(part)
+    # a comparison with what is no number is false
+    elif isinstance(value, float) and not abs(value) <= MOST_NUMBER:
+        raise ValueError(f"found {value!r}; allowed: numbers up to {MOST_NUMBER:g}")
 
 
 def refuse_boolean(value: Any, annotation: Any) -> None:

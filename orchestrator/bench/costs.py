@@ -37,6 +37,8 @@ def method_costs(
     """
     runs_by_method: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        # what does not even take fine-tuning is no model, which is said once and not left out for each method
+        plan(_method_config("ft", model, max_train, folder))
         sequences = []
         for name in PRESETS:
             # reference runs train no second task
@@ -68,7 +70,14 @@ def _cost(runs: Sequence[dict[str, float]], plain_runs: Sequence[dict[str, float
 
 def _method_sequence(name: str, model: str, max_train: int, out: str) -> list[SequencePlan]:
     """The one sequence of a method; none for a method that does not go with the model."""
-    config = RunConfig.model_validate(
+    try:
+        return plan(_method_config(name, model, max_train, out))
+    except UserError:
+        return []
+
+
+def _method_config(name: str, model: str, max_train: int, out: str) -> RunConfig:
+    return RunConfig.model_validate(
         {
             "name": "methods",
             "model": {"name": model, "max_source": 64, "max_target": 8},
@@ -78,10 +87,6 @@ def _method_sequence(name: str, model: str, max_train: int, out: str) -> list[Se
             "out": out,
         }
     )
-    try:
-        return plan(config)
-    except UserError:
-        return []
 
 
 def _second_task(sequence: SequencePlan) -> dict[str, float]:

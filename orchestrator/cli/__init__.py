@@ -8,17 +8,23 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
+
+import typer
 
 from orchestrator import interruption
 
 # a command joins the application when its module is imported
 from orchestrator.cli import benchmarks, experiments, storage, tools
 from orchestrator.cli.app import app, make_console
-from orchestrator.errors import CommandFailed, SequenceFailed, StorageFailed, UserError
+from orchestrator.errors import CommandFailed, SequenceFailed, StorageFailed, UserError, shortened
 from orchestrator.logs import traceback_of
 from orchestrator.redaction import RedactingStream
 
 __all__ = ["benchmarks", "experiments", "main", "storage", "tools"]
+
+# The base of what the parser of options raises. typer does not name it, and has moved it between its own packages
+_ParserError: Any = typer.BadParameter.__mro__[2]
 
 
 def main() -> None:
@@ -27,16 +33,23 @@ def main() -> None:
     _hide_secrets()
     try:
         _check_packages()
-        app()
+        code = app(standalone_mode=False)
     # 2 is what typer gives for an option that it does not know: a script asks one code for all bad input
     except UserError as error:
         _end_with(f"error: {error}", error, code=2)
     except (SequenceFailed, CommandFailed, StorageFailed) as error:
         _end_with(f"failed: {error}", error, code=1)
+    except _ParserError as error:
+        # a group that is called without a command shows what there is
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            raise SystemExit(error.exit_code) from None
+        _end_with(f"error: {error.format_message()}", error, code=2)
     finally:
         # whatever typer, and others on the way, have made of it
         if interruption.was_asked():
             interruption.leave_now()
+    raise SystemExit(code or 0)
 
 
 def _hide_secrets() -> None:
@@ -75,5 +88,7 @@ def _end_with(line: str, error: Exception, code: int) -> None:
     # the options of a command that has ended are gone, so the command line itself is asked
     if "--debug" in sys.argv:
         console.print(traceback_of(error), style="dim", highlight=False, soft_wrap=True)
-    console.print(line, style="red", highlight=False, soft_wrap=True)
+    # several lines are several leaks of data, each with its own
+    for part in line.splitlines():
+        console.print(shortened(part), style="red", highlight=False, soft_wrap=True)
     raise SystemExit(code) from None

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from orchestrator import logs
-from orchestrator.errors import CommandFailed, SequenceFailed, StorageFailed, UserError
+from orchestrator.errors import CommandFailed, SequenceFailed, StorageFailed, UserError, shown
 from orchestrator.storage.door import check_answers
 from orchestrator.storage.places import resolved
 
@@ -24,6 +24,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# Of a name that is looked for as a folder, or as part of a file's name
+MOST_OF_A_NAME = 1_000
+
+
+def possible_name(name: str) -> str:
+    """The name of an experiment or folder as it was given. Raises UserError where neither can be called so."""
+    longest = max(name.split("/"), key=len)
+    if "\0" in name or len(longest.encode(errors="replace")) > 255 or len(name) > MOST_OF_A_NAME:
+        raise UserError(f"no experiment and no folder can be called {shown(name)}")
+    return name
+
+
 Out = Annotated[str, typer.Option("--out", help="The output folder of the runs, or s3://bucket/prefix.")]
 # No default here: a recipe may name a folder, which an option that was not given must not override
 NewOut = Annotated[
@@ -34,7 +46,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.lr=1e-4. Repeatable."),
 ]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="An experiment's name, or its folder.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", callback=possible_name, help="An experiment's name, or its folder.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of what fails, not its log's path alone.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the machinery does: workers, scoring, MLflow.")]
 

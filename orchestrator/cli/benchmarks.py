@@ -12,6 +12,9 @@ from rich.console import Console
 
 from orchestrator.cli.app import AsJson, app, make_console
 
+# So many rounds or examples that nobody waits for them
+MOST = 10**9
+
 bench = typer.Typer(help="Measure what the project claims.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
@@ -38,7 +41,7 @@ def bench_search_reuse(as_json: AsJson = False) -> None:
 @bench.command("methods")
 def bench_methods(
     model: Annotated[str, typer.Option(help="A built-in model, a folder, or a hub id.")] = "tiny-t5",
-    rounds: Annotated[int, typer.Option(min=1, help="Medians are over so many rounds.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=MOST, help="Medians are over so many rounds.")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """What each method costs beside fine-tuning: time, checkpoint and memory."""
@@ -50,7 +53,7 @@ def bench_methods(
 
 @bench.command("migu-step")
 def bench_migu_step(
-    rounds: Annotated[int, typer.Option(min=2, help="Steps of each form; the first is not counted.")] = 15,
+    rounds: Annotated[int, typer.Option(min=2, max=MOST, help="Steps of each form; the first is not counted.")] = 15,
     as_json: AsJson = False,
 ) -> None:
     """What a step of MIGU takes beside fine-tuning's: as released, masking gradients, and never computing them."""
@@ -62,8 +65,8 @@ def bench_migu_step(
 
 @bench.command("fused-trials")
 def bench_fused_trials(
-    trials: Annotated[int, typer.Option(min=2, help="So many learning rates.")] = 4,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way; medians are over them.")] = 3,
+    trials: Annotated[int, typer.Option(min=2, max=MOST, help="So many learning rates.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, max=MOST, help="Turns of each way; medians are over them.")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """What trials of LoRA take that are trained in one pass over one frozen model, beside training each alone."""
@@ -78,7 +81,7 @@ def bench_fused_trials(
 
 @bench.command("trainer-step")
 def bench_trainer_step(
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each; medians are over them.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=MOST, help="Turns of each; medians are over them.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """What a step of plain fine-tuning takes beside one of transformers' Trainer, on texts of equal and of varied length."""
@@ -93,7 +96,7 @@ def bench_checkpoints(
     model: Annotated[
         str, typer.Option(help="t5-small: random weights of that size; or a built-in model, a folder, a hub id.")
     ] = "t5-small",
-    rounds: Annotated[int, typer.Option(min=1, help="Medians are over so many rounds.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, max=MOST, help="Medians are over so many rounds.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """What states cost: seconds that training waits for them, and bytes that each setting of `checkpoints` leaves."""
@@ -105,8 +108,8 @@ def bench_checkpoints(
 
 @bench.command("evaluation")
 def bench_evaluation(
-    states: Annotated[int, typer.Option(min=1, help="So many states are scored.")] = 2,
-    examples: Annotated[int, typer.Option(min=1, help="Test examples of each task.")] = 64,
+    states: Annotated[int, typer.Option(min=1, max=MOST, help="So many states are scored.")] = 2,
+    examples: Annotated[int, typer.Option(min=1, max=MOST, help="Test examples of each task.")] = 64,
     as_json: AsJson = False,
 ) -> None:
     """What scoring takes beside a loop that tokenises each time, sorts nothing, and writes 50 tokens for each answer."""
@@ -121,7 +124,7 @@ def bench_evaluation(
 
 @bench.command("corpus")
 def bench_corpus(
-    mb: Annotated[int, typer.Option(min=1, help="Megabytes of text.")] = 200,
+    mb: Annotated[int, typer.Option(min=1, max=MOST, help="Megabytes of text.")] = 200,
     as_json: AsJson = False,
 ) -> None:
     """What a large corpus takes: memory, and tokens a second while it is packed and trained on."""
@@ -137,10 +140,12 @@ def bench_corpus(
 
 @bench.command("scale")
 def bench_scale(
-    sequences: Annotated[int, typer.Option(min=1, help="Sequences of the experiment.")] = 1000,
-    tasks: Annotated[int, typer.Option(min=1, help="Tasks of each.")] = 15,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each task.")] = 100,
-    long_steps: Annotated[int, typer.Option(min=0, help="Steps of one long sequence beside them; 0: none.")] = 200_000,
+    sequences: Annotated[int, typer.Option(min=1, max=MOST, help="Sequences of the experiment.")] = 1000,
+    tasks: Annotated[int, typer.Option(min=1, max=MOST, help="Tasks of each.")] = 15,
+    steps: Annotated[int, typer.Option(min=1, max=MOST, help="Steps of each task.")] = 100,
+    long_steps: Annotated[
+        int, typer.Option(min=0, max=MOST, help="Steps of one long sequence beside them; 0: none.")
+    ] = 200_000,
     as_json: AsJson = False,
 ) -> None:
     """What records take where there are many: journals, their copy in MLflow, the report. Nothing is trained.
@@ -158,8 +163,8 @@ def bench_scale(
 
 @bench.command("chaos")
 def bench_chaos(
-    rounds: Annotated[int, typer.Option(min=1, help="So many runs are struck, each once.")] = 17,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses kinds and moments.")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, max=MOST, help="So many runs are struck, each once.")] = 17,
+    seed: Annotated[int, typer.Option(min=0, max=MOST, help="Chooses kinds and moments.")] = 0,
     kinds: Annotated[str, typer.Option(help="Only these kinds of faults, such as kill-worker,interrupt.")] = "",
     out: Annotated[Path | None, typer.Option(help="A folder that keeps all runs. Default: none is kept.")] = None,
     as_json: AsJson = False,

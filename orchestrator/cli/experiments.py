@@ -88,7 +88,7 @@ def plan_(
     set_: Settings = None,
     out: NewOut = None,
     tflops: Annotated[
-        float, typer.Option(min=1e-6, help="What a GPU sustains, in TFLOP/s: hours follow from it.")
+        float, typer.Option(min=1e-6, max=1e9, help="What a GPU sustains, in TFLOP/s: hours follow from it.")
     ] = 150.0,
     gpu: Annotated[
         bool | None,

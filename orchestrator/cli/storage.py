@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from orchestrator.cli.app import AsJson, Out, Run, app, failures_logged, make_console, output_folder
+from orchestrator.cli.app import AsJson, Out, Run, app, failures_logged, make_console, output_folder, possible_name
 from orchestrator.cli.outcome import shown
 from orchestrator.config import Keep
 
@@ -15,7 +15,12 @@ from orchestrator.config import Keep
 @app.command()
 def prune(
     run: Annotated[
-        str, typer.Argument(metavar="EXPERIMENT_OR_RUN", help="An experiment, its folder, or a sequence's id.")
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT_OR_RUN",
+            callback=possible_name,
+            help="An experiment, its folder, or a sequence's id.",
+        ),
     ],
     keep: Annotated[
         Literal["last", "none"] | None,

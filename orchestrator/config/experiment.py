@@ -23,7 +23,8 @@ from streams import Stream
 class RunConfig(Section):
     """An experiment: every method over every stream with every seed."""
 
-    name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    # part of names of files, which have 255 bytes at most
+    name: str = Field("experiment", max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: ModelConfig = ModelConfig()
     streams: Streams
     methods: tuple[MethodEntry, ...] = Field(min_length=1)

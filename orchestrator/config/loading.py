@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from methods import unknown
 from orchestrator.config import DEFAULT_RECIPE
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
-from orchestrator.errors import UserError
+from orchestrator.config.yaml_text import read_yaml
+from orchestrator.errors import UserError, as_given, shortened, shown
 from orchestrator.redaction import has_uri_secret, redacted
 from orchestrator.storage.places import resolved
 
@@ -24,18 +25,8 @@ JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key that is given twice: yaml itself would take the last one, and drop the other unsaid."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # here, where a mapping is still as it was written: an entry that is merged in by `<<` is meant to be replaced
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if (key.tag, str(key.value)) in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
-            seen.add((key.tag, str(key.value)))
-        return node
+# The longest path of the schema has eight keys
+MOST_KEYS = 20
 
 
 def recipe_names() -> list[str]:
@@ -45,7 +36,8 @@ def recipe_names() -> list[str]:
 
 def load_config(source: str | None = None, overrides: Sequence[str] = (), out: str | None = None) -> RunConfig:
     """The configuration from a recipe's name or a YAML file, with `a.b=c` overrides. Raises UserError."""
-    source = source or DEFAULT_RECIPE
+    if source is None:
+        source = DEFAULT_RECIPE
     values = _load_mapping(source)
     # before the overrides: `streams.max_train=9` needs a mapping to set a key in
     _write_out(values, "streams", "name")
@@ -134,32 +126,37 @@ def _load_mapping(source: str, extended_by: tuple[str, ...] = ()) -> dict[str, A
 
 def _path_of(source: str) -> Path:
     if source.endswith((".yaml", ".yml")) or "/" in source:
-        return Path(source).expanduser()
+        return _expanded(source, as_given(source))
     if source not in recipe_names():
-        raise UserError(unknown("recipe", source, recipe_names()) + "; or give a .yaml file")
+        raise UserError(unknown("recipe", as_given(source), recipe_names()) + "; or give a .yaml file")
     return RECIPES / f"{source}.yaml"
 
 
-def _read_yaml(source: str, path: Path) -> dict[str, Any]:
+def _expanded(path: str, where: str) -> Path:
+    """The path with the home folder that `~` stands for. Raises UserError where nobody has that name."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _read_yaml(source: str, path: Path) -> dict[str, Any]:
+    where = as_given(source)
+    try:
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{source}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{source}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        line = ""
-        # only errors of syntax have a mark, and YAML counts lines from 0
-        mark = getattr(error, "problem_mark", None)
-        if mark is not None:
-            line = f", line {mark.line + 1}"
-        problem = getattr(error, "problem", error)
-        raise UserError(f"{source}{line}: malformed YAML: {problem}") from None
+        raise UserError(f"{where}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read: {error.strerror}") from None
+    # text that is not UTF-8, or a name with NUL
+    except ValueError as error:
+        raise UserError(f"{where}: cannot be read: {error}") from None
+    values = read_yaml(text, where)
     # an empty file asks for all defaults
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"{source}: expected a mapping of settings, found {type(values).__name__}")
+        raise UserError(f"{where}: expected a mapping of settings, found {type(values).__name__}")
     return values
 
 
@@ -177,14 +174,13 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _apply_override(values: dict[str, Any], override: str) -> None:
     """Apply one `a.b=c`; numbers in the path index lists. `streams.max_train` without an index means every stream."""
     path, equals, text = override.partition("=")
+    option = f"--set {as_given(override)}"
     if not equals or not path:
-        raise UserError(f"--set {override}: expected KEY=VALUE, such as training.lr=1e-4")
-    try:
-        value = yaml.load(text, _UniqueKeys)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", error)
-        raise UserError(f"--set {override}: the value is not valid YAML: {problem}") from None
-    _set_value(values, path.split("."), _number(value), override)
+        raise UserError(f"{option}: expected KEY=VALUE, such as training.lr=1e-4")
+    keys = path.split(".")
+    if len(keys) > MOST_KEYS:
+        raise UserError(f"{option}: a path of {len(keys)} keys; allowed: up to {MOST_KEYS}")
+    _set_value(values, keys, _number(read_yaml(text, option)), option)
 
 
 def _number(value: Any) -> Any:
@@ -197,29 +193,31 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _set_value(node: Any, path: list[str], value: Any, override: str) -> None:
+def _set_value(node: Any, path: list[str], value: Any, option: str) -> None:
     """Set the value at a path below a node, making the sections that are missing on the way."""
     key, *rest = path
     if isinstance(node, list):
-        _set_in_list(node, path, value, override)
+        _set_in_list(node, path, value, option)
     elif not isinstance(node, dict):
-        raise UserError(f"--set {override}: {key!r} is below a value, not a section")
+        raise UserError(f"{option}: {shown(key)} is below a value, not a section")
     elif rest:
-        _set_value(node.setdefault(key, {}), rest, value, override)
+        _set_value(node.setdefault(key, {}), rest, value, option)
     else:
         node[key] = value
 
 
-def _set_in_list(node: list[Any], path: list[str], value: Any, override: str) -> None:
+def _set_in_list(node: list[Any], path: list[str], value: Any, option: str) -> None:
     key, *rest = path
-    if not key.isdigit():
+    # not by `isdigit`, which takes superscripts for digits
+    if not re.fullmatch("[0-9]+", key):
         for item in node:
-            _set_value(item, path, value, override)
+            _set_value(item, path, value, option)
         return
-    index = int(key)
+    # of thousands of digits Python reads none
+    index = int(key[:9])
     if index >= len(node):
-        raise UserError(f"--set {override}: there is no entry {key}; the list has {len(node)}")
+        raise UserError(f"{option}: there is no entry {shortened(key, 20)}; the list has {len(node)}")
     if rest:
-        _set_value(node[index], rest, value, override)
+        _set_value(node[index], rest, value, option)
     else:
         node[index] = value

@@ -11,6 +11,7 @@ from methods import unknown
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.training import TrainingConfig
+from orchestrator.errors import as_given, shown
 
 Location = tuple[int | str, ...]
 
@@ -25,25 +26,35 @@ _PLAIN_WORDS = {
 
 def explain(error: ValidationError) -> str:
     """One line for a pydantic error: the path of the key, what is wrong, what is allowed."""
-    # a list whose every entry is wrong is also too short for pydantic, which would be told as a second error
-    errors = [found for found in error.errors() if found["type"] != "too_short"] or error.errors()
+    errors = _without_echoes(error.errors(include_url=False))
     first = _most_telling(errors)
     location = first["loc"]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         # the key itself is in the message, so the path ends at its section
-        message = unknown("key", str(location[-1]), _keys_at(location))
+        message = unknown("key", as_given(str(location[-1])), _keys_at(location))
         location = location[:-1]
     elif first["type"] in _PLAIN_WORDS:
-        message = f"expected {_PLAIN_WORDS[first['type']]}, found {first['input']!r}"
+        message = f"expected {_PLAIN_WORDS[first['type']]}, found {shown(first['input'])}"
     elif first["type"] != "value_error" and not isinstance(first["input"], dict | list | tuple | BaseModel):
-        message += f" (found {first['input']!r})"
+        message += f" (found {shown(first['input'])})"
     if len(errors) > 1:
         message += f" (and {len(errors) - 1} more)"
     path = _path(location)
     if path:
         return f"{path}: {message}"
     return message
+
+
+def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """The errors without those that follow from others: a list whose every entry is wrong is too short for pydantic, too."""
+    kept = []
+    for error in errors:
+        location = error["loc"]
+        within = [other for other in errors if other is not error and other["loc"][: len(location)] == location]
+        if error["type"] != "too_short" or not within:
+            kept.append(error)
+    return kept
 
 
 def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:

@@ -12,6 +12,8 @@ from methods import PUBLISHED, MethodSpec, method_spec
 from orchestrator.config.search import Dimension
 from orchestrator.config.training import TrainingConfig
 
+MOST_OF_A_NAME = 100
+
 
 class MethodEntry(MethodSpec):
     """A method of the experiment, with training settings of its own where it needs them (such as a learning rate)."""
@@ -39,6 +41,8 @@ class MethodEntry(MethodSpec):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
+        if len(name) > MOST_OF_A_NAME:
+            raise ValueError(f"a name of {len(name)} characters; allowed: up to {MOST_OF_A_NAME}")
         # it becomes part of names of files and of MLflow runs
         if not re.fullmatch(r"[\w.+ ()=,-]*", name):
             raise ValueError(f"{name!r}: a method's name has letters, digits, spaces and . + - _ ( ) = , only")

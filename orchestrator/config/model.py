@@ -37,5 +37,5 @@ class ModelConfig(Section):
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         "auto", description="how attention is computed; auto: transformers' choice for the architecture"
     )
-    max_source: int = Field(512, ge=8, description="tokens of the input at most; longer texts are shortened")
-    max_target: int = Field(50, ge=2, description="tokens of the answer at most")
+    max_source: int = Field(512, ge=8, le=10**8, description="tokens of the input at most; longer texts are shortened")
+    max_target: int = Field(50, ge=2, le=10**8, description="tokens of the answer at most")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from streams import refuse_boolean
+from streams import refuse_boolean, refuse_no_number
 
 
 class Section(BaseModel):
@@ -20,6 +20,12 @@ class Section(BaseModel):
     @classmethod
     def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
         refuse_boolean(value, cls.model_fields[str(info.field_name)].annotation)
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        refuse_no_number(value)
         return value
 
 

@@ -9,6 +9,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.config.section import Section
 
+# Far beyond any experiment: what is more was meant otherwise, and would run for years or end in numbers that are none
+MOST_RATE = 1_000.0
+MOST_EPOCHS = 1_000_000
+MOST_STEPS = 1_000_000_000
+MOST_BATCH = 10_000_000
+
 # The released code's share of warm-up with an infinite schedule (arXiv 2503.02844)
 RELEASED_WARMUP = 0.05
 
@@ -47,11 +53,14 @@ def _whole(value: Any) -> Any:
 class Budget(Section):
     """What each task may take: exactly one of these, the same for all methods (see `orchestrator.training.cost`)."""
 
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=MOST_STEPS)
     tokens: Annotated[int, BeforeValidator(_whole)] | None = Field(
-        None, ge=1, description="real tokens that the model reads, a method's own passes included; at least one step"
+        None,
+        ge=1,
+        le=10**18,
+        description="real tokens that the model reads, a method's own passes included; at least one step",
     )
-    flops: float | None = Field(None, gt=0, allow_inf_nan=False, description="of the model; at least one step")
+    flops: float | None = Field(None, gt=0, le=1e30, allow_inf_nan=False, description="of the model; at least one step")
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
@@ -75,17 +84,21 @@ class TrainingConfig(Section):
     """How each task is trained. The global batch is the unit; micro-batches and accumulation follow from it."""
 
     lr: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="none: each tuning method's own default (`Card.default_lr`)"
+        None,
+        gt=0,
+        le=MOST_RATE,
+        allow_inf_nan=False,
+        description="none: each tuning method's own default (`Card.default_lr`)",
     )
-    lrs: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+    lrs: dict[str, Annotated[float, Field(gt=0, le=MOST_RATE, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="rates of parameter groups: `head`, or a pattern of parameter names"
     )
-    epochs: int = Field(1, ge=1, description="not used where there is a budget")
-    epochs_per_task: dict[str, Annotated[int, Field(ge=1)]] = Field(
+    epochs: int = Field(1, ge=1, le=MOST_EPOCHS, description="not used where there is a budget")
+    epochs_per_task: dict[str, Annotated[int, Field(ge=1, le=MOST_EPOCHS)]] = Field(
         default_factory=dict, description="exceptions, by task name"
     )
     budget: Budget | None = Field(None, description="steps, tokens or flops of each task, instead of epochs")
-    global_batch: int = Field(32, ge=1, description="examples a step, over all workers")
+    global_batch: int = Field(32, ge=1, le=MOST_BATCH, description="examples a step, over all workers")
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         None,
         description="examples a forward pass; by default global_batch / workers; auto: the most that fit into memory",
@@ -97,9 +110,9 @@ class TrainingConfig(Section):
         False, description="take operations alone that give the same bits each time on a GPU too, though slower"
     )
     compile: bool = Field(False, description="compile the transformer's blocks (torch.compile), which takes a minute")
-    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.01, ge=0, le=1_000, allow_inf_nan=False)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    clip: float | None = Field(1.0, gt=0, description="gradient norm at most; null: no clipping")
+    clip: float | None = Field(1.0, gt=0, allow_inf_nan=False, description="gradient norm at most; null: no clipping")
     schedule: Literal["constant", "linear", "cosine", "infinite"] = Field(
         "constant", description="of the rate over a task's steps; see orchestrator.training.schedules"
     )

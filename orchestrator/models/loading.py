@@ -158,9 +158,10 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
     if source.path is not None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"model {config.name!r}: its tokenizer cannot be read: {reason}") from error
+        # the library below raises a bare Exception for a file that is torn
+        except Exception as error:
+            lines = [*str(error).strip().splitlines(), type(error).__name__]
+            raise ValueError(f"model {config.name!r}: its tokenizer cannot be read: {lines[0]}") from error
         # decoders come without one; padding is masked, so any token will do
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token

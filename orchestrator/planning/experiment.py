@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from pydantic import ValidationError
 
 from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, shown
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.redaction import HIDDEN, redacted
 from orchestrator.storage.door import check_conditions, check_locks
@@ -96,16 +98,24 @@ def open_experiment(run: str, out: str) -> Experiment:
     """The experiment of that name in `out`, or in that folder. Raises UserError."""
     # a folder given as it is wins: it may be a copy that lies outside every output folder
     folder = folder_at(run)
-    if not (folder / PLANS).exists():
+    if not _has_plan(folder):
         folder = folder_at(out) / "experiments" / run
-    if not (folder / CONFIG).exists() or not (folder / PLANS).exists():
-        raise UserError(f"no experiment {run!r} in {str(out)!r}: {_what_there_is(folder_at(out))}")
+    if not _has_plan(folder):
+        raise UserError(f"no experiment {shown(run)} in {shown(out)}: {_what_there_is(folder_at(out))}")
     # the folder may have been moved or copied since: what counts is where it is now
     here = str(folder.resolve().parent.parent)
     sequences = read_plans(folder / PLANS, here)
     if not sequences:
         raise UserError(f"{folder / PLANS}: it has no sequence")
     return Experiment(read_config(folder).model_copy(update={"out": here}), sequences)
+
+
+def _has_plan(folder: Path) -> bool:
+    try:
+        return (folder / CONFIG).exists() and (folder / PLANS).exists()
+    # no folder can have such a name
+    except (OSError, ValueError):
+        return False
 
 
 def read_plans(file: Path, out: str) -> tuple[SequencePlan, ...]:
@@ -161,9 +171,20 @@ def check_writable(out: str) -> None:
     if not is_local(folder):
         check_conditions(out)
         return
-    # the folder itself may be still to be made: its nearest parent that exists decides
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"out: cannot write to {out!r}")
-    check_locks(folder)
+    made: list[Path] = []
+    try:
+        # by trying: of /proc, of a name that is too long and of a full disk, permissions say nothing
+        for part in (*reversed(folder.parents), folder):
+            if not part.exists():
+                part.mkdir()
+                made.append(part)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+        check_locks(folder)
+    except OSError as error:
+        raise UserError(f"out: cannot write to {shown(out)}: {error.strerror}") from None
+    finally:
+        for part in reversed(made):
+            # another command may have begun to write there meanwhile
+            with contextlib.suppress(OSError):
+                part.rmdir()

@@ -13,7 +13,7 @@ from orchestrator.config.method import MethodEntry
 from orchestrator.config.model import ModelConfig
 from orchestrator.config.running import EvaluationConfig
 from orchestrator.config.stream import StreamConfig
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, shown
 from orchestrator.models.families import family_of
 from orchestrator.models.source import find_model
 from orchestrator.planning.data_checks import check_dev, check_leaks
@@ -27,6 +27,9 @@ from orchestrator.planning.suitability import check_epochs, check_family, check_
 from orchestrator.storage.places import folder_at
 from orchestrator.store.access_log import TestAccessLog
 from streams import Stream, Task, doubts
+
+# Of what becomes the name of a sequence's files
+MOST_OF_A_NAME = 200
 
 ParentRuns = tuple[tuple[str, str], ...]
 
@@ -196,7 +199,7 @@ class Planner:
         if stream.only:
             name_parts.insert(2, stream.only)
         name = "-".join(name_parts)
-        file_name = re.sub(r"[^A-Za-z0-9.]+", "-", name)
+        file_name = _file_name(name)
         # names are the user's and may be used again for other content: the hash keeps the journals apart
         digest = content_key(name, keys_of_scores)[:8]
         return SequencePlan(
@@ -239,6 +242,17 @@ class Planner:
         if during is None:
             return ()
         return points_keys(keys, self.model, data, split, during, self.family.generates)
+
+
+def _file_name(name: str) -> str:
+    """The name as part of names of files. Raises UserError where these would be longer than files' names can be."""
+    file_name = re.sub(r"[^A-Za-z0-9.]+", "-", name)
+    if len(file_name) > MOST_OF_A_NAME:
+        raise UserError(
+            f"names of {len(file_name)} characters together: {shown(name)}; allowed for method, stream, task and seed: "
+            f"{MOST_OF_A_NAME}; give the method or the stream a shorter `name`"
+        )
+    return file_name
 
 
 @contextlib.contextmanager

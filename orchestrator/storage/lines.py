@@ -114,13 +114,13 @@ def appended(path: Path, mode: Literal["a", "ab"] = "a") -> Iterator[Any]:
             yield stream
         return
     # a real file: crashes are written into it past Python's own buffers
-    with tempfile.TemporaryFile(mode.replace("a", "w+")) as stream:
+    with tempfile.TemporaryDirectory() as folder:
+        added = Path(folder) / path.name
         try:
-            yield stream
+            with added.open(mode) as stream:
+                yield stream
         finally:
-            stream.seek(0)
             before = b""
             with contextlib.suppress(FileNotFoundError):
                 before = path.read_bytes()
-            added = stream.read()
-            path.write_bytes(before + (added if mode == "ab" else added.encode()))
+            path.write_bytes(before + added.read_bytes())

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, shown
 
 SCHEME = "s3://"
 OBJECT_LOOK_SECONDS = 3.0
@@ -39,7 +39,15 @@ def seconds_between_looks(place: str, on_disk: float, in_store: float = OBJECT_L
 def resolved(place: str) -> str:
     """The path or URI that means the same in every process, whatever its working directory. Raises UserError."""
     if "://" not in place:
-        return str(Path(place).expanduser().resolve())
+        try:
+            full = Path(place).expanduser().resolve()
+            # a name that is too long is found by asking for it
+            full.exists()
+        # a circle of links, NUL, or the home of a user whom nobody knows
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"out: {shown(place)} is no folder: {reason}") from None
+        return str(full)
     if not place.startswith(SCHEME):
         raise UserError(f"out: {place!r} is neither a folder nor of the form s3://bucket/prefix")
     bucket, _, prefix = place.removeprefix(SCHEME).partition("/")

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +60,7 @@ def _check_server(uri: str) -> str:
     try:
         # a server that is there answers in milliseconds; to a wrong address the connection may hang for minutes
         answer = requests.get(uri.rstrip("/") + "/health", timeout=5)
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, ValueError) as error:
         raise UserError(f"tracking.uri: {redacted(uri)!r} is no URI of a server ({type(error).__name__})") from None
     except requests.RequestException as error:
         return f"tracking.uri: no MLflow server answers at {redacted(uri)} now ({type(error).__name__})"
@@ -75,7 +76,16 @@ def _check_server(uri: str) -> str:
 
 def _check_file(file: Path) -> None:
     """Raises UserError where a database can be neither read nor made there. None is made by asking."""
-    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+    try:
+        is_there = file.is_file() and os.access(file, os.W_OK)
+        if not is_there and not file.exists():
+            # by trying: of /proc, permissions say nothing
+            with tempfile.TemporaryFile(dir=file.parent):
+                is_there = True
+    # no folder, or a name that no file can have
+    except (OSError, ValueError):
+        is_there = False
+    if not is_there:
         raise UserError(f"tracking.uri: cannot open or make {str(file)!r}; its folder must be there, and be writable")
 
 
@@ -121,7 +131,8 @@ class Connection:
         """The client of the store."""
         import mlflow
 
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        # its errors too, each with a traceback: they are raised as well, and told in one line
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         file = database_file(self.uri)
         if file is not None:

@@ -118,7 +118,7 @@ def _load(spec: FileTask, labels: Sequence[str], split: RawSplit) -> Sequence[Ex
     rows: list[Row] = []
     for path in listed({"train": spec.train, "test": spec.test}[split]):
         for file in find_files(spec.name, path):
-            checked: list[str] = []
+            checked: list[str] | None = None
             for row in READERS[form_of(path)](file):
                 # a column may be missing in one row alone, of JSON lines
                 if list(row) != checked:

@@ -18,6 +18,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from streams.manifest import file_checker
+from streams.sources.reading import full_path
 from streams.sources.source import Source, times_of
 from streams.splits import Example, Limits, RawSplit
 from streams.stream import Stream
@@ -79,7 +80,7 @@ def full_folder(folder: str | None, variable: str) -> str | None:
     folder = folder or os.environ.get(variable)
     if not folder:
         return None
-    return str(Path(folder).expanduser().resolve())
+    return full_path(folder)
 
 
 def needed_folder(stream: str, folder: str | None, variable: str) -> str:
@@ -95,7 +96,12 @@ def find_tasks(folder: Path) -> dict[str, Path]:
 
     Raises ValueError where there is none, or where two have one name.
     """
-    if not folder.is_dir():
+    try:
+        is_there = folder.is_dir()
+    # no folder has such a name
+    except (OSError, ValueError):
+        is_there = False
+    if not is_there:
         raise ValueError(f"folder {str(folder)!r} does not exist")
     # found by train.json: a category may hold folders that are no tasks
     paths: dict[str, Path] = {}
@@ -187,3 +193,6 @@ def read_json(file: Path) -> Any:
         raise ValueError(f"{file}, line {error.lineno}: malformed JSON: {error.msg}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{file}: not UTF-8 text") from None
+    # a whole number of thousands of digits; lists within lists within lists; a name that no file has
+    except (ValueError, RecursionError, OSError) as error:
+        raise ValueError(f"{file}: cannot be read: {error}") from None

@@ -36,6 +36,8 @@ class HubTask(ColumnTask):
     def _pinned(self) -> HubTask:
         # a branch moves: the same configuration would train on other data next month, under other keys
         if self.revision is None and not self.is_local:
+            if self.hub.startswith((".", "/", "~")) or self.hub.count("/") > 1:
+                raise ValueError(f"task {self.name!r}: folder {self.hub!r} does not exist")
             raise ValueError(f"task {self.name!r}: hub data {self.hub!r} needs a pinned `revision` (a commit hash)")
         # never read there: what lies in the folder may be of any revision
         if self.revision is not None and self.is_local:
@@ -45,7 +47,11 @@ class HubTask(ColumnTask):
     @property
     def is_local(self) -> bool:
         """Whether the data lies in a folder of this machine."""
-        return Path(self.hub).is_dir()
+        try:
+            return Path(self.hub).is_dir()
+        # no folder has such a name
+        except (OSError, ValueError):
+            return False
 
     @property
     def identity(self) -> str:

@@ -23,7 +23,11 @@ def full_path(path: str) -> str:
     # an address of a remote storage is full as it is
     if "://" in path:
         return path
-    return str(Path(path).expanduser().resolve())
+    try:
+        return str(Path(path).expanduser().resolve())
+    # what no file can be called: too long, with NUL, of a user whom nobody knows
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path[:80]!r} is no path: {getattr(error, 'strerror', None) or error}") from None
 
 
 def form_of(path: str) -> str:
@@ -75,6 +79,9 @@ def json_row(text: str, where: str) -> dict[str, Any]:
         row = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: malformed JSON: {error.msg}") from None
+    # a whole number of thousands of digits, or lists within lists within lists
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: malformed JSON: {error}") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected an object with a value for each column, found {type(row).__name__}")
     return row

@@ -11,6 +11,21 @@ from streams.names import unknown_name
 from streams.splits import Limits, Objective
 from streams.stream import Stream
 
+# No rate, weight, count or time is beyond it, nor a number of FLOPs
+MOST_NUMBER = 1e30
+
+
+def refuse_no_number(value: Any) -> None:
+    """Raises ValueError for infinity and what is beyond all that is counted, alone or in a list or mapping."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            refuse_no_number(part)
+    # a comparison with what is no number is false
+    elif isinstance(value, float) and not abs(value) <= MOST_NUMBER:
+        raise ValueError(f"found {value!r}; allowed: numbers up to {MOST_NUMBER:g}")
+
 
 def refuse_boolean(value: Any, annotation: Any) -> None:
     """Raises ValueError for true or false, alone or in a list or mapping, where the annotation has no boolean.
@@ -79,6 +94,12 @@ class SourceSettings(BaseModel):
     @classmethod
     def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
         refuse_boolean(value, cls.model_fields[str(info.field_name)].annotation)
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        refuse_no_number(value)
         return value
 
 

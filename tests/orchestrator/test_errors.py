@@ -7,7 +7,16 @@ import pickle
 import pytest
 
 from orchestrator import errors
-from orchestrator.errors import CommandFailed, NonFiniteLoss, SequenceFailed, UserError, WorkerFailed
+from orchestrator.errors import (
+    CommandFailed,
+    NonFiniteLoss,
+    SequenceFailed,
+    UserError,
+    WorkerFailed,
+    as_given,
+    shortened,
+    shown,
+)
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
@@ -29,3 +38,27 @@ def test_who_catches_what() -> None:
     for one in apart:
         for other in apart:
             assert issubclass(one, other) == (one is other)
+
+
+def test_what_is_long_keeps_its_beginning_and_its_end() -> None:
+    assert shortened("x" * 300) == "x" * 300
+    cut = shortened("begin " + "x" * 1_000 + " end")
+    assert len(cut) == 300
+    assert cut.startswith("begin x") and cut.endswith("x end") and " … " in cut
+
+
+def test_a_value_that_cannot_be_written_is_said_so() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert shown(10**5_000) == "a int that is too large to write"
+    assert shown(deep) == "a list that is too large to write"
+    assert shown("a\nb") == r"'a\nb'"
+    assert len(shown("x" * 1_000)) == 80
+
+
+def test_a_name_is_quoted_only_where_it_must_be() -> None:
+    assert as_given("training.lr=1") == "training.lr=1"
+    assert as_given("") == "''"
+    assert as_given("\n") == r"'\n'"
+    assert len(as_given("x" * 1_000)) == 80

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import shortened
 from orchestrator.planning.experiment import Experiment, open_experiment, tracking_uri
 from orchestrator.planning.planner import plan
 from orchestrator.redaction import RedactingStream, has_uri_secret, redacted, redacted_values
@@ -110,6 +111,11 @@ def test_an_address_with_a_password_is_refused_but_for_the_tracking_server(call:
     code, _, stderr = call("run", "--set", "tracking=https://u:planted-one@h", "--out", tmp_path / "out")
     assert code == 2
     assert "https://***@h" in stderr and "planted-one" not in stderr
+
+
+def test_what_is_cut_to_a_line_is_redacted_before() -> None:
+    assert "secret" not in shortened("a" * 170 + " https://u:secret" + "s" * 200 + "@h")
+    assert shortened("https://u:secret@h") == "https://***@h"
 
 
 PLUGIN = """

@@ -185,6 +185,13 @@ def _first_steps(sequence: SequencePlan) -> Iterator[Step]:
             yield event
 
 
+def _starts(sequence: SequencePlan) -> Iterator[float]:
+    """When workers took the sequence up, in seconds since 1970."""
+    for event in Tail(journal_folder(sequence.out, sequence.id)).new_events():
+        if isinstance(event, SequenceStarted):
+            yield event.time / 1000
+
+
 def first_step_after(out: Path, began: float, of_new_start: bool) -> float | None:
     """When the first step was recorded that is new since then, in seconds since 1970; None where there is none.
 
@@ -194,21 +201,12 @@ def first_step_after(out: Path, began: float, of_new_start: bool) -> float | Non
     for sequence in sequences_of(out):
         since = [began]
         if of_new_start:
-            since = _starts_since(out, sequence.id, began)
+            since = [time for time in _starts(sequence) if time >= began]
         for event in _first_steps(sequence):
             # nothing is new in a sequence that was not started again
             if since and event.time / 1000 >= since[0]:
                 times.append(event.time / 1000)
     return min(times, default=None)
-
-
-def _starts_since(out: Path, sequence_id: str, began: float) -> list[float]:
-    """When workers took a sequence up from that time on, in seconds since 1970."""
-    times = []
-    for event in Tail(journal_folder(out, sequence_id)).new_events():
-        if isinstance(event, SequenceStarted) and event.time / 1000 >= began:
-            times.append(event.time / 1000)
-    return times
 
 
 def repeated_seconds(out: Path) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
 
-from methods.seam.booleans import refuse_boolean
+from methods.seam.booleans import refuse_boolean, refuse_no_number
 
 
 def refusal(value: Any, annotation: Any) -> str:
@@ -66,3 +67,14 @@ def test_a_boolean_for_a_number_or_a_text_is_refused_at_any_depth(value: Any, an
 )
 def test_what_is_no_boolean_or_may_be_one_passes(value: Any, annotation: Any) -> None:
     assert refusal(value, annotation) == ""
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e31, [0.5, math.inf], {"a": (1, math.nan)}])
+def test_what_is_no_number(value: Any) -> None:
+    with pytest.raises(ValueError, match="allowed: numbers up to 1e\\+30"):
+        refuse_no_number(value)
+
+
+@pytest.mark.parametrize("value", [0.0, -1e30, 10**40, "inf", None, True, [1.0, {"a": 2.0}]])
+def test_what_may_be_meant(value: Any) -> None:
+    refuse_no_number(value)

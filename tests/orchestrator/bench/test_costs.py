@@ -7,6 +7,7 @@ from rich.console import Console
 
 from methods import PRESETS
 from orchestrator.bench.costs import method_costs
+from orchestrator.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -22,3 +23,8 @@ def test_every_preset_has_its_price() -> None:
     # EWC keeps an anchor and a Fisher of all weights, which is twice the checkpoint
     assert costs["ewc"]["state_mb"] == pytest.approx(2 * costs["ft"]["checkpoint_mb"], rel=0.01)
     assert costs["lora"]["checkpoint_mb"] < 0.2 * costs["ft"]["checkpoint_mb"]
+
+
+def test_what_is_no_model_is_said_at_once() -> None:
+    with pytest.raises(UserError, match="unknown model 'zz'"):
+        method_costs(Console(quiet=True), "zz")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.app import failures_logged, make_console, screen_console
+from orchestrator.cli.app import failures_logged, make_console, possible_name, screen_console
 from orchestrator.errors import CommandFailed, NonFiniteLoss, SequenceFailed, UserError
 from orchestrator.logs import PACKAGES
 
@@ -90,3 +90,14 @@ finally:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a\0b", "a/" * 600, "é" * 200])
+def test_a_name_that_nothing_can_have(name: str) -> None:
+    with pytest.raises(UserError, match="no experiment and no folder can be called"):
+        possible_name(name)
+
+
+def test_a_name_that_something_may_have() -> None:
+    for name in ("order4", "runs/experiments/order4", "é" * 100):
+        assert possible_name(name) == name

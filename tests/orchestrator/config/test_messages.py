@@ -69,3 +69,22 @@ def test_what_is_wrong_is_said_in_one_line(override: str, parts: list[str]) -> N
     message = refused(override)
     for part in parts:
         assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        # one mistake, which makes the list around it too short for pydantic
+        (["streams=[{name: mine, tasks: []}]"], "streams.0.tasks: expected a list of at least one, found []"),
+        # two mistakes, of which the first is an empty list
+        (["seeds=[]", "training.lr=-1"], "seeds: expected a list of at least one, found [] (and 1 more)"),
+    ],
+)
+def test_an_empty_list_is_told_where_it_is_the_mistake(overrides: list[str], line: str) -> None:
+    assert refused(*overrides).endswith(f": {line}")
+
+
+def test_a_long_value_is_shown_by_its_ends() -> None:
+    line = refused(f"training.lr={'zebra' * 2_000}")
+    assert len(line) < 250
+    assert "zebrazebra" in line

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.loading import load_config
 from orchestrator.config.training import TrainingConfig, outer_factor
 from tests.orchestrator.config.refusal import refused
 
@@ -72,3 +73,29 @@ def test_the_warm_up_that_is_not_given_is_the_schedules_own() -> None:
     assert share(schedule="infinite") == 0.05
     assert share(schedule="infinite", warmup=0.0) == 0.0
     assert share(schedule="infinite", infinite={"cooldown": 0.02}) == 0.02, "no later than the end of the cooldown"
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("training.lr=1e6", ["training.lr", "less than or equal to 1000"]),
+        ("training.lrs={head: 1e6}", ["training.lrs.head", "less than or equal to 1000"]),
+        ("training.epochs=1000000000", ["training.epochs", "less than or equal to 1000000"]),
+        ("training.epochs_per_task={news: 1000000000}", ["epochs_per_task", "less than or equal to 1000000"]),
+        ("training.budget={steps: 10000000000}", ["training.budget", "less than or equal to 1000000000"]),
+        ("training.warmup=1.5", ["training.warmup", "less than 1"]),
+        ("training.weight_decay=1e9", ["training.weight_decay", "less than or equal to 1000"]),
+        ("training.clip=1e300", ["training.clip", "numbers up to 1e+30"]),
+        ("methods=[{preset: ft, training: {lr: 1e6}}]", ["methods.0.training", "less than or equal to 1000"]),
+        ("methods=[{tuning: {name: lora, alpha: 1e300}}]", ["lora.alpha", "numbers up to 1e+30"]),
+        ("streams.scenario={name: subset, fraction: 1e300}", ["scenario"]),
+    ],
+)
+def test_what_nobody_means_is_refused_and_the_bound_is_said(override: str, parts: list[str]) -> None:
+    line = refused(override)
+    for part in parts:
+        assert part in line
+
+
+def test_what_somebody_may_mean_is_taken() -> None:
+    load_config(None, ["training.lr=100", "training.epochs=100000", "training.weight_decay=10"])

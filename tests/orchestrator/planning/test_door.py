@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,3 +150,46 @@ def test_activations_of_layers_that_read_more_than_the_tokens(method: str, tmp_p
 def test_projection_on_gpt2(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", "GPT2LMHeadModel")
     assert "transposed" in refusal(lambda: on(model, tmp_path, methods=["gpm"]))
+
+
+def test_weights_that_are_torn_or_of_other_sizes(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", "T5ForConditionalGeneration")
+    file = tmp_path / "model" / "model.safetensors"
+    weights = file.read_bytes()
+    # each in a folder of its own: what is found in one is remembered
+    for length in (0, 8, 100, len(weights) - 1):
+        torn = shutil.copytree(model, tmp_path / f"torn{length}")
+        (torn / file.name).write_bytes(weights[:length])
+        assert "is torn" in refusal(lambda torn=torn: on(str(torn), tmp_path))
+    empty = shutil.copytree(model, tmp_path / "empty")
+    save_file({}, empty / file.name)
+    assert "has no weights" in refusal(lambda: on(str(empty), tmp_path))
+    other = shutil.copytree(model, tmp_path / "other")
+    described = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**described, "d_ff": 40}))
+    assert "is [48, 32] in its file and [40, 32] by its config.json" in refusal(lambda: on(str(other), tmp_path))
+
+
+@pytest.mark.parametrize("change", [{"d_model": 0}, {"d_model": -8}, {"d_model": "zebra"}, {"num_heads": "x"}])
+def test_a_configuration_of_which_no_model_can_be_built(change: dict[str, Any], tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", "T5ForConditionalGeneration")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    assert "config.json" in refusal(lambda: on(model, tmp_path))
+
+
+def test_a_rate_that_is_none_is_no_override(tmp_path: Path) -> None:
+    """What the sizes' own check does not know ends in what the architecture says of it."""
+    assert "model.overrides" in refusal(lambda: small_config(tmp_path, overrides={"initializer_factor": "zebra"}))
+
+
+def test_names_that_are_too_long_together(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        rows = [json.dumps({"text": f"{split} {number}", "label": str(number % 2)}) for number in range(20)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(rows))
+    task = {"name": "a", "train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")}
+    config = on("tiny-t5", tmp_path / "out", methods=[{"preset": "ft", "name": "m" * 100}])
+    values = config.model_dump() | {"streams": [{"name": "s" * 100, "tasks": [task]}]}
+    line = refusal(lambda: RunConfig.model_validate(values))
+    assert "characters together" in line and "200" in line
+    assert not (tmp_path / "out").exists()

@@ -98,3 +98,24 @@ def test_an_output_folder_must_be_writable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="out: cannot write to"):
         check_writable(str(tmp_path / "file" / "below"))
+
+
+@pytest.mark.parametrize("out", ["/proc/x", "/dev/null/x", "LONG", "DEEP"])
+def test_a_place_that_takes_no_file_is_refused_and_nothing_is_left(out: str, tmp_path: Path) -> None:
+    out = out.replace("LONG", str(tmp_path / "new" / ("x" * 256)))
+    out = out.replace("DEEP", str(tmp_path / "/".join(["new"] * 2_000)))
+    with pytest.raises(UserError, match="out: cannot write to"):
+        check_writable(out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    check_writable(str(tmp_path / "new" / "below"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("run", ["x" * 300, "a\0b", ".", "..", "/"])
+def test_a_name_that_no_experiment_has(run: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no experiment") as refused:
+        open_experiment(run, str(tmp_path))
+    assert len(str(refused.value)) < 300

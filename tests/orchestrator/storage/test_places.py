@@ -71,3 +71,9 @@ def test_requests_are_made_less_often_than_looks_at_a_disk() -> None:
     assert seconds_between_looks("/runs", 0.3) == 0.3
     assert seconds_between_looks("s3://bucket/runs", 0.3) == places.OBJECT_LOOK_SECONDS
     assert seconds_between_looks("s3://bucket/runs", 1.0, 10.0) == 10.0
+
+
+@pytest.mark.parametrize("out", ["x" * 300, "a\0b", "~nobody-of-that-name/x"])
+def test_a_folder_that_no_output_can_have(out: str) -> None:
+    with pytest.raises(UserError, match=r"out: .* is no folder"):
+        resolved(out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -54,6 +56,18 @@ def test_what_a_server_answers(status: int, is_down: bool | None) -> None:
                 check_uri(uri)
         else:
             assert bool(check_uri(uri)) == is_down
+
+
+def test_mlflow_prints_no_traceback(store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As of a disk that is full, of which every call would print one."""
+    connection = Connection(store, "broken", str(tmp_path))
+    connection.connect()
+    with contextlib.closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as database:
+        database.execute("DROP TABLE experiment_tags")
+        database.commit()
+    with pytest.raises(Exception, match="experiment_tags"):
+        connection.client.set_experiment_tag(connection.experiment_id, "a", "b")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_check_leaves_no_file(tmp_path: Path) -> None:

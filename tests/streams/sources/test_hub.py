@@ -89,3 +89,9 @@ def test_hub_rows_have_the_time_of_a_column(tmp_path: Path) -> None:
     assert {(e.text, e.time) for e in task.read("test")} == {(f"test {i}", f"T{i}") for i in range(3)}
     with pytest.raises(ValueError, match="has no column 'year'"):
         open_hub(spec.model_copy(update={"time": "year"})).tasks[0].read("train")
+
+
+def test_a_folder_that_is_not_there_is_not_asked_for_a_revision() -> None:
+    for folder in ("./nowhere", "/no/where", "~/nowhere"):
+        with pytest.raises(ValidationError, match="does not exist"):
+            HubTask(name="news", hub=folder)
