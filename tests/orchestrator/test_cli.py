@@ -37,7 +37,7 @@ def test_an_error_is_one_line_and_an_exit_code(
 ) -> None:
     """A bracket in it is no markup, and only `--debug` shows where it came from."""
 
-    def fail() -> None:
+    def fail(**options: object) -> None:
         raise error
 
     monkeypatch.setattr("orchestrator.cli.app", fail)
@@ -51,7 +51,7 @@ def test_an_error_is_one_line_and_an_exit_code(
 
 
 def test_an_error_that_nobody_foresaw_is_not_hidden(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(**options: object) -> None:
         raise KeyError("x")
 
     monkeypatch.setattr("orchestrator.cli.app", fail)
@@ -68,7 +68,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from orchestrator import cli
 from orchestrator.errors import UserError
 
-def app():
+def app(**options):
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     except KeyboardInterrupt:

@@ -31,7 +31,7 @@ def test_an_error_comes_whole_through_a_pickle(kind: type[Exception]) -> None:
 
 def test_who_catches_what() -> None:
     """A worker's failure is tried again, a sequence's is not; neither ends as the user's mistake."""
-    assert len(KINDS) == 5
+    assert len(KINDS) == 7
     assert issubclass(NonFiniteLoss, SequenceFailed)
     assert issubclass(UserError, ValueError)
     apart = (UserError, SequenceFailed, WorkerFailed, CommandFailed)
