@@ -21,6 +21,7 @@ from typing import TextIO
 from rich.console import Console
 
 from orchestrator.errors import StorageFailed
+from orchestrator.redaction import redacted
 from orchestrator.storage.lines import appended
 from orchestrator.storage.places import folder_at
 
@@ -67,12 +68,12 @@ def reason(error: BaseException) -> str:
     """What went wrong, in one line: the kind of the error and the first line of its message."""
     lines = str(error).strip().splitlines()
     first_line = lines[0] if lines else "no message"
-    return f"{type(error).__name__}: {first_line}"
+    return redacted(f"{type(error).__name__}: {first_line}")
 
 
 def traceback_of(error: BaseException) -> str:
-    """The whole traceback as Python prints it, causes included."""
-    return "".join(traceback.format_exception(error))
+    """The whole traceback as Python prints it, causes included, without passwords and tokens."""
+    return redacted("".join(traceback.format_exception(error)))
 
 
 def write_failure(path: str | Path, what: str, error: BaseException) -> None:
@@ -92,6 +93,14 @@ class _Quiet(logging.StreamHandler[TextIO]):
         """Do nothing: what fails for want of storage says so where it matters."""
 
 
+class _RedactingFormatter(logging.Formatter):
+    """What a library logs may have the address that it was given, with the password."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, or the lines, of a record."""
+        return redacted(super().format(record))
+
+
 @contextlib.contextmanager
 def to_file(path: Path) -> Iterator[None]:
     """Send what this process logs, from INFO upwards, to a file; what a user's own module logs too.
@@ -105,7 +114,7 @@ def to_file(path: Path) -> Iterator[None]:
 
 def _logged_to(stream: TextIO) -> Iterator[None]:
     handler = _Quiet(stream)
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(_RedactingFormatter(FORMAT))
     # the root, since a plug-in of one's own has a logger outside our packages
     root = logging.getLogger()
     level_before = root.level

@@ -21,10 +21,10 @@ from orchestrator.cluster.resources import (
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
 from orchestrator.evaluation.columns import is_complete, lacks_columns, missing_columns, note_columns
-from orchestrator.planning.experiment import Experiment, check_writable, is_search_folder
+from orchestrator.planning.experiment import Experiment, check_writable, is_search_folder, tracking_uri
 from orchestrator.planning.planner import plan
 from orchestrator.planning.sequence_plan import SequencePlan
-from orchestrator.report.csv_files import write_csv
+from orchestrator.report.csv_files import write_csv_or_say
 from orchestrator.report.references import record_references
 from orchestrator.report.results import results
 from orchestrator.report.screen import Screen
@@ -88,7 +88,7 @@ def preflight(config: RunConfig, warn: Callable[[str], None]) -> Iterator[float]
     check_writable(config.out)
     # the default is a file in the folder that was just looked at
     if config.tracking.uri:
-        line = check_uri(config.tracking.uri)
+        line = check_uri(tracking_uri(config))
         if line:
             warn(f"{line}; it trains all the same, and the records are copied when it does")
     with contextlib.ExitStack() as connected:
@@ -169,7 +169,7 @@ def run_planned(
             screen.say("writing the last records to MLflow")
             behind = close(own_sync, config, screen.say)
     result["mlflow_behind"] = behind
-    write_csv(experiment, result)
+    problems += write_csv_or_say(experiment, result)
     return result, problems
 
 
@@ -248,7 +248,7 @@ def evaluate_experiment(experiment: Experiment, console: Console) -> tuple[dict[
         result = results(experiment)
         record_references(experiment.config.out, result["sequences"])
         result["mlflow_behind"] = close(sync, experiment.config, screen.say)
-    write_csv(experiment, result)
+    problems += write_csv_or_say(experiment, result)
     return result, problems
 
 

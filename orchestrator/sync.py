@@ -12,11 +12,12 @@ from rich.console import Console
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import UserError
 from orchestrator.planning.experiment import is_search_folder, open_experiment, search_folder
+from orchestrator.redaction import redacted
 from orchestrator.retention import noted_trials
 from orchestrator.run import exclusive_run, warn_on
 from orchestrator.store.journal import Tail
 from orchestrator.store.records.search_events import SearchStarted
-from orchestrator.tracking import close, shown, sync_of
+from orchestrator.tracking import close, sync_of
 
 # What was mended is listed as far as it fits a screen
 MOST_LINES = 20
@@ -45,7 +46,7 @@ def sync_run(run: str, out: str, console: Console) -> dict[str, Any]:
         "experiment": copied.config.name,
         "out": copied.config.out,
         # a server's address is its page; a database file has none
-        "page": shown(sync.uri) if sync.uri.startswith("http") else None,
+        "page": redacted(sync.uri) if sync.uri.startswith("http") else None,
         "sequences": len(copied.sequence_ids),
         "in_step": behind is None,
         "behind": behind,

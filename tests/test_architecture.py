@@ -20,7 +20,14 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 # The floors of `orchestrator`, from the ground up. A module imports its own floor and those below it; a module that is named
 # twice stands on the floor of its longest name.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("orchestrator.errors", "orchestrator.interruption", "orchestrator.logs", "orchestrator.storage"),
+    (
+        "orchestrator.determinism",
+        "orchestrator.errors",
+        "orchestrator.interruption",
+        "orchestrator.logs",
+        "orchestrator.redaction",
+        "orchestrator.storage",
+    ),
     ("orchestrator.config",),
     ("orchestrator.models",),
     ("orchestrator.store",),
@@ -125,6 +132,52 @@ def test_a_floor_uses_only_the_floors_below_it(path: Path) -> None:
     for name in imported_modules(path):
         floor = floor_of(name)
         assert floor is None or floor <= own_floor, f"{module} imports {name}, which is above it"
+
+
+def unsafe_reads(path: Path) -> list[str]:
+    """What in a file runs code that lies in data: pickles, YAML with Python's tags, a hub's own code, `eval` and `exec`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            # tensors are safetensors; the loader of YAML is derived from the safe one
+            name = ast.unparse(node.func)
+            unsafe_yaml = name in ("yaml.load", "yaml.load_all") and "_UniqueKeys" not in ast.unparse(node)
+            if unsafe_yaml or name in (
+                "torch.load",
+                "torch.save",
+                "eval",
+                "exec",
+                "yaml.unsafe_load",
+                "yaml.full_load",
+            ):
+                found.append(ast.unparse(node))
+            for keyword in node.keywords:
+                if keyword.arg in ("trust_remote_code", "allow_pickle") and ast.unparse(keyword.value) != "False":
+                    found.append(ast.unparse(node))
+    pickles = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    return found + sorted(pickles & imported_modules(path))
+
+
+def test_nothing_that_is_read_can_run_code() -> None:
+    assert {path.name: unsafe_reads(path) for path in FILES if unsafe_reads(path)} == {}
+
+
+def test_a_read_that_can_run_code_is_found(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    lines = [
+        "import pickle",
+        "torch.load(a)",
+        "yaml.load(a, yaml.Loader)",
+        "model.eval()",
+        "load(a, trust_remote_code=True)",
+    ]
+    bad.write_text("\n".join(lines))
+    assert unsafe_reads(bad) == [
+        "torch.load(a)",
+        "yaml.load(a, yaml.Loader)",
+        "load(a, trust_remote_code=True)",
+        "pickle",
+    ]
 
 
 def test_no_circle_of_imports() -> None:

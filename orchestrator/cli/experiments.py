@@ -142,7 +142,7 @@ def report(
 ) -> None:
     """Print the table of an experiment and write its CSV files, from its journals alone."""
     from orchestrator.planning.experiment import open_experiment
-    from orchestrator.report.csv_files import write_csv
+    from orchestrator.report.csv_files import write_csv_or_say
     from orchestrator.report.matrix_table import matrix_table
     from orchestrator.report.results import results
     from orchestrator.search.results import is_search, search_results
@@ -159,9 +159,15 @@ def report(
         for sequence in result["sequences"]:
             console.print(matrix_table(sequence))
     # written anew: the files of a run that was killed are older than its journals
-    console.print(f"CSV: {write_csv(experiment, result)}", highlight=False, soft_wrap=True)
+    problems = write_csv_or_say(experiment, result)
+    for problem in problems:
+        console.print(problem, style="red", highlight=False, soft_wrap=True)
+    if not problems:
+        console.print(f"CSV: {result['report']}", highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps(result))
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.redaction import redacted
+
 logger = logging.getLogger(__name__)
 
 TAIL_BYTES = 64 * 1024
@@ -90,7 +92,9 @@ def copy_ray_logs(process: RayProcess, folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, content in tails.items():
         copy = folder / f"{name}-pid-{process.pid}.{suffix}"
-        copy.write_bytes(content)
+        # what a library printed may have a password in it; not all bytes there are text
+        text = redacted(content.decode(errors="surrogateescape"))
+        copy.write_bytes(text.encode(errors="surrogateescape"))
         copies.append(copy)
     return copies
 

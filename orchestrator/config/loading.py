@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,11 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.config.yaml_text import read_yaml
 from orchestrator.errors import UserError, as_given, shortened, shown
+from orchestrator.redaction import has_uri_secret, redacted
 from orchestrator.storage.places import resolved
+
+# Ray sets it for the driver of a submitted job
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -48,9 +53,21 @@ def load_config(source: str | None = None, overrides: Sequence[str] = (), out: s
         if source in recipe_names():
             origin = f"recipe {source}"
         raise UserError(f"{origin}: {explain(error)}") from None
+    _check_out(config.out)
     _check_spaces(config)
+    _check_secrets(config.model_dump(mode="json", exclude={"tracking": {"uri"}}))
     # a worker may have another working directory
     return config.model_copy(update={"out": resolved(config.out)})
+
+
+def _check_out(out: str) -> None:
+    """Raises UserError where results would be deleted together with what holds them."""
+    is_relative = "://" not in out and not Path(out).expanduser().is_absolute()
+    if is_relative and os.environ.get(JOB_VARIABLE):
+        raise UserError(
+            f"out: {out!r} would lie in the job's temporary copy of the working directory; give a full path that every node "
+            "sees, such as --out /mnt/continual/runs"
+        )
 
 
 def _check_spaces(config: RunConfig) -> None:
@@ -61,6 +78,21 @@ def _check_spaces(config: RunConfig) -> None:
                 f"methods: {method.label!r} has a `space`, which a search alone tries, and there is no `search` section; "
                 "give its values to the method itself, or add the section"
             )
+
+
+def _check_secrets(values: Any, path: str = "") -> None:
+    """Raises UserError where an address has a password or a token in it: settings are part of journals and of MLflow's runs."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _check_secrets(value, f"{path}.{key}" if path else key)
+    elif isinstance(values, list):
+        for number, value in enumerate(values):
+            _check_secrets(value, f"{path}.{number}")
+    elif isinstance(values, str) and has_uri_secret(values):
+        raise UserError(
+            f"{path}: {redacted(values)} has a password or a token in it, and would be written with the results; give it by the "
+            "environment, or in a file of ~/.config/fsspec"
+        )
 
 
 def _write_out(values: dict[str, Any], section: str, key: str) -> None:

@@ -106,6 +106,9 @@ class TrainingConfig(Section):
     checkpoint_activations: bool = Field(
         False, description="compute a block's inner values again for its backward pass instead of keeping them"
     )
+    deterministic: bool = Field(
+        False, description="take operations alone that give the same bits each time on a GPU too, though slower"
+    )
     compile: bool = Field(False, description="compile the transformer's blocks (torch.compile), which takes a minute")
     weight_decay: float = Field(0.01, ge=0, le=1_000, allow_inf_nan=False)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -15,6 +17,7 @@ from orchestrator.config.experiment import RunConfig
 from orchestrator.config.messages import explain
 from orchestrator.errors import UserError, shown
 from orchestrator.planning.sequence_plan import SequencePlan
+from orchestrator.redaction import HIDDEN, redacted
 from orchestrator.storage.door import check_conditions, check_locks
 from orchestrator.storage.lines import has_lines_of
 from orchestrator.storage.places import folder_at, is_local, local_folder
@@ -22,6 +25,8 @@ from orchestrator.store.integrity import seal, seal_text, unseal, unseal_text, w
 
 CONFIG = "config.yaml"
 PLANS = "sequences.json"
+# MLflow's own name for it
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
 # What reading a file raises that is damaged, or is none of an experiment
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, yaml.YAMLError, RecursionError)
 
@@ -40,7 +45,7 @@ class Experiment:
 
     def save(self) -> None:
         """Write what was asked for. Raises UserError where the output folder cannot be written."""
-        configuration = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        configuration = yaml.safe_dump(stored_values(self.config), sort_keys=False)
         plans = [sequence.model_dump(mode="json") for sequence in self.sequences]
         try:
             write_whole(self.folder / CONFIG, seal_text(configuration))
@@ -64,9 +69,29 @@ def is_search_folder(out: str, name: str) -> bool:
     return has_lines_of(search_folder(out, name), "search")
 
 
+def stored_values(config: RunConfig) -> dict[str, Any]:
+    """A configuration as it is kept: without the password of the tracking server."""
+    values = config.model_dump(mode="json")
+    if config.tracking.uri is not None:
+        values["tracking"]["uri"] = redacted(config.tracking.uri)
+    return values
+
+
 def tracking_uri(config: RunConfig) -> str:
-    """The MLflow store: the one asked for, or an sqlite file in the output folder; beside it, where that is no disk."""
-    return config.tracking.uri or f"sqlite:///{local_folder(config.out)}/mlflow.db"
+    """The MLflow store, password and all: the one asked for, or an sqlite file in the output folder; beside it, where that is no
+    disk.
+
+    Raises UserError where the URI is a kept one, whose password is given nowhere.
+    """
+    uri = config.tracking.uri or f"sqlite:///{local_folder(config.out)}/mlflow.db"
+    if HIDDEN not in uri:
+        return uri
+    given = os.environ.get(URI_VARIABLE, "")
+    if redacted(given) != uri:
+        raise UserError(
+            f"tracking.uri: {uri} has no password, which is kept nowhere; give the whole URI in {URI_VARIABLE}"
+        )
+    return given
 
 
 def open_experiment(run: str, out: str) -> Experiment:

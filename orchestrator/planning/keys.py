@@ -143,6 +143,9 @@ def _lasting_settings(training: TrainingConfig) -> dict[str, Any]:
         absent.add("lrs")
     if training.schedule != "infinite":
         absent.add("infinite")
+    # a state that was trained without it must not be taken for one that can be made again bit for bit
+    if not training.deterministic:
+        absent.add("deterministic")
     settings = training.model_dump(exclude=absent)
     # what is meant, whether or not it was written: a schedule has a warm-up of its own
     settings["warmup"] = training.warmup_share

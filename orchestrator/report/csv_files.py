@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import StorageFailed
 from orchestrator.evaluation.metrics import METRICS
 from orchestrator.evaluation.scorers import SCORERS
 from orchestrator.planning.experiment import Experiment
@@ -43,6 +44,16 @@ def write_csv(experiment: Experiment, result: dict[str, Any]) -> Path:
         _write_matrix(experiment.folder / f"matrix-{sequence['id']}.csv", sequence)
         write_points(experiment.folder, sequence)
     return summary
+
+
+def write_csv_or_say(experiment: Experiment, result: dict[str, Any]) -> list[str]:
+    """Write the files of `write_csv`. Gives a line where that fails: a full disk takes nothing from what was computed."""
+    try:
+        write_csv(experiment, result)
+    except (OSError, StorageFailed) as error:
+        reason = getattr(error, "strerror", None) or error
+        return [f"the CSV files in {experiment.folder} could not be written: {reason}"]
+    return []
 
 
 def _write_by_scorer(path: Path, sequences: Sequence[dict[str, Any]]) -> None:

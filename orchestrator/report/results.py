@@ -9,7 +9,7 @@ import numpy as np
 
 from methods import run_kind
 from orchestrator.evaluation import metrics
-from orchestrator.planning.experiment import Experiment, tracking_uri
+from orchestrator.planning.experiment import Experiment, stored_values, tracking_uri
 from orchestrator.planning.recovery import recovered_view
 from orchestrator.planning.sequence_plan import SequencePlan
 from orchestrator.report.curves.results import knowledge_result, point_results
@@ -48,7 +48,7 @@ def results(experiment: Experiment) -> dict[str, Any]:
         "experiment": experiment.config.name,
         "sequences": sequences,
         "damaged_lines": damage_line(damaged) if damaged else None,
-        "mlflow": tracking_uri(experiment.config),
+        "mlflow": stored_values(experiment.config)["tracking"]["uri"] or tracking_uri(experiment.config),
         "out": experiment.config.out,
         "report": str(experiment.folder / "summary.csv"),
     }

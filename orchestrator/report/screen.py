@@ -42,8 +42,8 @@ class LiveScreen:
         self.versions = library_versions()
         self.has_told_versions = False
         self.live: Live | None = None
-        # a file or a pipe gets lines instead: it cannot be redrawn
-        if console.is_terminal:
+        # a file, a pipe or a dumb terminal gets lines instead: it cannot be redrawn
+        if console.is_interactive:
             # transient: when it ends, the table of results takes its stead
             self.live = Live(self, console=console, refresh_per_second=redraws_a_second, transient=True)
 

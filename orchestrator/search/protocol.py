@@ -10,7 +10,7 @@ from rich.console import Console
 from orchestrator.cluster.resources import cluster
 from orchestrator.config.experiment import RunConfig
 from orchestrator.errors import SequenceFailed, UserError
-from orchestrator.planning.experiment import open_experiment
+from orchestrator.planning.experiment import open_experiment, stored_values
 from orchestrator.retention import Retention, note_trial, reopen_trials
 from orchestrator.run import exclusive_run, preflight, run_planned, warn_on
 from orchestrator.search.choice import CHOSEN, evaluation_sequences, freeze, frozen_config, read_chosen, record_once
@@ -40,7 +40,7 @@ def tune_experiment(
             )
             if retry_failed:
                 trial_store.reopen_failed()
-            record_once(search.folder, SearchStarted(config=config.model_dump(mode="json")))
+            record_once(search.folder, SearchStarted(config=stored_values(config)))
             sync = sync_of(config, warn_on(console), search.folder)
             try:
                 tuning_phase(search, trial_store, sync, console, cluster_stack)

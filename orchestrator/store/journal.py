@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.redaction import redacted_values
 from orchestrator.storage.lines import Segments, files_of_lines, opened_at
 from orchestrator.storage.places import folder_at, is_local
 from orchestrator.store.events import PointScored, Step, SystemSample, parse_event
@@ -54,7 +55,7 @@ class Journal:
 
     def append_all(self, events: Sequence[Event]) -> None:
         """Write events in their order, and wait for the disk once for all of them."""
-        lines = b"".join(seal(event.to_json()) + b"\n" for event in events)
+        lines = b"".join(map(_line, events))
         at_once = not all(isinstance(event, UNSYNCED) for event in events)
         if not is_local(self.folder):
             self._segments = self._segments or Segments(self.folder, self.writer)
@@ -74,6 +75,15 @@ class Journal:
             stream.flush()
             if at_once:
                 os.fsync(stream.fileno())
+
+
+def _line(event: Event) -> bytes:
+    """An event as it is written. All else is read from journals, so what is redacted here stands nowhere."""
+    values = event.to_json()
+    # the many others have numbers, and names of tasks
+    if not isinstance(event, UNSYNCED):
+        values = redacted_values(values)
+    return seal(values) + b"\n"
 
 
 class ThreadedJournal(Journal):

@@ -14,7 +14,7 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 # a server that is down must be noticed in seconds
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-from orchestrator.tracking.connection import check_uri, experiments, shown
+from orchestrator.tracking.connection import check_uri, experiments
 from orchestrator.tracking.sync import MlflowSync, close, sync_of
 
-__all__ = ["MlflowSync", "check_uri", "close", "experiments", "shown", "sync_of"]
+__all__ = ["MlflowSync", "check_uri", "close", "experiments", "sync_of"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.redaction import redacted
 from orchestrator.tracking.database import (
     SQLITE,
     artifacts_of,
@@ -39,11 +39,6 @@ ACTIVE_IDS = """
 """
 
 
-def shown(uri: str) -> str:
-    """A URI without the name and the password that it may have."""
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
 def check_uri(uri: str) -> str:
     """Raises UserError where a URI can be no MLflow store's; gives a line where it may be one that does not answer now."""
     if uri.startswith(("http://", "https://")):
@@ -54,7 +49,9 @@ def check_uri(uri: str) -> str:
         return ""
     if uri.startswith(DATABASES):
         return _check_database(uri)
-    raise UserError(f"tracking.uri: {shown(uri)!r} is not an MLflow URI; allowed: http(s)://…, {', '.join(DATABASES)}")
+    raise UserError(
+        f"tracking.uri: {redacted(uri)!r} is not an MLflow URI; allowed: http(s)://…, {', '.join(DATABASES)}"
+    )
 
 
 def _check_server(uri: str) -> str:
@@ -64,14 +61,16 @@ def _check_server(uri: str) -> str:
         # a server that is there answers in milliseconds; to a wrong address the connection may hang for minutes
         answer = requests.get(uri.rstrip("/") + "/health", timeout=5)
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, ValueError) as error:
-        raise UserError(f"tracking.uri: {shown(uri)!r} is no URI of a server ({type(error).__name__})") from None
+        raise UserError(f"tracking.uri: {redacted(uri)!r} is no URI of a server ({type(error).__name__})") from None
     except requests.RequestException as error:
-        return f"tracking.uri: no MLflow server answers at {shown(uri)} now ({type(error).__name__})"
+        return f"tracking.uri: no MLflow server answers at {redacted(uri)} now ({type(error).__name__})"
     # MLflow's own client knows the token of one that wants to know who asks
     if 400 <= answer.status_code < 500 and answer.status_code not in (401, 403):
-        raise UserError(f"tracking.uri: what answers at {shown(uri)} is no MLflow server (status {answer.status_code})")
+        raise UserError(
+            f"tracking.uri: what answers at {redacted(uri)} is no MLflow server (status {answer.status_code})"
+        )
     if answer.status_code >= 500:
-        return f"tracking.uri: the MLflow server at {shown(uri)} does not serve now (status {answer.status_code})"
+        return f"tracking.uri: the MLflow server at {redacted(uri)} does not serve now (status {answer.status_code})"
     return ""
 
 
@@ -97,9 +96,9 @@ def _check_database(uri: str) -> str:
     try:
         create_engine(uri).connect().close()
     except OperationalError as error:
-        return f"tracking.uri: the database does not answer now: {str(error).splitlines()[0]}"
+        return f"tracking.uri: the database does not answer now: {redacted(str(error).splitlines()[0])}"
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise UserError(f"tracking.uri: cannot open {shown(uri)}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"tracking.uri: cannot open {redacted(uri)}: {redacted(str(error).splitlines()[0])}") from None
     return ""
 
 

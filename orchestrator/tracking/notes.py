@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from orchestrator.redaction import redacted
 from orchestrator.storage.places import folder_at
 from orchestrator.store.integrity import seal, unseal, write_whole
 from orchestrator.store.journal import Digest, ResumableTail
@@ -36,7 +37,8 @@ class Notes:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         # a folder that was moved is still the one that its own database is in
-        store = connection.uri.replace(connection.out, "")
+        # a password that was changed is no other store
+        store = redacted(connection.uri).replace(connection.out, "")
         name = hashlib.sha256(f"{FORMAT} {store} {connection.experiment}".encode()).hexdigest()[:16]
         self.folder = folder_at(connection.out) / "tracking" / name
 

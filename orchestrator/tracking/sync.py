@@ -16,12 +16,13 @@ from pathlib import Path
 from orchestrator import logs
 from orchestrator.config.experiment import RunConfig
 from orchestrator.planning.experiment import tracking_uri
+from orchestrator.redaction import redacted
 from orchestrator.storage.places import folder_at, seconds_between_looks
 from orchestrator.store.locks import exclusive_lock
 from orchestrator.tracking.comparing.differences import Difference, differences
 from orchestrator.tracking.comparing.expected import expected_runs
 from orchestrator.tracking.comparing.mending import mend
-from orchestrator.tracking.connection import Connection, shown
+from orchestrator.tracking.connection import Connection
 from orchestrator.tracking.notes import Notes
 from orchestrator.tracking.runs import Runs
 from orchestrator.tracking.search_runs import SearchRuns, note_name
@@ -262,12 +263,13 @@ class _Copies:
 
 
 def _one_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [""]
+    # before it is cut: of half a URI nobody knows what the password is
+    lines = redacted(str(error)).splitlines() or [""]
     request, was_request, _ = lines[0].partition(" failed with exception ")
     # what follows says all of this again, in the words of three libraries
     if was_request:
-        return f"{shown(request)} failed ({type(error.__context__).__name__})"
-    return f"{type(error).__name__}: {shown(lines[0][:200])}"
+        return f"{request} failed ({type(error.__context__).__name__})"
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def sync_of(
@@ -289,4 +291,4 @@ def close(sync: MlflowSync, config: RunConfig, say: Callable[[str], None]) -> st
     if sync.differences and not sync.trouble:
         state = f"differs from the journals in {len(sync.differences)} thing(s), such as: {sync.differences[0]}"
     next_command = f"orchestrator sync {config.name} --out {config.out}"
-    return f"MLflow at {shown(sync.uri)} {state}{why}. Copy the rest: {next_command}"
+    return f"MLflow at {redacted(sync.uri)} {state}{why}. Copy the rest: {next_command}"

@@ -12,6 +12,7 @@ import torch
 
 from orchestrator.config.method import MethodEntry
 from orchestrator.config.training import TrainingConfig
+from orchestrator.determinism import deterministic
 from orchestrator.evaluation.columns import column_name, compute_column, missing_columns
 from orchestrator.evaluation.curves.during import Looks, point_steps, undisturbed
 from orchestrator.evaluation.scores import ScoredModel
@@ -56,7 +57,8 @@ class StateScorer:
             return
         elif trained > 0:
             raise ValueError(f"checkpoint {store.path(key)} is missing or changed")
-        compute_scores(learner, store, tasks_seen, missing, Position())
+        with deterministic(sequence.training.deterministic):
+            compute_scores(learner, store, tasks_seen, missing, Position())
         self.learner = learner
 
     def _learner_of(self, sequence: SequencePlan) -> Learner:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import torch
 
+from orchestrator.determinism import deterministic
 from orchestrator.errors import NonFiniteLoss, Preempted, SequenceFailed, StorageFailed
 from orchestrator.evaluation.columns import column_events, missing_columns
 from orchestrator.evaluation.curves.during import Looks
@@ -58,7 +59,8 @@ def run_sequence(
     run.record.attempt = attempt
     task_ids = range(len(sequence.tasks))[:until]
     try:
-        run.work(task_ids, evaluate)
+        with deterministic(sequence.training.deterministic):
+            run.work(task_ids, evaluate)
     except Preempted:
         run.saver.finish_alone()
         raise
@@ -92,8 +94,7 @@ class _SequenceRun:
         self.store = Store(folder_at(sequence.out))
         self.record = SequenceRecord(sequence, parallel, report)
         self.position = Position()
-        # The tasks that were trained here, not found
-        self.trained: set[int] = set()
+        self.trained: set[int] = set()  # the tasks that were trained here, not found
         self.saver = StateSaver(sequence, parallel, self.store, self.record, self.position)
 
     @cached_property

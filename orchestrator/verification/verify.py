@@ -63,7 +63,7 @@ def find_damage(planned: Planned, console: Console) -> list[Finding]:
         running = []
         for check in checks:
             running.append(threads.submit(check))
-        for done in track(running, "reading", console=console, transient=True, disable=not console.is_terminal):
+        for done in track(running, "reading", console=console, transient=True, disable=not console.is_interactive):
             for finding in done.result():
                 findings[str(finding.file), finding.what] = finding
     return list(findings.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,3 +80,38 @@ cli.main()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (143, "")
     assert done.stderr == "stopped; the same command goes on from here\n"
+
+
+EDITABLE = """
+import sys
+from importlib.machinery import PathFinder
+
+
+class Editable:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [{root!r}])
+
+
+# an editable installation is looked for last, and the folder where the user stands, under `python -m`, first
+sys.meta_path.insert(sys.meta_path.index(PathFinder) + 1, Editable)
+sys.path[0] = {here!r}
+from orchestrator.cli import main
+
+main()
+"""
+
+
+@pytest.mark.parametrize("made", ["methods.py", "streams/mine.py"])
+def test_a_package_that_the_users_own_hides_is_said(made: str, tmp_path: Path) -> None:
+    (tmp_path / made).parent.mkdir(exist_ok=True)
+    (tmp_path / made).write_text("")
+    code = EDITABLE.format(root=str(Path(__file__).parents[2]), here=str(tmp_path))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", code, "list", "methods"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    place = made.split("/")[0]
+    line = f"error: {tmp_path / place} hides the package {place.removesuffix('.py')!r} of continual-orchestrator: rename it"
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1

@@ -75,6 +75,17 @@ def test_what_a_worker_logs_goes_to_its_file_alone(tmp_path: Path) -> None:
         assert absent not in text
 
 
+def test_what_is_logged_has_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "planted-token")
+    log = tmp_path / "worker-0.log"
+    with logs.to_file(log):
+        logging.getLogger("urllib3").info("asking %s with %s", "http://u:secret@h", "planted-token")
+    assert log.read_text().endswith("INFO urllib3: asking http://***@h with ***\n")
+    error = OSError("no answer from http://u:secret@h")
+    assert logs.reason(error) == "OSError: no answer from http://***@h"
+    assert logs.traceback_of(error).endswith("http://***@h\n")
+
+
 def test_a_log_on_a_full_disk_prints_nothing_and_ends_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """Python's logging would print a traceback for each line, and Ray show it on the screen."""
     with logs.to_file(Path("/dev/full")):

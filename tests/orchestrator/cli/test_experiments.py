@@ -29,7 +29,6 @@ BAD = [
      "asks for 32 x (1 CPU, 0 GPU), but the cluster has"),
     (["run", "--set", "training.global_batch=33", "--set", "scaling.workers=2"], "33 does not divide by scaling.workers = 2"),
     (["run", "--set", "methods=[{tuning: full, plugins: [{name: migu, ratio: 2}]}]"], "less than or equal to 1"),
-    (["run", "--set", "tracking.uri=http://127.0.0.1:9"], "no MLflow server answers at http://127.0.0.1:9"),
     (["run", "--set", "tracking.uri=somewhere"], "'somewhere' is not an MLflow URI"),
     (["report", "nothing"], "no experiment 'nothing'"),
     (["evaluate", "nothing"], "no experiment 'nothing'"),
@@ -90,6 +89,18 @@ def finished(tmp_path: Path) -> Path:
     Experiment(config, tuple(plan(config))).save()
     run_sequence(plan(config)[0], evaluate=False)
     return tmp_path / "out"
+
+
+def test_a_report_whose_files_cannot_be_written_is_printed_all_the_same(call: Call, tmp_path: Path) -> None:
+    """Root may write to a read-only folder; that a file's place is taken by a folder holds for everybody."""
+    config = small_config(tmp_path / "out")
+    Experiment(config, tuple(plan(config))).save()
+    folder = tmp_path / "out" / "experiments" / "small"
+    (folder / "summary.csv").mkdir()
+    code, stdout, stderr = call("report", "small", "--out", tmp_path / "out")
+    assert (code, stderr) == (1, "")
+    assert "waiting" in stdout
+    assert stdout.endswith(f"the CSV files in {folder} could not be written: Is a directory\n")
 
 
 @pytest.mark.slow

@@ -107,3 +107,15 @@ def test_a_space_needs_a_search() -> None:
     method = "methods=[{preset: ft+migu, space: {migu.ratio: [0.1, 0.3]}}]"
     assert "methods: 'ft+migu' has a `space`, which a search alone tries" in refused(method)
     assert load_config("embedded-quick", [method]).methods[0].space
+
+
+def test_a_job_keeps_nothing_in_its_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray deletes the copy of the working directory in which a submitted job runs."""
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"runtime_env": {}}')
+    line = "out: 'runs' would lie in the job's temporary copy of the working directory; give a full path that every node sees"
+    assert refused().startswith(line)
+    assert refused("out=../elsewhere").startswith("out: '../elsewhere' would lie in the job's temporary copy")
+    assert load_config(out=str(tmp_path)).out == str(tmp_path)
+    assert load_config(None, ["out=~/runs"]).out == str(Path.home() / "runs")
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    assert load_config().out == str(Path("runs").resolve())

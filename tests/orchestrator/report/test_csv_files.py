@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 from orchestrator.evaluation.metrics import METRICS
-from orchestrator.report.csv_files import write_csv
+from orchestrator.report.csv_files import write_csv, write_csv_or_say
 from tests.orchestrator.report.examples import mixed_result_of, result_of
 
 
@@ -75,3 +76,16 @@ def test_each_score_has_a_row_with_its_interval(tmp_path: Path) -> None:
         ["ft", "news", "1", "1", "law", "exact-match", "%", "higher", "25.0", "20.0", "30.0", "30"],
         ["ft", "news", "1", "2", "sport", "perplexity", "perplexity", "lower", "60.0", "", "", "10"],
     ]
+
+
+def test_a_disk_that_takes_nothing_is_said_in_a_line(tmp_path: Path) -> None:
+    experiment = cast(Any, SimpleNamespace(folder=tmp_path))
+    assert write_csv_or_say(experiment, {"sequences": [result_of()]}) == []
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # beyond the limit a write raises what it raises on a full disk, but for the number
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        lines = write_csv_or_say(experiment, {"sequences": [result_of()]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert lines == [f"the CSV files in {tmp_path} could not be written: File too large"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 
 import pytest
 from rich.console import Console
@@ -123,6 +124,17 @@ def test_without_a_terminal_a_line_for_each_finished_task(sequence_of: Callable[
     assert len(lines) == 2
     for number, (line, task) in enumerate(zip(lines, sequence.tasks, strict=True), start=1):
         assert f"ft, seed 7: task {number}/2 {task} trained in" in line
+
+
+def test_a_dumb_terminal_gets_lines_without_control_characters(
+    sequence_of: Callable[..., SequencePlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    written = StringIO()
+    console = Console(width=100, force_terminal=True, color_system=None, file=written)
+    with Screen([sequence_of()], console) as screen:
+        screen.say("training")
+    assert written.getvalue() == "00:00 training\n"
 
 
 def test_what_was_done_before_the_command_is_found_and_not_trained(sequence_of: Callable[..., SequencePlan]) -> None:
