@@ -24,7 +24,8 @@ from orchestrator.report.tables import print_report
 from orchestrator.run import evaluate_experiment
 from orchestrator.search.decisions.suggestions import Sampler, TrialRecord
 from orchestrator.store.view import read_view
-from orchestrator.tracking import MlflowSync, experiments
+from orchestrator.tracking import MlflowSync
+from orchestrator.tracking.connection import Connection
 
 # A copy that takes longer than a day is none
 MOST_SECONDS = 86400.0
@@ -74,7 +75,7 @@ def _copying(experiment: Experiment, half: Experiment) -> dict[str, Any]:
     """The first copy, of one half and then of the other, and a second start that has nothing new."""
     database = Path(experiment.config.out) / "mlflow.db"
     # the tables are made once for all sequences
-    experiments(tracking_uri(experiment.config))
+    Connection(tracking_uri(experiment.config), "scale", experiment.config.out).connect()
     half_s = _seconds(lambda: _copy(experiment, half.sequences))
     rest_s = _seconds(lambda: _copy(experiment, experiment.sequences))
     rows = _metric_rows(database)

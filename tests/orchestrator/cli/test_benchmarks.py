@@ -182,6 +182,7 @@ def test_the_model_of_the_states_reaches_the_measurement(call: Call, monkeypatch
         "model": "t5-small",
         "tasks": 4,
         "ways": [{"way": "beside training", "train_s": 1.0, "wait_s": 0.25, "end_s": 0.5, "share": 0.2}],
+        "inside": {"bytes": 3000, "wait_s": 0.5, "write_s": 1.0, "share": 0.0008, "share_at_most": 0.0025},
         "settings": left | {"delta": {"bytes": 500, "ratio": 0.5, "write_s": 1.0, "read_s": 2.0}},
         "paper": {"all": 4000, "delta": 2000, "last": 1000, "none": 0, "while_running": 2000},
     }
@@ -196,6 +197,7 @@ def test_the_model_of_the_states_reaches_the_measurement(call: Call, monkeypatch
     assert code == 0
     assert json.loads(stdout) == result
     assert "20.0 %" in stderr
+    assert "0.080 % of the time, at most 0.25 %" in " ".join(stderr.split())
     call("bench", "checkpoints")
     assert asked == [("minilm", 2), ("t5-small", 1)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -59,10 +58,10 @@ def test_what_a_server_answers(status: int, is_down: bool | None) -> None:
             assert bool(check_uri(uri)) == is_down
 
 
-def test_mlflow_prints_no_traceback(store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_mlflow_prints_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """As of a disk that is full, of which every call would print one."""
     # of its own: the others go on with theirs
-    own = shutil.copy(store.removeprefix("sqlite:///"), tmp_path / "own.db")
+    own = tmp_path / "own.db"
     connection = Connection(f"sqlite:///{own}", "broken", str(tmp_path))
     connection.connect()
     with contextlib.closing(sqlite3.connect(own)) as database:

@@ -48,7 +48,7 @@ def test_a_server_that_is_down_delays_the_copy_and_says_so(tmp_path: Path, monke
     assert not down.close(60)
     assert (
         down.trouble
-        == "API request to http://127.0.0.1:9/api/2.0/mlflow/experiments/get-by-name failed (ConnectionError)"
+        == "API request to http://***@127.0.0.1:9/api/2.0/mlflow/experiments/get-by-name failed (ConnectionError)"
     )
 
 
