@@ -166,3 +166,14 @@ def test_a_planted_secret_is_in_no_file_and_on_no_screen(
     assert {"mlflow.db", "tracking.log", "worker-0.log", "config.yaml"} <= {path.name for path in files}
     assert "pl4nted" not in said
     assert [path for path in files if b"pl4nted" in path.read_bytes()] == []
+
+
+def test_whatever_a_command_prints_has_no_password(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a library prints too, which passes none of our own lines."""
+
+    def talk(**options: object) -> None:
+        print("http://u:secret@h")
+        print("http://u:secret@h", file=sys.stderr)
+
+    monkeypatch.setattr("orchestrator.cli.app", talk)
+    assert call("list") == (0, "http://***@h\n", "http://***@h\n")
