@@ -17,6 +17,9 @@ from orchestrator import interruption
 def strike(name):
     os.kill(os.getpid(), getattr(signal, name))
 
+# a shell has some of them ignored in what it starts in the background
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
 interruption.listen()
 """
 

@@ -83,7 +83,7 @@ def views(out: Path) -> list[View]:
 def test_an_experiment_with_a_failing_sequence_and_then_two_workers(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    wild = "{name: wild, tuning: full, training: {lr: 1.0e+20, clip: null}}"
+    wild = "{name: wild, tuning: full, training: {lr: 1000, clip: null, weight_decay: 1000}}"
     result = run(tmp_path / "one", environment, f"methods=[ft, ft+migu, ft+random, {wild}]", code=1)
     assert set(result) >= {"experiment", "sequences", "mlflow", "out"}
     *good, failed = result["sequences"]

@@ -78,7 +78,7 @@ def test_a_server_that_is_down_is_exit_code_1_and_the_command_to_give_later(
     Experiment(made.config.model_copy(update={"tracking": tracking}), made.sequences).save()
     code, stdout, stderr = call("sync", "scale", "--out", tmp_path / "runs")
     assert code == 1
-    assert "MLflow at http://127.0.0.1:9 is behind the journals, of which 0 % are there: " in stdout
+    assert "MLflow at http://***@127.0.0.1:9 is behind the journals, of which 0 % are there: " in stdout
     assert stdout.splitlines()[-1] == f"once more: orchestrator sync scale --out {tmp_path / 'runs'}"
     assert "Traceback" not in stdout + stderr
 

@@ -109,7 +109,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=_obey_file_modes,
+            preexec_fn=_as_a_users,
         )
         self._keepers: list[threading.Thread] = []
         for suffix, stream in (("out", self.driver.stdout), ("err", self.driver.stderr)):
@@ -208,8 +208,10 @@ def _environment(ray_folder: str) -> dict[str, str]:
     return values | {"RAY_TMPDIR": ray_folder, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
 
 
-def _obey_file_modes() -> None:
-    """Have a superuser's command too be refused what a file's mode forbids."""
+def _as_a_users() -> None:
+    """Have a superuser's command too be refused what a file's mode forbids, and one in the background be interrupted."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 

@@ -176,8 +176,8 @@ def test_bad_models_are_refused_at_the_door(
     missing = str(tmp_path / "missing")
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, r"chat_vector\.instruct: give the instruct model's local folder or hub id$"),
-        ({"instruct": missing}, rf"chat_vector\.instruct: model folder '{missing}' does not exist$"),
-        ({**named, "base": missing}, rf"chat_vector\.base: model folder '{missing}' does not exist$"),
+        ({"instruct": missing}, r"chat_vector\.instruct: model folder '.*/missing' does not exist$"),
+        ({**named, "base": missing}, r"chat_vector\.base: model folder '.*/missing' does not exist$"),
         (
             {"instruct": str(tmp_path / "wide"), "base": str(tmp_path / "wide")},
             r"chat_vector\.instruct: parameter '.*wi.*' has the shape \[80, 32\], and \[64, 32\] in the model that is",

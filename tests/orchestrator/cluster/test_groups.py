@@ -70,7 +70,7 @@ def test_one_workers_error_ends_its_sequence_alone_and_the_user_finds_the_line_o
 ) -> None:
     """The others wait in an exchange for the worker that raised; nobody waits for the half-hour limit of that."""
     methods = [
-        {"name": "wild", "tuning": "full", "training": {"lr": 1.0e20, "clip": None}},
+        {"name": "wild", "tuning": "full", "training": {"lr": 1000, "clip": None, "weight_decay": 1000}},
         failing("one", hook="after_forward", rank=1, how="refuse"),
         failing("both", hook="on_batch"),
         "ft",
