@@ -74,7 +74,10 @@ def test_a_server_that_is_down_is_exit_code_1_and_the_command_to_give_later(
 ) -> None:
     monkeypatch.setattr("orchestrator.tracking.sync.PAUSE_SECONDS", 0.01)
     made = make_experiment(tmp_path / "runs", Size(sequences=1, tasks=1, steps=1))
-    tracking = made.config.tracking.model_copy(update={"uri": "http://someone:secret@127.0.0.1:9"})
+    uri = "http://someone:secret@127.0.0.1:9"
+    # the configuration keeps no password
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    tracking = made.config.tracking.model_copy(update={"uri": uri})
     Experiment(made.config.model_copy(update={"tracking": tracking}), made.sequences).save()
     code, stdout, stderr = call("sync", "scale", "--out", tmp_path / "runs")
     assert code == 1
