@@ -13,6 +13,7 @@ in `of_a_step`: attributes that each step makes anew, perhaps from its own worke
 from __future__ import annotations
 
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType
@@ -27,6 +28,8 @@ from methods.base import Context, Method
 # An encoded value: `plain`, `tensor_values`, `generator`, `items` of a sequence or mapping, or `attributes` of an object;
 # empty where it is left out
 Node = dict[str, Any]
+# Of tensors by their ids
+Versions = dict[int, tuple[weakref.ref[Tensor], int | None]]
 WriteRows = Callable[[Any, Tensor], None]
 
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, type)
@@ -42,13 +45,13 @@ class AmidTask:
     def __init__(self, parts: Sequence[tuple[str, Method]], model: nn.Module) -> None:
         self.parts = parts
         self.model = model
-        # each with its version, which counts what is written to it; kept alive, so that no other tensor gets its id
-        self.before_steps: dict[int, tuple[Tensor, int | None]] = {}
+        # each with its version, which counts what is written to it; not kept alive where the method lets go of it
+        self.before_steps: Versions = {}
         reader = _Reader(model)
         for _, part in parts:
             reader.node(part)
         for tensor in reader.tensors:
-            self.before_steps[id(tensor)] = (tensor, _version(tensor))
+            self.before_steps[id(tensor)] = (weakref.ref(tensor), _version(tensor))
 
     def read(self) -> dict[str, Node]:
         """What the parts hold, by their place among the parts: nested mappings of tensors and plain values."""
@@ -69,7 +72,7 @@ class AmidTask:
 class _Reader:
     """Encodes values. What was met before is left out: it is put back once."""
 
-    def __init__(self, model: nn.Module, unchanged: Mapping[int, tuple[Tensor, int | None]] | None = None) -> None:
+    def __init__(self, model: nn.Module, unchanged: Versions | None = None) -> None:
         self.unchanged = unchanged or {}
         self.tensors: list[Tensor] = []
         self.seen: set[int] = set()
@@ -106,10 +109,17 @@ class _Reader:
         if _storage(tensor) in self.storages:
             return {}
         self.tensors.append(tensor)
-        version = _version(tensor)
-        if version is not None and id(tensor) in self.unchanged and self.unchanged[id(tensor)][1] == version:
+        if self._is_unchanged(tensor):
             return {}
         return {"tensor_values": tensor.detach(), "device": tensor.device.type}
+
+    def _is_unchanged(self, tensor: Tensor) -> bool:
+        version = _version(tensor)
+        if version is None or id(tensor) not in self.unchanged:
+            return False
+        before, version_before = self.unchanged[id(tensor)]
+        # an id is given again when its tensor is gone
+        return before() is tensor and version == version_before
 
     def _numbered(self, values: Sequence[Any]) -> dict[str, Node]:
         nodes = {}

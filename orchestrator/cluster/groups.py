@@ -14,7 +14,7 @@ from orchestrator import interruption, logs
 from orchestrator.cluster.leaving import LEAVE_SECONDS, ask_to_leave, make_leave_file
 from orchestrator.cluster.resources import Resources, gpus_per_worker, max_concurrent_groups, scores_asynchronously
 from orchestrator.cluster.scoring import AsyncScoring
-from orchestrator.cluster.trainer import fit, gave_up
+from orchestrator.cluster.trainer import fit, gave_up, trainer
 from orchestrator.cluster.worker import work_through
 from orchestrator.config.experiment import worker_counts
 from orchestrator.config.running import ScalingConfig
@@ -198,4 +198,4 @@ class _OwnGroups:
         # Each sequence may bring its group down once for a fault of its own and `max_failures` times by its workers' deaths;
         # the workers count that for each sequence, and Ray Train must not give up before they do.
         max_failures = (self.scaling.max_failures + 1) * len(self.settings["sequences"])
-        fit(group, work_through, self.settings, self.out, self.scaling, self.gpus, max_failures)
+        fit(trainer(group, work_through, self.settings, self.out, self.scaling, self.gpus, max_failures))

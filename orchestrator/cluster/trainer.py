@@ -17,23 +17,15 @@ from orchestrator.storage.places import folder_at
 logger = logging.getLogger(__name__)
 
 
-def fit(
-    group: str,
-    work: Callable[[dict[str, Any]], None],
-    settings: dict[str, Any],
-    out: str,
-    scaling: ScalingConfig,
-    gpus: float,
-    max_failures: int,
-) -> None:
-    """Have the workers of a group call `work` with the settings; returns when all of them have come back from it.
+def fit(of_group: Any) -> None:
+    """Have a group do its work, by its `trainer`; returns when all of its workers have come back from it.
 
     Raises what Ray Train gave up over: more than `max_failures` deaths, or one in the moments in which the group was started.
     """
     import ray
 
     try:
-        trainer(group, work, settings, out, scaling, gpus, max_failures).fit()
+        of_group.fit()
     finally:
         # after the cluster's end, by Ctrl-C say, to ask anything of Ray would start another one
         if ray.is_initialized():
@@ -49,7 +41,7 @@ def trainer(
     gpus: float,
     max_failures: int,
 ) -> Any:
-    """The TorchTrainer of one group."""
+    """The TorchTrainer of one group, whose workers call `work` with the settings; it bears so many of their deaths."""
     import ray.train
     from ray.train.torch import TorchTrainer
 

@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator import interruption, logs
 from orchestrator.cluster.groups import progress_of
 from orchestrator.cluster.leaving import LEAVE_SECONDS, ask_to_leave, make_leave_file
-from orchestrator.cluster.trainer import fit, gave_up
+from orchestrator.cluster.trainer import fit, gave_up, trainer
 from orchestrator.cluster.worker import take_jobs
 from orchestrator.config.running import ScalingConfig
 
@@ -190,7 +190,7 @@ def _keep_alive(name: str, queue: Any, leave: Path, out: str, scaling: ScalingCo
     goes_on = True
     while goes_on:
         try:
-            fit(name, take_jobs, settings, out, scaling, gpus, scaling.max_failures + 1)
+            fit(trainer(name, take_jobs, settings, out, scaling, gpus, scaling.max_failures + 1))
             return
         except Exception as error:  # Ray Train's errors have many types
             # the cluster ended, by Ctrl-C say: to ask anything of Ray now would start another one

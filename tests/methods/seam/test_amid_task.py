@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -184,3 +185,12 @@ def test_parts_of_one_name_keep_their_own() -> None:
     others = (begun()[0], begun()[0])
     AmidTask([("twin", others[0]), ("twin", others[1])], model).put_back(kept, copied)
     assert [other.steps for other in others] == [4, 9]
+
+
+def test_what_a_method_lets_go_of_is_not_kept_in_memory() -> None:
+    part, model = begun()
+    held = AmidTask([("everything", part)], model)
+    before = weakref.ref(part.fisher)
+    part.fisher = torch.full((3,), 2.0)
+    assert before() is None
+    assert held.read()["0:everything"]["attributes"]["fisher"]["tensor_values"].tolist() == [2.0, 2.0, 2.0]
